@@ -1,0 +1,1 @@
+"""Options and the command line; see `config.py` and `cli.py`."""

@@ -1,0 +1,133 @@
+"""The command line: absl flags made from the options of `config.py`, and the one place where errors become exit codes.
+
+    cli.run(TrainConfig, main)   # parses flags and flagfiles, then calls main(config)
+
+`--flagfile=configs/x.cfg` takes a recipe; flags behind it override it. Nothing here imports TensorFlow, so `--help` and
+a misspelt flag answer at once.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import app, flags, logging
+
+from configs import config as config_lib
+from configs.errors import InputError
+
+ConfigT = TypeVar('ConfigT')
+
+_DEFINERS = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+
+
+def run(
+    config_class: type[ConfigT],
+    main: Callable[[ConfigT], Any],
+    retired_flags: Sequence[config_lib.RetiredFlag] = (),
+) -> None:
+    """Parses the command line, calls `main` with the config and exits: 0, 1 with one line for bad input, 2 for usage."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    define_flags(config_class, retired_flags)
+
+    def call_main(_: list[str]) -> int:
+        log_to_stderr()
+        try:
+            for line in answers_to_retired_flags(retired_flags):
+                logging.info('%s', line)
+            main(config_from_flags(config_class))
+        except InputError as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 1
+        return 0
+
+    app.run(call_main, flags_parser=_parse_flags)
+
+
+def define_flags(config_class: type, retired_flags: Sequence[config_lib.RetiredFlag] = ()) -> None:
+    """Defines an absl flag for each option; they show in the script's own `--help`, under its group."""
+    for option in config_lib.flat_options(config_class).values():
+        if option.many:
+            default = ','.join(str(value) for value in option.default)
+            _define(flags.DEFINE_string, option.name, default or None, option.help)
+        else:
+            _define(_DEFINERS[option.kind], option.name, option.default, option.help)
+    for retired in retired_flags:
+        _define(_DEFINERS[retired.kind], retired.name, retired.default, f'Accepted as slim\'s: {retired.answer}.')
+
+
+def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> None:
+    definer(name, default, help)
+    flags.declare_key_flag(name)
+    # `--help` lists the flags that belong to the script, whichever module has defined them.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f'error: {error}; see {os.path.basename(argv[0])} --help', file=sys.stderr)
+        sys.exit(2)
+    if len(rest) > 1:
+        print(f'error: not a flag: {shlex.join(rest[1:])}; options are written --name=value', file=sys.stderr)
+        sys.exit(2)
+    return rest
+
+
+def config_from_flags(config_class: type[ConfigT]) -> ConfigT:
+    """Returns the config that the parsed flags say.
+
+    Raises:
+        InputError: a value outside what its option allows.
+    """
+    values = {}
+    for option in config_lib.flat_options(config_class).values():
+        value = flags.FLAGS[option.name].value
+        values[option.name] = _parse_list(option, value) if option.many else value
+    return config_lib.make_config(config_class, **values)
+
+
+def _parse_list(option: config_lib.Option, text: str | None) -> tuple[Any, ...]:
+    items = [item.strip() for item in (text or '').split(',') if item.strip()]
+    try:
+        return tuple(option.kind(item) for item in items)
+    except ValueError:
+        raise InputError(
+            f'--{option.name}={text}: must be {option.kind.__name__} values separated by commas'
+        ) from None
+
+
+def answers_to_retired_flags(retired_flags: Sequence[config_lib.RetiredFlag]) -> list[str]:
+    """Returns a line for each retired flag that was given.
+
+    Raises:
+        InputError: one that would make this run something else than was asked for.
+    """
+    lines = []
+    for retired in retired_flags:
+        flag = flags.FLAGS[retired.name]
+        if not flag.present:
+            continue
+        if retired.refuse and flag.value != retired.default:
+            raise InputError(f'--{retired.name}={flag.value} cannot be honoured: {retired.answer}')
+        lines.append(f'--{retired.name} is not needed any more: {retired.answer}')
+    return lines
+
+
+def log_to_stderr() -> None:
+    """Sends the log to standard error, a line a message, without absl's prefix."""
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    handler = logging.get_absl_handler()
+    handler.setFormatter(_Formatter())
+    flags.FLAGS['stderrthreshold'].value = 'info'
+
+
+class _Formatter(logging.PythonFormatter):
+    """Plain text for information; warnings and errors say what they are."""
+
+    def format(self, record: Any) -> str:
+        message = record.getMessage()
+        return message if record.levelname == 'INFO' else f'{record.levelname.lower()}: {message}'

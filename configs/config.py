@@ -1,0 +1,419 @@
+"""Every option of the scripts, declared once: default, unit, range and help.
+
+    config = make_config(TrainConfig, dataset_name='digits', batch_size=64)
+    config.optimizer.momentum                      # groups of options, handed whole to the factory that reads them
+    flat_options(TrainConfig)['batch_size'].help   # what `configs/cli.py` makes the absl flags from
+
+The groups are frozen dataclasses; an option's name is its flag's name and is unique within a script. Defaults are
+slim's (research/slim/train_image_classifier.py, eval_image_classifier.py) unless the help says otherwise.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from configs.errors import InputError
+
+ConfigT = TypeVar('ConfigT')
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    lower: float | None = None,
+    upper: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """Declares one option: its default, its help, and what is allowed (a choice, or a closed or open lower bound)."""
+    metadata = {'help': help, 'choices': choices, 'lower': lower, 'upper': upper, 'above': above}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Options:
+    """Base of a group of options: refuses values outside what each option allows, whoever makes the group."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # only dataclasses derive from this
+            _check_option(field, getattr(self, field.name))
+
+
+def _check_option(field: dataclasses.Field, value: Any) -> None:
+    if value is None or not field.metadata:
+        return
+    allowed = field.metadata
+    for item in value if isinstance(value, tuple) else (value,):
+        if allowed['choices'] and item not in allowed['choices']:
+            raise InputError(f'--{field.name}={item}: must be one of {", ".join(allowed["choices"])}')
+        if isinstance(item, float) and item != item:
+            raise InputError(f'--{field.name}=nan: must be a number')
+        if allowed['lower'] is not None and item < allowed['lower']:
+            raise InputError(f'--{field.name}={item}: must be at least {allowed["lower"]}')
+        if allowed['above'] is not None and item <= allowed['above']:
+            raise InputError(f'--{field.name}={item}: must be greater than {allowed["above"]}')
+        if allowed['upper'] is not None and item > allowed['upper']:
+            raise InputError(f'--{field.name}={item}: must be at most {allowed["upper"]}')
+
+
+@dataclasses.dataclass(frozen=True)
+class NetOptions(Options):
+    """Which net is trained, and in what arithmetic."""
+
+    model_name: str = option('alexnet_v2', 'Net to train. (slim: inception_v3)')
+    depth_multiplier: float = option(1.0, 'Scales the width of every layer but the last.', above=0.0)
+    dropout_keep_prob: float | None = option(
+        None, 'Probability that dropout keeps a value; the default is the net\'s own.', above=0.0, upper=1.0
+    )
+    train_image_size: int | None = option(
+        None, 'Side of the training images in pixels; the default is the net\'s own.', lower=1
+    )
+    weight_decay: float = option(
+        0.00004, 'L2 factor: weight_decay * sum(w^2) / 2 for each of the weights that the net decays.', lower=0.0
+    )
+    mixed_precision: str = option(
+        'float32',
+        'float32, or bfloat16: layers compute in bfloat16; variables, logits and loss stay float32.',
+        choices=('float32', 'bfloat16'),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions(Options):
+    """Which examples are read, and how they become a batch."""
+
+    dataset_name: str | None = option(
+        None, 'Data set: imagenet, cifar10, mnist, flowers or digits. Default: imagenet; digits without --dataset_dir.'
+    )
+    dataset_dir: str | None = option(None, 'Folder of the TFRecords. Only digits, which is embedded, needs none.')
+    dataset_split_name: str = option('train', 'Split to train on.')
+    labels_offset: int = option(
+        0, 'Subtracted from the labels and from the number of classes (1 leaves out the background class).', lower=0
+    )
+    batch_size: int = option(32, 'Examples a step over all devices. (slim: per clone)', lower=1)
+    preprocessing_name: str | None = option(None, 'Preprocessing; the default is the net\'s own.')
+    use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
+    color_distortion: str = option(
+        'fast',
+        'inception preprocessing: fast is brightness and saturation, all that slim\'s scripts reach; full adds hue and '
+        'contrast in one of four orders.',
+        choices=('fast', 'full'),
+    )
+    use_bounding_boxes: bool = option(
+        False, 'inception preprocessing: sample crops around the boxes of the records. (slim never passes them in)'
+    )
+    seed: int = option(0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions(Options):
+    """The update rule; the defaults are slim's."""
+
+    optimizer: str = option('rmsprop', 'adadelta, adagrad, adam, ftrl, momentum, sgd or rmsprop.')
+    adadelta_rho: float = option(0.95, 'Decay rate of adadelta.', lower=0.0, upper=1.0)
+    adagrad_initial_accumulator_value: float = option(0.1, 'Start of the adagrad accumulators.', above=0.0)
+    adam_beta1: float = option(0.9, 'Decay of the first moment of adam.', lower=0.0, upper=1.0)
+    adam_beta2: float = option(0.999, 'Decay of the second moment of adam.', lower=0.0, upper=1.0)
+    opt_epsilon: float = option(1.0, 'Epsilon of adadelta, adam and rmsprop (inside its root).', lower=0.0)
+    ftrl_learning_rate_power: float = option(-0.5, 'Learning rate power of ftrl.', upper=0.0)
+    ftrl_initial_accumulator_value: float = option(0.1, 'Start of the ftrl accumulators.', lower=0.0)
+    ftrl_l1: float = option(0.0, 'l1 strength of ftrl.', lower=0.0)
+    ftrl_l2: float = option(0.0, 'l2 strength of ftrl.', lower=0.0)
+    momentum: float = option(0.9, 'Momentum of the momentum optimizer.', lower=0.0, upper=1.0)
+    rmsprop_momentum: float = option(0.9, 'Momentum of rmsprop.', lower=0.0, upper=1.0)
+    rmsprop_decay: float = option(0.9, 'Decay of the mean square of rmsprop, which starts at 1.', lower=0.0, upper=1.0)
+    clip_gradient_norm: float = option(0.0, 'Largest global norm of the gradients; 0 does not clip.', lower=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleOptions(Options):
+    """The learning rate as a function of the step."""
+
+    learning_rate_decay_type: str = option(
+        'exponential', 'fixed, exponential (a staircase), polynomial, cosine or piecewise.'
+    )
+    learning_rate: float = option(0.01, 'Initial learning rate.', lower=0.0)
+    end_learning_rate: float = option(0.0001, 'Learning rate at the end of polynomial and cosine decay.', lower=0.0)
+    learning_rate_decay_factor: float = option(0.94, 'Factor of each exponential or piecewise decay.', above=0.0)
+    num_epochs_per_decay: float = option(
+        2.0, 'Epochs after which the rate decays (exponential) or has reached its end (polynomial).', above=0.0
+    )
+    learning_rate_boundaries: tuple[float, ...] = option(
+        (), 'piecewise: epochs, separated by commas, after each of which the rate is multiplied by the decay factor.',
+        lower=0.0,
+    )
+    warmup_epochs: float = option(0.0, 'Epochs of linear warm-up from 0 to the learning rate.', lower=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions(Options):
+    """The loss, and what is averaged."""
+
+    label_smoothing: float = option(0.0, 'Mixes this share of a uniform distribution into the labels.', lower=0.0, upper=1.0)
+    moving_average_decay: float | None = option(
+        None, 'Decay of the moving averages of the weights; default or 0: none are kept.', lower=0.0, upper=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthOptions(Options):
+    """When training ends. With neither, it goes on until it is stopped (the embedded digits: 15 epochs)."""
+
+    max_number_of_steps: int | None = option(None, 'Stop after this many steps.', lower=0)
+    num_epochs: float | None = option(None, 'Stop after this many passes over the split.', above=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions(Options):
+    """Where training starts, and what it leaves behind."""
+
+    train_dir: str = option('/tmp/tfmodel/', 'Folder of checkpoints, config.cfg, model.json and event files.')
+    save_interval_secs: int = option(600, 'Seconds between checkpoints; 0: only by steps and at the end.', lower=0)
+    save_interval_steps: int = option(0, 'Steps between checkpoints; 0: only by time and at the end.', lower=0)
+    max_checkpoints_to_keep: int = option(5, 'Checkpoints kept; older ones are deleted; 0 keeps all.', lower=0)
+    checkpoint_path: str | None = option(
+        None, 'Checkpoint, or folder of one, whose weights a new run starts from (fine-tuning).'
+    )
+    checkpoint_exclude_scopes: tuple[str, ...] = option(
+        (), 'Prefixes of variable names, separated by commas, that --checkpoint_path does not restore.'
+    )
+    ignore_missing_vars: bool = option(False, 'Warn instead of failing when --checkpoint_path lacks a variable.')
+    trainable_scopes: tuple[str, ...] = option(
+        (), 'Scopes, separated by commas, whose variables are trained; the default is all.'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOptions(Options):
+    """What is printed and what TensorBoard gets."""
+
+    log_every_n_steps: int = option(10, 'Steps between log lines.', lower=1)
+    save_summaries_secs: int = option(600, 'Seconds between summaries for TensorBoard; 0: none.', lower=0)
+    save_summaries_steps: int = option(
+        0, 'Steps between summaries, beside the seconds; 0: only by time.', lower=0
+    )
+    summarize_histograms: bool = option(False, 'Write histograms of weights and activations.')
+    summarize_images: bool = option(False, 'Write a grid of training images as the net sees them.')
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions(Options):
+    """Which devices compute, and how."""
+
+    devices: str = option('auto', 'auto: all visible GPUs, else the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
+    num_clones: int | None = option(
+        None, 'Replicas on this machine: so many GPUs, or logical devices of the CPU. Default: all GPUs, or one CPU.', lower=1
+    )
+    xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainEvalOptions(Options):
+    """Evaluation in the training process."""
+
+    eval_every_epochs: float = option(0.0, 'Evaluate after every so many epochs; 0: not by epochs.', lower=0.0)
+    eval_every_steps: int = option(0, 'Evaluate after every so many steps; 0: not by steps.', lower=0)
+    eval_split_name: str | None = option(
+        None, 'Split that --eval_every_* measures; the default is the data set\'s own (validation or test).'
+    )
+    recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """All that `engine.learning.train` depends on."""
+
+    net: NetOptions = NetOptions()
+    data: DataOptions = DataOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    loss: LossOptions = LossOptions()
+    length: LengthOptions = LengthOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    log: LogOptions = LogOptions()
+    devices: DeviceOptions = DeviceOptions()
+    evaluation: TrainEvalOptions = TrainEvalOptions()
+
+
+_FROM_RUN = 'Default: as the run was trained (model.json); a contradiction is an error unless --force.'
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions(Options):
+    """What is evaluated, on which examples."""
+
+    checkpoint_path: str = option('/tmp/tfmodel/', 'A checkpoint, or a train_dir, whose latest one is evaluated.')
+    dataset_name: str | None = option(None, 'Data set. Default: the one that the run was trained on, else imagenet.')
+    dataset_dir: str | None = option(None, 'Folder of the TFRecords. Default: the one that the run was trained on.')
+    dataset_split_name: str | None = option(
+        None, 'Split to evaluate. Default: validation or test, whichever the data set has. (slim: test)'
+    )
+    batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1)
+    max_num_batches: int | None = option(None, 'Evaluate at most this many batches; the default is the whole split.', lower=1)
+    recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
+    moving_average_decay: float | None = option(
+        None, 'If given and not 0, evaluate the moving averages of the weights.', lower=0.0, upper=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalNetOptions(Options):
+    """The net, where there is no model.json, or to check against it."""
+
+    model_name: str | None = option(None, f'Net. {_FROM_RUN}')
+    preprocessing_name: str | None = option(None, f'Preprocessing. {_FROM_RUN}')
+    eval_image_size: int | None = option(None, f'Side of the images in pixels. {_FROM_RUN}', lower=1)
+    labels_offset: int | None = option(
+        None, f'Subtracted from the labels and the number of classes. {_FROM_RUN}', lower=0
+    )
+    use_grayscale: bool | None = option(None, f'Give the net one gray channel. {_FROM_RUN}')
+    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0)
+    force: bool = option(False, 'Let flags contradict model.json.')
+    mixed_precision: str = option(
+        'float32', 'Arithmetic of the layers: float32 or bfloat16.', choices=('float32', 'bfloat16')
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOutputOptions(Options):
+    """Where results go, and how often."""
+
+    eval_dir: str | None = option(
+        None, 'Folder of the event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)'
+    )
+    results_path: str | None = option(None, 'JSON file for the results of the last evaluation.')
+    eval_interval_secs: float | None = option(
+        None, 'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.', lower=0.0
+    )
+    max_number_of_evaluations: int | None = option(
+        None, 'With --eval_interval_secs: stop after this many evaluations.', lower=1
+    )
+    eval_timeout_secs: float | None = option(
+        None, 'With --eval_interval_secs: stop when no new checkpoint came for so long.', lower=0.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """All that `engine.evaluation.evaluate` depends on."""
+
+    evaluation: EvalOptions = EvalOptions()
+    net: EvalNetOptions = EvalNetOptions()
+    output: EvalOutputOptions = EvalOutputOptions()
+    devices: DeviceOptions = DeviceOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option as a flag sees it: `kind` is str, int, float or bool; `many` a comma list of it."""
+
+    name: str
+    kind: type
+    many: bool
+    default: Any
+    help: str
+    group: str
+
+
+def flat_options(config_class: type) -> dict[str, Option]:
+    """Returns every option of a config class by its name, in the order of declaration."""
+    options: dict[str, Option] = {}
+    for group in dataclasses.fields(config_class):
+        group_class = typing.cast(type, group.type)
+        hints = typing.get_type_hints(group_class)
+        for field in dataclasses.fields(group_class):
+            if field.name in options:
+                raise AssertionError(f'option {field.name} stands in two groups of {config_class.__name__}')
+            kind, many = _option_type(hints[field.name])
+            options[field.name] = Option(field.name, kind, many, field.default, field.metadata['help'], group.name)
+    return options
+
+
+def _option_type(hint: Any) -> tuple[type, bool]:
+    if isinstance(hint, types.UnionType):  # X | None
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def make_config(config_class: type[ConfigT], **values: Any) -> ConfigT:
+    """Makes a config from flat option values; what is not named keeps its default.
+
+    Raises:
+        InputError: a value outside what its option allows, or a name that is no option of this config.
+    """
+    options = flat_options(config_class)
+    unknown = sorted(set(values) - set(options))
+    if unknown:
+        raise InputError(f'no option named {", ".join(unknown)} in {config_class.__name__}')
+    groups = {}
+    for group in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        chosen = {name: value for name, value in values.items() if options[name].group == group.name}
+        groups[group.name] = typing.cast(type, group.type)(**chosen)
+    return config_class(**groups)
+
+
+def replace_options(config: ConfigT, **values: Any) -> ConfigT:
+    """Returns `config` with some flat option values replaced."""
+    return make_config(type(config), **{**flat_values(config), **values})
+
+
+def flat_values(config: Any) -> dict[str, Any]:
+    """Returns the value of every option of `config` by its name."""
+    options = flat_options(type(config))
+    return {name: getattr(getattr(config, option.group), name) for name, option in options.items()}
+
+
+def to_flagfile(config: Any) -> str:
+    """Returns `config` as an absl flagfile that makes the same config again."""
+    options = flat_options(type(config))
+    lines = []
+    for name, value in flat_values(config).items():
+        if value is None or value == options[name].default == ():
+            continue
+        if isinstance(value, bool):
+            lines.append(f'--{name}' if value else f'--no{name}')
+        else:
+            lines.append(f'--{name}={",".join(map(str, value)) if isinstance(value, tuple) else value}')
+    return '\n'.join(lines) + '\n'
+
+
+@dataclasses.dataclass(frozen=True)
+class RetiredFlag:
+    """A flag of slim's that has no meaning any more: accepted, and answered with one line.
+
+    Attributes:
+        answer: What replaced it.
+        refuse: Whether a value other than the default would make the run something else than was asked for.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    answer: str
+    refuse: bool = False
+
+
+_INPUT_THREADS = 'the input pipeline tunes its own parallelism'
+_NO_PARAMETER_SERVERS = 'training is synchronous, without parameter servers: one process drives all GPUs of a machine'
+
+RETIRED_TRAIN_FLAGS = (
+    RetiredFlag('master', str, '', 'there are no sessions: the script computes in its own process'),
+    RetiredFlag('clone_on_cpu', bool, False, 'the CPU is used where there is no GPU; --devices=cpu insists on it'),
+    RetiredFlag('worker_replicas', int, 1, _NO_PARAMETER_SERVERS, refuse=True),
+    RetiredFlag('num_ps_tasks', int, 0, _NO_PARAMETER_SERVERS),
+    RetiredFlag('task', int, 0, _NO_PARAMETER_SERVERS, refuse=True),
+    RetiredFlag('sync_replicas', bool, False, 'updates over several devices are always synchronous'),
+    RetiredFlag('replicas_to_aggregate', int, 1, 'every step takes the gradients of all replicas'),
+    RetiredFlag('num_readers', int, 4, _INPUT_THREADS),
+    RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
+    RetiredFlag('quantize_delay', int, -1, 'TensorFlow 2 has no fake-quant graph rewriting; training is not quantised'),
+)
+
+RETIRED_EVAL_FLAGS = (
+    RetiredFlag('master', str, '', 'there are no sessions: the script computes in its own process'),
+    RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
+    RetiredFlag('quantize', bool, False, 'TensorFlow 2 has no fake-quant graph rewriting; the checkpoint is evaluated as it is'),
+)

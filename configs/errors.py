@@ -1,0 +1,22 @@
+"""The one exception for what the user can put right: a flag, a file, a record, a checkpoint.
+
+    raise InputError(f'no file matches {pattern!r}; the split may be one of train, validation')
+
+The scripts print its message as one line and exit with status 1. Anything else that is raised is a bug in this project
+and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong. The message says what, what is allowed, and what to do."""
+
+
+def unknown_name(kind: str, name: object, valid: Iterable[str]) -> InputError:
+    """Returns the error for a factory's miss: the value, its kind, the closest name and all the valid ones."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f' (did you mean {close[0]!r}?)' if close else ''
+    return InputError(f'unknown {kind} {name!r}{hint}; valid: {", ".join(names)}')

@@ -1,0 +1,1 @@
+"""Data sets: which files they are, how records are read, and the road from a record to a batch."""

@@ -1,0 +1,44 @@
+"""The embedded data set: the 1,797 handwritten digits of 8x8 pixels that ship inside scikit-learn.
+
+Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998). Nothing is downloaded. Every fifth image
+is a test image, so the split is the same everywhere: 1,437 to train on and 360 to test on. The files have the format of
+slim's MNIST, so every net and preprocessing takes them:
+
+    write('/tmp/digits')   # digits_train.tfrecord, digits_test.tfrecord, labels.txt
+"""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from datasets import tfrecord
+from datasets.spec import DatasetSpec
+
+_TEST_EVERY = 5
+
+
+def write(dataset_dir: str) -> None:
+    """Writes both splits and labels.txt into `dataset_dir`, which is made if need be."""
+    from sklearn.datasets import load_digits  # it takes a second to import, and few runs need it
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    is_test = np.arange(len(labels)) % _TEST_EVERY == 0
+    tf.io.gfile.makedirs(dataset_dir)
+    for split, chosen in (('train', ~is_test), ('test', is_test)):
+        path = os.path.join(dataset_dir, SPEC.file_pattern.format(split=split))
+        tfrecord.write_records(path, _examples(pixels[chosen], labels[chosen]))
+    with tf.io.gfile.GFile(os.path.join(dataset_dir, 'labels.txt'), 'w') as file:
+        file.write(''.join(f'{digit}:{digit}\n' for digit in range(10)))
+
+
+def _examples(pixels: np.ndarray, labels: np.ndarray) -> Iterator[tf.train.Example]:
+    for image, label in zip(pixels, labels, strict=True):
+        yield tfrecord.image_example(tf.io.encode_png(image).numpy(), 'png', *image.shape[:2], int(label))
+
+
+SPEC = DatasetSpec(
+    splits=('train', 'test'), file_pattern='digits_{split}.tfrecord', num_classes=10, channels=1, write=write
+)

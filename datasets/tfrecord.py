@@ -1,0 +1,211 @@
+"""Slim's TFRecords of `tf.train.Example`: schema, writing, parsing, and where each record of a file begins.
+
+    index = index_files(paths)         # (file, offset) of every record: its length is the size of the data set
+    record = read_record(index, i)     # string scalar, inside or outside of tf.data
+    example = parse_example(record)    # {'encoded', 'label', 'boxes'}
+
+The schema is that of research/slim/datasets/dataset_utils.py and build_imagenet_data.py. A TFRecord file is a sequence
+of: length (uint64, little endian), masked crc32c of the length (4 bytes), data, masked crc32c of the data (4 bytes).
+"""
+
+import dataclasses
+import io
+import mmap
+import os
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError
+
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+MISSING_LABEL = -1
+
+_FEATURES = {
+    'image/encoded': tf.io.FixedLenFeature([], tf.string, default_value=''),
+    'image/class/label': tf.io.FixedLenFeature([], tf.int64, default_value=MISSING_LABEL),
+}
+_BOX_FEATURES = {
+    f'image/object/bbox/{side}': tf.io.VarLenFeature(tf.float32) for side in ('ymin', 'xmin', 'ymax', 'xmax')
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordIndex:
+    """Where each record of a split lies.
+
+    Attributes:
+        paths: The files, in order.
+        file_numbers: int32 [records], index into `paths`.
+        offsets: int64 [records], byte at which the record's header begins.
+    """
+
+    paths: tuple[str, ...]
+    file_numbers: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def describe(self, record: int) -> str:
+        """Returns the file and the number within it (from 0) of a record, for messages."""
+        file_number = self.file_numbers[record]
+        first = int(np.searchsorted(self.file_numbers, file_number))
+        return f'{self.paths[file_number]}, record {record - first}'
+
+
+def image_example(encoded: bytes, image_format: str, height: int, width: int, label: int) -> tf.train.Example:
+    """Returns slim's `image_to_tfexample`: the keys that every one of its data sets has."""
+
+    def of_bytes(value: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    def of_int(value: int) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                'image/encoded': of_bytes(encoded),
+                'image/format': of_bytes(image_format.encode()),
+                'image/class/label': of_int(label),
+                'image/height': of_int(height),
+                'image/width': of_int(width),
+            }
+        )
+    )
+
+
+def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
+    """Writes a TFRecord file beside `path` and renames it when complete; returns the number of records."""
+    part = f'{path}.part'
+    count = 0
+    with tf.io.TFRecordWriter(part) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+            count += 1
+    tf.io.gfile.rename(part, path, overwrite=True)
+    return count
+
+
+def index_files(paths: Sequence[str]) -> RecordIndex:
+    """Returns the place of every record of `paths`, reading only their headers.
+
+    Large splits take a while (a header lies every 100 KB), so an index that took more than two seconds is written
+    beside the files, if that is allowed there, and used again as long as names, sizes and times agree.
+
+    Raises:
+        InputError: a file that ends within a record, naming the file and the record.
+    """
+    cache = os.path.join(os.path.dirname(paths[0]), f'.{os.path.basename(paths[0])}.{len(paths)}.index.npz')
+    stats = [tf.io.gfile.stat(path) for path in paths]
+    key = '\n'.join(
+        f'{os.path.basename(path)} {stat.length} {stat.mtime_nsec}' for path, stat in zip(paths, stats, strict=True)
+    )
+    cached = _load_index(cache, key)
+    if cached is None:
+        start = time.monotonic()
+        cached = _scan_files(paths)
+        if time.monotonic() - start > 2:
+            _save_index(cache, key, *cached)
+    return RecordIndex(tuple(paths), *cached)
+
+
+def _scan_files(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = [np.array(_scan_file(path), np.int64) for path in paths]
+    file_numbers = np.repeat(np.arange(len(paths), dtype=np.int32), [len(of_file) for of_file in offsets])
+    return file_numbers, np.concatenate(offsets)
+
+
+def _scan_file(path: str) -> list[int]:
+    """Returns the offsets of the records of one file."""
+    size = tf.io.gfile.stat(path).length
+    offsets: list[int] = []
+    position = 0
+    with _open(path) as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(8)
+            end = position + _HEADER_BYTES + _FOOTER_BYTES
+            if len(header) == 8:
+                end += struct.unpack('<Q', header)[0]
+            if len(header) < 8 or end > size:
+                raise InputError(
+                    f'{path}: truncated or corrupt: record {len(offsets)}, which begins at byte {position}, ends '
+                    f'beyond the end of the file ({size} bytes); make or copy this file again'
+                )
+            offsets.append(position)
+            position = end
+    return offsets
+
+
+def _open(path: str) -> mmap.mmap | BinaryIO:
+    if '://' in path:
+        return tf.io.gfile.GFile(path, 'rb')
+    if os.path.getsize(path) == 0:  # which cannot be mapped
+        return io.BytesIO()
+    with open(path, 'rb') as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        with np.load(cache, allow_pickle=False) as arrays:
+            if str(arrays['key']) == key:
+                return arrays['file_numbers'], arrays['offsets']
+    except (OSError, ValueError, KeyError):
+        pass  # none there, or not one of ours: it is only a cache
+    return None
+
+
+def _save_index(cache: str, key: str, file_numbers: np.ndarray, offsets: np.ndarray) -> None:
+    part = f'{cache}.{os.getpid()}.npz'
+    try:
+        np.savez(part, key=key, file_numbers=file_numbers, offsets=offsets)
+        os.replace(part, cache)
+    except OSError:
+        pass  # a folder that cannot be written to: the index is made again next time
+
+
+def read_record(paths: tf.Tensor, file_number: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+    """Returns a data set of the one record that begins at `offset` of a file.
+
+    The kernel behind `tf.data.TFRecordDataset` takes a byte offset to start from, which the public class does not
+    show; unbuffered, it reads the record and nothing else.
+
+    Args:
+        paths: string [files].
+        file_number: int32 scalar, index into `paths`.
+        offset: int64 scalar, where the record's header begins.
+
+    Raises:
+        tf.errors.DataLossError: when iterated, if a checksum does not agree.
+    """
+    records = tf.raw_ops.TFRecordDatasetV2(
+        filenames=tf.reshape(paths[file_number], [1]),
+        compression_type='',
+        buffer_size=tf.constant(0, tf.int64),
+        byte_offsets=tf.reshape(offset, [1]),
+    )
+    return tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)).take(1)
+
+
+def parse_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses one serialized `tf.train.Example`.
+
+    Returns:
+        encoded: string scalar, the image file's bytes, empty if the record has none;
+        label: int64 scalar, `MISSING_LABEL` if the record has none;
+        boxes: float32 [boxes, 4], (ymin, xmin, ymax, xmax) as shares of the image's sides.
+    """
+    features = tf.io.parse_single_example(record, {**_FEATURES, **_BOX_FEATURES})
+    sides = [tf.sparse.to_dense(features[key]) for key in _BOX_FEATURES]
+    return {
+        'encoded': features['image/encoded'],
+        'label': features['image/class/label'],
+        'boxes': tf.stack(sides, axis=-1),
+    }

@@ -1,0 +1,68 @@
+"""Which devices compute: one CPU, one GPU, or all GPUs of the machine, under one strategy.
+
+strategy = make_strategy(options)
+per_replica = batch_per_replica(strategy, batch_size)
+"""
+
+import tensorflow as tf
+
+from configs.config import DeviceOptions
+from configs.errors import InputError
+
+
+def make_strategy(options: DeviceOptions) -> tf.distribute.Strategy:
+    """Returns a strategy over the devices that the options ask for.
+
+    Without GPUs, `--num_clones=N` divides the CPU into N logical devices, which compute what N GPUs would.
+
+    Raises:
+        InputError: more clones than GPUs, or `--devices=gpu` without one.
+    """
+    devices = _devices(options)
+    if len(devices) == 1:
+        return tf.distribute.OneDeviceStrategy(devices[0])
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def _devices(options: DeviceOptions) -> list[str]:
+    gpus = [] if options.devices == 'cpu' else tf.config.list_physical_devices('GPU')
+    if options.devices == 'gpu' and not gpus:
+        raise InputError(
+            '--devices=gpu: TensorFlow sees no GPU; install the extra "gpu", or use --devices=cpu'
+        )
+    if not gpus:
+        return _cpu_devices(options.num_clones or 1)
+    if options.num_clones and options.num_clones > len(gpus):
+        raise InputError(f'--num_clones={options.num_clones}: TensorFlow sees {len(gpus)} GPUs')
+    return [gpu.name for gpu in tf.config.list_logical_devices('GPU')[: options.num_clones]]
+
+
+def _cpu_devices(count: int) -> list[str]:
+    cpu = tf.config.list_physical_devices('CPU')[0]
+    if count > 1:
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        except RuntimeError:
+            pass  # TensorFlow has started already, with as many as it has
+    devices = [device.name for device in tf.config.list_logical_devices('CPU')]
+    if count > len(devices):
+        raise InputError(f'--num_clones={count}: TensorFlow has started with {len(devices)} CPU devices')
+    return devices[:count]
+
+
+def batch_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
+    """Returns each replica's share of the global batch.
+
+    Raises:
+        InputError: the replicas do not divide it.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise InputError(f'--batch_size={batch_size}: must be a multiple of the {replicas} replicas')
+    return batch_size // replicas
+
+
+def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
+    """Says whether the step is compiled by XLA; on CPUs it is slower than oneDNN's kernels (1.9 against 1.3 s)."""
+    on_gpu = any('GPU' in device for device in strategy.extended.worker_devices)
+    return options.xla == 'on' or (options.xla == 'auto' and on_gpu)

@@ -1,0 +1,290 @@
+"""Evaluation: every example of a split exactly once, Accuracy and Recall@k.
+
+    results = evaluate(make_config(EvalConfig, checkpoint_path='/tmp/tfmodel'))
+
+`Evaluator` is the part that the training loop uses too: it counts over a split with whatever weights the model has.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from configs.config import EvalConfig, EvalOptions, NetOptions
+from configs.errors import InputError
+from datasets import dataset_factory, input_pipeline
+from datasets.dataset_factory import Dataset
+from engine import checkpoints, distribution
+from engine.metrics import ClassificationMetrics, clip_recall_at
+from engine.model_spec import ModelSpec
+from engine.moving_averages import ExponentialMovingAverage
+from engine.progress import Progress
+from engine.summaries import SummaryWriter
+from nets.variables import slim_variables
+from preprocessing.preprocessing_factory import Preprocessing
+
+Results = dict[str, float | int | str]
+DEFAULT_BATCH_SIZE = EvalOptions().batch_size
+
+
+class Evaluator:
+    """Measures a model on a split, as often as it is called."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        strategy: tf.distribute.Strategy,
+        *,
+        batch_size: int,
+        recall_at: tuple[int, ...],
+        max_batches: int | None = None,
+        xla: bool = False,
+    ):
+        replicas = strategy.num_replicas_in_sync
+        self._dataset, self._preprocessing = dataset, preprocessing
+        self._batch_size = -(-batch_size // replicas) * replicas
+        self._num_examples = min(dataset.num_examples, (max_batches or dataset.num_examples) * self._batch_size)
+        self._metrics = ClassificationMetrics(_clip_recall_at(recall_at, dataset.num_classes))
+        self._batches = strategy.distribute_datasets_from_function(
+            lambda _: input_pipeline.evaluation_batches(
+                dataset, preprocessing, self._batch_size, self._num_examples, replicas
+            )
+        )
+        self._count_batch = _make_count_batch(model, preprocessing, strategy, self._metrics, xla)
+
+    def __call__(self) -> Results:
+        """Counts over the split; returns num_examples, accuracy, recall_at_<k> and images_per_second.
+
+        Raises:
+            InputError: a record that cannot be used, by file and number.
+        """
+        num_batches = -(-self._num_examples // self._batch_size)
+        counts = tf.zeros(self._metrics.num_counts, tf.int64)
+        start = time.monotonic()
+        with Progress('evaluation', total=num_batches, unit='batch') as progress:
+            for done, batch in enumerate(self._read(), start=1):
+                counts += self._count_batch(batch)
+                if done % max(num_batches // 10, 1) == 0:
+                    progress.report(done, f'Evaluation [{done}/{num_batches}]')
+        results: Results = dict(self._metrics.result(counts))
+        if results['num_examples'] != self._num_examples:
+            raise AssertionError(f'counted {results["num_examples"]} of {self._num_examples} examples')
+        return {**results, 'images_per_second': round(self._num_examples / (time.monotonic() - start), 1)}
+
+    def _read(self) -> Iterator[Any]:
+        number = 0
+        try:
+            for number, batch in enumerate(self._batches):
+                yield batch
+        except tf.errors.OpError as error:
+            first = number * self._batch_size
+            positions = range(first, min(first + 2 * self._batch_size, self._num_examples))
+            explained = input_pipeline.explain_failure(error, self._dataset, self._preprocessing, positions)
+            raise explained or error from error
+
+
+def _clip_recall_at(recall_at: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
+    clipped = clip_recall_at(recall_at, num_classes)
+    if clipped != tuple(recall_at):
+        logging.warning('Recall@k is measured at k = %s: there are %d classes', ','.join(map(str, clipped)), num_classes)
+    return clipped
+
+
+def _make_count_batch(
+    model: keras.Model,
+    preprocessing: Preprocessing,
+    strategy: tf.distribute.Strategy,
+    metrics: ClassificationMetrics,
+    xla: bool,
+) -> Callable[[Any], tf.Tensor]:
+    """Returns the compiled function from a distributed batch to its counts, int64 [counts]."""
+
+    def count(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        logits = model(preprocessing.device_eval(batch['image']), training=False)
+        return metrics.count(logits, batch['label'], batch['mask'])
+
+    replica_count = tf.function(count, jit_compile=True) if xla else count
+
+    @tf.function
+    def count_batch(batch: Any) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_count, args=(batch,)), axis=None)
+
+    return count_batch
+
+
+def report(results: Results, num_examples: int) -> None:
+    """Prints the metrics as slim does, and how many examples they count."""
+    for name, value in results.items():
+        if name == 'accuracy':
+            print(f'eval/Accuracy[{value:.8g}]')
+        elif name.startswith('recall_at_'):
+            print(f'eval/Recall_{name.removeprefix("recall_at_")}[{value:.8g}]')
+    print(f'evaluated {results["num_examples"]} of {num_examples}', flush=True)
+
+
+def evaluate(config: EvalConfig) -> Results:
+    """Evaluates a checkpoint, or every new one of a folder, as `eval_image_classifier.py` does.
+
+    Returns:
+        The results of the last evaluation: accuracy, recall_at_<k>, num_examples, images_per_second, step,
+        checkpoint_path, and what was evaluated.
+
+    Raises:
+        InputError: whatever the user can put right; nothing is written then.
+    """
+    results: Results | None = None
+    evaluation: _CheckpointEvaluation | None = None
+    for prefix in _checkpoints(config):
+        evaluation = evaluation or _CheckpointEvaluation(config, prefix)
+        results = evaluation.run(prefix)
+    if results is None:
+        raise InputError(f'--checkpoint_path={config.evaluation.checkpoint_path}: no checkpoint came')
+    return results
+
+
+def _checkpoints(config: EvalConfig) -> Iterator[str]:
+    """Yields the checkpoints to evaluate: one, or each new one of a folder."""
+    path, output = config.evaluation.checkpoint_path, config.output
+    if output.eval_interval_secs is None:
+        yield checkpoints.find_checkpoint(path)
+        return
+    if not tf.io.gfile.isdir(path) and tf.io.gfile.exists(f'{path}.index'):
+        raise InputError(f'--checkpoint_path={path}: to wait for new checkpoints, name the folder that they come in')
+    new = tf.train.checkpoints_iterator(path, output.eval_interval_secs, output.eval_timeout_secs)
+    yield from itertools.islice(new, output.max_number_of_evaluations)
+
+
+class _CheckpointEvaluation:
+    """The net, the data and the outputs of one call of the script."""
+
+    def __init__(self, config: EvalConfig, prefix: str):
+        options = config.evaluation
+        folder = os.path.dirname(prefix)
+        trained = ModelSpec.load(folder)
+        self._config = config
+        self._dataset = _find_dataset(config, trained)
+        self._spec = _resolve_spec(config, trained, self._dataset)
+        self._eval_dir = config.output.eval_dir or os.path.join(folder, f'eval_{self._dataset.split}')
+        strategy = distribution.make_strategy(config.devices)
+        preprocessing = self._spec.make_preprocessing()
+        with strategy.scope():
+            self._model = self._spec.make_model(mixed_precision=config.net.mixed_precision)
+        self._evaluator = Evaluator(
+            self._model,
+            self._dataset,
+            preprocessing,
+            strategy,
+            batch_size=options.batch_size,
+            recall_at=options.recall_at,
+            max_batches=options.max_num_batches,
+            xla=distribution.use_xla(config.devices, strategy),
+        )
+
+    def run(self, prefix: str) -> Results:
+        """Evaluates one checkpoint, prints, and writes JSON and event files."""
+        logging.info('Evaluating %s on %s, split %s', prefix, self._dataset.name, self._dataset.split)
+        suffix = ExponentialMovingAverage.SUFFIX if self._config.evaluation.moving_average_decay else ''
+        variables = slim_variables(self._model)
+        values = {name + suffix: variable.value for name, variable in variables.items()}
+        checkpoints.restore(prefix, values, unused=variables)
+        step = checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
+        measured = self._evaluator()
+        results = {
+            **measured,
+            'step': step,
+            'checkpoint_path': prefix,
+            'model_name': self._spec.model_name,
+            'dataset_name': self._dataset.name,
+            'dataset_split_name': self._dataset.split,
+            'moving_averages': bool(suffix),
+        }
+        report(results, self._dataset.num_examples)
+        self._write(results)
+        return results
+
+    def _write(self, results: Results) -> None:
+        path, eval_dir = self._config.output.results_path, self._config.output.eval_dir
+        try:
+            if path:
+                checkpoints.write_text(path, json.dumps(results, indent=1) + '\n')
+        except (OSError, tf.errors.OpError) as error:
+            raise InputError(f'--results_path={path}: {checkpoints.first_line(error)}') from error
+        try:
+            write_summaries(self._eval_dir, results)
+        except (OSError, tf.errors.OpError) as error:
+            if eval_dir:
+                raise InputError(f'--eval_dir={eval_dir}: {checkpoints.first_line(error)}') from error
+            logging.warning('no event file in %s: %s; choose another --eval_dir', self._eval_dir, checkpoints.first_line(error))
+
+
+def write_summaries(eval_dir: str, results: Results) -> None:
+    """Writes what was measured for TensorBoard: accuracy, recall_at_<k>, num_examples, step, and the checkpoint."""
+    writer = SummaryWriter(eval_dir)
+    step = int(results['step'])
+    measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}
+    writer.scalars(step, {**measured, 'num_examples': float(results['num_examples']), 'step': float(step)})
+    writer.text(step, 'checkpoint_path', str(results['checkpoint_path']))
+    writer.close()
+
+
+def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
+    options = config.evaluation
+    name = options.dataset_name or (trained.dataset_name if trained else 'imagenet')
+    dataset_dir = options.dataset_dir
+    if dataset_dir is None and trained is not None and trained.dataset_name == name:
+        dataset_dir = trained.dataset_dir
+    offset = config.net.labels_offset
+    if offset is None:
+        offset = trained.labels_offset if trained else 0
+    split = options.dataset_split_name or dataset_factory.evaluation_split(name)
+    return dataset_factory.get_dataset(name, dataset_dir, split, offset)
+
+
+def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
+    """Returns the net and preprocessing to evaluate: those of model.json, overridden by flags only with --force.
+
+    Raises:
+        InputError: a flag contradicts model.json, or the data set has other classes than the net.
+    """
+    flags = config.net
+    base = trained or ModelSpec.for_dataset(
+        dataset,
+        flags.model_name or NetOptions().model_name,
+        preprocessing_name=flags.preprocessing_name,
+        image_size=flags.eval_image_size,
+        depth_multiplier=flags.depth_multiplier or 1.0,
+        use_grayscale=bool(flags.use_grayscale),
+    )
+    given = {
+        'model_name': flags.model_name,
+        'preprocessing_name': flags.preprocessing_name,
+        'image_size': flags.eval_image_size,
+        'labels_offset': flags.labels_offset,
+        'use_grayscale': flags.use_grayscale,
+        'depth_multiplier': flags.depth_multiplier,
+    }
+    asked = dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+    if asked.use_grayscale != base.use_grayscale:
+        asked = dataclasses.replace(asked, channels=1 if asked.use_grayscale else 3)
+    contradictions = base.contradictions(asked)
+    if contradictions and not flags.force:
+        raise InputError(
+            f'flags contradict how the net was trained (model.json, flag): {"; ".join(contradictions)}; leave them out, '
+            'or give --force'
+        )
+    asked = dataclasses.replace(asked, num_classes=dataset.num_classes) if flags.force else asked
+    if asked.num_classes != dataset.num_classes:
+        raise InputError(
+            f'the net has {asked.num_classes} classes and {dataset.name} in {dataset.dataset_dir} {dataset.num_classes} '
+            f'(with --labels_offset={dataset.labels_offset})'
+        )
+    return asked

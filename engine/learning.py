@@ -1,0 +1,351 @@
+"""The training loop.
+
+    result = train(make_config(TrainConfig, dataset_name='digits', train_dir='/tmp/digits', num_epochs=12))
+
+`train` is one road: what is trained on what, where it starts, the loop. The step itself is in `train_step.py`, what
+happens between steps in `actions.py`.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from configs.config import TrainConfig, replace_options, to_flagfile
+from configs.errors import InputError
+from datasets import dataset_factory, input_pipeline
+from datasets.dataset_factory import Dataset
+from engine import checkpoints, distribution, evaluation
+from engine.actions import Action, Evaluate, Log, Moment, Save, Summarize, non_finite_message
+from engine.intervals import Interval
+from engine.model_spec import ModelSpec
+from engine.moving_averages import ExponentialMovingAverage
+from engine.optimizers import make_optimizer
+from engine.progress import Progress
+from engine.schedules import make_schedule
+from engine.train_step import ReplicaStep, StepReport, TrainState, make_steps
+from nets.layers import L2Regularizer
+from nets.variables import slim_variables
+from preprocessing.preprocessing_factory import Preprocessing
+
+_EPOCHS_OF_EMBEDDED = 15.0
+_MOST_STEPS_A_CALL = 100  # so that what is due by time is not kept waiting
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """Where training ended.
+
+    Attributes:
+        step: The last step.
+        checkpoint_path: Its checkpoint.
+        results: What the last evaluation in this process measured; None without one.
+    """
+
+    step: int
+    checkpoint_path: str
+    results: evaluation.Results | None
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Trains as the config says, from the start or from where `train_dir` has come to.
+
+    Raises:
+        InputError: whatever the user can put right.
+    """
+    # ---------------------------------------------------------------- what is trained, on what, where
+    config = with_default_dataset(config)
+    data, train_dir = config.data, config.checkpoint.train_dir
+    strategy = distribution.make_strategy(config.devices)
+    per_replica = distribution.batch_per_replica(strategy, data.batch_size)
+    dataset = dataset_factory.get_dataset(
+        data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
+    )
+    spec = make_spec(config, dataset)
+    preprocessing = spec.make_preprocessing(data.color_distortion, data.use_bounding_boxes)
+    with strategy.scope():
+        state = make_state(config, spec)
+
+    # ---------------------------------------------------------------- where it starts
+    # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
+    prepare_train_dir(train_dir, spec)
+    latest = checkpoints.latest_checkpoint(train_dir)
+    step, images_seen = 0, 0
+    if latest is not None:
+        step, images_seen = restore_run(latest, state, config)
+    elif config.checkpoint.checkpoint_path:
+        warm_start(config, state)
+    last_step = step + steps_left(config, dataset, step, images_seen)
+    if latest is not None and step >= last_step:
+        logging.info('nothing to do: %s has reached the last step, %d', latest, step)
+        return TrainResult(step, latest, None)
+    write_run_files(train_dir, config, spec)
+    log_plan(config, dataset, spec, strategy, last_step)
+
+    # ---------------------------------------------------------------- the compiled step and its input
+    steps_per_epoch = dataset.num_examples / data.batch_size
+    total_steps = None if math.isinf(last_step) else int(last_step)
+    schedule = make_schedule(config.schedule, steps_per_epoch, total_steps)
+    replica_step = ReplicaStep(
+        state,
+        preprocessing,
+        schedule,
+        batch_size=data.batch_size,
+        num_replicas=strategy.num_replicas_in_sync,
+        seed=data.seed,
+        label_smoothing=config.loss.label_smoothing,
+        xla=distribution.use_xla(config.devices, strategy),
+    )
+    run_steps = make_steps(strategy, replica_step, schedule, data.batch_size)
+    first_image = images_seen
+    batches = strategy.distribute_datasets_from_function(
+        lambda _: input_pipeline.training_batches(dataset, preprocessing, per_replica, data.seed, first_image)
+    )
+    iterator = iter(batches)
+
+    # ---------------------------------------------------------------- the loop
+    with Progress('training', total_steps, first=step) as progress:
+        actions = make_actions(config, state, dataset, preprocessing, strategy, progress)
+        first_step = step
+        while step < last_step:
+            # No call goes beyond what is due next; the first one, which compiles, is of one step.
+            most = _MOST_STEPS_A_CALL if step > first_step else 1
+            stop = int(min(last_step, step + most, *(action.interval.next_step(step) for action in actions)))
+            next_images = images_seen + (stop - step) * data.batch_size
+            with _explained(dataset, preprocessing, range(images_seen, next_images), data.seed):
+                report = run_steps(iterator, step, images_seen, stop - step)
+            check_finite(report, step, train_dir)
+            step, images_seen = stop, next_images
+            moment = Moment(step, images_seen, report, data.batch_size)
+            for action in actions:
+                if action.interval.is_due(step) or (step == last_step and action.at_end):
+                    action(moment)
+    latest = checkpoints.latest_checkpoint(train_dir)
+    assert latest is not None
+    results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
+    logging.info('finished at step %d; evaluate it with: python eval_image_classifier.py --checkpoint_path=%s', step, train_dir)
+    return TrainResult(step, latest, results)
+
+
+def with_default_dataset(config: TrainConfig) -> TrainConfig:
+    """Returns the config with a data set: imagenet as in slim, or without any folder the embedded digits, evaluated."""
+    data, checks = config.data, config.evaluation
+    if data.dataset_name is not None:
+        return config
+    if data.dataset_dir is not None:
+        return replace_options(config, dataset_name='imagenet')
+    logging.info('no --dataset_dir was given: using the embedded %s', dataset_factory.EMBEDDED)
+    every = {} if checks.eval_every_epochs or checks.eval_every_steps else {'eval_every_epochs': 5.0}
+    return replace_options(config, dataset_name=dataset_factory.EMBEDDED, **every)
+
+
+def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
+    """Returns the net and preprocessing that the config says for a data set."""
+    return ModelSpec.for_dataset(
+        dataset,
+        config.net.model_name,
+        preprocessing_name=config.data.preprocessing_name,
+        image_size=config.net.train_image_size,
+        depth_multiplier=config.net.depth_multiplier,
+        use_grayscale=config.data.use_grayscale,
+    )
+
+
+def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
+    """Makes the net with its initial weights, and what the optimizer and the moving averages keep.
+
+    Raises:
+        InputError: `--trainable_scopes` leaves nothing to train.
+    """
+    model = spec.make_model(config.net, seed=config.data.seed)
+    variables = slim_variables(model)
+    scopes = config.checkpoint.trainable_scopes
+    trainable = {
+        name: variable
+        for name, variable in variables.items()
+        if variable.trainable and (not scopes or any(re.match(scope, name) for scope in scopes))
+    }
+    if not trainable:
+        raise InputError(
+            f'--trainable_scopes={",".join(scopes)}: matches no variable; there are {", ".join(variables)}'
+        )
+    weight_decays = {
+        name: variable.regularizer.weight_decay
+        for name, variable in variables.items()
+        if isinstance(variable.regularizer, L2Regularizer)
+    }
+    optimizer = make_optimizer(config.optimizer)
+    optimizer.build(trainable, weight_decays)
+    averages = None
+    if config.loss.moving_average_decay:
+        averages = ExponentialMovingAverage(config.loss.moving_average_decay)
+        averages.build(variables)
+    return TrainState(model, variables, trainable, weight_decays, optimizer, averages)
+
+
+def prepare_train_dir(train_dir: str, spec: ModelSpec) -> None:
+    """Makes the folder; refuses one in which another net was trained.
+
+    Raises:
+        InputError: it cannot be made, or it holds a run of another net.
+    """
+    try:
+        tf.io.gfile.makedirs(train_dir)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--train_dir={train_dir}: {checkpoints.first_line(error)}') from error
+    before = ModelSpec.load(train_dir)
+    if before is not None and checkpoints.latest_checkpoint(train_dir):
+        differences = before.contradictions(spec)
+        if differences:
+            raise InputError(
+                f'--train_dir={train_dir} holds a run that differs (there, now): {"; ".join(differences)}; '
+                'give the flags of that run, or another --train_dir'
+            )
+
+
+def restore_run(latest: str, state: TrainState, config: TrainConfig) -> tuple[int, int]:
+    """Restores weights, slots and averages; returns the step and the images seen."""
+    checkpoints.restore(latest, state.saved_variables())
+    step = checkpoints.read_int(latest, checkpoints.STEP_KEY, checkpoints.checkpoint_step(latest))
+    images_seen = checkpoints.read_int(latest, checkpoints.IMAGES_SEEN_KEY, step * config.data.batch_size)
+    logging.info('continuing from %s', latest)
+    if config.checkpoint.checkpoint_path:
+        logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
+    return step, images_seen
+
+
+def warm_start(config: TrainConfig, state: TrainState) -> None:
+    """Takes weights from `--checkpoint_path`; moving averages begin at them."""
+    options = config.checkpoint
+    weights = {name: variable.value for name, variable in state.variables.items()}
+    assert options.checkpoint_path is not None
+    checkpoints.warm_start(
+        options.checkpoint_path, weights, options.checkpoint_exclude_scopes, options.ignore_missing_vars
+    )
+    if state.averages:
+        for name, variable in state.variables.items():
+            state.averages.averages[name + state.averages.SUFFIX].assign(variable.value)
+
+
+def steps_left(config: TrainConfig, dataset: Dataset, step: int, images_seen: int) -> float:
+    """Returns how many steps remain, infinity if training goes on until it is stopped.
+
+    The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, 15 epochs of the embedded
+    data set, and no end on any other, as in slim.
+    """
+    steps, epochs = config.length.max_number_of_steps, config.length.num_epochs
+    if steps is None and epochs is None and dataset.name == dataset_factory.EMBEDDED:
+        epochs = _EPOCHS_OF_EMBEDDED
+    images = math.inf if epochs is None else epochs * dataset.num_examples - images_seen
+    by_epochs = images if math.isinf(images) else math.ceil(images / config.data.batch_size - 1e-9)
+    by_steps = math.inf if steps is None else steps - step
+    return max(min(by_epochs, by_steps), 0)
+
+
+def write_run_files(train_dir: str, config: TrainConfig, spec: ModelSpec) -> None:
+    """Writes config.cfg, a flagfile that repeats the run, and model.json.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    try:
+        checkpoints.write_text(os.path.join(train_dir, 'config.cfg'), to_flagfile(config))
+        spec.save(train_dir)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--train_dir={train_dir}: {checkpoints.first_line(error)}') from error
+
+
+def log_plan(
+    config: TrainConfig, dataset: Dataset, spec: ModelSpec, strategy: tf.distribute.Strategy, last_step: float
+) -> None:
+    """Says what is about to happen."""
+    batch_size, replicas = config.data.batch_size, strategy.num_replicas_in_sync
+    logging.info(
+        '%s on %s, split %s: %d examples of %d classes, %d px, %s preprocessing',
+        spec.model_name, dataset.name, dataset.split, dataset.num_examples, spec.num_classes, spec.image_size,
+        spec.preprocessing_name,
+    )  # fmt: skip
+    logging.info(
+        'batches of %d (%d on each of %d devices), %.1f steps an epoch; checkpoints go to %s',
+        batch_size, batch_size // replicas, replicas, dataset.num_examples / batch_size, config.checkpoint.train_dir,
+    )  # fmt: skip
+    if math.isinf(last_step):
+        logging.info('no --max_number_of_steps or --num_epochs was given: training goes on until it is stopped')
+
+
+def make_actions(
+    config: TrainConfig,
+    state: TrainState,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    strategy: tf.distribute.Strategy,
+    progress: Progress,
+) -> list[Action]:
+    """Makes what happens between steps, in the order in which it happens."""
+    log, checks, train_dir = config.log, config.evaluation, config.checkpoint.train_dir
+    actions: list[Action] = [Log(log, progress), Save(config.checkpoint, state, progress)]
+    if checks.eval_every_epochs or checks.eval_every_steps:
+        split = checks.eval_split_name or dataset_factory.evaluation_split(dataset.name)
+        measured = dataset_factory.get_dataset(dataset.name, dataset.dataset_dir, split, dataset.labels_offset)
+        evaluator = evaluation.Evaluator(
+            state.model,
+            measured,
+            preprocessing,
+            strategy,
+            batch_size=evaluation.DEFAULT_BATCH_SIZE,
+            recall_at=checks.recall_at,
+            xla=distribution.use_xla(config.devices, strategy),
+        )
+        epochs = checks.eval_every_epochs * dataset.num_examples / config.data.batch_size
+        interval = Interval(steps=checks.eval_every_steps or epochs)
+        actions.append(Evaluate(interval, evaluator, state, os.path.join(train_dir, f'eval_{split}'), measured.num_examples))
+    if log.save_summaries_secs or log.save_summaries_steps:
+        next_images = _TrainingImages(config, dataset, preprocessing)
+        actions.append(Summarize(log, state, preprocessing, next_images, train_dir))
+    return actions
+
+
+class _TrainingImages:
+    """The images of the step to come, as the net will see them, for summaries; takes nothing from the training stream."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing):
+        self._data, self._dataset, self._preprocessing = config.data, dataset, preprocessing
+
+    def __call__(self, images_seen: int) -> tf.Tensor:
+        """Returns float32 [batch, height, width, channels]."""
+        size, seed = self._data.batch_size, self._data.seed
+        batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, images_seen)
+        draws = self._preprocessing.make_draws(tf.constant([seed, images_seen], tf.int64), size)
+        return self._preprocessing.device_train(next(iter(batches))['image'], draws)
+
+
+@contextlib.contextmanager
+def _explained(dataset: Dataset, preprocessing: Preprocessing, positions: range, seed: int) -> Iterator[None]:
+    """Turns an error of the input pipeline into one that names the file and the record."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        explained = input_pipeline.explain_failure(error, dataset, preprocessing, positions, seed)
+        raise explained or error from error
+
+
+def check_finite(report: StepReport, first_step: int, train_dir: str) -> None:
+    """Stops training whose loss is not finite; nothing is saved, so the last good checkpoint stays the latest.
+
+    Raises:
+        InputError: naming the step, and the steps of the call.
+    """
+    total = report.cross_entropy + np.float32(report.regularization)
+    if np.isfinite(total).all():
+        return
+    finite = np.isfinite(report.cross_entropy)
+    bad = int(np.argmin(finite)) if not finite.all() else len(finite) - 1
+    where = f'at step {first_step + bad + 1} (of steps {first_step + 1} to {first_step + len(finite)})'
+    latest = checkpoints.latest_checkpoint(train_dir)
+    raise InputError(non_finite_message(f'the loss ({report.cross_entropy[bad]})', where, latest))

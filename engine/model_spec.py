@@ -1,0 +1,149 @@
+"""`model.json`: what a checkpoint's net is and how its images are prepared, so that nobody has to guess it later.
+
+    spec = ModelSpec(model_name='alexnet_v2', num_classes=1001, ...)
+    spec.save(train_dir)
+    spec = ModelSpec.load(train_dir)
+    model, preprocessing = spec.make_model(), spec.make_preprocessing()
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from configs.config import NetOptions
+from configs.errors import InputError
+from datasets.dataset_factory import Dataset
+from engine import checkpoints
+from nets import nets_factory
+from preprocessing import preprocessing_factory
+
+FILE_NAME = 'model.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A net and its preprocessing.
+
+    Attributes:
+        model_name: Key of `nets_factory.NETS`.
+        num_classes: Number of logits, after `labels_offset`.
+        image_size: Side of the images in pixels.
+        channels: Channels of the images that the net takes: 3, or 1.
+        preprocessing_name: Key of `preprocessing_factory.PREPROCESSINGS`.
+        depth_multiplier: Width of the net.
+        labels_offset: What was subtracted from the labels of the data set.
+        use_grayscale: Whether images in colour are turned to gray for the net.
+        dataset_name: What it was trained on.
+        dataset_dir: Where that lay.
+        label_names: Name of each class, or empty.
+    """
+
+    model_name: str
+    num_classes: int
+    image_size: int
+    channels: int
+    preprocessing_name: str
+    depth_multiplier: float
+    labels_offset: int
+    use_grayscale: bool
+    dataset_name: str
+    dataset_dir: str
+    label_names: tuple[str, ...]
+
+    @classmethod
+    def for_dataset(
+        cls,
+        dataset: Dataset,
+        model_name: str,
+        *,
+        preprocessing_name: str | None,
+        image_size: int | None,
+        depth_multiplier: float,
+        use_grayscale: bool,
+    ) -> 'ModelSpec':
+        """Returns the spec of a net for a data set; what is None is as the net says."""
+        net = nets_factory.get_net(model_name)
+        preprocessing_name = preprocessing_name or net.preprocessing
+        keeps_gray = preprocessing_factory.keeps_grayscale(preprocessing_name)
+        return cls(
+            model_name=model_name,
+            num_classes=dataset.num_classes,
+            image_size=image_size or net.image_size,
+            channels=1 if use_grayscale or (dataset.channels == 1 and keeps_gray) else 3,
+            preprocessing_name=preprocessing_name,
+            depth_multiplier=depth_multiplier,
+            labels_offset=dataset.labels_offset,
+            use_grayscale=use_grayscale,
+            dataset_name=dataset.name,
+            dataset_dir=dataset.dataset_dir,
+            label_names=dataset.label_names,
+        )
+
+    def make_model(
+        self, options: NetOptions | None = None, seed: int = 0, mixed_precision: str = 'float32'
+    ) -> keras.Model:
+        """Makes the net; for training, with the options that do not change what it computes when evaluated."""
+        training: dict[str, Any] = {}
+        if options is not None:
+            mixed_precision = options.mixed_precision
+            training = {'weight_decay': options.weight_decay, 'dropout_keep_prob': options.dropout_keep_prob}
+        return nets_factory.make_model(
+            self.model_name,
+            self.num_classes,
+            image_size=self.image_size,
+            channels=self.channels,
+            depth_multiplier=self.depth_multiplier,
+            mixed_precision=mixed_precision,
+            seed=seed,
+            **training,
+        )
+
+    def make_preprocessing(
+        self, color_distortion: str = 'fast', use_bounding_boxes: bool = False
+    ) -> preprocessing_factory.Preprocessing:
+        """Makes the preprocessing; the arguments concern only training."""
+        return preprocessing_factory.get_preprocessing(
+            self.preprocessing_name,
+            self.image_size,
+            channels=self.channels,
+            source_channels=3 if self.use_grayscale else self.channels,
+            color_distortion=color_distortion,
+            use_bounding_boxes=use_bounding_boxes,
+        )
+
+    def save(self, train_dir: str) -> None:
+        """Writes model.json whole or not at all."""
+        text = json.dumps(dataclasses.asdict(self), indent=1)
+        checkpoints.write_text(os.path.join(train_dir, FILE_NAME), text + '\n')
+
+    @classmethod
+    def load(cls, train_dir: str) -> 'ModelSpec | None':
+        """Reads model.json; returns None where there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = os.path.join(train_dir, FILE_NAME)
+        if not tf.io.gfile.exists(path):
+            return None
+        with tf.io.gfile.GFile(path) as file:
+            text = file.read()
+        try:
+            values = json.loads(text)
+            return cls(**{**values, 'label_names': tuple(values['label_names'])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f'{path}: damaged, or written by another version: {error}') from error
+
+    def contradictions(self, other: 'ModelSpec') -> list[str]:
+        """Lists where `other` is another net or prepares images otherwise, as `name: this one, that one`."""
+        places = ('dataset_name', 'dataset_dir', 'label_names')
+        names = [field.name for field in dataclasses.fields(self) if field.name not in places]
+        return [
+            f'{name}: {getattr(self, name)}, {getattr(other, name)}'
+            for name in names
+            if getattr(self, name) != getattr(other, name)
+        ]

@@ -1,0 +1,187 @@
+"""The compiled step: device stage of the preprocessing, forward, backward, reduction, update.
+
+    run = make_steps(strategy, ReplicaStep(state, preprocessing, schedule, ...), schedule, batch_size)
+    report = run(iterator, step, images_seen, num_steps)     # several steps a call
+
+Everything random in a step is drawn for the whole global batch from (seed, images seen before it); each replica takes
+its own rows. So N replicas compute what one does, and a step can be repeated.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from engine import losses
+from engine.moving_averages import ExponentialMovingAverage
+from engine.optimizers import Optimizer
+from engine.schedules import Schedule
+from nets.layers import step_randomness
+from preprocessing.preprocessing_factory import Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training changes, and what it needs to know of it.
+
+    Attributes:
+        model: Float32 images to float32 logits.
+        variables: Every variable of the net, by slim's name.
+        trainable: Those that are trained, in the order of the net.
+        weight_decays: L2 factor of each variable that has one, by name.
+        optimizer: Built for `trainable`.
+        averages: Moving averages of `trainable`, or None.
+    """
+
+    model: keras.Model
+    variables: dict[str, keras.Variable]
+    trainable: dict[str, keras.Variable]
+    weight_decays: dict[str, float]
+    optimizer: Optimizer
+    averages: ExponentialMovingAverage | None
+
+    def saved_variables(self) -> dict[str, tf.Variable]:
+        """Returns weights, optimizer slots and moving averages by slim's names."""
+        weights = {name: variable.value for name, variable in self.variables.items()}
+        return {**weights, **self.optimizer.slots, **(self.averages.averages if self.averages else {})}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+    """What a call of several steps tells.
+
+    Attributes:
+        cross_entropy: float32 [steps], mean over the global batch, before each step's update.
+        regularization: L2 loss before the last step's update.
+        learning_rate: Of the last step.
+        seconds: What the call took; the first one compiles.
+        waited: Seconds of these in which it waited for the input pipeline.
+    """
+
+    cross_entropy: np.ndarray
+    regularization: float
+    learning_rate: float
+    seconds: float
+    waited: float
+
+
+class ReplicaStep:
+    """One step on one replica; called in its replica context."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        preprocessing: Preprocessing,
+        schedule: Schedule,
+        *,
+        batch_size: int,
+        num_replicas: int,
+        seed: int,
+        label_smoothing: float,
+        xla: bool,
+    ):
+        self._state = state
+        self._preprocessing = preprocessing
+        self._schedule = schedule
+        self._batch_size = batch_size
+        self._num_replicas = num_replicas
+        self._seed = seed
+        self._label_smoothing = label_smoothing
+        self._gradients = tf.function(self._compute_gradients, jit_compile=True) if xla else self._compute_gradients
+
+    def __call__(
+        self, batch: dict[str, tf.Tensor], step: tf.Tensor, images_seen: tf.Tensor, regularize: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Makes one update.
+
+        Args:
+            batch: This replica's share: image uint8 [batch, height, width, channels], label int32 [batch].
+            step: int64 scalar, steps made before this one.
+            images_seen: int64 scalar, examples taken before this step.
+            regularize: bool scalar, whether the L2 loss is asked for; it costs a pass over the weights.
+
+        Returns:
+            This replica's share of the mean cross-entropy, and the L2 loss (0 if not asked for), before the update.
+        """
+        context = tf.distribute.get_replica_context()
+        offset = context.replica_id_in_sync_group * (self._batch_size // self._num_replicas)
+        loss, gradients = self._gradients(batch, images_seen, tf.cast(offset, tf.int32))
+        if self._num_replicas > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        state = self._state
+        l2_loss = tf.cond(
+            regularize, lambda: losses.l2_loss(state.variables, state.weight_decays), lambda: tf.constant(0.0)
+        )
+        with tf.control_dependencies([l2_loss]):
+            rate = self._schedule(images_seen / self._batch_size)
+            state.optimizer.apply(dict(zip(state.trainable, gradients, strict=True)), rate)
+        if state.averages:
+            state.averages.update(step)
+        return loss, l2_loss
+
+    def _compute_gradients(
+        self, batch: dict[str, tf.Tensor], images_seen: tf.Tensor, offset: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        seed = tf.stack([tf.constant(self._seed, tf.int64), images_seen])
+        draws = self._preprocessing.make_draws(seed, self._batch_size)
+        size = self._batch_size // self._num_replicas
+        local_draws = {name: draw[offset : offset + size] for name, draw in draws.items()}
+        images = self._preprocessing.device_train(batch['image'], local_draws)
+        variables = [variable.value for variable in self._state.trainable.values()]
+        with (
+            step_randomness(seed, offset, self._batch_size),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
+            tape.watch(variables)
+            logits = self._state.model(images, training=True)
+            per_example = losses.softmax_cross_entropy(logits, batch['label'], self._label_smoothing)
+            loss = tf.reduce_sum(per_example) / self._batch_size
+        return loss, tape.gradient(loss, variables)
+
+
+RunSteps = Callable[[Any, int, int, int], StepReport]
+
+
+def make_steps(
+    strategy: tf.distribute.Strategy, replica_step: ReplicaStep, schedule: Schedule, batch_size: int
+) -> RunSteps:
+    """Returns `run(iterator, step, images_seen, num_steps)`: so many steps in one call of a compiled function."""
+
+    @tf.function
+    def run(iterator: Any, step: tf.Tensor, images_seen: tf.Tensor, num_steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        cross_entropy = tf.TensorArray(tf.float32, size=num_steps)
+        waited = tf.constant(0.0, tf.float64)
+        l2_loss = tf.constant(0.0)
+        for i in tf.range(num_steps):
+            batch, seconds = _next_batch(strategy, iterator)
+            done = tf.cast(i, tf.int64)
+            arguments = (batch, step + done, images_seen + done * batch_size, i == num_steps - 1)
+            shares, l2_losses = strategy.run(replica_step, args=arguments)
+            cross_entropy = cross_entropy.write(i, strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
+            l2_loss = strategy.experimental_local_results(l2_losses)[0]
+            waited += seconds
+        return cross_entropy.stack(), l2_loss, waited
+
+    def call(iterator: Any, step: int, images_seen: int, num_steps: int) -> StepReport:
+        start = time.monotonic()
+        at = (tf.constant(step, tf.int64), tf.constant(images_seen, tf.int64))
+        cross_entropy, l2_loss, waited = run(iterator, *at, tf.constant(num_steps, tf.int32))
+        rate = schedule(tf.constant(images_seen / batch_size + num_steps - 1, tf.float64))
+        losses_of_steps = cross_entropy.numpy()  # waits for the last step
+        return StepReport(losses_of_steps, float(l2_loss), float(rate), time.monotonic() - start, float(waited))
+
+    return call
+
+
+def _next_batch(strategy: tf.distribute.Strategy, iterator: Any) -> tuple[Any, tf.Tensor]:
+    """Returns the next batch and the seconds (float64 scalar) that it took to come."""
+    before = tf.timestamp()
+    with tf.control_dependencies([before]):
+        batch = next(iterator)
+    arrived = [part for value in batch.values() for part in strategy.experimental_local_results(value)]
+    with tf.control_dependencies(arrived):
+        return batch, tf.timestamp() - before

@@ -1,0 +1,18 @@
+"""Measures a checkpoint: `python eval_image_classifier.py --checkpoint_path=TRAIN_DIR`.
+
+Prints Accuracy and Recall@k; `--results_path` writes them as JSON. The flags are slim's; `--help` lists them.
+"""
+
+from configs import cli
+from configs.config import RETIRED_EVAL_FLAGS, EvalConfig
+
+
+def main(config: EvalConfig) -> None:
+    """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    from engine import evaluation
+
+    evaluation.evaluate(config)
+
+
+if __name__ == '__main__':
+    cli.run(EvalConfig, main, RETIRED_EVAL_FLAGS)

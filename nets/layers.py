@@ -1,0 +1,270 @@
+"""What slim's nets need and Keras lacks: its L2, its fully connected layers, dropout that can be repeated.
+
+    with step_randomness(seed, example_offset=0, global_batch_size=32):
+        logits = model(images, training=True)
+
+All are registered with Keras, so that models made of them can be saved and loaded.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from configs.errors import InputError, unknown_name
+
+POLICIES = {'float32': 'float32', 'bfloat16': 'mixed_bfloat16'}
+
+EndPoints = dict[str, keras.KerasTensor]
+
+register = keras.saving.register_keras_serializable(package='nets')
+
+
+@register
+class L2Regularizer(keras.regularizers.Regularizer):
+    """Slim's L2, `weight_decay * sum(w^2) / 2`; Keras' own has no half.
+
+    Its gradient is `weight_decay * w`: the training loop adds it to that of the other losses itself, for
+    which it reads `variable.regularizer.weight_decay`. Source: tf_slim/layers/regularizers.py.
+    """
+
+    def __init__(self, weight_decay: float) -> None:
+        self.weight_decay = float(weight_decay)
+
+    def __call__(self, weights: Any) -> Any:
+        return self.weight_decay / 2 * ops.sum(ops.square(weights))
+
+    def get_config(self) -> dict[str, Any]:
+        return {'weight_decay': self.weight_decay}
+
+
+def l2_regularizer(weight_decay: float) -> L2Regularizer | None:
+    """Returns the regularizer, or None at exactly 0, as slim does."""
+    return L2Regularizer(weight_decay) if weight_decay else None
+
+
+@register
+class FullyConnectedConv2D(keras.layers.Conv2D):
+    """Slim's fully connected layer: a convolution, run as one matrix product where that is the same.
+
+    Inputs [batch, height, width, channels] of the kernel's height and width have one output position, and
+    with products a step of alexnet_v2 takes half the time that it takes with convolutions. Inputs that are
+    larger, or of unknown size, are convolved without padding. The variable is [height, width, channels,
+    filters] either way.
+    """
+
+    def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs: Any) -> None:
+        # `from_config` passes these too.
+        fixed = {'strides': 1, 'padding': 'valid', 'data_format': 'channels_last'}
+        super().__init__(filters, kernel_size, **{**kwargs, **fixed})
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        height, width, channels, filters = kernel.shape
+        if tuple(inputs.shape[1:3]) != (height, width):
+            return super().convolution_op(inputs, kernel)
+        size = height * width * channels
+        product = ops.matmul(ops.reshape(inputs, (-1, size)), ops.reshape(kernel, (size, filters)))
+        return ops.reshape(product, (-1, 1, 1, filters))
+
+
+@register
+class LocalResponseNormalization(keras.layers.Layer):
+    """Divides each value by `(bias + alpha * sum of squares over 2 * radius + 1 channels) ** beta`.
+
+    Source: 'ImageNet Classification with Deep Convolutional Neural Networks', section 3.3. The defaults are those
+    of slim's cifarnet.
+    """
+
+    def __init__(
+        self,
+        radius: int = 4,
+        bias: float = 1.0,
+        alpha: float = 0.001 / 9.0,
+        beta: float = 0.75,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.radius, self.bias, self.alpha, self.beta = radius, bias, alpha, beta
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # TensorFlow has no bfloat16 kernel for it.
+        normalized = tf.nn.local_response_normalization(
+            tf.cast(inputs, tf.float32), self.radius, self.bias, self.alpha, self.beta
+        )
+        return tf.cast(normalized, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        window = {'radius': self.radius, 'bias': self.bias, 'alpha': self.alpha, 'beta': self.beta}
+        return {**super().get_config(), **window}
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepRandomness:
+    seed: tf.Tensor
+    example_offset: int | tf.Tensor
+    global_batch_size: int
+
+
+_step_randomness: contextvars.ContextVar[_StepRandomness | None] = contextvars.ContextVar(
+    'step_randomness', default=None
+)
+
+
+@contextlib.contextmanager
+def step_randomness(
+    seed: tf.Tensor, example_offset: int | tf.Tensor, global_batch_size: int
+) -> Iterator[None]:
+    """Gives the `Dropout` layers called inside it their random numbers.
+
+    Each replica draws for the global batch and takes its own rows, so that N replicas drop exactly what one
+    device would. Enter it in the replica function itself: replicas run in threads, and each sees its own
+    only.
+
+    Args:
+        seed: int32 [2], a function of the run's seed and of the step.
+        example_offset: Position of the first local example in the global batch; a number or int32 [].
+        global_batch_size: Examples of the step over all replicas.
+    """
+    token = _step_randomness.set(
+        _StepRandomness(tf.convert_to_tensor(seed), example_offset, global_batch_size)
+    )
+    try:
+        yield
+    finally:
+        _step_randomness.reset(token)
+
+
+@register
+class Dropout(keras.layers.Layer):
+    """Drops values in training and divides the kept ones by `keep_prob`; the identity otherwise.
+
+    The mask is a pure function of the seed given to `step_randomness` and of the layer's name, so that a
+    step can be repeated; Keras' dropout draws from a state that depends on all steps before.
+
+    Raises:
+        InputError: `keep_prob` is outside (0, 1].
+        RuntimeError: Called with `training=True` outside `step_randomness`.
+    """
+
+    def __init__(self, keep_prob: float, *, name: str, **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        if not 0.0 < keep_prob <= 1.0:
+            raise InputError(f'dropout_keep_prob={keep_prob}: must be greater than 0 and at most 1')
+        self.keep_prob = keep_prob
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training or self.keep_prob == 1.0:
+            return inputs
+        kept = self._uniform(tf.shape(inputs)) < self.keep_prob
+        return tf.where(kept, inputs / self.keep_prob, tf.zeros_like(inputs))
+
+    def _uniform(self, shape: tf.Tensor) -> tf.Tensor:
+        """Returns float32 in [0, 1) of `shape`: the local rows of the draw for the global batch."""
+        step = _step_randomness.get()
+        if step is None:
+            raise RuntimeError(
+                f'dropout layer {self.name!r} was called with training=True outside of step_randomness: '
+                'call the model inside `with step_randomness(seed, example_offset, global_batch_size):`'
+            )
+        # Philox by name: the default differs between devices and under XLA.
+        seed = tf.random.experimental.stateless_fold_in(step.seed, _name_hash(self.name), alg='philox')
+        global_shape = tf.concat([[step.global_batch_size], shape[1:]], axis=0)
+        uniform = tf.random.stateless_uniform(global_shape, seed, alg='philox')
+        return uniform[step.example_offset : step.example_offset + shape[0]]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), 'keep_prob': self.keep_prob}
+
+
+def _name_hash(name: str) -> int:
+    """Returns a number in [0, 2^31) that, unlike `hash`, is the same in every process."""
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
+def weights(
+    name: str,
+    initializer: Callable[..., keras.initializers.Initializer],
+    *,
+    bias: float = 0.0,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Returns the arguments of a Keras layer that name it and say how its variables start and decay.
+
+    A net binds all but the name with `functools.partial`, where slim had an arg scope.
+
+    Args:
+        name: Name of the layer. The initial weights depend on it and on `seed` alone.
+        initializer: Makes the kernel's initializer from a `seed`.
+        bias: Initial value of the biases.
+        weight_decay: Factor of the L2 loss of the kernel. Biases never decay.
+        seed: Seed of the run.
+    """
+    return {
+        'name': name,
+        'kernel_initializer': initializer(seed=zlib.crc32(f'{seed}/{name}'.encode())),
+        'kernel_regularizer': l2_regularizer(weight_decay),
+        'bias_initializer': keras.initializers.Constant(bias),
+    }
+
+
+def truncated_normal(stddev: float) -> Callable[..., keras.initializers.Initializer]:
+    """Returns a maker of TF1's truncated normal: cut at two of the `stddev`, which is that before the cut."""
+    return functools.partial(keras.initializers.TruncatedNormal, stddev=stddev)
+
+
+def apply_layers(net: keras.KerasTensor, layers: Sequence[keras.Layer]) -> EndPoints:
+    """Applies one layer after the other; returns the output of each by its name, in that order."""
+    outputs = {}
+    for layer in layers:
+        net = outputs[layer.name] = layer(net)
+    return outputs
+
+
+def layer_policy(dtype: str) -> str:
+    """Returns the Keras policy for float32, or for bfloat16 (computes in bfloat16, float32 variables)."""
+    if dtype not in POLICIES:
+        raise unknown_name('dtype', dtype, POLICIES)
+    return POLICIES[dtype]
+
+
+def scale_width(width: int, depth_multiplier: float) -> int:
+    """Returns the channels of a layer times the multiplier, rounded; raises InputError if that is none."""
+    scaled = round(width * depth_multiplier)
+    if scaled < 1:
+        raise InputError(f'depth_multiplier={depth_multiplier} leaves a layer of {width} channels none')
+    return scaled
+
+
+def smallest_side(windows: Sequence[tuple[int, int]]) -> int:
+    """Returns the smallest side that leaves one position after unpadded windows of (size, stride) pixels."""
+    side = 1
+    for size, stride in reversed(windows):
+        side = size + stride * (side - 1)
+    return side
+
+
+def check_image_side(net: str, inputs: keras.KerasTensor, smallest: int) -> None:
+    """Refuses images, [batch, height, width, channels], that are known to be too small for the net."""
+    height, width = inputs.shape[1:3]
+    if any(side is not None and side < smallest for side in (height, width)):
+        raise InputError(f'{net} needs images of at least {smallest}x{smallest} pixels, not {height}x{width}')
+
+
+def check_fixed_size(net: str, inputs: keras.KerasTensor) -> None:
+    """Refuses images of unknown size: the net has a layer with one weight for each position."""
+    if None in inputs.shape[1:]:
+        raise InputError(f'{net} needs a fixed image size, not {inputs.shape[1:]}')

@@ -1,0 +1,124 @@
+"""The table of nets, and Keras models made from it.
+
+    model = make_model('alexnet_v2', num_classes=1001, weight_decay=4e-5)
+    logits = model(images)                                               # float32 [batch, 1001]
+    watched = keras.Model(model.input, get_end_points(model))            # activations by slim's names
+
+A net is a function in a file of its family; a name that is not in the table is refused with those that are.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+from configs.errors import InputError, unknown_name
+from nets import alexnet, cifarnet, lenet
+from nets.layers import EndPoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A net, and how its images must be prepared.
+
+    Attributes:
+        build: Maps images, float32 [batch, height, width, channels], and a number of classes to the logits
+            and the end points.
+        scope: Slim's variable scope: the model's name and the start of its variables' names.
+        image_size: Side of the images, in pixels, that the net was made for.
+        min_image_size: Smallest side that it takes.
+        preprocessing: Name in `preprocessing_factory`.
+        fully_convolutional: Takes `global_pool` and `spatial_squeeze`, and images of any larger size.
+    """
+
+    build: Callable[..., tuple[keras.KerasTensor, EndPoints]]
+    scope: str
+    image_size: int
+    min_image_size: int
+    preprocessing: str
+    fully_convolutional: bool = False
+
+
+NETS = {
+    # Slim has no preprocessing for alexnet_v2; inception's is what its published recipes pass.
+    'alexnet_v2': Net(
+        alexnet.alexnet_v2, 'alexnet_v2', 224, alexnet.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
+    ),
+    'cifarnet': Net(cifarnet.cifarnet, 'CifarNet', 32, cifarnet.MIN_IMAGE_SIZE, 'cifarnet'),
+    'lenet': Net(lenet.lenet, 'LeNet', 28, lenet.MIN_IMAGE_SIZE, 'lenet'),
+}
+
+
+def get_net(name: str) -> Net:
+    """Looks up a net by slim's name; raises InputError with the valid names if there is none."""
+    if name not in NETS:
+        raise unknown_name('net', name, NETS)
+    return NETS[name]
+
+
+def make_model(
+    name: str,
+    num_classes: int | None,
+    *,
+    image_size: int | None = None,
+    channels: int = 3,
+    weight_decay: float = 0.0,
+    depth_multiplier: float = 1.0,
+    dropout_keep_prob: float | None = None,
+    mixed_precision: str = 'float32',
+    global_pool: bool = False,
+    spatial_squeeze: bool = True,
+    seed: int = 0,
+) -> keras.Model:
+    """Makes a net's model for square images.
+
+    Args:
+        name: Key of `NETS`.
+        num_classes: Number of classes; None or 0 gives the features before the logits.
+        image_size: Side of the images in pixels; None is the net's own.
+        channels: Channels of the images.
+        weight_decay: L2 factor of the weights that the net decays.
+        depth_multiplier: Scales the width of every layer but the last.
+        dropout_keep_prob: Probability, in (0, 1], that dropout keeps a value; None is the net's own.
+        mixed_precision: float32, or bfloat16: layers compute in bfloat16; variables and logits stay float32.
+        global_pool: Average over the positions before the logits (fully convolutional nets).
+        spatial_squeeze: Drop height and width of the logits (fully convolutional nets).
+        seed: Seed of the initial weights, which are a function of it alone.
+
+    Returns:
+        A functional model from images, float32 [batch, image_size, image_size, channels], to logits, float32
+        [batch, num_classes].
+
+    Raises:
+        InputError: An unknown name, or an argument that the net cannot have.
+    """
+    net = get_net(name)
+    arguments = {
+        'weight_decay': weight_decay,
+        'depth_multiplier': depth_multiplier,
+        'dtype': mixed_precision,
+        'seed': seed,
+    }
+    if dropout_keep_prob is not None:
+        arguments['dropout_keep_prob'] = dropout_keep_prob
+    if net.fully_convolutional:
+        arguments |= {'global_pool': global_pool, 'spatial_squeeze': spatial_squeeze}
+    elif global_pool or not spatial_squeeze:
+        raise InputError(f'{name} is not fully convolutional: it has neither global_pool nor spatial_squeeze')
+    side = image_size or net.image_size
+    inputs = keras.Input((side, side, channels), dtype='float32', name='input')
+    outputs, end_points = net.build(inputs, num_classes, **arguments)
+    model = keras.Model(inputs, outputs, name=net.scope)
+    model.end_points = end_points
+    return model
+
+
+def get_end_points(model: keras.Model) -> EndPoints:
+    """Returns the activations of a model from `make_model` by slim's names, in slim's order.
+
+    Raises:
+        ValueError: The model was loaded from a file, which does not hold them.
+    """
+    if not hasattr(model, 'end_points'):
+        raise ValueError(f'model {model.name!r} has no end points: only those from make_model have them')
+    return dict(model.end_points)

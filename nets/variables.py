@@ -1,0 +1,27 @@
+"""Slim's names for the variables of a model.
+
+A model is named as slim's scope and a layer as the scopes inside it, with '.' where slim has '/', which Keras
+does not allow in a layer's name: in the model `InceptionV1`, the `kernel` of the layer
+`Mixed_3b.Branch_0.Conv2d_0a_1x1` is `InceptionV1/Mixed_3b/Branch_0/Conv2d_0a_1x1/weights`.
+"""
+
+import keras
+
+SEPARATOR = '.'
+
+# Keras' names of variables -> slim's; batch normalisation's are the same in both.
+SLIM_NAMES = {'kernel': 'weights', 'bias': 'biases'}
+
+
+def slim_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the model's variables by slim's names, from the first layer to the last.
+
+    >>> list(slim_variables(make_model('lenet', 10)))[:2]
+    ['LeNet/conv1/weights', 'LeNet/conv1/biases']
+    """
+    named = {}
+    for layer in model.layers:
+        scope = '/'.join([model.name, *layer.name.split(SEPARATOR)])
+        for variable in layer.variables:
+            named[f'{scope}/{SLIM_NAMES.get(variable.name, variable.name)}'] = variable
+    return named

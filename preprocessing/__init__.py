@@ -1,0 +1,1 @@
+"""How encoded images become the input of a net: a host stage on one image, then a device stage on a batch."""

@@ -1,0 +1,77 @@
+"""Operations on a batch of images on the device, each image with its own random numbers.
+
+All are elementwise or reductions over one image, so that XLA fuses them. `images` are float32
+[batch, height, width, 3] unless said, and a factor or delta is float32 [batch].
+"""
+
+import tensorflow as tf
+
+
+def uniform(
+    seed: tf.Tensor, quantity: int, batch_size: int, low: float = 0.0, high: float = 1.0
+) -> tf.Tensor:
+    """Draws float32 [batch_size] in [low, high): a pure function of int [2] `seed` and `quantity`."""
+    return tf.random.stateless_uniform(
+        [batch_size], tf.random.fold_in(seed, quantity, alg='philox'), low, high, alg='philox'
+    )
+
+
+def per_image(values: tf.Tensor) -> tf.Tensor:
+    """Reshapes [batch] to [batch, 1, 1, 1], which broadcasts over the pixels."""
+    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def flip_left_right(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Mirrors the images whose draw, in [0, 1), is below a half."""
+    return tf.where(per_image(draws < 0.5), tf.reverse(images, axis=[2]), images)
+
+
+def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Adds its delta to each image, without clipping."""
+    return images + per_image(delta)
+
+
+def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales the distance of each channel from its mean over the image, as `tf.image.adjust_contrast`."""
+    mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
+    return (images - mean) * per_image(factor) + mean
+
+
+def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales the saturation, as `tf.image.adjust_saturation`, also for values outside [0, 1].
+
+    That kernel converts to HSV, scales S = spread / V and clips it to [0, 1], and converts back, with S = 0
+    where V <= 0. In RGB this scales each channel's distance from V, the largest, by one ratio per pixel.
+    """
+    largest = tf.reduce_max(images, axis=-1, keepdims=True)
+    spread = largest - tf.reduce_min(images, axis=-1, keepdims=True)
+    full_saturation = tf.math.divide_no_nan(tf.nn.relu(largest), spread)
+    return largest - (largest - images) * tf.minimum(per_image(factor), full_saturation)
+
+
+def adjust_hue(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Turns the hue by `delta` of a full circle, as `tf.image.adjust_hue`; each pixel keeps its extremes.
+
+    With the hue counted in sixths of the circle from red, and k = (5, 3, 1) + hue modulo 6 for red, green and
+    blue, a channel is `largest - spread * clip(min(k, 4 - k), 0, 1)`: the usual closed form of HSV to RGB.
+    """
+    red, green, blue = tf.unstack(images, axis=-1)
+    largest = tf.reduce_max(images, axis=-1)
+    spread = largest - tf.reduce_min(images, axis=-1)
+    hue = tf.where(
+        largest == red,
+        tf.math.divide_no_nan(green - blue, spread),
+        tf.where(
+            largest == green,
+            2 + tf.math.divide_no_nan(blue - red, spread),
+            4 + tf.math.divide_no_nan(red - green, spread),
+        ),
+    )
+    k = tf.math.floormod(hue[..., tf.newaxis] + 6 * per_image(delta) + tf.constant([5.0, 3.0, 1.0]), 6)
+    return largest[..., tf.newaxis] - spread[..., tf.newaxis] * tf.clip_by_value(tf.minimum(k, 4 - k), 0, 1)
+
+
+def to_grayscale(images: tf.Tensor) -> tf.Tensor:
+    """Returns the luma, float32 [batch, height, width, 1], weighted as in `tf.image.rgb_to_grayscale`."""
+    # A sum and not a matrix product, which GPUs may round to TensorFloat-32's ten bits.
+    return tf.reduce_sum(images * tf.constant([0.2989, 0.5870, 0.1140]), axis=-1, keepdims=True)

@@ -1,0 +1,60 @@
+"""Cifarnet's preprocessing (slim: preprocessing/cifarnet_preprocessing.py): images of mean 0, variance 1."""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from preprocessing import batches, images
+from preprocessing.base import Preprocessing
+
+_PADDING = 4
+_MAX_BRIGHTNESS_DELTA = 63
+_CONTRAST_FACTORS = (0.2, 1.8)
+
+# One number per random quantity, so that adding one leaves the others as they were.
+_CROP, _FLIP, _BRIGHTNESS, _CONTRAST = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cifarnet(Preprocessing):
+    """A random crop of the image in a black frame for training, its centre for evaluation; no resizing."""
+
+    value_range: ClassVar[tuple[float, float]] = (-3.0, 3.0)
+
+    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Pads by 4 on each side and crops at a random place; see the base class.
+
+        Raises:
+            tf.errors.InvalidArgumentError: also if a side of the image is shorter than `image_size` - 8.
+        """
+        image = images.decode(encoded, self.source_channels)
+        padded = tf.pad(image, [[_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]])
+        crop = images.random_crop(padded, self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
+        return tf.ensure_shape(crop, [self.image_size, self.image_size, self.source_channels])
+
+    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Crops or pads to the centre, in [0, 255]; see the base class."""
+        image = images.decode(encoded, self.source_channels)
+        return tf.cast(images.crop_or_pad(image, self.image_size), tf.float32)
+
+    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+        """Draws flip, brightness and contrast; see the base class."""
+        delta = _MAX_BRIGHTNESS_DELTA
+        return {
+            'flip': batches.uniform(seed, _FLIP, batch_size),
+            'brightness': batches.uniform(seed, _BRIGHTNESS, batch_size, -delta, delta),
+            'contrast': batches.uniform(seed, _CONTRAST, batch_size, *_CONTRAST_FACTORS),
+        }
+
+    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Flips, distorts brightness and contrast without clipping, and standardises; see the base class."""
+        batch = self._to_net_channels(tf.cast(batch, tf.float32))
+        batch = batches.flip_left_right(batch, draws['flip'])
+        batch = batches.adjust_brightness(batch, draws['brightness'])
+        batch = batches.adjust_contrast(batch, draws['contrast'])
+        return tf.image.per_image_standardization(batch)
+
+    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
+        """Standardises each image; see the base class."""
+        return tf.image.per_image_standardization(self._to_net_channels(batch))

@@ -1,0 +1,149 @@
+"""Operations on one image on the host: all that needs the encoded image.
+
+Pixels are slim's: TensorFlow's decoders at their default settings, and TensorFlow 1's bilinear resize.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
+    """Decodes a JPEG, JPEG XL, PNG, GIF (its first frame), BMP or WebP image, recognised by its content.
+
+    Args:
+        encoded: string scalar.
+        channels: 3 turns gray into RGB; 1 gives the luma (JPEG and PNG only). Transparency is dropped.
+
+    Returns:
+        uint8 [height, width, channels] in [0, 255].
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
+    """
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+
+def decode_window(
+    encoded: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], channels: int = 3
+) -> tf.Tensor:
+    """Decodes the window of an image that `choose_window` picks from the image's shape.
+
+    The pixels are those of `decode` followed by a crop, but what lies outside the window of a JPEG is skipped
+    where the format allows.
+
+    Args:
+        encoded: string scalar.
+        choose_window: int32 [3] (height, width, channels) -> int32 [4] (y, x, height, width).
+        channels: 3 or 1, as in `decode`.
+
+    Returns:
+        uint8 [window height, window width, channels] in [0, 255].
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
+    """
+
+    def from_jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(encoded)
+        return _decode_jpeg_window(encoded, shape, choose_window(shape), channels)
+
+    def from_pixels() -> tf.Tensor:
+        image = decode(encoded, channels)
+        return crop(image, choose_window(tf.shape(image)))
+
+    return tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_pixels)
+
+
+def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, channels: int) -> tf.Tensor:
+    # Subsampled chroma is interpolated between columns, and the decoder lacks the neighbours of the first and
+    # the last column that it is asked for: these differ by up to 16. So it is asked for one more each side.
+    y, x, height, width = tf.unstack(window)
+    left = tf.minimum(x, 1)
+    right = tf.minimum(shape[1] - x - width, 1)
+    wider = tf.stack([y, x - left, height, left + width + right])
+    image = tf.image.decode_and_crop_jpeg(encoded, wider, channels=channels)
+    return image[:, left : left + width]
+
+
+def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """Cuts int32 [4] `window` (y, x, height, width) out of [height, width, channels] `image`."""
+    y, x, height, width = tf.unstack(window)
+    return image[y : y + height, x : x + width]
+
+
+def central_window(shape: tf.Tensor, fraction: float) -> tf.Tensor:
+    """Returns the window that keeps the central `fraction` of each side, as `tf.image.central_crop` cuts it.
+
+    Args:
+        shape: int32 [3] (height, width, channels).
+        fraction: in (0, 1].
+
+    Returns:
+        int32 [4] (y, x, height, width).
+    """
+    sides = tf.cast(shape[:2], tf.float64)
+    start = tf.cast((sides - sides * fraction) / 2, tf.int32)
+    return tf.concat([start, shape[:2] - 2 * start], axis=0)
+
+
+def center_crop(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Cuts the central [size, size, channels] out of an image, the offset rounded down (slim: vgg)."""
+    start = (tf.shape(image)[:2] - size) // 2
+    return crop(image, tf.concat([start, [size, size]], axis=0))
+
+
+def random_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """Cuts a uniformly placed [size, size, channels] out of an image, as a pure function of int64 [2] `seed`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a side of the image is shorter than `size`.
+    """
+    sides = tf.shape(image)[:2]
+    tf.debugging.assert_greater_equal(sides, size, 'the image is smaller than its crop')
+    # floor(u * choices) with u < 1: an integer draw takes one scalar bound for both axes.
+    choices = tf.cast(sides - size + 1, tf.float32)
+    start = tf.cast(tf.random.stateless_uniform([2], seed, alg='philox') * choices, tf.int32)
+    return crop(image, tf.concat([start, [size, size]], axis=0))
+
+
+def crop_or_pad(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Centres an image in [size, size, channels], cutting or adding zeros on each side."""
+    return tf.image.resize_with_crop_or_pad(image, size, size)
+
+
+def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """Resizes as TensorFlow 1's `resize_bilinear`: output pixel i samples input pixel i * scale.
+
+    Args:
+        image: uint8 or float32 [height, width, channels].
+        size: int32 [2] (height, width).
+
+    Returns:
+        float32 [size[0], size[1], channels] in the range of `image`.
+    """
+    # The kernel vectorises float32 only: the cast included, a uint8 image takes two thirds of the time.
+    pixels = tf.cast(image, tf.float32)
+    return tf.raw_ops.ResizeBilinear(
+        images=pixels[tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
+    )[0]
+
+
+def resize_short_side(image: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
+    """Resizes an image so that its shorter side is `side` and its aspect ratio is kept (slim: vgg).
+
+    Args:
+        image: uint8 or float32 [height, width, channels].
+        side: int32 scalar.
+
+    Returns:
+        float32 [new height, new width, channels] in the range of `image`.
+    """
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.cast(side, tf.float32) / tf.reduce_min(sides)
+    return resize(image, tf.cast(tf.round(sides * scale), tf.int32))
+
+
+def to_uint8(image: tf.Tensor) -> tf.Tensor:
+    """Rounds float32 [height, width, channels] in [0, 255] to the nearest uint8."""
+    return tf.cast(tf.round(image), tf.uint8)

@@ -1,0 +1,145 @@
+"""Inception's preprocessing (slim: preprocessing/inception_preprocessing.py), in [-1, 1].
+
+Training distorts as slim's scripts do, whose every path is `fast_mode`: crop, flip, brightness, saturation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import tensorflow as tf
+
+from preprocessing import batches, images
+from preprocessing.base import Preprocessing
+
+_CENTRAL_FRACTION = 0.875  # of each side
+_MAX_BRIGHTNESS_DELTA = 32 / 255
+_MAX_HUE_DELTA = 0.2
+_FACTORS = (0.5, 1.5)
+
+# One number per random quantity of the device stage, so that adding one leaves the others as they were.
+_FLIP, _BRIGHTNESS, _SATURATION, _HUE, _CONTRAST, _ORDER = range(6)
+
+_WHOLE_IMAGE = ((0.0, 0.0, 1.0, 1.0),)
+
+# slim's orders; each image gets one of them.
+_ORDERS = (
+    ('brightness', 'saturation', 'hue', 'contrast'),
+    ('saturation', 'brightness', 'contrast', 'hue'),
+    ('contrast', 'hue', 'brightness', 'saturation'),
+    ('hue', 'saturation', 'contrast', 'brightness'),
+)
+
+_ADJUST: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    'brightness': batches.adjust_brightness,
+    'saturation': batches.adjust_saturation,
+    'hue': batches.adjust_hue,
+    'contrast': batches.adjust_contrast,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inception(Preprocessing):
+    """Crops of any scale and aspect ratio for training, the central 87.5 % of each side for evaluation.
+
+    Attributes:
+        color_distortion: 'fast' is brightness, then saturation. 'full' adds hue and contrast, each image in
+            one of slim's four orders; slim's choice among four resize methods in that mode is left out.
+        use_bounding_boxes: crops are sampled around the record's boxes instead of the whole image.
+    """
+
+    color_distortion: str = 'fast'
+    use_bounding_boxes: bool = False
+
+    value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Crops a random window and resizes it, not keeping its aspect ratio; see the base class."""
+        boxes = boxes if self.use_bounding_boxes else tf.constant(_WHOLE_IMAGE)
+        window = images.decode_window(
+            encoded, lambda shape: sample_window(shape, boxes, seed), self.source_channels
+        )
+        return images.to_uint8(self._resize(window))
+
+    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Crops and resizes to float32 in [0, 1]; see the base class."""
+        window = images.decode_window(
+            encoded, lambda shape: images.central_window(shape, _CENTRAL_FRACTION), self.source_channels
+        )
+        return self._resize(_to_unit_range(window))
+
+    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+        """Draws flip, brightness, saturation, and for 'full' hue, contrast, order; see the base class."""
+        brightness, hue = _MAX_BRIGHTNESS_DELTA, _MAX_HUE_DELTA
+        draws = {
+            'flip': batches.uniform(seed, _FLIP, batch_size),
+            'brightness': batches.uniform(seed, _BRIGHTNESS, batch_size, -brightness, brightness),
+            'saturation': batches.uniform(seed, _SATURATION, batch_size, *_FACTORS),
+        }
+        if self.color_distortion == 'full':
+            draws['hue'] = batches.uniform(seed, _HUE, batch_size, -hue, hue)
+            draws['contrast'] = batches.uniform(seed, _CONTRAST, batch_size, *_FACTORS)
+            draws['order'] = tf.cast(batches.uniform(seed, _ORDER, batch_size, 0, len(_ORDERS)), tf.int32)
+        return draws
+
+    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Flips, distorts colours with no clipping in between, clips once and scales; see the base class."""
+        batch = batches.flip_left_right(_to_unit_range(batch), draws['flip'])
+        if self.color_distortion == 'full':
+            batch = _distort_in_drawn_order(batch, draws)
+        else:
+            batch = _distort(batch, draws, ('brightness', 'saturation'))
+        return self.device_eval(tf.clip_by_value(batch, 0, 1))
+
+    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
+        """Scales [0, 1] to [-1, 1]; see the base class."""
+        return (self._to_net_channels(batch) - 0.5) * 2
+
+    def _resize(self, image: tf.Tensor) -> tf.Tensor:
+        resized = images.resize(image, (self.image_size, self.image_size))
+        return tf.ensure_shape(resized, [self.image_size, self.image_size, self.source_channels])
+
+
+def sample_window(shape: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Samples a window of 5 % to 100 % of the image's area that holds at least a tenth of a box.
+
+    With the whole image as its box, the smallest area is therefore 10 %. After 100 misses the window is the
+    whole image.
+
+    Args:
+        shape: int32 [3] (height, width, channels).
+        boxes: float32 [n, 4] (ymin, xmin, ymax, xmax) in [0, 1]; none means the whole image.
+        seed: int [2].
+
+    Returns:
+        int32 [4] (y, x, height, width).
+    """
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        boxes[tf.newaxis],
+        seed,
+        min_object_covered=0.1,
+        aspect_ratio_range=(0.75, 1.33),
+        area_range=(0.05, 1.0),
+        max_attempts=100,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], size[:2]], axis=0)
+
+
+def _to_unit_range(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(pixels, tf.float32) * (1 / 255)
+
+
+def _distort(batch: tf.Tensor, draws: dict[str, tf.Tensor], order: tuple[str, ...]) -> tf.Tensor:
+    for quantity in order:
+        batch = _ADJUST[quantity](batch, draws[quantity])
+    return batch
+
+
+def _distort_in_drawn_order(batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+    result = batch
+    for index, order in enumerate(_ORDERS):
+        chosen = batches.per_image(draws['order'] == index)
+        result = tf.where(chosen, _distort(batch, draws, order), result)
+    return result

@@ -1,0 +1,34 @@
+"""Lenet's preprocessing (slim: preprocessing/lenet_preprocessing.py), in [-1, 1), also for training."""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from preprocessing import images
+from preprocessing.base import Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Lenet(Preprocessing):
+    """The image cropped or padded to the centre; nothing is random."""
+
+    value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    keeps_grayscale: ClassVar[bool] = True
+
+    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Crops or pads to the centre; see the base class."""
+        return images.crop_or_pad(images.decode(encoded, self.source_channels), self.image_size)
+
+    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Crops or pads to the centre, in [0, 255]; see the base class."""
+        image = images.decode(encoded, self.source_channels)
+        return tf.cast(images.crop_or_pad(image, self.image_size), tf.float32)
+
+    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Scales as for evaluation; see the base class."""
+        return self.device_eval(tf.cast(batch, tf.float32))
+
+    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
+        """Scales [0, 255] to [-1, 1); see the base class."""
+        return (self._to_net_channels(batch) - 128) / 128

@@ -1,0 +1,67 @@
+"""VGG's and ResNet's preprocessing (slim: preprocessing/vgg_preprocessing.py): RGB less the mean colour."""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from configs.errors import InputError
+from preprocessing import batches, images
+from preprocessing.base import Preprocessing
+
+_MEANS = (123.68, 116.78, 103.94)  # red, green, blue over ImageNet
+_EVAL_SIDE = 256
+_TRAIN_SIDES = (256, 512)  # both included
+
+# One number per random quantity, so that adding one leaves the others as they were.
+_SIDE, _CROP, _FLIP = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vgg(Preprocessing):
+    """A square crop after resizing the shorter side: to a random length to train, to 256 to evaluate."""
+
+    value_range: ClassVar[tuple[float, float]] = (-max(_MEANS), 255 - min(_MEANS))
+
+    def __post_init__(self) -> None:
+        """Refuses what slim crashes on."""
+        super().__post_init__()
+        if self.channels != 3:
+            raise InputError(
+                'vgg preprocessing subtracts three means and cannot make gray images; use inception'
+            )
+        if self.image_size > _EVAL_SIDE:
+            raise InputError(
+                f'vgg preprocessing crops from images whose shorter side is {_EVAL_SIDE}: '
+                f'image size {self.image_size} is too large; use at most {_EVAL_SIDE}, or inception'
+            )
+
+    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Resizes the shorter side to 256..512 and crops at a random place; see the base class."""
+        low, high = _TRAIN_SIDES
+        side = tf.random.stateless_uniform(
+            [], tf.random.fold_in(seed, _SIDE, alg='philox'), low, high + 1, tf.int32, alg='philox'
+        )
+        resized = images.resize_short_side(images.decode(encoded), side)
+        crop = images.random_crop(resized, self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
+        return self._with_shape(images.to_uint8(crop))
+
+    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Resizes the shorter side to 256 and crops the centre, in [0, 255]; see the base class."""
+        resized = images.resize_short_side(images.decode(encoded), _EVAL_SIDE)
+        return self._with_shape(images.center_crop(resized, self.image_size))
+
+    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+        """Draws the flips; see the base class."""
+        return {'flip': batches.uniform(seed, _FLIP, batch_size)}
+
+    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Flips and subtracts the means; see the base class."""
+        return self.device_eval(batches.flip_left_right(tf.cast(batch, tf.float32), draws['flip']))
+
+    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
+        """Subtracts the means; see the base class."""
+        return batch - tf.constant(_MEANS)
+
+    def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])

@@ -1,0 +1,155 @@
+"""The losses and the metrics against slim's own numbers, `tf.nn.in_top_k` and NumPy."""
+
+import zlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.losses import l2_loss, softmax_cross_entropy
+from engine.metrics import ClassificationMetrics, clip_recall_at
+
+
+@pytest.fixture(scope='module')
+def golden(shared_path):
+    return np.load(shared_path('goldens/losses_metrics_ema.npz'))
+
+
+@pytest.mark.parametrize('label_dtype', [np.int32, np.int64])
+@pytest.mark.parametrize('weight', ['1', '0.4'])
+@pytest.mark.parametrize('label_smoothing', ['0', '0.1', '0.3'])
+def test_cross_entropy_is_that_of_slim(golden, label_smoothing, weight, label_dtype):
+    labels = golden['labels'].astype(label_dtype)
+    losses = softmax_cross_entropy(tf.constant(golden['logits']), labels, float(label_smoothing))
+    assert losses.shape == labels.shape
+    expected = golden[f'ce_ls{label_smoothing}_w{weight}']
+    np.testing.assert_allclose(float(weight) * np.mean(losses), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('label_smoothing', [0.0, 0.1])
+def test_labels_out_of_range_have_neither_loss_nor_gradient(label_smoothing):
+    logits = tf.constant(np.random.RandomState(0).normal(size=(4, 10)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = softmax_cross_entropy(logits, tf.constant([-1, 0, 9, 10]), label_smoothing)
+    gradient = tape.gradient(losses, logits)
+    np.testing.assert_array_equal(losses.numpy() != 0, [False, True, True, False])
+    np.testing.assert_array_equal(np.any(gradient.numpy(), axis=1), [False, True, True, False])
+
+
+def test_gradient_without_smoothing_is_that_of_one_hot_targets():
+    logits = tf.constant(np.random.RandomState(0).normal(size=(5, 7)), tf.float32)
+    labels = tf.constant([0, 6, 3, 3, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = softmax_cross_entropy(logits, labels)
+    expected = tf.nn.softmax(logits) - tf.one_hot(labels, 7)
+    np.testing.assert_allclose(tape.gradient(losses, logits), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_l2_loss_halves_the_squares_of_decayed_variables():
+    variables = {
+        'weights': keras.Variable([[1.0, -2.0], [3.0, 0.0]]),
+        'biases': keras.Variable([5.0, 5.0]),
+        'more': tf.Variable([2.0]),
+    }
+    loss = l2_loss(variables, {'weights': 0.1, 'more': 0.5})
+    np.testing.assert_allclose(loss, 0.1 * 14 / 2 + 0.5 * 4 / 2, rtol=1e-6)
+    assert l2_loss(variables, {}) == 0.0
+
+
+def test_l2_loss_is_that_of_slim(shared_path):
+    """For one layer of alexnet_v2, filled as `shared/goldens/README.md` says."""
+    golden = np.load(shared_path('goldens/alexnet_v2_regularization.npz'))
+    name, shape = 'alexnet_v2/conv1/weights', (11, 11, 3, 64)
+    assert golden['reg_names_wd5e-4'][0].startswith('alexnet_v2/conv1/')
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    weights = random.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
+    loss = l2_loss({name: tf.Variable(weights)}, {name: 5e-4})
+    np.testing.assert_allclose(loss, golden['reg_values_wd5e-4'][0], rtol=1e-6)
+
+
+@pytest.mark.parametrize('k', [1, 2, 3, 4, 5, 10, 11])
+def test_hits_are_those_of_slim(golden, k):
+    """Rows with ties, NaN and infinity, one at a time."""
+    for logits, label, right, hit in zip(
+        golden['metric_logits'],
+        golden['metric_labels'],
+        golden['argmax'] == golden['metric_labels'],
+        golden[f'in_top_{k}'],
+        strict=True,
+    ):
+        counts = ClassificationMetrics((k,)).count(logits[np.newaxis], label[np.newaxis], [True])
+        np.testing.assert_array_equal(counts, [1, right, hit])
+
+
+def test_results_are_slims_streaming_metrics(golden):
+    metrics = ClassificationMetrics((3, 4, 5))
+    labels = golden['metric_labels']
+    counts = metrics.count(golden['metric_logits'], labels, np.ones(len(labels), bool))
+    result = metrics.result(counts)
+    assert result['num_examples'] == len(labels)
+    np.testing.assert_allclose(result['accuracy'], golden['stream_Accuracy'], rtol=1e-6)
+    for k in (3, 4, 5):
+        np.testing.assert_allclose(result[f'recall_at_{k}'], golden[f'stream_Recall_{k}'], rtol=1e-6)
+
+
+def examples(count: int = 60, classes: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits with ties and values that are not finite, and labels of which some are no class."""
+    random = np.random.RandomState(1)
+    logits = random.randint(0, 4, (count, classes)).astype(np.float32)
+    logits[::11, 2] = np.nan
+    logits[::13, 5] = -np.inf
+    return logits, random.randint(-1, classes + 1, count)
+
+
+def test_recall_is_that_of_in_top_k():
+    logits, labels = examples()
+    recall_at = (1, 2, 5, 8)
+    counts = ClassificationMetrics(recall_at).count(logits, labels, np.ones(len(labels), bool))
+    expected = [np.sum(tf.nn.in_top_k(labels, logits, k)) for k in recall_at]
+    np.testing.assert_array_equal(counts[2:], expected)
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 32, 60, 100])
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_counts_do_not_depend_on_batches_replicas_or_padding(batch_size, replicas):
+    metrics = ClassificationMetrics((1, 3))
+    logits, labels = examples()
+    whole = metrics.count(logits, labels, np.ones(len(labels), bool)).numpy()
+
+    strategy = tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(replicas)])
+    dataset = strategy.experimental_distribute_dataset(_padded_batches(logits, labels, batch_size * replicas))
+
+    @tf.function
+    def count(batch):
+        return strategy.reduce('SUM', strategy.run(metrics.count, batch), axis=None)
+
+    counts = sum(count(batch).numpy() for batch in dataset)
+    assert counts.dtype == np.int64
+    np.testing.assert_array_equal(counts, whole)
+
+
+def _padded_batches(logits: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    missing = -len(labels) % batch_size
+    logits = np.pad(logits, ((0, missing), (0, 0)), constant_values=9.0)
+    mask = np.arange(len(logits)) < len(labels)
+    return tf.data.Dataset.from_tensor_slices((logits, np.pad(labels, (0, missing)), mask)).batch(batch_size)
+
+
+def test_no_examples_give_no_shares():
+    metrics = ClassificationMetrics((2,))
+    counts = metrics.count(np.zeros((3, 4), np.float32), [0, 1, 2], [False] * 3)
+    assert metrics.num_counts == len(counts)
+    result = metrics.result(counts)
+    assert result['num_examples'] == 0
+    assert np.isnan([result['accuracy'], result['recall_at_2']]).all()
+
+
+@pytest.mark.parametrize(
+    ('recall_at', 'classes', 'expected'),
+    [((5,), 10, (5,)), ((5,), 3, (3,)), ((1, 5, 10), 5, (1, 5)), ((5, 1), 1000, (5, 1)), ((), 10, ())],
+)
+def test_k_is_at_most_the_number_of_classes(recall_at, classes, expected):
+    assert clip_recall_at(recall_at, classes) == expected

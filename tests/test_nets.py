@@ -1,0 +1,527 @@
+"""The nets against numbers recorded from slim, and what must hold for every net of the factory."""
+
+import functools
+import math
+import zlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from nets.alexnet import alexnet_v2
+from nets.layers import (
+    Dropout,
+    FullyConnectedConv2D,
+    L2Regularizer,
+    LocalResponseNormalization,
+    l2_regularizer,
+    layer_policy,
+    smallest_side,
+    step_randomness,
+)
+from nets.lenet import lenet
+from nets.nets_factory import NETS, get_end_points, get_net, make_model
+from nets.variables import slim_variables
+
+TOLERANCE = 1e-4  # of the largest value, or of the standard deviation where that is what was recorded
+
+# Net -> (number of classes that slim's recipes use, exact number of parameters).
+NUM_PARAMS = {'alexnet_v2': (1001, 50_308_009), 'cifarnet': (10, 1_756_426), 'lenet': (10, 3_276_234)}
+
+ALEXNET_CASES: dict[str, dict] = {
+    'nc1001_224': {'num_classes': 1001},
+    'nc1001_224_globalpool': {'num_classes': 1001, 'global_pool': True},
+    'nc10_224': {'num_classes': 10},
+    'ncNone_224': {'num_classes': None},
+}
+SMALL_CASES = {'cifarnet': 'cifarnet', 'lenet': 'lenet', 'lenet_1ch': 'lenet'}
+
+for_every_net = pytest.mark.parametrize('name', NETS)
+
+
+@pytest.fixture(scope='session')
+def goldens(shared_path):
+    """Returns a function from the name of a recorded file to its arrays."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(shared_path(f'goldens/{name}.npz')) as arrays:
+            return dict(arrays)
+
+    return load
+
+
+@functools.cache
+def recorded_fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the values that variable `name` had when slim was recorded: float32 of `shape`."""
+    rng = np.random.RandomState(zlib.crc32(name.encode()))
+    if name.endswith('biases'):
+        return (0.1 * rng.normal(size=shape)).astype(np.float32)
+    return rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
+
+
+def filled_model(name: str, num_classes: int | None, **kwargs) -> keras.Model:
+    model = make_model(name, num_classes, **kwargs)
+    for variable_name, variable in slim_variables(model).items():
+        variable.assign(recorded_fill(variable_name, tuple(variable.shape)))
+    return model
+
+
+def small_model(name: str, **kwargs) -> keras.Model:
+    return make_model(name, 10, **{'depth_multiplier': 0.25, **kwargs})
+
+
+def make_images(model: keras.Model, batch: int = 4) -> np.ndarray:
+    """Returns the images that slim was recorded on: float32 [batch, height, width, channels] in [-1, 1)."""
+    return np.random.RandomState(0).uniform(-1, 1, (batch, *model.input_shape[1:])).astype(np.float32)
+
+
+def train_logits(model, images, seed=(1, 2), offset=0, global_batch=None):
+    """Returns the logits in training, with the dropout of the step that has this seed."""
+    with step_randomness(tf.convert_to_tensor(seed), offset, global_batch or len(images)):
+        return model(images, training=True)
+
+
+def error(value, expected, scale=None) -> float:
+    """Returns the largest difference relative to `scale`: by default, the largest of the expected values."""
+    value, expected = np.asarray(value, np.float64), np.asarray(expected, np.float64)
+    assert value.shape == expected.shape
+    return np.max(np.abs(value - expected)) / (np.max(np.abs(expected)) if scale is None else scale)
+
+
+def check_end_points(model: keras.Model, images: np.ndarray, recorded: dict[str, np.ndarray]) -> None:
+    end_points = get_end_points(model)
+    assert list(end_points) == list(recorded['endpoint_names'])
+    values = keras.Model(model.input, end_points)(images)
+    for i, name in enumerate(end_points):
+        value, std = values[name].numpy().astype(np.float64), recorded['endpoint_std'][i]
+        assert ','.join(map(str, value.shape)) == recorded['endpoint_shapes'][i]
+        assert error(value.mean(), recorded['endpoint_mean'][i], std) < TOLERANCE, name
+        assert error(value.std(), std, std) < TOLERANCE, name
+        assert error(value.flat[:8], recorded['endpoint_first8'][i], std) < TOLERANCE, name
+        assert error(value.flat[-8:], recorded['endpoint_last8'][i], std) < TOLERANCE, name
+
+
+def regularization(model: keras.Model) -> dict[str, float]:
+    """Returns the L2 loss of each variable that has one, by slim's name."""
+    return {n: float(v.regularizer(v)) for n, v in slim_variables(model).items() if v.regularizer}
+
+
+# --- Against slim: alexnet_v2 -------------------------------------------------------------------------------
+
+
+def test_alexnet_variables_are_those_recorded(goldens):
+    recorded = goldens('alexnet_v2_fill_check')
+    variables = slim_variables(filled_model('alexnet_v2', 1001))
+    assert list(variables) == list(recorded['names'])
+    for i, variable in enumerate(variables.values()):
+        assert ','.join(map(str, variable.shape)) == recorded['shapes'][i]
+        assert zlib.crc32(variable.numpy().tobytes()) == recorded['crc32'][i]
+
+
+@pytest.mark.parametrize('case', ALEXNET_CASES)
+def test_alexnet_computes_what_slim_computed(goldens, case):
+    recorded = goldens(f'alexnet_v2_{case}')
+    model = filled_model('alexnet_v2', **ALEXNET_CASES[case])
+    images = make_images(model)
+    assert error(model(images), recorded['net']) < TOLERANCE
+    check_end_points(model, images, recorded)
+
+
+def test_alexnet_regularization_is_slims(goldens):
+    recorded = goldens('alexnet_v2_regularization')
+    model = filled_model('alexnet_v2', 1001, weight_decay=5e-4)
+    names = [name.split('/kernel/')[0] + '/weights' for name in recorded['reg_names_wd5e-4']]
+    terms = regularization(model)
+    assert list(terms) == names
+    np.testing.assert_allclose(list(terms.values()), recorded['reg_values_wd5e-4'], rtol=TOLERANCE)
+    np.testing.assert_allclose(float(sum(model.losses)), recorded['total_wd5e-4_float64'], rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize('case', ['nc10_rmsprop', 'nc1001_momentum'])
+def test_alexnet_gradients_are_slims(goldens, case):
+    recorded = goldens(f'train_{case}')
+    weight_decay = float(recorded['weight_decay'])
+    model = filled_model('alexnet_v2', int(recorded['num_classes']), weight_decay=weight_decay)
+    variables = slim_variables(model)
+    assert list(variables) == list(recorded['names'])
+    with tf.GradientTape() as tape:
+        logits = model(make_images(model))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(recorded['labels'], logits)
+        cross_entropy, regularization = tf.reduce_mean(losses), sum(model.losses)
+        total = cross_entropy + regularization
+    gradients = tape.gradient(total, [variable.value for variable in variables.values()])
+
+    assert error(logits, recorded['logits']) < TOLERANCE
+    np.testing.assert_allclose(cross_entropy, recorded['ce_loss'], rtol=TOLERANCE)
+    np.testing.assert_allclose(regularization, recorded['reg_loss'], rtol=TOLERANCE)
+    np.testing.assert_allclose(total, recorded['total_loss'], rtol=TOLERANCE)
+    for i, (name, gradient) in enumerate(zip(variables, gradients, strict=True)):
+        norm = np.linalg.norm(gradient.numpy().astype(np.float64))
+        np.testing.assert_allclose(norm, recorded['grad_norm'][i], rtol=TOLERANCE, err_msg=name)
+        first5 = gradient.numpy().flat[:5]
+        assert error(first5, recorded['grad_first5'][i], recorded['grad_std'][i]) < TOLERANCE, name
+
+
+# --- Against slim: the small nets ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('case', SMALL_CASES)
+def test_small_net_is_slims(goldens, case):
+    recorded = goldens(f'nets/{case}')
+    model = filled_model(
+        SMALL_CASES[case],
+        int(recorded['num_classes']),
+        channels=int(recorded['input_channels']),
+        weight_decay=float(recorded['weight_decay']),
+    )
+    variables = slim_variables(model)
+    assert list(variables) == list(recorded['variable_names'])
+    assert [zlib.crc32(v.numpy().tobytes()) for v in variables.values()] == list(recorded['variable_crc32'])
+    assert model.count_params() == recorded['num_params']
+
+    images = make_images(model, batch=2)
+    assert error(model(images), recorded['logits']) < TOLERANCE
+    check_end_points(model, images, recorded)
+
+    terms = regularization(model)
+    assert list(terms) == list(recorded['regularized_variables'])
+    np.testing.assert_allclose(list(terms.values()), recorded['regularization_terms'], rtol=TOLERANCE)
+    np.testing.assert_allclose(
+        float(sum(model.losses)), recorded['regularization_loss_float64'], rtol=TOLERANCE
+    )
+
+
+# --- Every net ----------------------------------------------------------------------------------------------
+
+
+def test_every_net_has_a_row_of_parameters():
+    assert NUM_PARAMS.keys() == NETS.keys()
+
+
+@for_every_net
+def test_number_of_parameters(name):
+    num_classes, num_params = NUM_PARAMS[name]
+    assert make_model(name, num_classes).count_params() == num_params
+
+
+@for_every_net
+def test_builds_at_its_own_size(name):
+    model = small_model(name)
+    side = get_net(name).image_size
+    assert model.name == get_net(name).scope
+    assert model.input_shape == (None, side, side, 3)
+    assert model.output_shape == (None, 10)
+    assert model(make_images(model, batch=2)).dtype == tf.float32
+    assert all(variable.name.isidentifier() for variable in model.variables)
+    assert all(name.startswith(f'{model.name}/') for name in slim_variables(model))
+
+
+@for_every_net
+def test_without_classes_gives_features(name):
+    for num_classes in (None, 0):
+        model = make_model(name, num_classes, depth_multiplier=0.25)
+        _, *positions, _channels = model.output_shape
+        assert positions in ([], [1, 1])
+        assert list(get_end_points(model).values())[-1] is model.output
+
+
+@for_every_net
+def test_every_variable_learns(name):
+    model = small_model(name, weight_decay=0.0)
+    images, labels = make_images(model), [0, 1, 2, 3]
+    with tf.GradientTape() as tape:
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, train_logits(model, images))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert np.all(np.isfinite(gradient)), variable.path
+        assert np.any(gradient), variable.path
+
+
+@for_every_net
+def test_dropout_is_a_function_of_the_seed(name):
+    model = small_model(name)
+    images = make_images(model)
+    logits = train_logits(model, images).numpy()
+    np.testing.assert_array_equal(logits, train_logits(model, images))
+    assert error(train_logits(model, images, seed=(1, 3)), logits) > 0.01
+    assert error(model(images), logits) > 0.01
+
+
+@for_every_net
+def test_parts_of_a_batch_drop_what_the_whole_drops(name):
+    model = small_model(name)
+    images = make_images(model)
+    parts = [train_logits(model, images[i : i + 2], offset=i, global_batch=4) for i in (0, 2)]
+    assert error(tf.concat(parts, axis=0), train_logits(model, images)) < 1e-6
+
+
+@for_every_net
+def test_dropout_keeping_all_changes_nothing(name):
+    model = small_model(name, dropout_keep_prob=1.0)
+    images = make_images(model)
+    np.testing.assert_array_equal(model(images, training=True), model(images))
+
+
+@for_every_net
+def test_bfloat16_keeps_variables_and_logits_in_float32(name):
+    model, reference = small_model(name, mixed_precision='bfloat16'), small_model(name)
+    images = make_images(model)
+    logits = train_logits(model, images)
+    assert logits.dtype == tf.float32
+    assert {variable.dtype for variable in model.variables} == {'float32'}
+    hidden = [tensor.dtype for tensor in get_end_points(model).values() if len(tensor.shape) == 4]
+    assert set(hidden) == {'bfloat16'}
+    assert 0 < error(logits, train_logits(reference, images)) < 0.05
+
+
+@for_every_net
+def test_initial_weights_are_a_function_of_the_seed(name):
+    first, again, other = (slim_variables(small_model(name, seed=seed)) for seed in (3, 3, 4))
+    for variable_name, variable in first.items():
+        np.testing.assert_array_equal(variable, again[variable_name])
+        if variable_name.endswith('weights'):
+            assert not np.any(variable.numpy() == other[variable_name].numpy())
+    kernels = [v.numpy().flat[:16].tobytes() for n, v in first.items() if n.endswith('weights')]
+    assert len(set(kernels)) == len(kernels)
+
+
+@for_every_net
+@pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # Keras, saving tf.Variable
+def test_saved_model_computes_the_same(name, tmp_path):
+    model = small_model(name, weight_decay=4e-5, mixed_precision='bfloat16')
+    model.save(tmp_path / 'model.keras')
+    loaded = keras.saving.load_model(tmp_path / 'model.keras')
+    images = make_images(model)
+    np.testing.assert_array_equal(loaded(images), model(images))
+    np.testing.assert_array_equal(train_logits(loaded, images), train_logits(model, images))
+    assert regularization(loaded) == regularization(model)
+    with pytest.raises(ValueError, match=r'has no end points: only those from make_model'):
+        get_end_points(loaded)
+
+
+@for_every_net
+def test_smallest_image_size_is_the_smallest_that_works(name):
+    smallest = get_net(name).min_image_size
+    model = small_model(name, image_size=smallest)
+    assert np.all(np.isfinite(model(make_images(model, batch=1))))
+    with pytest.raises(InputError, match=f'{name} needs .* at least {smallest}x.* not {smallest - 1}x'):
+        small_model(name, image_size=smallest - 1)
+
+
+@for_every_net
+def test_no_width_is_rounded_to_none(name):
+    with pytest.raises(InputError, match=r'depth_multiplier=0\.001 leaves a layer of \d+ channels none'):
+        small_model(name, depth_multiplier=0.001)
+
+
+@for_every_net
+def test_no_weight_decay_is_no_regularizer(name):
+    assert all(variable.regularizer is None for variable in small_model(name, weight_decay=0.0).variables)
+
+
+# --- What is refused ----------------------------------------------------------------------------------------
+
+
+REFUSED = {
+    'unknown net': (
+        lambda: get_net('alexnet_v3'),
+        r"unknown net 'alexnet_v3' \(did you mean 'alexnet_v2'\?\); valid: alexnet_v2, cifarnet, lenet",
+    ),
+    'unknown dtype': (
+        lambda: layer_policy('float16'),
+        r"unknown dtype 'float16' \(did you mean 'bfloat16'\?\); valid: bfloat16, float32",
+    ),
+    'pool': (lambda: small_model('lenet', global_pool=True), 'lenet is not fully convolutional'),
+    'no squeeze': (lambda: small_model('lenet', spatial_squeeze=False), 'lenet is not fully convolutional'),
+    'unknown size': (
+        lambda: lenet(keras.Input((None, None, 3))),
+        r'lenet needs a fixed image size, not \(None, None, 3\)',
+    ),
+    'squeeze of many': (
+        lambda: small_model('alexnet_v2', image_size=300),
+        'logits at 4x4 positions .* pass global_pool=True .* or spatial_squeeze=False',
+    ),
+    'keep nothing': (
+        lambda: small_model('lenet', dropout_keep_prob=0.0),
+        r'dropout_keep_prob=0\.0: must be greater than 0 and at most 1',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_refused_with_a_reason(case):
+    call, message = REFUSED[case]
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_training_without_randomness_says_how_to_give_it():
+    model = small_model('lenet')
+    with pytest.raises(RuntimeError, match=r"'dropout3' was called .* inside `with step_randomness\("):
+        model(make_images(model), training=True)
+
+
+# --- alexnet_v2 on other image sizes ------------------------------------------------------------------------
+
+
+def test_alexnet_on_larger_images_has_more_positions():
+    model = small_model('alexnet_v2', image_size=300, spatial_squeeze=False, weight_decay=0.0)
+    pooled = small_model('alexnet_v2', image_size=300, global_pool=True)
+    images = make_images(model, batch=1)
+    logits = model(images)
+    assert logits.shape == (1, 4, 4, 10)
+    # The mean over the positions may be taken before or after fc8, which is linear.
+    assert error(pooled(images), np.mean(logits, axis=(1, 2))) < TOLERANCE
+
+
+def test_alexnet_takes_images_of_unknown_size():
+    inputs = keras.Input((None, None, 3))
+    logits, _ = alexnet_v2(inputs, 10, depth_multiplier=0.25, global_pool=True, spatial_squeeze=False)
+    model = keras.Model(inputs, logits)
+    for side in (224, 300):
+        fixed = small_model('alexnet_v2', image_size=side, global_pool=True)
+        images = make_images(fixed, batch=1)
+        assert error(tf.squeeze(model(images), [1, 2]), fixed(images)) < TOLERANCE
+
+
+# --- Layers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
+def test_fully_connected_product_is_the_convolution(policy):
+    rng = np.random.RandomState(0)
+    images = rng.uniform(-1, 1, (2, 7, 6, 3)).astype(np.float32)
+    layer = FullyConnectedConv2D(8, (5, 4), activation='relu', dtype=policy)
+    plain = keras.layers.Conv2D(8, (5, 4), activation='relu', dtype=policy)
+    layer.build(images.shape)
+    plain.build(images.shape)
+    plain.set_weights(layer.get_weights())
+    expected = plain(images)
+    np.testing.assert_array_equal(layer(images), expected)
+    for y, x in [(0, 0), (2, 1)]:
+        window = layer(images[:, y : y + 5, x : x + 4])
+        assert window.shape == (2, 1, 1, 8)
+        assert error(window[:, 0, 0], expected[:, y, x]) < (1e-6 if policy == 'float32' else 0.02)
+
+
+def test_fully_connected_gradients_are_the_convolutions():
+    images = tf.random.stateless_uniform((2, 5, 5, 3), (0, 0))
+    layer, plain = FullyConnectedConv2D(8, 5), keras.layers.Conv2D(8, 5)
+    gradients = []
+    for one in (layer, plain):
+        one.build(images.shape)
+        one.set_weights(layer.get_weights())
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(one(images)))
+        gradients.append(tape.gradient(loss, one.trainable_variables))
+    for ours, expected in zip(*gradients, strict=True):
+        assert error(ours, expected) < 1e-6
+
+
+def test_dropout_keeps_and_scales():
+    layer = Dropout(0.8, name='dropout')
+    kept = train_logits(layer, np.ones((64, 32, 32), np.float32)).numpy()
+    assert set(np.unique(kept)) == {np.float32(0), np.float32(1.25)}
+    assert abs(np.mean(kept) - 1) < 0.005
+    other = train_logits(Dropout(0.8, name='other'), np.ones((64, 32, 32), np.float32)).numpy()
+    assert abs(np.mean((kept > 0) == (other > 0)) - (0.8**2 + 0.2**2)) < 0.01  # independent of each other
+
+
+def test_dropout_is_the_same_under_xla():
+    layer, ones = Dropout(0.5, name='dropout'), tf.ones((8, 100))
+    compiled = tf.function(
+        lambda offset: train_logits(layer, ones[:4], offset=offset, global_batch=8), jit_compile=True
+    )
+    np.testing.assert_array_equal(compiled(tf.constant(4)), train_logits(layer, ones)[4:])
+
+
+def test_two_replicas_drop_what_one_device_drops():
+    strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+    layer, ones = Dropout(0.5, name='dropout'), tf.ones((8, 100))
+
+    @tf.function
+    def step(seed):
+        def replica():
+            replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return train_logits(layer, ones[:4], seed, offset=4 * replica_id, global_batch=8)
+
+        return strategy.gather(strategy.run(replica), axis=0)
+
+    np.testing.assert_array_equal(step(tf.constant([1, 2])), train_logits(layer, ones))
+
+
+def test_local_response_normalization_is_its_formula():
+    values = np.random.RandomState(0).uniform(-9, 9, (1, 2, 2, 12))
+    layer = LocalResponseNormalization(radius=2, bias=2.0, alpha=0.5, beta=0.75)
+    squares = np.pad(values**2, [(0, 0)] * 3 + [(2, 2)])
+    sums = sum(squares[..., i : i + 12] for i in range(5))
+    assert error(layer(values), values / (2.0 + 0.5 * sums) ** 0.75) < 1e-6
+    assert LocalResponseNormalization.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_l2_is_half_the_sum_of_squares():
+    assert float(L2Regularizer(0.1)(tf.constant([3.0, 4.0]))) == pytest.approx(1.25)
+    assert l2_regularizer(0.0) is None
+
+
+def test_smallest_side_undoes_the_windows():
+    assert smallest_side([(11, 4), (3, 2), (3, 2), (3, 2), (5, 1)]) == 195
+    assert smallest_side([]) == 1
+
+
+def test_slim_names_of_nested_scopes():
+    inputs = keras.Input((4, 4, 3))
+    net = keras.layers.Conv2D(2, 1, use_bias=False, name='Mixed_3b.Branch_0.Conv2d_0a_1x1')(inputs)
+    net = keras.layers.BatchNormalization(name='Mixed_3b.Branch_0.Conv2d_0a_1x1.BatchNorm', scale=False)(net)
+    scope = 'InceptionV1/Mixed_3b/Branch_0/Conv2d_0a_1x1'
+    assert list(slim_variables(keras.Model(inputs, net, name='InceptionV1'))) == [
+        f'{scope}/weights',
+        f'{scope}/BatchNorm/beta',
+        f'{scope}/BatchNorm/moving_mean',
+        f'{scope}/BatchNorm/moving_variance',
+    ]
+
+
+# --- Initial weights ----------------------------------------------------------------------------------------
+
+# Net -> layer -> (standard deviation before truncation, or None for Glorot's uniform; initial bias).
+INITIAL: dict[str, dict[str, tuple[float | None, float]]] = {
+    'alexnet_v2': {
+        'conv1': (None, 0.1),
+        'conv2': (None, 0.1),
+        'conv3': (None, 0.1),
+        'conv4': (None, 0.1),
+        'conv5': (None, 0.1),
+        'fc6': (0.005, 0.1),
+        'fc7': (0.005, 0.1),
+        'fc8': (0.005, 0.0),
+    },
+    'cifarnet': {
+        'conv1': (0.05, 0.0),
+        'conv2': (0.05, 0.0),
+        'fc3': (0.04, 0.1),
+        'fc4': (0.04, 0.1),
+        'logits': (1 / 192, 0.0),
+    },
+    'lenet': {'conv1': (0.1, 0.0), 'conv2': (0.1, 0.0), 'fc3': (0.1, 0.0), 'fc4': (0.1, 0.0)},
+}
+
+
+@for_every_net
+def test_initial_weights_are_drawn_as_slim_draws_them(name):
+    model = make_model(name, 10)
+    assert [layer.name for layer in model.layers if layer.weights] == list(INITIAL[name])
+    for layer_name, (spread, bias) in INITIAL[name].items():
+        kernel, biases = (variable.numpy() for variable in model.get_layer(layer_name).weights)
+        if spread is None:
+            positions = math.prod(kernel.shape[:2])
+            limit = math.sqrt(6 / (positions * sum(kernel.shape[2:])))
+            std = limit / math.sqrt(3)
+        else:
+            limit, std = 2 * spread, spread * 0.87962566  # of a standard normal that is cut at two
+        assert 0.97 * limit < np.max(np.abs(kernel)) <= limit, layer_name
+        assert np.std(kernel) == pytest.approx(std, rel=3 / math.sqrt(kernel.size)), layer_name
+        assert abs(np.mean(kernel)) < 5 * std / math.sqrt(kernel.size), layer_name
+        np.testing.assert_array_equal(biases, np.float32(bias))

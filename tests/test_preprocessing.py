@@ -1,0 +1,439 @@
+"""Preprocessing against slim's recorded outputs, its distributions and TensorFlow's per-image operations."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from configs.errors import InputError
+from preprocessing import batches, images, inception
+from preprocessing.base import Preprocessing
+from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing, keeps_grayscale
+
+SharedPath = Callable[[str], Path]
+
+FILES = {'china': 'china.jpg', 'flower': 'flower.jpg', 'chelsea': 'chelsea.png', 'camera': 'camera.png'}
+SIZES = {'inception': 224, 'vgg': 224, 'cifarnet': 32, 'lenet': 28}
+NO_BOXES = tf.zeros([0, 4])
+WHOLE_IMAGE = tf.constant([[0.0, 0.0, 1.0, 1.0]])
+
+# golden array -> (preprocessing, image, channels, source_channels)
+EVAL_CASES = {
+    **{f'{name}{size}_{image}': (name, image, 3, 3) for name, size in SIZES.items() for image in FILES},
+    'inception224_gray_chelsea': ('inception', 'chelsea', 1, 3),
+    'lenet28_gray_chelsea': ('lenet', 'chelsea', 1, 3),
+    'cifarnet32_gray_chelsea': ('cifarnet', 'chelsea', 1, 3),
+    'lenet28_1ch_camera': ('lenet', 'camera', 1, 1),
+}
+
+
+def _goldens(shared_path: SharedPath, name: str) -> np.lib.npyio.NpzFile:
+    return np.load(shared_path(f'goldens/{name}.npz'))
+
+
+def _encoded(shared_path: SharedPath, image: str) -> bytes:
+    return shared_path(f'goldens/images/{FILES[image]}').read_bytes()
+
+
+def _photograph(height: int, width: int) -> tf.Tensor:
+    """Makes uint8 [height, width, 3] with smooth shapes and sharp edges in every channel."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    channels = [
+        128 + 127 * np.sin(x / 3 + phase) * np.cos(y / 5) * np.sign(x + y - 90) for phase in (0, 1, 2)
+    ]
+    return tf.constant(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def _seeds(count: int) -> tf.Tensor:
+    return tf.stack([tf.range(count, dtype=tf.int64), tf.fill([count], tf.constant(5, tf.int64))], axis=1)
+
+
+def _train_batch(preprocessing: Preprocessing, encoded: bytes, count: int) -> np.ndarray:
+    """Returns `count` training outputs of one image: the host stage under tf.data, then one device stage."""
+    dataset = tf.data.Dataset.from_tensor_slices(_seeds(count))
+    dataset = dataset.map(
+        lambda seed: preprocessing.host_train(encoded, seed, NO_BOXES), num_parallel_calls=2
+    )
+    (batch,) = dataset.batch(count)
+    return preprocessing.device_train(batch, preprocessing.make_draws([3, 4], count)).numpy()
+
+
+# Evaluation and decoding
+
+
+@pytest.mark.parametrize('image', FILES)
+def test_decode_gives_slims_pixels(shared_path: SharedPath, image: str) -> None:
+    expected = _goldens(shared_path, 'preprocess_eval')[f'decoded_{image}']
+    np.testing.assert_array_equal(images.decode(_encoded(shared_path, image)), expected)
+
+
+@pytest.mark.parametrize('case', EVAL_CASES)
+def test_evaluation_gives_slims_output(shared_path: SharedPath, case: str) -> None:
+    name, image, channels, source_channels = EVAL_CASES[case]
+    preprocessing = get_preprocessing(name, SIZES[name], channels=channels, source_channels=source_channels)
+    hosted = preprocessing.host_eval(_encoded(shared_path, image))
+    result = preprocessing.device_eval(hosted[tf.newaxis])[0]
+    low, high = preprocessing.value_range
+    expected = _goldens(shared_path, 'preprocess_eval')[case]
+    assert hosted.dtype == tf.float32
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * (high - low))
+
+
+def test_central_window_is_slims(shared_path: SharedPath) -> None:
+    goldens = _goldens(shared_path, 'preprocess_eval')
+    windows = np.array(
+        [images.central_window(tf.constant([h, w, 3]), 0.875) for h, w in goldens['central_crop_in']]
+    )
+    np.testing.assert_array_equal(windows[:, 2:], goldens['central_crop_out'])
+    np.testing.assert_array_equal(windows[:, :2], (goldens['central_crop_in'] - windows[:, 2:]) // 2)
+
+
+@pytest.mark.parametrize(
+    'encode',
+    [
+        pytest.param(lambda pixels: tf.io.encode_jpeg(pixels, chroma_downsampling=True), id='jpeg 4:2:0'),
+        pytest.param(lambda pixels: tf.io.encode_jpeg(pixels, chroma_downsampling=False), id='jpeg 4:4:4'),
+        pytest.param(lambda pixels: tf.io.encode_jpeg(pixels, progressive=True), id='jpeg progressive'),
+        pytest.param(lambda pixels: tf.io.encode_jpeg(pixels[..., :1]), id='jpeg gray'),
+        pytest.param(tf.io.encode_png, id='png'),
+    ],
+)
+@pytest.mark.parametrize('channels', [3, 1])
+def test_decoding_a_window_equals_decoding_then_cropping(encode: Callable, channels: int) -> None:
+    encoded = encode(_photograph(75, 101))
+    whole = images.decode(encoded, channels).numpy()
+    decode_window = tf.function(lambda window: images.decode_window(encoded, lambda _: window, channels))
+    rng = np.random.RandomState(0)
+    corners = [(0, 0, 75, 101), (0, 0, 1, 1), (74, 100, 1, 1), (16, 16, 16, 16), (15, 31, 18, 2)]
+    for y, x, height, width in corners + [_random_window(rng, 75, 101) for _ in range(60)]:
+        window = decode_window(tf.constant([y, x, height, width]))
+        np.testing.assert_array_equal(window, whole[y : y + height, x : x + width])
+
+
+def _random_window(rng: np.random.RandomState, height: int, width: int) -> tuple[int, int, int, int]:
+    h, w = rng.randint(1, height + 1), rng.randint(1, width + 1)
+    return rng.randint(height - h + 1), rng.randint(width - w + 1), h, w
+
+
+@pytest.mark.parametrize('image', ['china', 'flower', 'chelsea'])
+def test_central_window_of_photographs_equals_decoding_then_cropping(
+    shared_path: SharedPath, image: str
+) -> None:
+    encoded = _encoded(shared_path, image)
+    window = images.decode_window(encoded, lambda shape: images.central_window(shape, 0.875))
+    np.testing.assert_array_equal(window, tf.image.central_crop(images.decode(encoded), 0.875))
+
+
+@pytest.mark.parametrize('name', SIZES)
+@pytest.mark.parametrize(
+    'encoded', [b'', b'no image', b'\xff\xd8\xff\xe0 cut'], ids=['empty', 'text', 'cut short']
+)
+def test_undecodable_images_raise(name: str, encoded: bytes) -> None:
+    preprocessing = get_preprocessing(name, SIZES[name])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        preprocessing.host_train(encoded, tf.constant([1, 2], tf.int64), NO_BOXES)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        preprocessing.host_eval(encoded)
+
+
+# Training: replays of slim's recorded draws
+
+
+def _replay_inception(
+    shared_path: SharedPath, through: Callable[[tf.Tensor], tf.Tensor]
+) -> tuple[np.ndarray, ...]:
+    """Replays the recorded draws whose outputs were kept; `through` is what the images go through on their way."""
+    goldens = _goldens(shared_path, 'preprocess_train_inception_china')
+    expected = goldens['kept_images']
+    encoded = _encoded(shared_path, 'china')
+    windows = np.concatenate([goldens['begin'][:, :2], goldens['size'][:, :2]], axis=1)[: len(expected)]
+    crops = [
+        images.decode_window(encoded, lambda _, window=window: tf.constant(window)) for window in windows
+    ]
+    batch = through(tf.stack([images.resize(crop, (224, 224)) for crop in crops]))
+    recorded = {'flip': 'flip_u', 'brightness': 'brightness', 'saturation': 'saturation'}
+    draws = {quantity: tf.constant(goldens[key][: len(expected)]) for quantity, key in recorded.items()}
+    return get_preprocessing('inception', 224).device_train(batch, draws).numpy(), expected
+
+
+def test_inception_training_replays_slims_draws(shared_path: SharedPath) -> None:
+    result, expected = _replay_inception(shared_path, through=tf.identity)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+
+
+def test_inception_training_replays_slims_draws_within_uint8_rounding(shared_path: SharedPath) -> None:
+    result, expected = _replay_inception(shared_path, through=images.to_uint8)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=2 / 127.5)
+    assert np.abs(result - expected).mean() < 0.5 / 127.5
+
+
+# Training: slim's distributions, with fixed seeds
+
+
+@pytest.mark.parametrize('height, width', [(427, 640), (375, 500), (512, 512), (640, 427)])
+def test_inception_windows_follow_slims_distribution(
+    shared_path: SharedPath, height: int, width: int
+) -> None:
+    goldens = _goldens(shared_path, 'crop_distribution')
+    begin, size = (goldens[f'{part}_{height}x{width}'].astype(int) for part in ('begin', 'size'))
+    dataset = tf.data.Dataset.from_tensor_slices(_seeds(2500))
+    shape = tf.constant([height, width, 3])
+    windows = dataset.map(lambda seed: inception.sample_window(shape, WHOLE_IMAGE, seed))
+    y, x, h, w = next(iter(windows.batch(2500))).numpy().T
+    assert stats.ks_2samp(h * w, size[:, 0] * size[:, 1]).pvalue > 1e-3
+    assert stats.ks_2samp(w / h, size[:, 1] / size[:, 0]).pvalue > 1e-3
+    assert stats.ks_2samp(y + h / 2, begin[:, 0] + size[:, 0] / 2).pvalue > 1e-3
+    assert stats.ks_2samp(x + w / 2, begin[:, 1] + size[:, 1] / 2).pvalue > 1e-3
+    # TensorFlow's sampler places a window narrower than the image one short of its far edge.
+    for start, length, side in ((y, h, height), (x, w, width)):
+        assert np.all((start + length < side) | (length == side))
+        assert np.max((start + length)[length < side]) == side - 1
+
+
+def test_inception_windows_follow_boxes_when_asked() -> None:
+    encoded = tf.io.encode_png(_photograph(60, 60))
+    box = tf.constant([[0.4, 0.4, 0.6, 0.6]])
+    seed = tf.constant([1, 2], tf.int64)
+    by_box = get_preprocessing('inception', 32, use_bounding_boxes=True)
+    by_image = get_preprocessing('inception', 32)
+    whole = by_image.host_train(encoded, seed, NO_BOXES)
+    np.testing.assert_array_equal(by_image.host_train(encoded, seed, box), whole)
+    np.testing.assert_array_equal(by_box.host_train(encoded, seed, NO_BOXES), whole)
+    windows = [inception.sample_window(tf.constant([60, 60, 3]), box, s).numpy() for s in _seeds(200)]
+    overlaps = [
+        max(0, min(y + h, 36) - max(y, 24)) * max(0, min(x + w, 36) - max(x, 24)) for y, x, h, w in windows
+    ]
+    assert min(overlaps) >= 0.1 * 12 * 12
+    assert min(h * w for _, _, h, w in windows) < 0.1 * 60 * 60
+
+
+@pytest.mark.parametrize(
+    ('name', 'file', 'prefix', 'count'),
+    [
+        ('inception', 'preprocess_train_inception_china', '', 400),
+        ('vgg', 'preprocess_train_other_china', 'vgg_', 150),
+        ('cifarnet', 'preprocess_train_other_china', 'cifarnet_', 400),
+    ],
+)
+def test_training_images_follow_slims_distribution(
+    shared_path: SharedPath, name: str, file: str, prefix: str, count: int
+) -> None:
+    goldens = _goldens(shared_path, file)
+    batch = _train_batch(get_preprocessing(name, SIZES[name]), _encoded(shared_path, 'china'), count)
+    for channel in range(3):
+        for key, values in (('ch_mean', batch.mean(axis=(1, 2))), ('ch_std', batch.std(axis=(1, 2)))):
+            pvalue = stats.ks_2samp(values[:, channel], goldens[prefix + key][:, channel]).pvalue
+            assert pvalue > 1e-3, f'{key} of channel {channel}: p = {pvalue:.1e}'
+
+
+@pytest.mark.parametrize(
+    ('name', 'quantity', 'low', 'high'),
+    [
+        ('inception', 'brightness', -32 / 255, 32 / 255),
+        ('inception', 'saturation', 0.5, 1.5),
+        ('inception', 'hue', -0.2, 0.2),
+        ('inception', 'contrast', 0.5, 1.5),
+        ('inception', 'flip', 0, 1),
+        ('vgg', 'flip', 0, 1),
+        ('cifarnet', 'flip', 0, 1),
+        ('cifarnet', 'brightness', -63, 63),
+        ('cifarnet', 'contrast', 0.2, 1.8),
+    ],
+)
+def test_draws_are_uniform(name: str, quantity: str, low: float, high: float) -> None:
+    options = {'color_distortion': 'full'} if name == 'inception' else {}
+    draws = get_preprocessing(name, 32, **options).make_draws([1, 2], 4000)[quantity].numpy()
+    assert low <= draws.min() and draws.max() <= high
+    assert stats.kstest(draws, stats.uniform(low, high - low).cdf).pvalue > 1e-3
+
+
+def test_color_orders_are_equally_frequent() -> None:
+    draws = get_preprocessing('inception', 32, color_distortion='full').make_draws([1, 2], 4000)
+    assert stats.chisquare(np.bincount(draws['order'], minlength=4)).pvalue > 1e-3
+
+
+def test_recorded_draws_have_our_ranges(shared_path: SharedPath) -> None:
+    goldens = _goldens(shared_path, 'preprocess_train_inception_china')
+    draws = get_preprocessing('inception', 224).make_draws([1, 2], 2000)
+    for quantity, key in {'flip': 'flip_u', 'brightness': 'brightness', 'saturation': 'saturation'}.items():
+        assert stats.ks_2samp(draws[quantity], goldens[key]).pvalue > 1e-3
+
+
+# Training: batched operations against TensorFlow's, image by image
+
+
+def _values(count: int = 12) -> tf.Tensor:
+    """Makes float32 [count, 16, 16, 3] in [-0.5, 1.5] with ties between channels, grays, blacks and negatives."""
+    values = np.random.RandomState(0).uniform(-0.5, 1.5, (count, 16, 16, 3)).astype(np.float32)
+    values[:, 0] = values[:, 0, :, :1]
+    values[:, 1] = 0
+    values[:, 2] = -np.abs(values[:, 2])
+    values[:, 3, :, 1] = values[:, 3, :, 0]
+    values[:, 4] = np.round(values[:, 4])
+    return tf.constant(values)
+
+
+@pytest.mark.parametrize(
+    ('batched', 'single', 'low', 'high'),
+    [
+        (batches.adjust_brightness, lambda image, delta: image + delta, -0.2, 0.2),
+        (batches.adjust_contrast, tf.image.adjust_contrast, 0.5, 1.5),
+        (batches.adjust_saturation, tf.image.adjust_saturation, 0.5, 1.5),
+        (batches.adjust_hue, tf.image.adjust_hue, -0.2, 0.2),
+    ],
+)
+@pytest.mark.parametrize('compiled', [False, True])
+def test_batched_operation_equals_tensorflows(
+    batched: Callable, single: Callable, low: float, high: float, compiled: bool
+) -> None:
+    values = _values()
+    amounts = np.random.RandomState(1).uniform(low, high, len(values)).astype(np.float32)
+    expected = [single(image, amount) for image, amount in zip(values, amounts, strict=True)]
+    result = tf.function(batched, jit_compile=compiled)(values, tf.constant(amounts))
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+
+
+def test_grayscale_equals_tensorflows() -> None:
+    np.testing.assert_allclose(
+        batches.to_grayscale(_values()), tf.image.rgb_to_grayscale(_values()), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_full_distortion_equals_tensorflows_operations_in_slims_orders(compiled: bool) -> None:
+    operations = {
+        'B': ('brightness', tf.image.adjust_brightness),
+        'S': ('saturation', tf.image.adjust_saturation),
+        'H': ('hue', tf.image.adjust_hue),
+        'C': ('contrast', tf.image.adjust_contrast),
+    }
+    preprocessing = get_preprocessing('inception', 32, color_distortion='full')
+    batch = tf.stack([_photograph(32, 32)] * 16)
+    draws = preprocessing.make_draws([1, 2], 16)
+    assert set(draws['order'].numpy()) == {0, 1, 2, 3}
+    result = tf.function(preprocessing.device_train, jit_compile=compiled)(batch, draws)
+    for i, order in enumerate(draws['order'].numpy()):
+        image = tf.image.convert_image_dtype(batch[i], tf.float32)
+        image = image[:, ::-1] if draws['flip'][i] < 0.5 else image
+        for letter in ('BSHC', 'SBCH', 'CHBS', 'HSCB')[order]:
+            quantity, adjust = operations[letter]
+            image = adjust(image, draws[quantity][i])
+        expected = (tf.clip_by_value(image, 0, 1) - 0.5) * 2
+        np.testing.assert_allclose(result[i], expected, rtol=0, atol=5e-6)
+
+
+def test_vgg_training_flips_and_subtracts_the_means() -> None:
+    batch = tf.stack([_photograph(32, 32)] * 2)
+    result = get_preprocessing('vgg', 32).device_train(batch, {'flip': tf.constant([0.4, 0.6])})
+    expected = tf.cast(batch, tf.float32) - [123.68, 116.78, 103.94]
+    np.testing.assert_array_equal(result[0], expected[0, :, ::-1])
+    np.testing.assert_array_equal(result[1], expected[1])
+
+
+# Training: purity, shapes and errors
+
+
+def _full_preprocessing(name: str, channels: int = 3) -> Preprocessing:
+    options = {'color_distortion': 'full'} if name == 'inception' else {}
+    return get_preprocessing(name, SIZES[name], channels=channels, **options)
+
+
+@pytest.mark.parametrize('name', ['inception', 'vgg', 'cifarnet'])
+def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
+    preprocessing = _full_preprocessing(name)
+    encoded = tf.io.encode_jpeg(_photograph(90, 120))
+    host = tf.function(preprocessing.host_train)
+    first, again, other = (
+        host(encoded, tf.constant(seed, tf.int64), NO_BOXES).numpy() for seed in ([1, 2], [1, 2], [1, 3])
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    first, again, other = (preprocessing.make_draws(seed, 8) for seed in ([1, 2], [1, 2], [2, 2]))
+    for quantity in first:
+        np.testing.assert_array_equal(first[quantity], again[quantity])
+        assert not np.array_equal(first[quantity], other[quantity])
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_replicas_taking_slices_of_the_draws_give_the_batch(name: str) -> None:
+    preprocessing = _full_preprocessing(name)
+    size = SIZES[name]
+    batch = tf.cast(np.random.RandomState(0).randint(0, 256, (6, size, size, 3)), tf.uint8)
+    draws = preprocessing.make_draws([1, 2], 6)
+    whole = preprocessing.device_train(batch, draws)
+    halves = [
+        preprocessing.device_train(
+            batch[part], {quantity: values[part] for quantity, values in draws.items()}
+        )
+        for part in (slice(0, 3), slice(3, 6))
+    ]
+    np.testing.assert_allclose(tf.concat(halves, axis=0), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('name', 'channels', 'source_channels'),
+    [*((name, 3, 3) for name in SIZES), *((name, 1, 3) for name in SIZES if name != 'vgg'), ('lenet', 1, 1)],
+)
+def test_shapes_and_types_are_static(name: str, channels: int, source_channels: int) -> None:
+    size = SIZES[name]
+    preprocessing = get_preprocessing(name, size, channels=channels, source_channels=source_channels)
+    host_train = tf.function(preprocessing.host_train).get_concrete_function(
+        tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64), tf.TensorSpec([None, 4], tf.float32)
+    )
+    host_eval = tf.function(preprocessing.host_eval).get_concrete_function(tf.TensorSpec([], tf.string))
+    assert (host_train.output_shapes, host_train.output_dtypes) == ([size, size, source_channels], tf.uint8)
+    assert (host_eval.output_shapes, host_eval.output_dtypes) == ([size, size, source_channels], tf.float32)
+    batch = tf.zeros([2, size, size, source_channels], tf.uint8)
+    trained = preprocessing.device_train(batch, preprocessing.make_draws([1, 2], 2))
+    evaluated = preprocessing.device_eval(tf.cast(batch, tf.float32))
+    for output in (trained, evaluated):
+        assert (output.shape, output.dtype) == ([2, size, size, channels], tf.float32)
+
+
+def test_names_are_slims() -> None:
+    assert len(PREPROCESSINGS) == 34
+    assert {name for name in PREPROCESSINGS if keeps_grayscale(name)} == {'lenet'}
+    assert get_preprocessing('resnet_v1_50', 224) == get_preprocessing('vgg', 224)
+    assert get_preprocessing('mobilenet_v2', 224) == get_preprocessing('inception', 224)
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'options', 'message'),
+    [
+        (
+            'incepton',
+            224,
+            {},
+            r"unknown preprocessing 'incepton' \(did you mean 'inception'\?\); valid: cifarnet, ",
+        ),
+        ('vgg', 299, {}, 'image size 299 is too large; use at most 256, or inception'),
+        ('vgg', 224, {'channels': 1}, 'vgg preprocessing .* cannot make gray images'),
+        ('vgg', 224, {'color_distortion': 'full'}, '--color_distortion=full: vgg preprocessing has none'),
+        (
+            'lenet',
+            28,
+            {'use_bounding_boxes': True},
+            '--use_bounding_boxes: lenet preprocessing does not use boxes',
+        ),
+        ('lenet', 0, {}, 'image size 0: must be at least 1'),
+        ('lenet', 28, {'source_channels': 1}, 'cannot make 3 channels of 1; decode to 3'),
+        (
+            'inception',
+            224,
+            {'channels': 1, 'source_channels': 1},
+            'inception preprocessing needs .* 3 channels',
+        ),
+    ],
+)
+def test_what_a_preprocessing_cannot_do_is_refused(name: str, size: int, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        get_preprocessing(name, size, **options)
+
+
+def test_cifarnet_refuses_images_smaller_than_the_crop() -> None:
+    encoded = tf.io.encode_png(_photograph(20, 40))
+    with pytest.raises(tf.errors.InvalidArgumentError, match='the image is smaller than its crop'):
+        get_preprocessing('cifarnet', 32).host_train(encoded, tf.constant([1, 2], tf.int64), NO_BOXES)
