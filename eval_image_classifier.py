@@ -9,7 +9,8 @@ from configs.config import RETIRED_EVAL_FLAGS, EvalConfig
 
 def main(config: EvalConfig) -> None:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    from engine import evaluation
+    with cli.quiet_import():
+        from engine import evaluation
 
     evaluation.evaluate(config)
 

@@ -9,7 +9,8 @@ from configs.config import RETIRED_TRAIN_FLAGS, TrainConfig
 
 def main(config: TrainConfig) -> None:
     """Trains as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    from engine import learning
+    with cli.quiet_import():
+        from engine import learning
 
     learning.train(config)
 

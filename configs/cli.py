@@ -6,10 +6,12 @@
 a misspelt flag answer at once.
 """
 
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from absl import app, flags, logging
@@ -19,7 +21,12 @@ from configs.errors import InputError
 
 ConfigT = TypeVar('ConfigT')
 
-_DEFINERS = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+_DEFINERS = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+}
 
 
 def run(
@@ -27,7 +34,7 @@ def run(
     main: Callable[[ConfigT], Any],
     retired_flags: Sequence[config_lib.RetiredFlag] = (),
 ) -> None:
-    """Parses the command line, calls `main` with the config and exits: 0, 1 with one line for bad input, 2 for usage."""
+    """Parses the command line, calls `main` with the config and exits: 0, 1 for bad input, 2 for bad flags."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     define_flags(config_class, retired_flags)
 
@@ -54,7 +61,7 @@ def define_flags(config_class: type, retired_flags: Sequence[config_lib.RetiredF
         else:
             _define(_DEFINERS[option.kind], option.name, option.default, option.help)
     for retired in retired_flags:
-        _define(_DEFINERS[retired.kind], retired.name, retired.default, f'Accepted as slim\'s: {retired.answer}.')
+        _define(_DEFINERS[retired.kind], retired.name, retired.default, f"Accepted as slim's: {retired.answer}.")
 
 
 def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> None:
@@ -94,9 +101,7 @@ def _parse_list(option: config_lib.Option, text: str | None) -> tuple[Any, ...]:
     try:
         return tuple(option.kind(item) for item in items)
     except ValueError:
-        raise InputError(
-            f'--{option.name}={text}: must be {option.kind.__name__} values separated by commas'
-        ) from None
+        raise InputError(f'--{option.name}={text}: must be {option.kind.__name__} values separated by commas') from None
 
 
 def answers_to_retired_flags(retired_flags: Sequence[config_lib.RetiredFlag]) -> list[str]:
@@ -123,6 +128,27 @@ def log_to_stderr() -> None:
     handler = logging.get_absl_handler()
     handler.setFormatter(_Formatter())
     flags.FLAGS['stderrthreshold'].value = 'info'
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keeps what TensorFlow's libraries write to standard error while they are loaded, and shows it if that fails.
+
+    A dozen lines about CPU features and absent GPU drivers would otherwise stand before the first line of ours;
+    `TF_CPP_MIN_LOG_LEVEL` comes too late for them.
+    """
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 class _Formatter(logging.PythonFormatter):

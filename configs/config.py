@@ -64,13 +64,15 @@ class NetOptions(Options):
     model_name: str = option('alexnet_v2', 'Net to train. (slim: inception_v3)')
     depth_multiplier: float = option(1.0, 'Scales the width of every layer but the last.', above=0.0)
     dropout_keep_prob: float | None = option(
-        None, 'Probability that dropout keeps a value; the default is the net\'s own.', above=0.0, upper=1.0
+        None, "Probability that dropout keeps a value; the default is the net's own.", above=0.0, upper=1.0
     )
     train_image_size: int | None = option(
-        None, 'Side of the training images in pixels; the default is the net\'s own.', lower=1
+        None, "Side of the training images in pixels; the default is the net's own.", lower=1
     )
     weight_decay: float = option(
-        0.00004, 'L2 factor: weight_decay * sum(w^2) / 2 for each of the weights that the net decays.', lower=0.0
+        0.00004,
+        'L2 factor: weight_decay * sum(w^2) / 2 for each of the weights that the net decays.',
+        lower=0.0,
     )
     mixed_precision: str = option(
         'float32',
@@ -84,26 +86,44 @@ class DataOptions(Options):
     """Which examples are read, and how they become a batch."""
 
     dataset_name: str | None = option(
-        None, 'Data set: imagenet, cifar10, mnist, flowers or digits. Default: imagenet; digits without --dataset_dir.'
+        None,
+        'Data set: imagenet, cifar10, mnist, flowers or digits. Default: imagenet; digits without --dataset_dir.',
     )
     dataset_dir: str | None = option(None, 'Folder of the TFRecords. Only digits, which is embedded, needs none.')
     dataset_split_name: str = option('train', 'Split to train on.')
     labels_offset: int = option(
-        0, 'Subtracted from the labels and from the number of classes (1 leaves out the background class).', lower=0
+        0,
+        'Subtracted from the labels and from the number of classes (1 leaves out the background class).',
+        lower=0,
     )
     batch_size: int = option(32, 'Examples a step over all devices. (slim: per clone)', lower=1)
-    preprocessing_name: str | None = option(None, 'Preprocessing; the default is the net\'s own.')
+    preprocessing_name: str | None = option(None, "Preprocessing; the default is the net's own.")
     use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
+    seed: int = option(0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentOptions(Options):
+    """How training images are varied; evaluation never is."""
+
+    random_flip: bool = option(True, 'Mirror every other training image, where the preprocessing does. (slim: always)')
+    min_crop_area: float = option(
+        0.05,
+        "inception preprocessing: smallest share of the image's area that a crop takes. At least a tenth of a box, "
+        'which without boxes is the whole image, is always inside.',
+        above=0.0,
+        upper=1.0,
+    )
     color_distortion: str = option(
         'fast',
-        'inception preprocessing: fast is brightness and saturation, all that slim\'s scripts reach; full adds hue and '
-        'contrast in one of four orders.',
-        choices=('fast', 'full'),
+        "inception preprocessing: fast is brightness and saturation, all that slim's scripts reach; full adds hue and "
+        'contrast in one of four orders; off leaves the colours as they are.',
+        choices=('fast', 'full', 'off'),
     )
     use_bounding_boxes: bool = option(
-        False, 'inception preprocessing: sample crops around the boxes of the records. (slim never passes them in)'
+        False,
+        'inception preprocessing: sample crops around the boxes of the records. (slim never passes them in)',
     )
-    seed: int = option(0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +157,13 @@ class ScheduleOptions(Options):
     end_learning_rate: float = option(0.0001, 'Learning rate at the end of polynomial and cosine decay.', lower=0.0)
     learning_rate_decay_factor: float = option(0.94, 'Factor of each exponential or piecewise decay.', above=0.0)
     num_epochs_per_decay: float = option(
-        2.0, 'Epochs after which the rate decays (exponential) or has reached its end (polynomial).', above=0.0
+        2.0,
+        'Epochs after which the rate decays (exponential) or has reached its end (polynomial).',
+        above=0.0,
     )
     learning_rate_boundaries: tuple[float, ...] = option(
-        (), 'piecewise: epochs, separated by commas, after each of which the rate is multiplied by the decay factor.',
+        (),
+        'piecewise: epochs, separated by commas, after each of which the rate is multiplied by the decay factor.',
         lower=0.0,
     )
     warmup_epochs: float = option(0.0, 'Epochs of linear warm-up from 0 to the learning rate.', lower=0.0)
@@ -150,9 +173,14 @@ class ScheduleOptions(Options):
 class LossOptions(Options):
     """The loss, and what is averaged."""
 
-    label_smoothing: float = option(0.0, 'Mixes this share of a uniform distribution into the labels.', lower=0.0, upper=1.0)
+    label_smoothing: float = option(
+        0.0, 'Mixes this share of a uniform distribution into the labels.', lower=0.0, upper=1.0
+    )
     moving_average_decay: float | None = option(
-        None, 'Decay of the moving averages of the weights; default or 0: none are kept.', lower=0.0, upper=1.0
+        None,
+        'Decay of the moving averages of the weights; default or 0: none are kept.',
+        lower=0.0,
+        upper=1.0,
     )
 
 
@@ -160,7 +188,7 @@ class LossOptions(Options):
 class LengthOptions(Options):
     """When training ends. With neither, it goes on until it is stopped (the embedded digits: 15 epochs)."""
 
-    max_number_of_steps: int | None = option(None, 'Stop after this many steps.', lower=0)
+    max_number_of_steps: int | None = option(None, 'Stop after this many steps.', lower=1)
     num_epochs: float | None = option(None, 'Stop after this many passes over the split.', above=0.0)
 
 
@@ -190,9 +218,7 @@ class LogOptions(Options):
 
     log_every_n_steps: int = option(10, 'Steps between log lines.', lower=1)
     save_summaries_secs: int = option(600, 'Seconds between summaries for TensorBoard; 0: none.', lower=0)
-    save_summaries_steps: int = option(
-        0, 'Steps between summaries, beside the seconds; 0: only by time.', lower=0
-    )
+    save_summaries_steps: int = option(0, 'Steps between summaries, beside the seconds; 0: only by time.', lower=0)
     summarize_histograms: bool = option(False, 'Write histograms of weights and activations.')
     summarize_images: bool = option(False, 'Write a grid of training images as the net sees them.')
 
@@ -203,7 +229,9 @@ class DeviceOptions(Options):
 
     devices: str = option('auto', 'auto: all visible GPUs, else the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
     num_clones: int | None = option(
-        None, 'Replicas on this machine: so many GPUs, or logical devices of the CPU. Default: all GPUs, or one CPU.', lower=1
+        None,
+        'Replicas on this machine: so many GPUs, or logical devices of the CPU. Default: all GPUs, or one CPU.',
+        lower=1,
     )
     xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
 
@@ -215,7 +243,7 @@ class TrainEvalOptions(Options):
     eval_every_epochs: float = option(0.0, 'Evaluate after every so many epochs; 0: not by epochs.', lower=0.0)
     eval_every_steps: int = option(0, 'Evaluate after every so many steps; 0: not by steps.', lower=0)
     eval_split_name: str | None = option(
-        None, 'Split that --eval_every_* measures; the default is the data set\'s own (validation or test).'
+        None, "Split that --eval_every_* measures; the default is the data set's own (validation or test)."
     )
     recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
 
@@ -226,6 +254,7 @@ class TrainConfig:
 
     net: NetOptions = NetOptions()
     data: DataOptions = DataOptions()
+    augment: AugmentOptions = AugmentOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
     loss: LossOptions = LossOptions()
@@ -250,7 +279,9 @@ class EvalOptions(Options):
         None, 'Split to evaluate. Default: validation or test, whichever the data set has. (slim: test)'
     )
     batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1)
-    max_num_batches: int | None = option(None, 'Evaluate at most this many batches; the default is the whole split.', lower=1)
+    max_num_batches: int | None = option(
+        None, 'Evaluate at most this many batches; the default is the whole split.', lower=1
+    )
     recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
     moving_average_decay: float | None = option(
         None, 'If given and not 0, evaluate the moving averages of the weights.', lower=0.0, upper=1.0
@@ -284,7 +315,9 @@ class EvalOutputOptions(Options):
     )
     results_path: str | None = option(None, 'JSON file for the results of the last evaluation.')
     eval_interval_secs: float | None = option(
-        None, 'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.', lower=0.0
+        None,
+        'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.',
+        lower=0.0,
     )
     max_number_of_evaluations: int | None = option(
         None, 'With --eval_interval_secs: stop after this many evaluations.', lower=1
@@ -415,5 +448,10 @@ RETIRED_TRAIN_FLAGS = (
 RETIRED_EVAL_FLAGS = (
     RetiredFlag('master', str, '', 'there are no sessions: the script computes in its own process'),
     RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
-    RetiredFlag('quantize', bool, False, 'TensorFlow 2 has no fake-quant graph rewriting; the checkpoint is evaluated as it is'),
+    RetiredFlag(
+        'quantize',
+        bool,
+        False,
+        'TensorFlow 2 has no fake-quant graph rewriting; the checkpoint is evaluated as it is',
+    ),
 )

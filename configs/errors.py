@@ -17,6 +17,7 @@ class InputError(ValueError):
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """Returns the error for a factory's miss: the value, its kind, the closest name and all the valid ones."""
     names = sorted(valid)
-    close = difflib.get_close_matches(str(name), names, n=1)
+    longer = [valid_name for valid_name in names if valid_name.startswith(str(name))]
+    close = longer or difflib.get_close_matches(str(name), names, n=1)
     hint = f' (did you mean {close[0]!r}?)' if close else ''
     return InputError(f'unknown {kind} {name!r}{hint}; valid: {", ".join(names)}')

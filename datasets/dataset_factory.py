@@ -1,9 +1,10 @@
 """Data sets by name.
 
-    dataset = get_dataset('imagenet', '/data/imagenet', 'validation', labels_offset=1)
-    len(dataset.index), dataset.num_classes, dataset.label_names[0]
+dataset = get_dataset('imagenet', '/data/imagenet', 'validation', labels_offset=1)
+len(dataset.index), dataset.num_classes, dataset.label_names[0]
 """
 
+import collections
 import dataclasses
 import os
 import re
@@ -92,7 +93,9 @@ def get_dataset(name: str, dataset_dir: str | None, split: str, labels_offset: i
     names = load_label_names(dataset_dir)
     num_classes = (len(names) or spec.num_classes) - labels_offset
     if num_classes < 2:
-        raise InputError(f'--labels_offset={labels_offset} leaves {num_classes} of {num_classes + labels_offset} classes')
+        raise InputError(
+            f'--labels_offset={labels_offset} leaves {num_classes} of {num_classes + labels_offset} classes'
+        )
     return Dataset(name, dataset_dir, split, index, num_classes, labels_offset, names[labels_offset:], spec.channels)
 
 
@@ -123,12 +126,20 @@ def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> l
             f'--dataset_dir={dataset_dir} has no file {pattern} (split {split} of {name}); '
             f'it holds {", ".join(present[:5]) or "nothing"}{" ..." if len(present) > 5 else ""}'
         )
-    shards = [re.search(r'-of-(\d+)', os.path.basename(path)) for path in paths]
-    for count in {int(match[1]) for match in shards if match}:
-        found = sum(1 for match in shards if match and int(match[1]) == count)
+    _check_shards(paths, dataset_dir, split)
+    return paths
+
+
+def _check_shards(paths: list[str], dataset_dir: str, split: str) -> None:
+    """Warns if shards are missing, or are those of several conversions: then examples may be there twice."""
+    matches = [re.search(r'-of-(\d+)', os.path.basename(path)) for path in paths]
+    counts = collections.Counter(int(match[1]) for match in matches if match)
+    for count, found in counts.items():
         if found != count:
             logging.warning('%s: %d of %d shards of split %s are there', dataset_dir, found, count, split)
-    return paths
+    if len(counts) > 1:
+        sets = ' and '.join(f'-of-{count}' for count in counts)
+        logging.warning('%s: split %s is read from several sets of shards: %s', dataset_dir, split, sets)
 
 
 def glob_escape(path: str) -> str:
@@ -140,18 +151,20 @@ def load_label_names(dataset_dir: str) -> tuple[str, ...]:
     """Reads slim's labels.txt (`id:name` a line); returns the names by id, or none without that file.
 
     Raises:
-        InputError: a line without an id, or ids with gaps.
+        InputError: a line without an id, or ids that repeat or leave gaps.
     """
     path = os.path.join(dataset_dir, 'labels.txt')
     if not tf.io.gfile.exists(path):
         return ()
-    names = {}
+    rows = []
     with tf.io.gfile.GFile(path) as file:
-        for number, line in enumerate(filter(str.strip, file.read().splitlines()), start=1):
+        for number, line in enumerate(file.read().splitlines(), start=1):
             label, separator, name = line.partition(':')
-            if not separator or not label.strip().isdecimal():
+            if separator and label.strip().isdecimal():
+                rows.append((int(label), name.strip()))
+            elif line.strip():
                 raise InputError(f'{path}, line {number}: {line!r} is not of the form id:name')
-            names[int(label)] = name.strip()
-    if sorted(names) != list(range(len(names))):
-        raise InputError(f'{path}: the ids must be 0 to {len(names) - 1}, each once')
-    return tuple(names[label] for label in range(len(names)))
+    rows.sort()
+    if [label for label, _ in rows] != list(range(len(rows))):
+        raise InputError(f'{path}: the ids must be 0 to {len(rows) - 1}, each once')
+    return tuple(name for _, name in rows)

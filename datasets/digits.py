@@ -36,7 +36,7 @@ def write(dataset_dir: str) -> None:
 
 def _examples(pixels: np.ndarray, labels: np.ndarray) -> Iterator[tf.train.Example]:
     for image, label in zip(pixels, labels, strict=True):
-        yield tfrecord.image_example(tf.io.encode_png(image).numpy(), 'png', *image.shape[:2], int(label))
+        yield tfrecord.image_example(tf.io.encode_png(image).numpy(), 'png', image.shape[0], image.shape[1], int(label))
 
 
 SPEC = DatasetSpec(

@@ -1,8 +1,8 @@
 """Slim's TFRecords of `tf.train.Example`: schema, writing, parsing, and where each record of a file begins.
 
     index = index_files(paths)         # (file, offset) of every record: its length is the size of the data set
-    record = read_record(index, i)     # string scalar, inside or outside of tf.data
-    example = parse_example(record)    # {'encoded', 'label', 'boxes'}
+    records = read_record(index.paths, index.file_numbers[i], index.offsets[i])    # a tf.data.Dataset of record i
+    example = parse_example(records.get_single_element())                          # {'encoded', 'label', 'boxes'}
 
 The schema is that of research/slim/datasets/dataset_utils.py and build_imagenet_data.py. A TFRecord file is a sequence
 of: length (uint64, little endian), masked crc32c of the length (4 bytes), data, masked crc32c of the data (4 bytes).
@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import time
+import zipfile
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
@@ -82,7 +83,9 @@ def image_example(encoded: bytes, image_format: str, height: int, width: int, la
 
 def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
     """Writes a TFRecord file beside `path` and renames it when complete; returns the number of records."""
-    part = f'{path}.part'
+    folder, name = os.path.split(path)
+    # Hidden, for no split's pattern may match it; with the process, for several may write the embedded data set.
+    part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
     count = 0
     with tf.io.TFRecordWriter(part) as writer:
         for example in examples:
@@ -157,7 +160,7 @@ def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
         with np.load(cache, allow_pickle=False) as arrays:
             if str(arrays['key']) == key:
                 return arrays['file_numbers'], arrays['offsets']
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # none there, or not one of ours: it is only a cache
     return None
 
@@ -175,7 +178,8 @@ def read_record(paths: tf.Tensor, file_number: tf.Tensor, offset: tf.Tensor) -> 
     """Returns a data set of the one record that begins at `offset` of a file.
 
     The kernel behind `tf.data.TFRecordDataset` takes a byte offset to start from, which the public class does not
-    show; unbuffered, it reads the record and nothing else.
+    show; unbuffered, it reads the record and nothing else. Outside of tf.data, take it with `get_single_element()`:
+    to iterate, TensorFlow would serialize this data set first, which for a kernel with offsets fails.
 
     Args:
         paths: string [files].
@@ -183,7 +187,7 @@ def read_record(paths: tf.Tensor, file_number: tf.Tensor, offset: tf.Tensor) -> 
         offset: int64 scalar, where the record's header begins.
 
     Raises:
-        tf.errors.DataLossError: when iterated, if a checksum does not agree.
+        tf.errors.DataLossError: when read, if a checksum does not agree.
     """
     records = tf.raw_ops.TFRecordDatasetV2(
         filenames=tf.reshape(paths[file_number], [1]),

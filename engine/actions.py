@@ -104,7 +104,10 @@ class Save(Action):
             checkpoints.IMAGES_SEEN_KEY: np.int64(moment.images_seen),
         }
         self.saved = checkpoints.save(
-            self._options.train_dir, moment.step, {**variables, **counters}, self._options.max_checkpoints_to_keep
+            self._options.train_dir,
+            moment.step,
+            {**variables, **counters},
+            self._options.max_checkpoints_to_keep,
         )
         self._progress.say(f'saved {self.saved}')
 
@@ -113,7 +116,12 @@ class Evaluate(Action):
     """Accuracy and Recall@k of the weights as they are, or of their moving averages where those are kept."""
 
     def __init__(
-        self, interval: Interval, evaluator: evaluation.Evaluator, state: TrainState, eval_dir: str, num_examples: int
+        self,
+        interval: Interval,
+        evaluator: evaluation.Evaluator,
+        state: TrainState,
+        eval_dir: str,
+        num_examples: int,
     ):
         self.interval = interval
         self._evaluator, self._state = evaluator, state

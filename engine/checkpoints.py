@@ -45,11 +45,18 @@ def list_checkpoints(train_dir: str) -> list[str]:
 
 
 def latest_checkpoint(train_dir: str) -> str | None:
-    """Returns the newest checkpoint of a folder: the one that its `checkpoint` file names, as TensorFlow does."""
+    """Returns the newest checkpoint of a folder: the one that its `checkpoint` file names, else that of the last step.
+
+    `tf.train.latest_checkpoint` takes the folder for a glob, and knows nothing where its `checkpoint` file is missing,
+    damaged, or names a place that the files were moved away from.
+    """
     try:
-        return tf.train.latest_checkpoint(train_dir)
-    except (tf.errors.OpError, ValueError):  # a damaged `checkpoint` file: the files themselves say enough
-        return (list_checkpoints(train_dir) or [None])[-1]
+        state = tf.train.get_checkpoint_state(train_dir)
+    except (tf.errors.OpError, ValueError):
+        state = None
+    if state and tf.io.gfile.exists(f'{state.model_checkpoint_path}.index'):
+        return state.model_checkpoint_path
+    return next(reversed(list_checkpoints(train_dir)), None)
 
 
 def find_checkpoint(path: str) -> str:
@@ -70,9 +77,7 @@ def find_checkpoint(path: str) -> str:
     if not tf.io.gfile.isdir(folder):
         raise InputError(f'--checkpoint_path={path}: no such file, and no folder {folder}')
     present = [os.path.basename(other) for other in list_checkpoints(folder)]
-    raise InputError(
-        f'--checkpoint_path={path}: no such checkpoint; {folder} holds {", ".join(present) or "none"}'
-    )
+    raise InputError(f'--checkpoint_path={path}: no such checkpoint; {folder} holds {", ".join(present) or "none"}')
 
 
 def save(
@@ -87,18 +92,19 @@ def save(
     """
     prefix = os.path.join(train_dir, f'{_PREFIX}-{step}')
     part = os.path.join(train_dir, f'.part-{_PREFIX}-{step}')
+    before = [other for other in list_checkpoints(train_dir) if other != prefix]
+    surplus = before[: max(len(before) + 1 - max_to_keep, 0)] if max_to_keep else []
     names = sorted(variables)
     tensors = [tf.convert_to_tensor(variables[name]) for name in names]
     try:
-        tf.raw_ops.SaveV2(
-            prefix=part, tensor_names=names, shape_and_slices=[''] * len(names), tensors=tensors
-        )
+        tf.raw_ops.SaveV2(prefix=part, tensor_names=names, shape_and_slices=[''] * len(names), tensors=tensors)
         for suffix in _SUFFIXES:
             tf.io.gfile.rename(part + suffix, prefix + suffix, overwrite=True)
-        _delete_oldest(train_dir, max_to_keep)
-        _write_state(train_dir, prefix)
+        _write_state(train_dir, [*before[len(surplus) :], prefix])
+        for old in surplus:
+            _delete(old + suffix for suffix in reversed(_SUFFIXES))
     except (tf.errors.OpError, OSError) as error:
-        _delete(f'{part}*')
+        _delete(_files(train_dir, f'{os.path.basename(part)}.'))
         kept = latest_checkpoint(train_dir)
         raise InputError(
             f'cannot save {prefix}: {first_line(error)}; the last good checkpoint is {kept or "none"}. Make room, or '
@@ -107,24 +113,23 @@ def save(
     return prefix
 
 
-def _write_state(train_dir: str, latest: str) -> None:
+def _write_state(train_dir: str, prefixes: Sequence[str]) -> None:
     """Writes TensorFlow's `checkpoint` file, with names relative to the folder, so that it can be moved."""
-    paths = [os.path.basename(path) for path in list_checkpoints(train_dir)]
-    lines = [f'model_checkpoint_path: "{os.path.basename(latest)}"']
-    lines += [f'all_model_checkpoint_paths: "{path}"' for path in paths]
+    paths = [os.path.basename(prefix) for prefix in prefixes]
+    lines = [f'model_checkpoint_path: "{paths[-1]}"', *(f'all_model_checkpoint_paths: "{path}"' for path in paths)]
     write_text(os.path.join(train_dir, 'checkpoint'), '\n'.join(lines) + '\n')
 
 
-def _delete_oldest(train_dir: str, max_to_keep: int) -> None:
-    if max_to_keep:
-        for prefix in list_checkpoints(train_dir)[:-max_to_keep]:
-            for suffix in reversed(_SUFFIXES):
-                _delete(prefix + suffix)
+def _files(folder: str, start: str) -> list[str]:
+    # Not by a glob: the folder's name may have characters that it would interpret.
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names if name.startswith(start)]
 
 
-def _delete(pattern: str) -> None:
-    for path in tf.io.gfile.glob(pattern):
-        tf.io.gfile.remove(path)
+def _delete(paths: Iterable[str]) -> None:
+    for path in paths:
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
 
 
 def write_text(path: str, text: str) -> None:
@@ -139,7 +144,7 @@ def write_text(path: str, text: str) -> None:
             file.write(text)
         tf.io.gfile.rename(part, path, overwrite=True)
     except (tf.errors.OpError, OSError):
-        _delete(part)
+        _delete([part])
         raise
 
 
@@ -170,9 +175,7 @@ def read(reader: Reader, prefix: str, name: str) -> np.ndarray:
     try:
         return reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        raise InputError(
-            f'{prefix}: truncated or damaged: {name} cannot be read: {first_line(error)}'
-        ) from error
+        raise InputError(f'{prefix}: truncated or damaged: {name} cannot be read: {first_line(error)}') from error
 
 
 def read_int(prefix: str, name: str, default: int) -> int:
@@ -190,9 +193,7 @@ class Difference:
     found: tuple[int, ...] | None
 
 
-def compare(
-    reader: Reader, shapes: Mapping[str, Sequence[int]], ignore: Callable[[str], bool]
-) -> list[Difference]:
+def compare(reader: Reader, shapes: Mapping[str, Sequence[int]], ignore: Callable[[str], bool]) -> list[Difference]:
     """Lists the variables that the checkpoint lacks, has in another shape, or has beyond those asked for.
 
     Args:
@@ -213,8 +214,7 @@ def difference_table(differences: Iterable[Difference]) -> str:
     rows += [(row.name, _shape(row.wanted), _shape(row.found)) for row in differences]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return '\n'.join(
-        '  ' + '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        '  ' + '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
@@ -243,11 +243,10 @@ def restore(prefix: str, variables: Mapping[str, tf.Variable], unused: Iterable[
     """
     reader = open_checkpoint(prefix)
     shapes = {name: variable.shape for name, variable in variables.items()}
-    differences = compare(reader, shapes, ignore=is_training_state)
+    expected = set(unused)
+    differences = compare(reader, shapes, ignore=lambda name: is_training_state(name) or name in expected)
     if differences:
-        raise InputError(
-            f'{prefix} is not of this net or run; what differs:\n{difference_table(differences)}'
-        )
+        raise InputError(f'{prefix} is not of this net or run; what differs:\n{difference_table(differences)}')
     values = {name: read(reader, prefix, name) for name in variables}
     for name, variable in variables.items():
         variable.assign(values[name])
@@ -272,7 +271,7 @@ def warm_start(
     wanted = {name: v for name, v in variables.items() if not name.startswith(tuple(exclude_scopes))}
     differences = compare(reader, {name: v.shape for name, v in wanted.items()}, ignore=lambda name: True)
     missing = [row.name for row in differences if row.found is None]
-    if not ignore_missing and missing or any(row.found is not None for row in differences):
+    if (not ignore_missing and missing) or any(row.found is not None for row in differences):
         raise InputError(
             f'--checkpoint_path={path}: {prefix} does not fit the net; what differs:\n{difference_table(differences)}\n'
             'Leave variables out with --checkpoint_exclude_scopes, or missing ones with --ignore_missing_vars'

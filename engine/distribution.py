@@ -4,6 +4,8 @@ strategy = make_strategy(options)
 per_replica = batch_per_replica(strategy, batch_size)
 """
 
+import contextlib
+
 import tensorflow as tf
 
 from configs.config import DeviceOptions
@@ -27,9 +29,7 @@ def make_strategy(options: DeviceOptions) -> tf.distribute.Strategy:
 def _devices(options: DeviceOptions) -> list[str]:
     gpus = [] if options.devices == 'cpu' else tf.config.list_physical_devices('GPU')
     if options.devices == 'gpu' and not gpus:
-        raise InputError(
-            '--devices=gpu: TensorFlow sees no GPU; install the extra "gpu", or use --devices=cpu'
-        )
+        raise InputError('--devices=gpu: TensorFlow sees no GPU; install the extra "gpu", or use --devices=cpu')
     if not gpus:
         return _cpu_devices(options.num_clones or 1)
     if options.num_clones and options.num_clones > len(gpus):
@@ -40,10 +40,8 @@ def _devices(options: DeviceOptions) -> list[str]:
 def _cpu_devices(count: int) -> list[str]:
     cpu = tf.config.list_physical_devices('CPU')[0]
     if count > 1:
-        try:
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started already, with as many as it has
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-        except RuntimeError:
-            pass  # TensorFlow has started already, with as many as it has
     devices = [device.name for device in tf.config.list_logical_devices('CPU')]
     if count > len(devices):
         raise InputError(f'--num_clones={count}: TensorFlow has started with {len(devices)} CPU devices')

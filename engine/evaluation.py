@@ -81,13 +81,14 @@ class Evaluator:
         return {**results, 'images_per_second': round(self._num_examples / (time.monotonic() - start), 1)}
 
     def _read(self) -> Iterator[Any]:
-        number = 0
+        done = 0
         try:
-            for number, batch in enumerate(self._batches):
+            for batch in self._batches:
                 yield batch
+                done += 1
         except tf.errors.OpError as error:
-            first = number * self._batch_size
-            positions = range(first, min(first + 2 * self._batch_size, self._num_examples))
+            first = done * self._batch_size
+            positions = range(first, min(first + self._batch_size, self._num_examples))
             explained = input_pipeline.explain_failure(error, self._dataset, self._preprocessing, positions)
             raise explained or error from error
 
@@ -95,7 +96,9 @@ class Evaluator:
 def _clip_recall_at(recall_at: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
     clipped = clip_recall_at(recall_at, num_classes)
     if clipped != tuple(recall_at):
-        logging.warning('Recall@k is measured at k = %s: there are %d classes', ','.join(map(str, clipped)), num_classes)
+        logging.warning(
+            'Recall@k is measured at k = %s: there are %d classes', ','.join(map(str, clipped)), num_classes
+        )
     return clipped
 
 
@@ -223,7 +226,11 @@ class _CheckpointEvaluation:
         except (OSError, tf.errors.OpError) as error:
             if eval_dir:
                 raise InputError(f'--eval_dir={eval_dir}: {checkpoints.first_line(error)}') from error
-            logging.warning('no event file in %s: %s; choose another --eval_dir', self._eval_dir, checkpoints.first_line(error))
+            logging.warning(
+                'no event file in %s: %s; choose another --eval_dir',
+                self._eval_dir,
+                checkpoints.first_line(error),
+            )
 
 
 def write_summaries(eval_dir: str, results: Results) -> None:
@@ -264,7 +271,7 @@ def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Datase
         depth_multiplier=flags.depth_multiplier or 1.0,
         use_grayscale=bool(flags.use_grayscale),
     )
-    given = {
+    given: dict[str, Any] = {
         'model_name': flags.model_name,
         'preprocessing_name': flags.preprocessing_name,
         'image_size': flags.eval_image_size,
@@ -278,13 +285,13 @@ def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Datase
     contradictions = base.contradictions(asked)
     if contradictions and not flags.force:
         raise InputError(
-            f'flags contradict how the net was trained (model.json, flag): {"; ".join(contradictions)}; leave them out, '
-            'or give --force'
+            f'flags contradict how the net was trained (model.json, flag): {"; ".join(contradictions)}; '
+            'leave them out, or give --force'
         )
     asked = dataclasses.replace(asked, num_classes=dataset.num_classes) if flags.force else asked
     if asked.num_classes != dataset.num_classes:
         raise InputError(
-            f'the net has {asked.num_classes} classes and {dataset.name} in {dataset.dataset_dir} {dataset.num_classes} '
-            f'(with --labels_offset={dataset.labels_offset})'
+            f'the net has {asked.num_classes} classes and {dataset.name} in {dataset.dataset_dir} '
+            f'{dataset.num_classes} (with --labels_offset={dataset.labels_offset})'
         )
     return asked

@@ -7,9 +7,9 @@ import time
 class Interval:
     """Every `steps` steps (which need not be whole) and every `seconds` seconds; 0 is never.
 
-        save = Interval(steps=1000, seconds=600)
-        step = min(save.next_step(step), ...)      # no call of several steps goes beyond it
-        if save.is_due(step): ...
+    save = Interval(steps=1000, seconds=600)
+    step = min(save.next_step(step), ...)      # no call of several steps goes beyond it
+    if save.is_due(step): ...
     """
 
     def __init__(self, steps: float = 0, seconds: float = 0):

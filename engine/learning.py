@@ -68,7 +68,7 @@ def train(config: TrainConfig) -> TrainResult:
         data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
     )
     spec = make_spec(config, dataset)
-    preprocessing = spec.make_preprocessing(data.color_distortion, data.use_bounding_boxes)
+    preprocessing = spec.make_preprocessing(config.augment)
     with strategy.scope():
         state = make_state(config, spec)
 
@@ -129,7 +129,11 @@ def train(config: TrainConfig) -> TrainResult:
     latest = checkpoints.latest_checkpoint(train_dir)
     assert latest is not None
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
-    logging.info('finished at step %d; evaluate it with: python eval_image_classifier.py --checkpoint_path=%s', step, train_dir)
+    logging.info(
+        'finished at step %d; evaluate it with: python eval_image_classifier.py --checkpoint_path=%s',
+        step,
+        train_dir,
+    )
     return TrainResult(step, latest, results)
 
 
@@ -304,7 +308,9 @@ def make_actions(
         )
         epochs = checks.eval_every_epochs * dataset.num_examples / config.data.batch_size
         interval = Interval(steps=checks.eval_every_steps or epochs)
-        actions.append(Evaluate(interval, evaluator, state, os.path.join(train_dir, f'eval_{split}'), measured.num_examples))
+        actions.append(
+            Evaluate(interval, evaluator, state, os.path.join(train_dir, f'eval_{split}'), measured.num_examples)
+        )
     if log.save_summaries_secs or log.save_summaries_steps:
         next_images = _TrainingImages(config, dataset, preprocessing)
         actions.append(Summarize(log, state, preprocessing, next_images, train_dir))
@@ -312,7 +318,7 @@ def make_actions(
 
 
 class _TrainingImages:
-    """The images of the step to come, as the net will see them, for summaries; takes nothing from the training stream."""
+    """The images of the step to come, as the net will see them; takes nothing from the training stream."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing):
         self._data, self._dataset, self._preprocessing = config.data, dataset, preprocessing

@@ -33,9 +33,7 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing:
     return tf.where(valid, losses, 0.0)
 
 
-def l2_loss(
-    variables: Mapping[str, keras.Variable | tf.Variable], weight_decays: Mapping[str, float]
-) -> tf.Tensor:
+def l2_loss(variables: Mapping[str, keras.Variable | tf.Variable], weight_decays: Mapping[str, float]) -> tf.Tensor:
     """Returns slim's regularisation loss, the sum of `weight_decay * sum(w^2) / 2`.
 
     It is for reporting: `engine.optimizers` adds its gradient to each variable's.

@@ -1,9 +1,9 @@
 """`model.json`: what a checkpoint's net is and how its images are prepared, so that nobody has to guess it later.
 
-    spec = ModelSpec(model_name='alexnet_v2', num_classes=1001, ...)
-    spec.save(train_dir)
-    spec = ModelSpec.load(train_dir)
-    model, preprocessing = spec.make_model(), spec.make_preprocessing()
+spec = ModelSpec(model_name='alexnet_v2', num_classes=1001, ...)
+spec.save(train_dir)
+spec = ModelSpec.load(train_dir)
+model, preprocessing = spec.make_model(), spec.make_preprocessing()
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from configs.config import NetOptions
+from configs.config import AugmentOptions, NetOptions
 from configs.errors import InputError
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
@@ -102,17 +102,14 @@ class ModelSpec:
             **training,
         )
 
-    def make_preprocessing(
-        self, color_distortion: str = 'fast', use_bounding_boxes: bool = False
-    ) -> preprocessing_factory.Preprocessing:
-        """Makes the preprocessing; the arguments concern only training."""
+    def make_preprocessing(self, augment: AugmentOptions | None = None) -> preprocessing_factory.Preprocessing:
+        """Makes the preprocessing; `augment` concerns only training."""
         return preprocessing_factory.get_preprocessing(
             self.preprocessing_name,
             self.image_size,
             channels=self.channels,
             source_channels=3 if self.use_grayscale else self.channels,
-            color_distortion=color_distortion,
-            use_bounding_boxes=use_bounding_boxes,
+            augment=augment or AugmentOptions(),
         )
 
     def save(self, train_dir: str) -> None:

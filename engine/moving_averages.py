@@ -42,9 +42,7 @@ class ExponentialMovingAverage:
         """
         self._variables = dict(variables)
         self.averages = {
-            name + self.SUFFIX: tf.Variable(
-                tf.convert_to_tensor(variable), trainable=False, name=name + self.SUFFIX
-            )
+            name + self.SUFFIX: tf.Variable(tf.convert_to_tensor(variable), trainable=False, name=name + self.SUFFIX)
             for name, variable in variables.items()
         }
 

@@ -58,9 +58,7 @@ class Optimizer:
         """Updates one variable and its slots, all given as handles."""
         raise NotImplementedError
 
-    def build(
-        self, variables: Mapping[str, keras.Variable | tf.Variable], weight_decays: Mapping[str, float]
-    ) -> None:
+    def build(self, variables: Mapping[str, keras.Variable | tf.Variable], weight_decays: Mapping[str, float]) -> None:
         """Creates the slots. Call it in the strategy scope in which the variables were made.
 
         Args:
@@ -69,9 +67,7 @@ class Optimizer:
                 trained may be among them.
         """
         self._variables = dict(variables)
-        self._weight_decays = {
-            name: decay for name, decay in weight_decays.items() if decay and name in variables
-        }
+        self._weight_decays = {name: decay for name, decay in weight_decays.items() if decay and name in variables}
         starts = {name: ((), base) for name, base in self.power_bases().items()}
         for name, variable in variables.items():
             for slot, start in self.slot_starts().items():

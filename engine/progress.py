@@ -10,8 +10,8 @@ from tqdm import tqdm
 class Progress:
     """Shows steps of a known or unknown total.
 
-        with Progress('training', total=1000, first=0) as progress:
-            progress.report(100, 'loss = 2.3021')
+    with Progress('training', total=1000, first=0) as progress:
+        progress.report(100, 'loss = 2.3021')
     """
 
     def __init__(self, what: str, total: int | None, first: int = 0, unit: str = 'step'):

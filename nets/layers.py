@@ -78,8 +78,8 @@ class FullyConnectedConv2D(keras.layers.Conv2D):
 class LocalResponseNormalization(keras.layers.Layer):
     """Divides each value by `(bias + alpha * sum of squares over 2 * radius + 1 channels) ** beta`.
 
-    Source: 'ImageNet Classification with Deep Convolutional Neural Networks', section 3.3. The defaults are those
-    of slim's cifarnet.
+    Source: 'ImageNet Classification with Deep Convolutional Neural Networks', section 3.3. The defaults
+    are those of slim's cifarnet.
     """
 
     def __init__(
@@ -121,9 +121,7 @@ _step_randomness: contextvars.ContextVar[_StepRandomness | None] = contextvars.C
 
 
 @contextlib.contextmanager
-def step_randomness(
-    seed: tf.Tensor, example_offset: int | tf.Tensor, global_batch_size: int
-) -> Iterator[None]:
+def step_randomness(seed: tf.Tensor, example_offset: int | tf.Tensor, global_batch_size: int) -> Iterator[None]:
     """Gives the `Dropout` layers called inside it their random numbers.
 
     Each replica draws for the global batch and takes its own rows, so that N replicas drop exactly what one
@@ -135,9 +133,7 @@ def step_randomness(
         example_offset: Position of the first local example in the global batch; a number or int32 [].
         global_batch_size: Examples of the step over all replicas.
     """
-    token = _step_randomness.set(
-        _StepRandomness(tf.convert_to_tensor(seed), example_offset, global_batch_size)
-    )
+    token = _step_randomness.set(_StepRandomness(tf.convert_to_tensor(seed), example_offset, global_batch_size))
     try:
         yield
     finally:
@@ -165,11 +161,11 @@ class Dropout(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or self.keep_prob == 1.0:
             return inputs
-        kept = self._uniform(tf.shape(inputs)) < self.keep_prob
+        kept = self._bits(tf.shape(inputs)) < tf.constant(round(self.keep_prob * 2**32), tf.uint32)
         return tf.where(kept, inputs / self.keep_prob, tf.zeros_like(inputs))
 
-    def _uniform(self, shape: tf.Tensor) -> tf.Tensor:
-        """Returns float32 in [0, 1) of `shape`: the local rows of the draw for the global batch."""
+    def _bits(self, shape: tf.Tensor) -> tf.Tensor:
+        """Returns uint32 of `shape`, over its whole range: the local rows of the draw for the global batch."""
         step = _step_randomness.get()
         if step is None:
             raise RuntimeError(
@@ -179,8 +175,9 @@ class Dropout(keras.layers.Layer):
         # Philox by name: the default differs between devices and under XLA.
         seed = tf.random.experimental.stateless_fold_in(step.seed, _name_hash(self.name), alg='philox')
         global_shape = tf.concat([[step.global_batch_size], shape[1:]], axis=0)
-        uniform = tf.random.stateless_uniform(global_shape, seed, alg='philox')
-        return uniform[step.example_offset : step.example_offset + shape[0]]
+        # Bits and not floats, which XLA makes otherwise of the same bits.
+        bits = tf.random.stateless_uniform(global_shape, seed, None, None, tf.uint32, alg='philox')
+        return bits[step.example_offset : step.example_offset + shape[0]]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

@@ -59,9 +59,7 @@ def lenet(
     common = {'data_format': 'channels_last', 'dtype': policy}
     conv = functools.partial(keras.layers.Conv2D, kernel_size=5, padding='same', activation='relu', **common)
     pool = functools.partial(keras.layers.MaxPooling2D, 2, 2, **common)
-    normal = functools.partial(
-        weights, initializer=truncated_normal(0.1), weight_decay=weight_decay, seed=seed
-    )
+    normal = functools.partial(weights, initializer=truncated_normal(0.1), weight_decay=weight_decay, seed=seed)
 
     layers = [
         conv(width(32), **normal('conv1')),

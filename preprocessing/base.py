@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from configs.config import AugmentOptions
 from configs.errors import InputError
 from preprocessing import batches
 
@@ -28,6 +29,7 @@ class Preprocessing(abc.ABC):
         channels: what the net is given: 3, or 1.
         source_channels: what decoding gives: 3, or 1 for a gray data set whose images stay so. 3 here and 1
             in `channels` is slim's --use_grayscale: the device stage takes the luma.
+        augment: how training images are varied.
         value_range: the outputs to show as black and white; what lies outside is clipped.
         keeps_grayscale: whether a gray data set stays at one channel. Otherwise decoding makes it RGB, as in
             slim.
@@ -36,6 +38,7 @@ class Preprocessing(abc.ABC):
     image_size: int
     channels: int = 3
     source_channels: int = 3
+    augment: AugmentOptions = AugmentOptions()
 
     value_range: ClassVar[tuple[float, float]]
     keeps_grayscale: ClassVar[bool] = False
@@ -107,6 +110,10 @@ class Preprocessing(abc.ABC):
         Returns:
             float32 [batch, height, width, channels].
         """
+
+    def _draw_flips(self, seed: tf.Tensor, quantity: int, batch_size: int) -> tf.Tensor:
+        """Draws float32 [batch_size] for `batches.flip_left_right`; ones, which never flip, without --random_flip."""
+        return batches.uniform(seed, quantity, batch_size) if self.augment.random_flip else tf.ones([batch_size])
 
     def _to_net_channels(self, batch: tf.Tensor) -> tf.Tensor:
         return batches.to_grayscale(batch) if self.channels < self.source_channels else batch

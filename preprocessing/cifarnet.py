@@ -42,15 +42,15 @@ class Cifarnet(Preprocessing):
         """Draws flip, brightness and contrast; see the base class."""
         delta = _MAX_BRIGHTNESS_DELTA
         return {
-            'flip': batches.uniform(seed, _FLIP, batch_size),
+            'flip': self._draw_flips(seed, _FLIP, batch_size),
             'brightness': batches.uniform(seed, _BRIGHTNESS, batch_size, -delta, delta),
             'contrast': batches.uniform(seed, _CONTRAST, batch_size, *_CONTRAST_FACTORS),
         }
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
         """Flips, distorts brightness and contrast without clipping, and standardises; see the base class."""
-        batch = self._to_net_channels(tf.cast(batch, tf.float32))
         batch = batches.flip_left_right(batch, draws['flip'])
+        batch = self._to_net_channels(tf.cast(batch, tf.float32))
         batch = batches.adjust_brightness(batch, draws['brightness'])
         batch = batches.adjust_contrast(batch, draws['contrast'])
         return tf.image.per_image_standardization(batch)

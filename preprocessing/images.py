@@ -24,9 +24,7 @@ def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
-def decode_window(
-    encoded: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], channels: int = 3
-) -> tf.Tensor:
+def decode_window(encoded: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], channels: int = 3) -> tf.Tensor:
     """Decodes the window of an image that `choose_window` picks from the image's shape.
 
     The pixels are those of `decode` followed by a crop, but what lies outside the window of a JPEG is skipped

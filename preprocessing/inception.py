@@ -42,22 +42,19 @@ _ADJUST: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 class Inception(Preprocessing):
     """Crops of any scale and aspect ratio for training, the central 87.5 % of each side for evaluation.
 
-    Attributes:
-        color_distortion: 'fast' is brightness, then saturation. 'full' adds hue and contrast, each image in
-            one of slim's four orders; slim's choice among four resize methods in that mode is left out.
-        use_bounding_boxes: crops are sampled around the record's boxes instead of the whole image.
+    `augment.color_distortion` is 'fast': brightness, then saturation; or 'full', which adds hue and contrast, each
+    image in one of slim's four orders. Slim's choice among four resize methods in that mode is left out.
     """
-
-    color_distortion: str = 'fast'
-    use_bounding_boxes: bool = False
 
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Crops a random window and resizes it, not keeping its aspect ratio; see the base class."""
-        boxes = boxes if self.use_bounding_boxes else tf.constant(_WHOLE_IMAGE)
+        boxes = boxes if self.augment.use_bounding_boxes else tf.constant(_WHOLE_IMAGE)
         window = images.decode_window(
-            encoded, lambda shape: sample_window(shape, boxes, seed), self.source_channels
+            encoded,
+            lambda shape: sample_window(shape, boxes, seed, self.augment.min_crop_area),
+            self.source_channels,
         )
         return images.to_uint8(self._resize(window))
 
@@ -72,11 +69,11 @@ class Inception(Preprocessing):
         """Draws flip, brightness, saturation, and for 'full' hue, contrast, order; see the base class."""
         brightness, hue = _MAX_BRIGHTNESS_DELTA, _MAX_HUE_DELTA
         draws = {
-            'flip': batches.uniform(seed, _FLIP, batch_size),
+            'flip': self._draw_flips(seed, _FLIP, batch_size),
             'brightness': batches.uniform(seed, _BRIGHTNESS, batch_size, -brightness, brightness),
             'saturation': batches.uniform(seed, _SATURATION, batch_size, *_FACTORS),
         }
-        if self.color_distortion == 'full':
+        if self.augment.color_distortion == 'full':
             draws['hue'] = batches.uniform(seed, _HUE, batch_size, -hue, hue)
             draws['contrast'] = batches.uniform(seed, _CONTRAST, batch_size, *_FACTORS)
             draws['order'] = tf.cast(batches.uniform(seed, _ORDER, batch_size, 0, len(_ORDERS)), tf.int32)
@@ -84,10 +81,10 @@ class Inception(Preprocessing):
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
         """Flips, distorts colours with no clipping in between, clips once and scales; see the base class."""
-        batch = batches.flip_left_right(_to_unit_range(batch), draws['flip'])
-        if self.color_distortion == 'full':
+        batch = _to_unit_range(batches.flip_left_right(batch, draws['flip']))
+        if self.augment.color_distortion == 'full':
             batch = _distort_in_drawn_order(batch, draws)
-        else:
+        elif self.augment.color_distortion == 'fast':
             batch = _distort(batch, draws, ('brightness', 'saturation'))
         return self.device_eval(tf.clip_by_value(batch, 0, 1))
 
@@ -100,8 +97,8 @@ class Inception(Preprocessing):
         return tf.ensure_shape(resized, [self.image_size, self.image_size, self.source_channels])
 
 
-def sample_window(shape: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Samples a window of 5 % to 100 % of the image's area that holds at least a tenth of a box.
+def sample_window(shape: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor, min_area: float = 0.05) -> tf.Tensor:
+    """Samples a window of `min_area` to 100 % of the image's area that holds at least a tenth of a box.
 
     With the whole image as its box, the smallest area is therefore 10 %. After 100 misses the window is the
     whole image.
@@ -110,6 +107,7 @@ def sample_window(shape: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tf.Ten
         shape: int32 [3] (height, width, channels).
         boxes: float32 [n, 4] (ymin, xmin, ymax, xmax) in [0, 1]; none means the whole image.
         seed: int [2].
+        min_area: slim's is 0.05.
 
     Returns:
         int32 [4] (y, x, height, width).
@@ -120,7 +118,7 @@ def sample_window(shape: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tf.Ten
         seed,
         min_object_covered=0.1,
         aspect_ratio_range=(0.75, 1.33),
-        area_range=(0.05, 1.0),
+        area_range=(min_area, 1.0),
         max_attempts=100,
         use_image_if_no_bounding_boxes=True,
     )

@@ -1,10 +1,13 @@
 """Preprocessing by name.
 
-preprocessing = get_preprocessing('inception', 224)
-preprocessing = get_preprocessing('lenet', 28, channels=1, source_channels=1)    # a gray data set
-preprocessing = get_preprocessing('inception', 224, channels=1)                  # --use_grayscale
+    preprocessing = get_preprocessing('inception', 224)
+    preprocessing = get_preprocessing('lenet', 28, channels=1, source_channels=1)    # a gray data set
+    preprocessing = get_preprocessing('inception', 224, channels=1)                  # --use_grayscale
+
+The names are slim's (preprocessing/preprocessing_factory.py).
 """
 
+from configs.config import AugmentOptions
 from configs.errors import InputError, unknown_name
 from preprocessing.base import Preprocessing
 from preprocessing.cifarnet import Cifarnet
@@ -28,7 +31,7 @@ _VGG_NETS = (
 )
 # fmt: on
 
-# The families, and the names of nets that slim accepts for them.
+# The families, and the names of the nets that slim prepares so.
 PREPROCESSINGS: dict[str, type[Preprocessing]] = {
     'cifarnet': Cifarnet,
     'inception': Inception,
@@ -45,8 +48,7 @@ def get_preprocessing(
     *,
     channels: int = 3,
     source_channels: int = 3,
-    color_distortion: str = 'fast',
-    use_bounding_boxes: bool = False,
+    augment: AugmentOptions = AugmentOptions(),
 ) -> Preprocessing:
     """Returns the preprocessing called `name`, for square images.
 
@@ -55,22 +57,22 @@ def get_preprocessing(
         image_size: side of the net's input in pixels.
         channels: what the net is given: 3, or 1.
         source_channels: what images are decoded to: 3, or 1 for a gray data set if `keeps_grayscale(name)`.
-        color_distortion: 'fast' or 'full'; inception only.
-        use_bounding_boxes: whether training crops follow the record's boxes; inception only.
+        augment: how training images are varied.
 
     Raises:
         InputError: unknown name, or a size, channels or option that this preprocessing does not have.
     """
     family = _get_family(name)
-    if family is Inception:
-        return Inception(image_size, channels, source_channels, color_distortion, use_bounding_boxes)
-    if color_distortion != 'fast':
-        raise InputError(
-            f'--color_distortion={color_distortion}: {name} preprocessing has none; inception has'
-        )
-    if use_bounding_boxes:
-        raise InputError(f'--use_bounding_boxes: {name} preprocessing does not use boxes; inception does')
-    return family(image_size, channels, source_channels)
+    if family is not Inception:
+        _refuse_options_of_inception(name, augment)
+    return family(image_size, channels, source_channels, augment)
+
+
+def _refuse_options_of_inception(name: str, augment: AugmentOptions) -> None:
+    for option in ('color_distortion', 'use_bounding_boxes', 'min_crop_area'):
+        value = getattr(augment, option)
+        if value != getattr(AugmentOptions(), option):
+            raise InputError(f'--{option}={value}: {name} preprocessing does not have it; inception has')
 
 
 def keeps_grayscale(name: str) -> bool:

@@ -27,9 +27,7 @@ class Vgg(Preprocessing):
         """Refuses what slim crashes on."""
         super().__post_init__()
         if self.channels != 3:
-            raise InputError(
-                'vgg preprocessing subtracts three means and cannot make gray images; use inception'
-            )
+            raise InputError('vgg preprocessing subtracts three means and cannot make gray images; use inception')
         if self.image_size > _EVAL_SIDE:
             raise InputError(
                 f'vgg preprocessing crops from images whose shorter side is {_EVAL_SIDE}: '
@@ -53,11 +51,12 @@ class Vgg(Preprocessing):
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Draws the flips; see the base class."""
-        return {'flip': batches.uniform(seed, _FLIP, batch_size)}
+        return {'flip': self._draw_flips(seed, _FLIP, batch_size)}
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
         """Flips and subtracts the means; see the base class."""
-        return self.device_eval(batches.flip_left_right(tf.cast(batch, tf.float32), draws['flip']))
+        flipped = batches.flip_left_right(batch, draws['flip'])
+        return self.device_eval(tf.cast(flipped, tf.float32))
 
     def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
         """Subtracts the means; see the base class."""

@@ -188,9 +188,7 @@ def test_small_net_is_slims(goldens, case):
     terms = regularization(model)
     assert list(terms) == list(recorded['regularized_variables'])
     np.testing.assert_allclose(list(terms.values()), recorded['regularization_terms'], rtol=TOLERANCE)
-    np.testing.assert_allclose(
-        float(sum(model.losses)), recorded['regularization_loss_float64'], rtol=TOLERANCE
-    )
+    np.testing.assert_allclose(float(sum(model.losses)), recorded['regularization_loss_float64'], rtol=TOLERANCE)
 
 
 # --- Every net ----------------------------------------------------------------------------------------------

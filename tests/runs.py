@@ -1,0 +1,58 @@
+"""Short runs on the embedded digits, and how tests look at what a run leaves behind."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs.config import TrainConfig, make_config
+
+# The digits are images of 8x8 pixels: a step takes milliseconds.
+SMALL_RUN = {
+    'dataset_name': 'digits',
+    'model_name': 'lenet',
+    'train_image_size': 8,
+    'depth_multiplier': 0.25,
+    'optimizer': 'momentum',
+    'learning_rate': 0.03,
+    'save_summaries_secs': 0,
+}
+
+
+def small_config(dataset_dir: Path | str, train_dir: Path | str, **options: Any) -> TrainConfig:
+    """Returns the config of a small run, with some options replaced."""
+    folders = {'dataset_dir': str(dataset_dir), 'train_dir': str(train_dir)}
+    return make_config(TrainConfig, **{**SMALL_RUN, **folders, **options})
+
+
+def saved_values(prefix: str) -> dict[str, np.ndarray]:
+    """Returns everything in a checkpoint by name."""
+    reader = tf.train.load_checkpoint(prefix)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_same_values(actual: str, expected: str) -> None:
+    """Checks that two checkpoints hold the same names and the same bits."""
+    values, others = saved_values(actual), saved_values(expected)
+    assert set(values) == set(others)
+    for name, value in values.items():
+        np.testing.assert_array_equal(value, others[name], err_msg=name)
+
+
+def files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
+    """Returns the time of change and the content of every file in a folder by its name."""
+    paths = [path for path in Path(folder).iterdir() if path.is_file()]
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def summaries(folder: Path | str) -> dict[str, dict[int, Any]]:
+    """Returns what the event files of a folder hold: by tag, and by step, an array."""
+    found: dict[str, dict[int, Any]] = defaultdict(dict)
+    for path in sorted(Path(folder).glob('events.out.tfevents.*')):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                found[value.tag][event.step] = tf.make_ndarray(value.tensor)
+    return dict(found)

@@ -1,0 +1,225 @@
+"""The scripts as users run them: real processes, their exit status, and what they print."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ('--model_name=lenet', '--dataset_name=digits', '--depth_multiplier=0.25', '--log_every_n_steps=2')
+
+
+def run(script: str, *flags: object, **kwargs) -> subprocess.CompletedProcess:
+    """Runs a script from the clone and returns its exit status and output."""
+    command = [sys.executable, f'{script}_image_classifier.py', *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, **kwargs)
+
+
+def only_error(finished: subprocess.CompletedProcess, status: int) -> str:
+    """Returns the one line that a script ended with, after checking that there is no traceback."""
+    assert finished.returncode == status, finished.stderr
+    assert 'Traceback' not in finished.stderr
+    errors = [line for line in finished.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1, finished.stderr
+    return errors[0]
+
+
+@pytest.fixture(scope='module')
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A train_dir of a few real steps, with summaries of every kind and an evaluation."""
+    train_dir = tmp_path_factory.mktemp('digits') / 'run'
+    finished = run(
+        'train',
+        *TINY,
+        f'--train_dir={train_dir}',
+        '--max_number_of_steps=6',
+        '--eval_every_steps=6',
+        '--save_summaries_steps=3',
+        '--summarize_histograms',
+        '--summarize_images',
+    )
+    assert finished.returncode == 0, finished.stderr
+    return train_dir
+
+
+# --------------------------------------------------------------------- the commands of slim's users
+
+
+def test_slims_commands_on_imagenet(tmp_path: Path, shared_path: Callable[[str], Path]) -> None:
+    data = shared_path('data/imagenet_mini')
+    train = run(
+        'train',
+        f'--train_dir={tmp_path}',
+        '--dataset_name=imagenet',
+        '--dataset_split_name=train',
+        f'--dataset_dir={data}',
+        '--model_name=alexnet_v2',
+        '--max_number_of_steps=2',
+    )
+    assert train.returncode == 0, train.stderr
+    assert 'alexnet_v2 on imagenet, split train: 160 examples of 1001 classes, 224 px, inception' in train.stderr
+    evaluation = run(
+        'eval',
+        '--alsologtostderr',
+        f'--checkpoint_path={tmp_path}/model.ckpt-2',
+        f'--dataset_dir={data}',
+        '--dataset_name=imagenet',
+        '--dataset_split_name=validation',
+        '--model_name=alexnet_v2',
+    )
+    assert evaluation.returncode == 0, evaluation.stderr
+    assert 'evaluated 40 of 40' in evaluation.stdout
+    assert 'eval/Accuracy[' in evaluation.stdout
+    assert 'eval/Recall_5[' in evaluation.stdout
+
+
+def test_the_bare_command_trains_and_evaluates_the_embedded_digits(tmp_path: Path) -> None:
+    finished = run(
+        'train', '--model_name=alexnet_v2', f'--train_dir={tmp_path}', '--max_number_of_steps=2', '--batch_size=4'
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert 'no --dataset_dir was given: using the embedded digits' in finished.stderr
+    assert 'evaluated 360 of 360' in finished.stdout
+
+
+@pytest.mark.slow
+def test_the_digits_recipe_reaches_its_accuracy(tmp_path: Path) -> None:
+    train = run('train', '--flagfile=configs/alexnet_v2_digits.cfg', f'--train_dir={tmp_path}')
+    assert train.returncode == 0, train.stderr
+    results_path = tmp_path / 'R.json'
+    evaluation = run('eval', f'--checkpoint_path={tmp_path}', f'--results_path={results_path}')
+    assert evaluation.returncode == 0, evaluation.stderr
+    results = json.loads(results_path.read_text())
+    assert results['accuracy'] >= 0.98
+    assert results['recall_at_5'] >= results['accuracy']
+    assert results['num_examples'] == 360
+    assert results['step'] == int(json.loads(json.dumps(results['checkpoint_path'])).rsplit('-', 1)[1])
+
+
+def test_a_run_goes_on_and_then_has_nothing_to_do(digits_run: Path) -> None:
+    longer = run('train', *TINY, f'--train_dir={digits_run}', '--max_number_of_steps=8')
+    assert longer.returncode == 0, longer.stderr
+    assert f'continuing from {digits_run}/model.ckpt-6' in longer.stderr
+    assert 'global step 8: loss = ' in longer.stderr
+    before = {path: path.stat().st_mtime_ns for path in digits_run.glob('model.ckpt*')}
+    again = run('train', *TINY, f'--train_dir={digits_run}', '--max_number_of_steps=8')
+    assert again.returncode == 0, again.stderr
+    assert f'nothing to do: {digits_run}/model.ckpt-8 has reached the last step, 8' in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in digits_run.glob('model.ckpt*')} == before
+
+
+# --------------------------------------------------------------------- TensorBoard
+
+
+def test_tensorboard_shows_the_run(digits_run: Path) -> None:
+    command = [sys.executable, '-m', 'tensorboard.main', f'--logdir={digits_run}', '--port=0', '--load_fast=false']
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        address = _address(server)
+        tags = _wait_for_tags(address, runs=2)
+        assert {'losses/total_loss', 'losses/cross_entropy', 'losses/regularization_loss'} <= tags['.']
+        assert {'learning_rate', 'images_per_second', 'data_wait_share'} <= tags['.']
+        assert {'accuracy', 'recall_at_5', 'num_examples', 'step'} <= tags['eval_test']
+        steps = [point[1] for point in _get(address, 'scalars/scalars?run=.&tag=losses/total_loss')]
+        assert steps[:2] == [3, 6]
+        (accuracy,) = _get(address, 'scalars/scalars?run=eval_test&tag=accuracy')
+        assert accuracy[1] == 6
+        assert 0 <= accuracy[2] <= 1
+        assert 'training_images' in _get(address, 'images/tags')['.']
+        assert {'LeNet/conv1/weights', 'activations/LeNet/conv1'} & set(_get(address, 'histograms/tags')['.'])
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def _address(server: subprocess.Popen) -> str:
+    assert server.stdout is not None
+    for line in server.stdout:
+        if 'http://' in line:
+            return line[line.index('http://') :].split()[0].rstrip('/')
+    raise AssertionError('tensorboard ended')
+
+
+def _get(address: str, path: str):
+    with urllib.request.urlopen(f'{address}/data/plugin/{path}', timeout=30) as response:
+        return json.load(response)
+
+
+def _wait_for_tags(address: str, runs: int) -> dict[str, set[str]]:
+    for _ in range(100):
+        tags = _get(address, 'scalars/tags')
+        if len(tags) >= runs:
+            return {name: set(of_run) for name, of_run in tags.items()}
+        time.sleep(0.2)
+    raise AssertionError(f'tensorboard shows only {tags}')
+
+
+# --------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ('script', 'flags', 'status', 'message'),
+    [
+        ('train', ['--modl_name=alexnet_v2'], 2, "Unknown command line flag 'modl_name'. Did you mean: model_name ?"),
+        ('train', ['--batch_size=many'], 2, 'flag --batch_size=many'),
+        ('train', ['alexnet_v2'], 2, 'not a flag: alexnet_v2'),
+        ('train', ['--batch_size=0'], 1, '--batch_size=0: must be at least 1'),
+        ('train', ['--task=1'], 1, '--task=1 cannot be honoured: training is synchronous'),
+        ('eval', ['--recall_at=3,x'], 1, '--recall_at=3,x: must be int values separated by commas'),
+        ('eval', ['--flagfile=no/such.cfg'], 2, 'Unable to open flagfile'),
+        ('eval', ['--checkpoint_path=/no/such/folder'], 1, 'no such file, and no folder'),
+    ],
+)
+def test_bad_flags(script: str, flags: list[str], status: int, message: str) -> None:
+    assert message in only_error(run(script, *flags), status)
+
+
+def test_flags_of_slim_without_meaning_are_answered(tmp_path: Path) -> None:
+    finished = run('train', '--master=', '--num_readers=8', f'--train_dir={tmp_path}', '--dataset_dir=/no/such')
+    assert '--master is not needed any more: there are no sessions' in finished.stderr
+    assert '--num_readers is not needed any more: the input pipeline tunes' in finished.stderr
+    assert '--dataset_dir=/no/such: no such folder' in only_error(finished, 1)
+
+
+def test_help_is_quick_and_complete() -> None:
+    from configs.config import EvalConfig, TrainConfig, flat_options
+
+    for script, config in (('train', TrainConfig), ('eval', EvalConfig)):
+        text = run(script, '--help').stdout
+        missing = [name for name in flat_options(config) if f'--{name}' not in text and f'--[no]{name}' not in text]
+        assert not missing
+
+
+def test_a_full_disk_while_saving_leaves_the_last_checkpoint(digits_run: Path, tmp_path: Path) -> None:
+    """A limit on the size of files fails the writes of a real process as a full disk does."""
+
+    def limit_file_size() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    finished = run(
+        'train', *TINY, f'--train_dir={tmp_path}', '--max_number_of_steps=2', preexec_fn=limit_file_size
+    )
+    message = only_error(finished, 1)
+    assert f'cannot save {tmp_path}/model.ckpt-2' in message
+    assert 'the last good checkpoint is none' in message
+    assert not [path.name for path in tmp_path.iterdir() if 'ckpt' in path.name]
+
+
+def test_a_corrupt_record_is_named(tmp_path: Path, digits_run: Path) -> None:
+    from datasets import digits
+
+    data = tmp_path / 'data'
+    digits.write(str(data))
+    path = data / 'digits_train.tfrecord'
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 255
+    path.write_bytes(content)
+    finished = run('train', *TINY, f'--dataset_dir={data}', f'--train_dir={tmp_path / "run"}', '--num_epochs=1')
+    assert f'{path}, record ' in only_error(finished, 1)
+    assert 'a checksum does not agree' in finished.stderr

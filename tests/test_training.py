@@ -1,0 +1,788 @@
+"""The training loop: slim's recorded steps, repetition and resumption, replicas, every option that reaches a step."""
+
+import dataclasses
+import math
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import cli
+from configs.config import TrainConfig, flat_options, make_config
+from configs.errors import InputError
+from datasets import dataset_factory
+from engine import checkpoints, learning
+from engine.intervals import Interval
+from engine.model_spec import ModelSpec
+from engine.optimizers import OPTIMIZERS
+from engine.schedules import SCHEDULES, make_schedule
+from engine.summaries import image_grid
+from engine.train_step import ReplicaStep, TrainState, make_steps
+from tests.runs import assert_same_values, files, saved_values, small_config, summaries
+from tests.test_nets import recorded_fill
+
+# ------------------------------------------------------------------------ the steps that slim has recorded
+
+TOLERANCE = 1e-4
+
+
+class AsRecorded:
+    """A preprocessing that hands on the images as they are: the recorded steps begin at the net's input."""
+
+    def make_draws(self, seed, batch_size):
+        return {}
+
+    def device_train(self, batch, draws):
+        return batch
+
+
+class RecordedRun:
+    """alexnet_v2 with the recorded weights, stepped on the recorded batch by the project's own step."""
+
+    def __init__(self, recorded, **options):
+        num_classes = int(recorded['num_classes'])
+        labels = tf.constant(recorded['labels'], tf.int32)
+        config = make_config(
+            TrainConfig, model_name='alexnet_v2', dropout_keep_prob=1.0, batch_size=len(labels), **options
+        )
+        assert config.net.weight_decay == pytest.approx(recorded['weight_decay'])
+        assert config.loss.label_smoothing == recorded['label_smoothing']
+        strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+        with strategy.scope():
+            self.state = learning.make_state(config, recorded_spec(num_classes))
+        self.start = fill(self.state)
+        # Slim's decay lies thousands of steps ahead.
+        schedule = make_schedule(config.schedule, steps_per_epoch=1000, total_steps=None)
+        step = ReplicaStep(
+            self.state,
+            AsRecorded(),  # type: ignore[arg-type]
+            schedule,
+            batch_size=len(labels),
+            num_replicas=1,
+            seed=0,
+            label_smoothing=config.loss.label_smoothing,
+            xla=False,
+        )
+        images = np.random.RandomState(0).uniform(-1, 1, (len(labels), 224, 224, 3)).astype(np.float32)
+        self._batches = iter(tf.data.Dataset.from_tensors({'image': images, 'label': labels}).repeat())
+        self._run, self._batch_size = make_steps(strategy, step, schedule, len(labels)), len(labels)
+        self._steps = 0
+
+    def step(self):
+        """Makes one step; returns its report."""
+        report = self._run(self._batches, self._steps, self._steps * self._batch_size, 1)
+        self._steps += 1
+        return report
+
+
+def recorded_spec(num_classes: int) -> ModelSpec:
+    return ModelSpec(
+        model_name='alexnet_v2',
+        num_classes=num_classes,
+        image_size=224,
+        channels=3,
+        preprocessing_name='inception',
+        depth_multiplier=1.0,
+        labels_offset=0,
+        use_grayscale=False,
+        dataset_name='imagenet',
+        dataset_dir='',
+        label_names=(),
+    )
+
+
+def fill(state: TrainState) -> dict[str, np.ndarray]:
+    """Gives every variable the value that it had when slim was recorded; returns these."""
+    values = {name: recorded_fill(name, tuple(variable.shape)) for name, variable in state.variables.items()}
+    for name, variable in state.variables.items():
+        variable.assign(values[name])
+    return values
+
+
+def check_statistics(recorded, prefix: str, names, value_of) -> None:
+    """Compares mean, deviation and first values of each tensor; each relative to the tensor's own spread."""
+    for i, name in enumerate(names):
+        value = value_of(str(name)).astype(np.float64)
+        scale = max(recorded[f'{prefix}std'][i], abs(recorded[f'{prefix}mean'][i]), 1e-12)
+        pairs = {
+            'mean': (value.mean(), recorded[f'{prefix}mean'][i]),
+            'std': (value.std(), recorded[f'{prefix}std'][i]),
+            'first5': (value.ravel()[:5], recorded[f'{prefix}first5'][i][: value.size]),
+        }
+        if f'{prefix}last5' in recorded:
+            pairs['last5'] = (value.ravel()[-5:], recorded[f'{prefix}last5'][i][-value.size :])
+        for what, (actual, expected) in pairs.items():
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * scale, err_msg=f'{name} {what}')
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'delta_tolerance'),
+    [('rmsprop', 1e-4), ('momentum', 5e-4)],  # what a replay in TensorFlow 2 gives: see the goldens' README
+)
+def test_steps_are_slims(shared_path, optimizer, delta_tolerance):
+    recorded = np.load(shared_path(f'goldens/train_nc10_{optimizer}_lr1e-4.npz'))
+    run = RecordedRun(recorded, optimizer=optimizer, learning_rate=1e-4)
+    names = [str(name) for name in recorded['names']]
+    assert list(run.state.trainable) == names
+    for k in range(3):
+        report = run.step()
+        total = report.cross_entropy[0] + report.regularization
+        np.testing.assert_allclose(total, recorded['losses'][k], rtol=TOLERANCE)
+        assert report.learning_rate == recorded['lrs'][k]
+        values = {name: variable.numpy() for name, variable in run.state.variables.items()}
+        check_statistics(recorded, f'step{k + 1}_', names, values.__getitem__)
+        deltas = [np.linalg.norm((values[name].astype(np.float64) - run.start[name]).ravel()) for name in names]
+        np.testing.assert_allclose(deltas, recorded[f'step{k + 1}_delta_norm'], rtol=delta_tolerance)
+    slots = run.state.optimizer.slots
+    assert sorted(slots) == sorted(recorded['slot_names'])
+    check_statistics(recorded, 'slot_', recorded['slot_names'], lambda name: slots[name].numpy())
+
+
+@pytest.mark.parametrize('case', ['nc10_momentum', 'nc1001_momentum'])
+def test_first_step_of_momentum_is_the_gradient_of_slims_total_loss(shared_path, case):
+    recorded = np.load(shared_path(f'goldens/train_{case}.npz'))
+    run = RecordedRun(recorded, optimizer='momentum', learning_rate=0.01)
+    report = run.step()
+    np.testing.assert_allclose(report.cross_entropy[0], recorded['ce_loss'], rtol=TOLERANCE)
+    np.testing.assert_allclose(report.regularization, recorded['reg_loss'], rtol=TOLERANCE)
+    np.testing.assert_allclose(report.learning_rate, recorded['lr0'], rtol=1e-6)
+    slots = run.state.optimizer.slots
+    gradients = {name: slots[f'{name}/Momentum'].numpy().astype(np.float64) for name in run.state.trainable}
+    norms = [np.linalg.norm(gradients[str(name)].ravel()) for name in recorded['names']]
+    np.testing.assert_allclose(norms, recorded['grad_norm'], rtol=TOLERANCE)
+    check_statistics(recorded, 'grad_', recorded['names'], gradients.__getitem__)
+
+
+# ------------------------------------------------------------------------ the same again
+
+AUGMENTED = {
+    'preprocessing_name': 'inception',
+    'train_image_size': 16,
+    'optimizer': 'rmsprop',
+    'learning_rate': 0.003,
+    'moving_average_decay': 0.9,
+    'label_smoothing': 0.1,
+}
+
+
+def test_seed_alone_decides(train_digits, tmp_path):
+    runs = [
+        train_digits(tmp_path / name, max_number_of_steps=12, seed=seed, **AUGMENTED).checkpoint_path
+        for name, seed in (('first', 7), ('again', 7), ('other', 8))
+    ]
+    assert_same_values(runs[0], runs[1])
+    values, others = saved_values(runs[0]), saved_values(runs[2])
+    for name, value in values.items():
+        if name.endswith('weights'):
+            assert not np.array_equal(value, others[name]), name
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        AUGMENTED,
+        {'model_name': 'cifarnet', 'train_image_size': 16, 'learning_rate_decay_type': 'polynomial'},
+        {'optimizer': 'adam', 'warmup_epochs': 0.2, 'num_epochs_per_decay': 0.1, 'clip_gradient_norm': 1.0},
+    ],
+    ids=['inception', 'cifarnet', 'adam'],
+)
+def test_a_run_in_two_parts_is_the_run_in_one(train_digits, tmp_path, options):
+    whole = train_digits(tmp_path / 'whole', max_number_of_steps=17, **options)
+    first = train_digits(tmp_path / 'parts', max_number_of_steps=6, **options)
+    assert checkpoints.checkpoint_step(first.checkpoint_path) == 6
+    second = train_digits(tmp_path / 'parts', max_number_of_steps=17, **options)
+    assert second.step == 17
+    assert_same_values(second.checkpoint_path, whole.checkpoint_path)
+    values = saved_values(second.checkpoint_path)
+    assert values['global_step'] == 17
+    assert values['images_seen'] == 17 * 32
+
+
+def test_steps_a_call_do_not_matter(train_digits, tmp_path):
+    often = train_digits(tmp_path / 'often', max_number_of_steps=9, log_every_n_steps=1, **AUGMENTED)
+    seldom = train_digits(tmp_path / 'seldom', max_number_of_steps=9, log_every_n_steps=100, **AUGMENTED)
+    assert_same_values(often.checkpoint_path, seldom.checkpoint_path)
+
+
+def test_looking_at_a_run_does_not_change_it(train_digits, tmp_path):
+    looks = {
+        'eval_every_steps': 4,
+        'save_summaries_steps': 3,
+        'summarize_images': True,
+        'summarize_histograms': True,
+        'save_interval_steps': 2,
+    }
+    watched = train_digits(tmp_path / 'watched', max_number_of_steps=9, **looks, **AUGMENTED)
+    alone = train_digits(tmp_path / 'alone', max_number_of_steps=9, **AUGMENTED)
+    assert_same_values(watched.checkpoint_path, alone.checkpoint_path)
+
+
+def test_batch_size_may_change_between_parts(train_digits, tmp_path):
+    train_digits(tmp_path, max_number_of_steps=3, batch_size=16)
+    result = train_digits(tmp_path, max_number_of_steps=5, batch_size=8)
+    assert saved_values(result.checkpoint_path)['images_seen'] == 3 * 16 + 2 * 8
+
+
+def test_last_step_reached_says_so_and_does_nothing(trained, train_digits, tmp_path, caplog):
+    train_dir = shutil.copytree(learning_dir(trained), tmp_path / 'run')
+    before = files(train_dir)
+    with caplog.at_level('INFO', logger='absl'):
+        result = train_digits(train_dir, max_number_of_steps=300, moving_average_decay=0.9)
+    assert result.step == 300
+    assert result.results is None
+    assert 'nothing to do' in caplog.text
+    assert 'has reached the last step, 300' in caplog.text
+    assert files(train_dir) == before
+
+
+def learning_dir(result: learning.TrainResult) -> str:
+    """Returns the train_dir of a run."""
+    return result.checkpoint_path.rpartition('/')[0]
+
+
+# ------------------------------------------------------------------------ replicas
+
+REPLICATED = {
+    **AUGMENTED,
+    'optimizer': 'rmsprop',
+    'weight_decay': 0.01,
+    'clip_gradient_norm': 1.0,
+    'max_number_of_steps': 10,
+}
+
+
+@pytest.mark.parametrize('options', [REPLICATED, {**REPLICATED, 'optimizer': 'momentum', 'model_name': 'cifarnet'}])
+def test_two_replicas_compute_what_one_does(train_digits, tmp_path, options):
+    one = saved_values(train_digits(tmp_path / 'one', **options).checkpoint_path)
+    two = saved_values(train_digits(tmp_path / 'two', num_clones=2, **options).checkpoint_path)
+    assert set(one) == set(two)
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_run_may_go_on_with_other_replicas(train_digits, tmp_path):
+    whole = train_digits(tmp_path / 'whole', **REPLICATED)
+    train_digits(tmp_path / 'parts', **{**REPLICATED, 'max_number_of_steps': 5, 'num_clones': 2})
+    parts = train_digits(tmp_path / 'parts', **REPLICATED)
+    expected = saved_values(whole.checkpoint_path)
+    for name, value in saved_values(parts.checkpoint_path).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'num_clones': 2, 'batch_size': 33}, '--batch_size=33: must be a multiple of the 2 replicas'),
+        ({'num_clones': 3, 'batch_size': 33}, '--num_clones=3: TensorFlow has started with 2 CPU devices'),
+    ],
+)
+def test_replicas_that_cannot_be(train_digits, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        train_digits(tmp_path / 'run', max_number_of_steps=1, **options)
+    assert not (tmp_path / 'run').exists()
+
+
+# ------------------------------------------------------------------------ every option that reaches a step
+
+LEARNING_RATES = {
+    'adadelta': 1.0,
+    'adagrad': 0.01,
+    'adam': 0.05,
+    'ftrl': 0.03,
+    'momentum': 0.03,
+    'rmsprop': 0.01,
+    'sgd': 0.1,
+}
+
+
+def losses_of(result: learning.TrainResult) -> np.ndarray:
+    """Returns the total loss before each step of a run that was made with `save_summaries_steps=1`."""
+    by_step = summaries(learning_dir(result))['losses/total_loss']
+    assert list(by_step) == list(range(1, result.step + 1))
+    return np.array(list(by_step.values()))
+
+
+def assert_learns(result: learning.TrainResult) -> None:
+    losses = losses_of(result)
+    assert np.isfinite(losses).all()
+    assert losses[-10:].mean() < losses[:10].mean() - 0.01
+
+
+def test_every_optimizer_has_a_rate():
+    assert set(LEARNING_RATES) == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_every_optimizer_learns(train_digits, tmp_path, optimizer):
+    options = {'optimizer': optimizer, 'learning_rate': LEARNING_RATES[optimizer]}
+    assert_learns(train_digits(tmp_path, max_number_of_steps=40, save_summaries_steps=1, **options))
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_every_schedule_learns(train_digits, tmp_path, schedule):
+    options = {
+        'learning_rate_decay_type': schedule,
+        'learning_rate_boundaries': (0.5,),
+        'num_epochs_per_decay': 0.5,
+        'warmup_epochs': 0.05,
+    }
+    result = train_digits(tmp_path, max_number_of_steps=40, save_summaries_steps=1, **options)
+    assert_learns(result)
+    config = small_config('', '', **options)
+    expected = make_schedule(config.schedule, 1437 / 32, 40)
+    for step, rate in summaries(tmp_path)['learning_rate'].items():
+        np.testing.assert_allclose(rate, expected(tf.constant(step - 1, tf.float64)), rtol=1e-6)
+
+
+@pytest.mark.parametrize('options', [{'mixed_precision': 'bfloat16'}, {'xla': 'on'}], ids=['bfloat16', 'xla'])
+def test_other_arithmetic_stays_near(train_digits, tmp_path, options):
+    options = {**options, 'save_summaries_steps': 1, 'max_number_of_steps': 30}
+    plain = train_digits(tmp_path / 'plain', save_summaries_steps=1, max_number_of_steps=30)
+    other = train_digits(tmp_path / 'other', **options)
+    tolerance = 1e-4 if 'xla' in options else 0.1
+    np.testing.assert_allclose(losses_of(other), losses_of(plain), rtol=tolerance)
+    assert_learns(other)
+    values = saved_values(other.checkpoint_path)
+    assert {value.dtype for name, value in values.items() if name.startswith('LeNet')} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_xla_repeats_dropout_and_augmentation(train_digits, tmp_path, replicas):
+    options = {**REPLICATED, 'max_number_of_steps': 5}
+    plain = saved_values(train_digits(tmp_path / 'plain', **options).checkpoint_path)
+    xla = saved_values(train_digits(tmp_path / 'xla', xla='on', num_clones=replicas, **options).checkpoint_path)
+    for name, value in plain.items():
+        np.testing.assert_allclose(xla[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_grayscale_and_label_offset_reach_the_net(train_digits, tmp_path):
+    result = train_digits(
+        tmp_path, max_number_of_steps=1, preprocessing_name='inception', use_grayscale=True, train_image_size=16
+    )
+    assert saved_values(result.checkpoint_path)['LeNet/conv1/weights'].shape[2] == 1
+
+
+# ------------------------------------------------------------------------ where weights come from
+
+
+def test_trainable_scopes_freeze_the_rest(train_digits, tmp_path):
+    start = saved_values(train_digits(tmp_path / 'start', max_number_of_steps=1, learning_rate=0.0).checkpoint_path)
+    options = {'trainable_scopes': ('LeNet/fc3', 'LeNet/fc4'), 'weight_decay': 0.1}
+    end = saved_values(train_digits(tmp_path / 'run', max_number_of_steps=5, **options).checkpoint_path)
+    trained = {name.removesuffix('/Momentum') for name in end if name.endswith('/Momentum')}
+    assert trained == {f'LeNet/{layer}/{kind}' for layer in ('fc3', 'fc4') for kind in ('weights', 'biases')}
+    for name in start:
+        if name.startswith('LeNet') and not name.endswith('/Momentum'):
+            assert np.array_equal(end[name], start[name]) == (name not in trained), name
+
+
+def test_trainable_scopes_that_match_nothing(train_digits, tmp_path):
+    with pytest.raises(InputError, match='--trainable_scopes=AlexNet: matches no variable; there are LeNet/conv1/we'):
+        train_digits(tmp_path, max_number_of_steps=1, trainable_scopes=('AlexNet',))
+
+
+# Nothing moves at this rate, so a run of one step shows where it started.
+STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
+
+
+def weights_of(prefix: str) -> dict[str, np.ndarray]:
+    return {name: value for name, value in saved_values(prefix).items() if not checkpoints.is_training_state(name)}
+
+
+@pytest.mark.parametrize('by_folder', [True, False])
+def test_fine_tuning_starts_at_the_weights_given(trained, train_digits, tmp_path, by_folder):
+    path = learning_dir(trained) if by_folder else trained.checkpoint_path
+    options = {**STILL, 'checkpoint_path': path, 'checkpoint_exclude_scopes': ('LeNet/fc4', 'LeNet/conv1/b')}
+    values = saved_values(train_digits(tmp_path / 'tuned', moving_average_decay=0.5, **options).checkpoint_path)
+    fresh = weights_of(train_digits(tmp_path / 'fresh', **STILL).checkpoint_path)
+    expected = weights_of(trained.checkpoint_path)
+    excluded = {'LeNet/fc4/weights', 'LeNet/fc4/biases', 'LeNet/conv1/biases'}
+    for name in expected:
+        np.testing.assert_array_equal(values[name], (fresh if name in excluded else expected)[name], err_msg=name)
+        np.testing.assert_array_equal(values[f'{name}/ExponentialMovingAverage'], values[name], err_msg=name)
+    assert values['global_step'] == 1
+    assert values['images_seen'] == 32
+    assert not np.array_equal(values['LeNet/fc4/weights'], expected['LeNet/fc4/weights'])
+
+
+def test_fine_tuning_a_net_of_another_shape(trained, train_digits, tmp_path):
+    options = {**STILL, 'checkpoint_path': trained.checkpoint_path, 'train_image_size': 12}
+    with pytest.raises(InputError, match='does not fit the net; what differs') as error:
+        train_digits(tmp_path / 'run', **options)
+    lines = str(error.value).splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        'variable in the net in the checkpoint'.split(),
+        ['LeNet/fc3/weights', '144x256', '64x256'],
+    ]
+    assert '--checkpoint_exclude_scopes' in lines[3]
+    # A shape that differs is never taken for a missing variable.
+    with pytest.raises(InputError, match='does not fit the net'):
+        train_digits(tmp_path / 'run', ignore_missing_vars=True, **options)
+    train_digits(tmp_path / 'run', checkpoint_exclude_scopes=('LeNet/fc3/weights',), **options)
+
+
+def test_fine_tuning_from_another_net(trained, train_digits, tmp_path, caplog):
+    options = {**STILL, 'model_name': 'cifarnet', 'train_image_size': 16, 'checkpoint_path': trained.checkpoint_path}
+    with pytest.raises(InputError, match='CifarNet/conv1/weights +5x5x3x16 +missing'):
+        train_digits(tmp_path, **options)
+    with pytest.raises(InputError, match='has none of the variables of the net'):
+        train_digits(tmp_path, ignore_missing_vars=True, **options)
+
+
+def test_missing_variables_are_named_when_ignored(trained, train_digits, tmp_path, caplog):
+    partial = str(tmp_path / 'partial')
+    values = weights_of(trained.checkpoint_path)
+    del values['LeNet/fc4/biases']
+    tf.raw_ops.SaveV2(
+        prefix=partial,
+        tensor_names=list(values),
+        shape_and_slices=[''] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    with pytest.raises(InputError, match=r'LeNet/fc4/biases +10 +missing'):
+        train_digits(tmp_path / 'run', checkpoint_path=partial, **STILL)
+    tuned = train_digits(tmp_path / 'run', checkpoint_path=partial, ignore_missing_vars=True, **STILL)
+    assert 'LeNet/fc4/biases is not in' in caplog.text
+    np.testing.assert_array_equal(weights_of(tuned.checkpoint_path)['LeNet/fc4/weights'], values['LeNet/fc4/weights'])
+
+
+@pytest.mark.parametrize('path', ['nowhere/model.ckpt-1', 'empty'])
+def test_fine_tuning_from_nothing(train_digits, tmp_path, path):
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(InputError, match=f'--checkpoint_path={tmp_path / path}: no '):
+        train_digits(tmp_path / 'run', max_number_of_steps=1, checkpoint_path=str(tmp_path / path))
+
+
+def test_a_run_that_goes_on_ignores_checkpoint_path(trained, train_digits, tmp_path, caplog):
+    train_digits(tmp_path, max_number_of_steps=2, moving_average_decay=0.5)
+    with caplog.at_level('INFO', logger='absl'):
+        result = train_digits(
+            tmp_path, max_number_of_steps=3, moving_average_decay=0.5, checkpoint_path=trained.checkpoint_path
+        )
+    assert result.step == 3
+    assert '--checkpoint_path is ignored' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'depth_multiplier': 0.5}, 'depth_multiplier: 0.25, 0.5'),
+        ({'train_image_size': 12}, 'image_size: 8, 12'),
+        ({'model_name': 'cifarnet', 'train_image_size': 16}, 'model_name: lenet, cifarnet; image_size: 8, 16'),
+        ({'optimizer': 'adam'}, r'is not of this net or run; what differs:(.|\n)*LeNet/fc4/biases/Adam_1 +10 +missing'),
+    ],
+)
+def test_a_run_goes_on_only_with_its_own_net(trained, train_digits, tmp_path, options, message):
+    train_dir = shutil.copytree(learning_dir(trained), tmp_path / 'run')
+    before = files(train_dir)
+    with pytest.raises(InputError, match=message):
+        train_digits(train_dir, max_number_of_steps=301, moving_average_decay=0.9, **options)
+    assert files(train_dir) == before
+
+
+# ------------------------------------------------------------------------ values that are not finite
+
+
+@pytest.mark.parametrize(
+    ('rate', 'message'),
+    [
+        # Steps 3 to 8 are made one by one: the first call of a process makes one step, the next goes on to step 8.
+        (1e12, r'the loss \((nan|inf)\) is not finite at step [4-8] \(of steps 4 to 8\)'),
+        (3e38, r'the loss \((nan|inf)\) is not finite at step 4 \(of steps 4 to 8\)'),
+    ],
+)
+def test_training_stops_when_the_loss_is_not_finite(train_digits, tmp_path, rate, message):
+    good = train_digits(tmp_path, max_number_of_steps=2)
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        train_digits(tmp_path, max_number_of_steps=8, learning_rate=rate)
+    assert f'the last good checkpoint is {good.checkpoint_path}.' in str(error.value)
+    after = files(tmp_path)
+    assert {name: after[name] for name in before if name.startswith(('model.ckpt', 'checkpoint'))} == {
+        name: content for name, content in before.items() if name.startswith(('model.ckpt', 'checkpoint'))
+    }
+    assert checkpoints.latest_checkpoint(str(tmp_path)) == good.checkpoint_path
+    assert train_digits(tmp_path, max_number_of_steps=4).step == 4
+
+
+def test_weights_that_are_not_finite_are_not_saved(train_digits, tmp_path):
+    with pytest.raises(InputError, match=r'variable LeNet/\S+ is not finite at step 1; the last good checkpoint is none'):
+        train_digits(tmp_path, max_number_of_steps=1, optimizer='momentum', learning_rate=3e38, weight_decay=1e3)
+    assert checkpoints.latest_checkpoint(str(tmp_path)) is None
+
+
+# ------------------------------------------------------------------------ length
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'step', 'images_seen', 'expected'),
+    [
+        ('digits', {}, 0, 0, math.ceil(15 * 1437 / 32)),
+        ('digits', {}, 600, 600 * 32, math.ceil(15 * 1437 / 32) - 600),
+        ('digits', {'max_number_of_steps': 5000}, 0, 0, 5000),
+        ('digits', {'num_epochs': 2.0}, 0, 0, math.ceil(2 * 1437 / 32)),
+        ('mnist', {}, 0, 0, math.inf),
+        ('mnist', {}, 9000, 9000 * 32, math.inf),
+        ('mnist', {'max_number_of_steps': 100}, 40, 40 * 32, 60),
+        ('mnist', {'max_number_of_steps': 100}, 100, 3200, 0),
+        ('mnist', {'max_number_of_steps': 100}, 101, 3232, 0),
+        ('mnist', {'num_epochs': 1.0, 'batch_size': 1437}, 0, 0, 1),
+        ('mnist', {'num_epochs': 1.0, 'batch_size': 1436}, 0, 0, 2),
+        ('mnist', {'num_epochs': 0.001}, 0, 0, 1),
+        ('mnist', {'num_epochs': 3.0, 'batch_size': 479}, 0, 0, 9),
+        ('mnist', {'num_epochs': 1.0, 'max_number_of_steps': 30}, 0, 0, 30),
+        ('mnist', {'num_epochs': 1.0, 'max_number_of_steps': 100}, 0, 0, 45),
+        ('mnist', {'num_epochs': 1.0, 'batch_size': 8}, 20, 20 * 32, math.ceil((1437 - 640) / 8)),
+    ],
+)
+def test_length(digits_dir, name, options, step, images_seen, expected):
+    digits = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
+    config = make_config(TrainConfig, **options)
+    dataset = dataclasses.replace(digits, name=name)
+    assert learning.steps_left(config, dataset, step, images_seen) == expected
+
+
+def test_no_length_is_announced(digits_dir, caplog):
+    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
+    config = small_config(digits_dir, '')
+    with caplog.at_level('INFO', logger='absl'):
+        learning.log_plan(
+            config, dataset, learning.make_spec(config, dataset), tf.distribute.get_strategy(), math.inf
+        )
+    assert 'training goes on until it is stopped' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('options', 'dataset_name', 'eval_every_epochs'),
+    [
+        ({}, 'digits', 5.0),
+        ({'eval_every_steps': 7}, 'digits', 0.0),
+        ({'eval_every_epochs': 2.0}, 'digits', 2.0),
+        ({'dataset_dir': '/data'}, 'imagenet', 0.0),
+        ({'dataset_name': 'digits'}, 'digits', 0.0),
+        ({'dataset_name': 'mnist', 'dataset_dir': '/data'}, 'mnist', 0.0),
+    ],
+)
+def test_default_dataset(options, dataset_name, eval_every_epochs):
+    config = learning.with_default_dataset(make_config(TrainConfig, **options))
+    assert config.data.dataset_name == dataset_name
+    assert config.evaluation.eval_every_epochs == eval_every_epochs
+
+
+# ------------------------------------------------------------------------ between steps
+
+
+@pytest.mark.parametrize(
+    ('steps', 'due'),
+    [
+        (0, []),
+        (1, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (3, [3, 6, 9]),
+        (2.5, [3, 5, 8]),
+        (0.4, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (10, []),
+        (1437 / 320, [5, 9]),
+    ],
+)
+def test_interval_by_steps(steps, due):
+    interval = Interval(steps=steps)
+    assert [step for step in range(1, 10) if interval.is_due(step)] == due
+    for step in range(10):
+        later = [at for at in due if at > step]
+        if later:
+            assert interval.next_step(step) == later[0]
+        else:
+            assert interval.next_step(step) >= 10
+    assert Interval(steps=steps).next_step(0) == (due[0] if due else steps or math.inf)
+
+
+def test_every_epoch_has_its_step_however_long_the_run():
+    steps_per_epoch = 1437 / 32
+    interval = Interval(steps=steps_per_epoch)
+    step: float = 0
+    for epoch in range(1, 3000):
+        step = interval.next_step(int(step))
+        assert step == math.ceil(epoch * steps_per_epoch - 1e-9)
+
+
+def test_interval_by_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr('time.monotonic', lambda: now[0])
+    interval = Interval(steps=100, seconds=10)
+    due = []
+    for step, now[0] in ((1, 9.0), (2, 10.0), (3, 19.0), (100, 19.5), (101, 29.0), (102, 29.5)):
+        due.append(interval.is_due(step))
+    assert due == [False, True, False, True, False, True]
+    assert Interval(seconds=10).next_step(5) == math.inf
+
+
+def test_saves_and_evaluations_come_when_asked_for(train_digits, tmp_path, capsys):
+    result = train_digits(tmp_path, max_number_of_steps=9, save_interval_steps=4, eval_every_epochs=0.1)
+    assert [checkpoints.checkpoint_step(path) for path in checkpoints.list_checkpoints(str(tmp_path))] == [4, 8, 9]
+    assert list(summaries(tmp_path / 'eval_test')['accuracy']) == [5, 9]
+    assert capsys.readouterr().out.count('evaluated 360 of 360') == 2
+    assert result.results is not None
+    assert result.results['num_examples'] == 360
+    assert result.results['step'] == 9
+
+
+def test_evaluation_while_training_measures_the_averages(train_digits, tmp_path):
+    """An average that hardly moves is the initial net; the weights are back in place for the next step."""
+    options = {'max_number_of_steps': 60, 'eval_every_steps': 60}
+    plain = train_digits(tmp_path / 'plain', **options).results
+    averaged = train_digits(tmp_path / 'averaged', moving_average_decay=1.0, **options).results
+    assert plain is not None
+    assert averaged is not None
+    assert plain['accuracy'] > 0.5
+    assert averaged['accuracy'] < plain['accuracy']
+
+
+# ------------------------------------------------------------------------ what is shown and written
+
+SCALARS = (
+    'losses/total_loss',
+    'losses/cross_entropy',
+    'losses/regularization_loss',
+    'learning_rate',
+    'images_per_second',
+    'data_wait_share',
+)
+
+
+def test_log_line_has_what_one_wants_to_know(train_digits, tmp_path, caplog):
+    with caplog.at_level('INFO', logger='absl'):
+        train_digits(tmp_path, max_number_of_steps=25, log_every_n_steps=10)
+    lines = [line for line in caplog.messages if line.startswith('global step ')]
+    assert [line.split()[2] for line in lines] == ['10:', '20:', '25:']
+    for part in ('loss = ', 'sec/step), learning rate 0.03, ', ' images/s, waiting for data ', '%'):
+        assert part in lines[0]
+    assert f'{learning_dir_name(tmp_path)}' in caplog.text
+
+
+def learning_dir_name(path) -> str:
+    return f'saved {path}/model.ckpt-25'
+
+
+def test_summaries_on_request(train_digits, tmp_path):
+    train_digits(
+        tmp_path, max_number_of_steps=4, save_summaries_steps=2, summarize_histograms=True, summarize_images=True
+    )
+    found = summaries(tmp_path)
+    for tag in SCALARS:
+        assert list(found[tag]) == [2, 4], tag
+    np.testing.assert_allclose(
+        found['losses/total_loss'][4],
+        found['losses/cross_entropy'][4] + found['losses/regularization_loss'][4],
+        rtol=1e-6,
+    )
+    assert 0 <= found['data_wait_share'][4] <= 1
+    width, height, png = found['training_images'][2]
+    assert (int(width), int(height)) == (6 * 8, 6 * 8)
+    grid = tf.io.decode_png(png).numpy()
+    assert grid[:40].std() > 10
+    assert not grid[40:, 16:].any()  # 32 images in a grid of 36
+    assert {'LeNet/conv1/weights', 'activations/conv1', 'activations/Predictions'} <= set(found)
+    assert found['LeNet/conv1/weights'][2][:, 2].sum() == 5 * 5 * 8
+    assert 0 <= found['sparsity/conv1'][2] <= 1
+
+
+def test_summaries_without_the_options(train_digits, tmp_path):
+    train_digits(tmp_path, max_number_of_steps=2, save_summaries_steps=1)
+    assert set(summaries(tmp_path)) == set(SCALARS)
+
+
+def test_summarised_images_are_those_of_the_next_step(train_digits, tmp_path):
+    """The grid of a later step shows other images."""
+    train_digits(tmp_path, max_number_of_steps=2, save_summaries_steps=1, summarize_images=True)
+    grids = summaries(tmp_path)['training_images']
+    assert grids[1][2] != grids[2][2]
+
+
+@pytest.mark.parametrize(('count', 'rows', 'columns'), [(1, 1, 1), (2, 1, 2), (5, 2, 3), (64, 8, 8)])
+def test_image_grid(count, rows, columns):
+    images = np.arange(1, count + 1, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 3, 1), np.float32)
+    grid = image_grid(images)
+    assert grid.shape == (rows * 2, columns * 3, 1)
+    for i in range(rows * columns):
+        row, column = divmod(i, columns)
+        cell = grid[row * 2 : row * 2 + 2, column * 3 : column * 3 + 3]
+        assert (cell == (i + 1 if i < count else 0)).all()
+
+
+@pytest.fixture
+def parse():
+    """Returns a function from a command line to a config; leaves absl's flags as they were."""
+    known = set(cli.flags.FLAGS)
+
+    def parse(config_class, *arguments):
+        cli.define_flags(config_class)
+        cli.flags.FLAGS(['script', *arguments])
+        return cli.config_from_flags(config_class)
+
+    yield parse
+    for name in set(cli.flags.FLAGS) - known:
+        delattr(cli.flags.FLAGS, name)
+    cli.flags.FLAGS.unparse_flags()
+
+
+OTHER_VALUES = {
+    'learning_rate_boundaries': (1.5, 2.0),
+    'trainable_scopes': ('LeNet/fc4', 'LeNet/fc3'),
+    'recall_at': (1, 3),
+    'summarize_images': True,
+    'ignore_missing_vars': True,
+    'opt_epsilon': 1e-07,
+    'learning_rate': 0.1 + 0.2,
+    'moving_average_decay': 0.5,
+    'seed': 3,
+}
+
+
+def test_config_file_repeats_the_run(train_digits, digits_dir, tmp_path, parse):
+    config = small_config(digits_dir, tmp_path, max_number_of_steps=1, **OTHER_VALUES)
+    learning.train(config)
+    path = tmp_path / 'config.cfg'
+    assert parse(TrainConfig, f'--flagfile={path}') == config
+    written = {line.lstrip('-').removeprefix('no').partition('=')[0] for line in path.read_text().splitlines()}
+    unset = {name for name, option in flat_options(TrainConfig).items() if option.default in (None, ())}
+    named = {name.removeprefix('no') for name in flat_options(TrainConfig)}
+    assert written >= named - unset
+    assert written <= named
+
+
+def test_model_file_repeats_the_net(trained, digits_dir):
+    spec = ModelSpec.load(learning_dir(trained))
+    assert spec == ModelSpec(
+        model_name='lenet',
+        num_classes=10,
+        image_size=8,
+        channels=1,
+        preprocessing_name='lenet',
+        depth_multiplier=0.25,
+        labels_offset=0,
+        use_grayscale=False,
+        dataset_name='digits',
+        dataset_dir=str(digits_dir),
+        label_names=tuple('0123456789'),
+    )
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"model_name": "lenet"}', '{"label_names": 3}'])
+def test_damaged_model_file(train_digits, tmp_path, text):
+    (tmp_path / 'model.json').write_text(text)
+    with pytest.raises(InputError, match=r'model\.json: damaged, or written by another version'):
+        train_digits(tmp_path, max_number_of_steps=1)
+    assert (tmp_path / 'model.json').read_text() == text
+
+
+@pytest.mark.parametrize('name', ['file', 'file/below'])
+def test_train_dir_that_cannot_be_made(train_digits, tmp_path, name):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(InputError, match=f'--train_dir={tmp_path / name}'):
+        train_digits(tmp_path / name, max_number_of_steps=1)
+
+
+def test_an_image_that_the_preprocessing_cannot_take(train_digits, tmp_path, digits_dir):
+    with pytest.raises(InputError, match=r'digits_train\.tfrecord, record \d+: '):
+        train_digits(tmp_path, max_number_of_steps=1, model_name='cifarnet', train_image_size=32)
