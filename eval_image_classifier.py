@@ -7,12 +7,13 @@ from configs import cli
 from configs.config import RETIRED_EVAL_FLAGS, EvalConfig
 
 
-def main(config: EvalConfig) -> None:
+def main(config: EvalConfig) -> int:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
     with cli.quiet_import():
         from engine import evaluation
 
     evaluation.evaluate(config)
+    return 0
 
 
 if __name__ == '__main__':

@@ -7,12 +7,17 @@ from configs import cli
 from configs.config import RETIRED_TRAIN_FLAGS, TrainConfig
 
 
-def main(config: TrainConfig) -> None:
-    """Trains as `config` says; TensorFlow is imported only once the flags are known to be right."""
+def main(config: TrainConfig) -> int:
+    """Trains as `config` says; TensorFlow is imported only once the flags are known to be right.
+
+    Returns:
+        The exit status: 0, or as a shell counts it for the signal that stopped training.
+    """
     with cli.quiet_import():
         from engine import learning
 
-    learning.train(config)
+    stopped_by = learning.train(config).stopped_by
+    return 128 + stopped_by if stopped_by else 0
 
 
 if __name__ == '__main__':

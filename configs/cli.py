@@ -31,10 +31,10 @@ _DEFINERS = {
 
 def run(
     config_class: type[ConfigT],
-    main: Callable[[ConfigT], Any],
+    main: Callable[[ConfigT], int],
     retired_flags: Sequence[config_lib.RetiredFlag] = (),
 ) -> None:
-    """Parses the command line, calls `main` with the config and exits: 0, 1 for bad input, 2 for bad flags."""
+    """Parses the command line, calls `main` with the config and exits with what it returns; 1: bad input, 2: flags."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     define_flags(config_class, retired_flags)
 
@@ -43,11 +43,12 @@ def run(
         try:
             for line in answers_to_retired_flags(retired_flags):
                 logging.info('%s', line)
-            main(config_from_flags(config_class))
+            return main(config_from_flags(config_class))
         except InputError as error:
             print(f'error: {error}', file=sys.stderr)
             return 1
-        return 0
+        except KeyboardInterrupt:
+            return 130
 
     app.run(call_main, flags_parser=_parse_flags)
 

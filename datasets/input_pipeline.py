@@ -19,8 +19,8 @@ from datasets import tfrecord
 from datasets.dataset_factory import Dataset
 from preprocessing.preprocessing_factory import Preprocessing
 
-# `tf.random.experimental.index_shuffle` fixes 4 rounds, after which consecutive epochs of 50,000 examples are up to 76 %
-# correlated. From 8 on, correlations within and between epochs are those of random permutations.
+# `tf.random.experimental.index_shuffle` fixes 4 rounds, after which consecutive epochs of 50,000 examples correlate by
+# up to 0.76. From 8 on, correlations within and between epochs are those of random permutations.
 _SHUFFLE_ROUNDS = 16
 
 
@@ -81,10 +81,13 @@ def evaluation_batches(
 
 def shuffled(position: tf.Tensor, num_examples: int, seed: int) -> tf.Tensor:
     """Returns which record (int64 scalar, 0 .. num_examples - 1) stands at a position of the training stream."""
-    low, high = seed % 2**32, seed // 2**32  # of each of its three words the kernel takes 32 bits
+    # For up to 65,536 examples the cipher looks at 8 bits of each word of its key. If the epoch were a word, epoch 256
+    # would repeat epoch 0; drawn from seed and epoch, the key has 24 bits of both.
+    seed_and_epoch = tf.stack([tf.constant(seed, tf.int64), position // num_examples])
+    key = tf.random.stateless_uniform([3], seed_and_epoch, None, None, tf.uint32, alg='philox')
     return tf.raw_ops.RandomIndexShuffle(
         index=position % num_examples,
-        seed=tf.stack([tf.constant(high, tf.int64), tf.constant(low, tf.int64), position // num_examples]),
+        seed=key,
         max_index=tf.constant(num_examples - 1, tf.int64),
         rounds=_SHUFFLE_ROUNDS,
     )
@@ -179,11 +182,11 @@ def explain_failure(
 def _problem(reader: _Reader, dataset: Dataset, number: int, prepare: Callable[[tf.Tensor], object]) -> str | None:
     """Returns what is wrong with a record, or None if `prepare` takes it."""
     try:
-        # By way of `_read`: TensorFlow fails to optimise a graph in which reading at an offset is not inside a function.
-        _, record = next(iter(_read(reader, tf.data.Dataset.from_tensors(number), lambda chosen: chosen)))
-        example = tfrecord.parse_example(record)
-    except (tf.errors.DataLossError, StopIteration):
+        record = reader.record(tf.constant(number)).get_single_element()
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter where the file now ends
         return 'corrupt: a checksum does not agree; make or copy this file again'
+    try:
+        example = tfrecord.parse_example(record)
     except tf.errors.InvalidArgumentError:
         return "not a tf.train.Example of slim's schema"
     if not example['encoded']:
@@ -210,7 +213,9 @@ def _label_problem(label: int, dataset: Dataset) -> str:
     if not dataset.label_names:
         return f'{message}; list the classes in a labels.txt beside the files, id:name a line, the ids from 0'
     if label == offset + classes:
-        return f'{message}; if the labels begin at 1, labels.txt needs a line 0:background and --labels_offset=1 omits it'
+        return (
+            f'{message}; if the labels begin at 1, labels.txt needs a line 0:background and --labels_offset=1 omits it'
+        )
     return f'{message}; is labels.txt the one of these files?'
 
 

@@ -157,7 +157,7 @@ def _open(path: str) -> mmap.mmap | BinaryIO:
 
 def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        with np.load(cache, allow_pickle=False) as arrays:
+        with open(cache, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays['key']) == key:
                 return arrays['file_numbers'], arrays['offsets']
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):

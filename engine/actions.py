@@ -59,10 +59,11 @@ class Moment:
 
 
 class Action(abc.ABC):
-    """Something that is due at some steps, and perhaps after the last one."""
+    """Something that is due at some steps, and perhaps after the last one, or where a signal stops training."""
 
     interval: Interval
     at_end: bool = True
+    at_stop: bool = False
 
     @abc.abstractmethod
     def __call__(self, moment: Moment) -> None:
@@ -87,6 +88,8 @@ class Log(Action):
 
 class Save(Action):
     """A checkpoint, once the weights are known to be finite."""
+
+    at_stop = True
 
     def __init__(self, options: CheckpointOptions, state: TrainState, progress: Progress):
         self.interval = Interval(steps=options.save_interval_steps, seconds=options.save_interval_secs)

@@ -105,6 +105,8 @@ def save(
             _delete(old + suffix for suffix in reversed(_SUFFIXES))
     except (tf.errors.OpError, OSError) as error:
         _delete(_files(train_dir, f'{os.path.basename(part)}.'))
+        if not tf.io.gfile.exists(f'{prefix}.index'):
+            _delete([prefix + _SUFFIXES[0]])
         kept = latest_checkpoint(train_dir)
         raise InputError(
             f'cannot save {prefix}: {first_line(error)}; the last good checkpoint is {kept or "none"}. Make room, or '

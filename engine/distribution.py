@@ -5,6 +5,7 @@ per_replica = batch_per_replica(strategy, batch_size)
 """
 
 import contextlib
+import functools
 
 import tensorflow as tf
 
@@ -20,7 +21,13 @@ def make_strategy(options: DeviceOptions) -> tf.distribute.Strategy:
     Raises:
         InputError: more clones than GPUs, or `--devices=gpu` without one.
     """
-    devices = _devices(options)
+    return _strategy_over(*_devices(options))
+
+
+@functools.cache
+def _strategy_over(*devices: str) -> tf.distribute.Strategy:
+    # Once for the same devices: the collectives of a second one in this process would have the keys of the first one's,
+    # and TensorFlow refuses them when the shapes are not the same.
     if len(devices) == 1:
         return tf.distribute.OneDeviceStrategy(devices[0])
     return tf.distribute.MirroredStrategy(devices)

@@ -239,7 +239,8 @@ def write_summaries(eval_dir: str, results: Results) -> None:
     step = int(results['step'])
     measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}
     writer.scalars(step, {**measured, 'num_examples': float(results['num_examples']), 'step': float(step)})
-    writer.text(step, 'checkpoint_path', str(results['checkpoint_path']))
+    if results['checkpoint_path']:
+        writer.text(step, 'checkpoint_path', str(results['checkpoint_path']))
     writer.close()
 
 

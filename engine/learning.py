@@ -29,6 +29,7 @@ from engine.moving_averages import ExponentialMovingAverage
 from engine.optimizers import make_optimizer
 from engine.progress import Progress
 from engine.schedules import make_schedule
+from engine.signals import StopSignals
 from engine.train_step import ReplicaStep, StepReport, TrainState, make_steps
 from nets.layers import L2Regularizer
 from nets.variables import slim_variables
@@ -46,11 +47,13 @@ class TrainResult:
         step: The last step.
         checkpoint_path: Its checkpoint.
         results: What the last evaluation in this process measured; None without one.
+        stopped_by: Number of the signal that ended it early, or None.
     """
 
     step: int
     checkpoint_path: str
     results: evaluation.Results | None
+    stopped_by: int | None = None
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -110,10 +113,10 @@ def train(config: TrainConfig) -> TrainResult:
     iterator = iter(batches)
 
     # ---------------------------------------------------------------- the loop
-    with Progress('training', total_steps, first=step) as progress:
+    with StopSignals() as stop_signals, Progress('training', total_steps, first=step) as progress:
         actions = make_actions(config, state, dataset, preprocessing, strategy, progress)
         first_step = step
-        while step < last_step:
+        while step < last_step and not stop_signals.is_set():
             # No call goes beyond what is due next; the first one, which compiles, is of one step.
             most = _MOST_STEPS_A_CALL if step > first_step else 1
             stop = int(min(last_step, step + most, *(action.interval.next_step(step) for action in actions)))
@@ -124,17 +127,14 @@ def train(config: TrainConfig) -> TrainResult:
             step, images_seen = stop, next_images
             moment = Moment(step, images_seen, report, data.batch_size)
             for action in actions:
-                if action.interval.is_due(step) or (step == last_step and action.at_end):
+                ends = (step == last_step and action.at_end) or (stop_signals.is_set() and action.at_stop)
+                if action.interval.is_due(step) or ends:
                     action(moment)
     latest = checkpoints.latest_checkpoint(train_dir)
     assert latest is not None
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
-    logging.info(
-        'finished at step %d; evaluate it with: python eval_image_classifier.py --checkpoint_path=%s',
-        step,
-        train_dir,
-    )
-    return TrainResult(step, latest, results)
+    log_end(step, train_dir, stop_signals.received)
+    return TrainResult(step, latest, results, stop_signals.received)
 
 
 def with_default_dataset(config: TrainConfig) -> TrainConfig:
@@ -279,8 +279,19 @@ def log_plan(
         'batches of %d (%d on each of %d devices), %.1f steps an epoch; checkpoints go to %s',
         batch_size, batch_size // replicas, replicas, dataset.num_examples / batch_size, config.checkpoint.train_dir,
     )  # fmt: skip
-    if math.isinf(last_step):
+    if not math.isinf(last_step):
+        logging.info('training ends at step %d', last_step)
+    else:
         logging.info('no --max_number_of_steps or --num_epochs was given: training goes on until it is stopped')
+
+
+def log_end(step: int, train_dir: str, stopped_by: int | None) -> None:
+    """Says how to go on."""
+    if stopped_by is not None:
+        logging.info('stopped at step %d; the same command goes on from there (--train_dir=%s)', step, train_dir)
+    else:
+        command = f'python eval_image_classifier.py --checkpoint_path={train_dir}'
+        logging.info('finished at step %d; evaluate it with: %s', step, command)
 
 
 def make_actions(

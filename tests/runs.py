@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs.config import TrainConfig, make_config
+from configs.config import EvalConfig, TrainConfig, make_config
 
 # The digits are images of 8x8 pixels: a step takes milliseconds.
 SMALL_RUN = {
@@ -56,3 +56,8 @@ def summaries(folder: Path | str) -> dict[str, dict[int, Any]]:
             for value in event.summary.value:
                 found[value.tag][event.step] = tf.make_ndarray(value.tensor)
     return dict(found)
+
+
+def eval_config(checkpoint_path: Path | str, **options: Any) -> EvalConfig:
+    """Returns the config of an evaluation."""
+    return make_config(EvalConfig, checkpoint_path=str(checkpoint_path), **options)

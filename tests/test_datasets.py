@@ -59,13 +59,6 @@ COMPLETE_SIZES = {
 }
 
 
-@pytest.fixture(scope='session')
-def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp('digits')
-    digits.write(str(path))
-    return path
-
-
 @pytest.fixture
 def dataset_dir(shared_path: SharedPath, digits_dir: Path) -> Callable[[str], str]:
     """Returns a function from the name of a data set to a folder that has it."""
@@ -365,7 +358,7 @@ def shards(tmp_path: Path) -> list[str]:
 def test_index_finds_every_record(shards: list[str]) -> None:
     index = tfrecord.index_files(shards)
     assert index.file_numbers.tolist() == [0, 0, 0, 2, 2]
-    assert (index.file_numbers.dtype, index.offsets.dtype) == (np.int32, np.int64)
+    assert [index.file_numbers.dtype, index.offsets.dtype] == ['int32', 'int64']
     assert _labels(index) == [0, 1, 2, 3, 4]
     record_bytes = 8 + 4 + len(_example().SerializeToString()) + 4
     assert index.offsets.tolist() == [0, record_bytes, 2 * record_bytes, 0, record_bytes]
@@ -498,9 +491,13 @@ def test_index_is_not_kept_where_nothing_can_be_written(
 
 
 def _digits(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    examples = _read(tfrecord.index_files([str(path / f'digits_{split}.tfrecord')]))
-    images = [tf.io.decode_png(example['encoded']).numpy() for example in examples]
-    return np.stack(images), np.array([int(example['label']) for example in examples])
+    def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = tfrecord.parse_example(record)
+        return tf.io.decode_png(example['encoded']), example['label']
+
+    records = tf.data.TFRecordDataset(str(path / f'digits_{split}.tfrecord'))
+    ((pixels, labels),) = records.map(decode).batch(2000)
+    return pixels.numpy(), labels.numpy()
 
 
 def test_digits_are_scikit_learns(digits_dir: Path) -> None:
@@ -514,7 +511,7 @@ def test_digits_are_scikit_learns(digits_dir: Path) -> None:
         assert pixels.dtype == np.uint8
         assert (pixels.min(), pixels.max()) == (0, 255)
         np.testing.assert_allclose(pixels.reshape(-1, 64) / 255 * 16, images[chosen], atol=0.5 / 255 * 16)
-        assert np.bincount(of_split).min() > 0.08 * len(of_split)  # each class has about a tenth
+        assert np.bincount(of_split).min() > 0.07 * len(of_split)  # each class has about a tenth
 
 
 def test_digits_are_the_same_bytes_every_time(digits_dir: Path, tmp_path: Path) -> None:

@@ -1,0 +1,435 @@
+"""Checkpoints: slim's names, TensorFlow's files, and what becomes of them when something goes wrong."""
+
+import contextlib
+import re
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from datasets import dataset_factory
+from engine import checkpoints, evaluation, learning
+from engine.optimizers import OPTIMIZERS
+from tests.runs import eval_config, files, saved_values, small_config
+
+# ------------------------------------------------------------------------ what is saved
+
+SLOTS = {
+    'adadelta': ('Adadelta', 'Adadelta_1'),
+    'adagrad': ('Adagrad',),
+    'adam': ('Adam', 'Adam_1'),
+    'ftrl': ('Ftrl', 'Ftrl_1'),
+    'momentum': ('Momentum',),
+    'rmsprop': ('RMSProp', 'RMSProp_1'),
+    'sgd': (),
+}
+POWERS = {'adam': {'beta1_power', 'beta2_power'}}
+LENET = [f'LeNet/{layer}/{kind}' for layer in ('conv1', 'conv2', 'fc3', 'fc4') for kind in ('weights', 'biases')]
+
+
+def test_every_optimizer_has_its_slots_here():
+    assert set(SLOTS) == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize('averaged', [False, True])
+@pytest.mark.parametrize('optimizer', SLOTS)
+def test_names_are_slims(digits_dir, optimizer, averaged):
+    config = small_config(digits_dir, '', optimizer=optimizer, moving_average_decay=0.9 if averaged else None)
+    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
+    state = learning.make_state(config, learning.make_spec(config, dataset))
+    kinds = ['', *(f'/{slot}' for slot in SLOTS[optimizer]), *(['/ExponentialMovingAverage'] if averaged else [])]
+    expected = {name + kind for name in LENET for kind in kinds} | POWERS.get(optimizer, set())
+    assert set(state.saved_variables()) == expected
+    assert {name for name in expected if not checkpoints.is_training_state(name)} == set(LENET)
+
+
+def test_a_saved_run_holds_these_and_two_counters(trained):
+    values = saved_values(trained.checkpoint_path)
+    kinds = ('', '/Momentum', '/ExponentialMovingAverage')
+    assert set(values) == {name + kind for name in LENET for kind in kinds} | {'global_step', 'images_seen'}
+    assert {name: value.dtype for name, value in values.items() if value.dtype != np.float32} == {
+        'global_step': np.int64,
+        'images_seen': np.int64,
+    }
+    assert (values['global_step'], values['images_seen']) == (300, 300 * 32)
+
+
+SLIM_RUN = {
+    'dataset_name': 'cifar10',
+    'model_name': 'cifarnet',
+    'train_image_size': None,
+    'depth_multiplier': 1.0,
+    'batch_size': 64,
+    'learning_rate': 0.01,
+    'learning_rate_decay_type': 'fixed',
+    'moving_average_decay': 0.99,
+}
+
+
+def test_a_run_of_slims_goes_on_here(shared_path, train_digits, tmp_path):
+    """All that slim saved finds its place, and only what slim does not have is added."""
+    slims = shared_path('goldens/checkpoints/cifarnet_cifar10')
+    train_dir = tmp_path / 'run'
+    train_dir.mkdir()
+    for path in slims.iterdir():
+        shutil.copyfile(path, train_dir / path.name)
+    options = {**SLIM_RUN, 'dataset_dir': str(shared_path('data/cifar10'))}
+    result = train_digits(train_dir, max_number_of_steps=3602, **options)
+    assert result.step == 3602
+    before, after = (saved_values(str(train_dir / f'model.ckpt-{step}')) for step in (3600, 3602))
+    assert set(after) == {*before, 'images_seen'}
+    assert after['images_seen'] == 3602 * 64
+    for name, value in before.items():
+        assert (after[name].shape, after[name].dtype) == (value.shape, value.dtype), name
+        change = np.abs(after[name] - value).max()
+        assert change > 0, name
+        if name.endswith('weights'):
+            assert change < 0.05, name
+
+
+# ------------------------------------------------------------------------ files
+
+SUFFIXES = {'.index', '.data-00000-of-00001'}
+
+
+def save(folder: Path | str, step: int, keep: int = 5, size: int = 3) -> str:
+    values = {'net/weights': tf.fill([size], tf.constant(step, tf.float32)), 'global_step': np.int64(step)}
+    return checkpoints.save(str(folder), step, values, keep)
+
+
+def steps_of(folder: Path | str) -> list[int]:
+    return [checkpoints.checkpoint_step(prefix) for prefix in checkpoints.list_checkpoints(str(folder))]
+
+
+@pytest.mark.parametrize(
+    ('steps', 'keep', 'kept', 'latest'),
+    [
+        ([1], 5, [1], 1),
+        ([1, 2, 3, 4, 5, 6, 7], 5, [3, 4, 5, 6, 7], 7),
+        ([8, 9, 10, 11], 2, [10, 11], 11),
+        ([1, 2, 3], 1, [3], 3),
+        ([1, 2, 3, 4, 5, 6, 7], 0, [1, 2, 3, 4, 5, 6, 7], 7),
+        ([5, 5], 1, [5], 5),
+        ([10, 20, 15], 2, [15, 20], 15),  # someone went back to an earlier one
+        ([10, 20, 5], 1, [5], 5),
+    ],
+)
+def test_rotation(tmp_path, steps, keep, kept, latest):
+    for step in steps:
+        assert save(tmp_path, step, keep) == str(tmp_path / f'model.ckpt-{step}')
+    assert steps_of(tmp_path) == kept
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'checkpoint',
+        *(f'model.ckpt-{step}{suffix}' for step in kept for suffix in SUFFIXES),
+    }
+    assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / f'model.ckpt-{latest}')
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    assert {Path(path).name for path in state.all_model_checkpoint_paths} == {f'model.ckpt-{step}' for step in kept}
+
+
+def test_checkpoint_file_is_relative(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    assert (tmp_path / 'checkpoint').read_text() == (
+        'model_checkpoint_path: "model.ckpt-2"\n'
+        'all_model_checkpoint_paths: "model.ckpt-1"\n'
+        'all_model_checkpoint_paths: "model.ckpt-2"\n'
+    )
+
+
+def restored(prefix: str, size: int = 3) -> float:
+    """Restores what `save` has written; returns the step that its values stand for."""
+    variable = tf.Variable(tf.zeros([size]))
+    checkpoints.restore(prefix, {'net/weights': variable})
+    values = set(variable.numpy())
+    assert len(values) == 1
+    return values.pop()
+
+
+def test_a_run_may_be_moved(tmp_path):
+    save(tmp_path / 'here', 1)
+    shutil.move(tmp_path / 'here', tmp_path / 'there')
+    latest = checkpoints.latest_checkpoint(str(tmp_path / 'there'))
+    assert latest == tf.train.latest_checkpoint(str(tmp_path / 'there')) == str(tmp_path / 'there' / 'model.ckpt-1')
+    assert restored(latest) == 1
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        None,
+        '',
+        'model_checkpoint_path: ""\n',
+        'not a checkpoint file',
+        'model_checkpoint_path: "model.ckpt-99"\n',
+        'model_checkpoint_path: "/where/it/was/made/model.ckpt-3"\n',
+    ],
+    ids=['missing', 'empty', 'no path', 'garbage', 'deleted', 'absolute'],
+)
+def test_without_a_usable_checkpoint_file_the_last_step_is_the_latest(tmp_path, text):
+    for step in (3, 20, 100):
+        save(tmp_path, step)
+    (tmp_path / 'checkpoint').unlink()
+    if text is not None:
+        (tmp_path / 'checkpoint').write_text(text)
+    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-100')
+
+
+def test_checkpoint_file_may_name_an_earlier_one(tmp_path):
+    for step in (3, 20):
+        save(tmp_path, step)
+    (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-3')
+
+
+@pytest.mark.parametrize('name', ['run[1]', 'run*', 'a b', 'größe', 'run?'])
+def test_folders_of_any_name(tmp_path, name):
+    folder = tmp_path / name
+    for step in (1, 2, 3):
+        save(folder, step, keep=2)
+    assert steps_of(folder) == [2, 3]
+    latest = checkpoints.latest_checkpoint(str(folder))
+    assert latest == str(folder / 'model.ckpt-3')
+    assert restored(latest) == 3
+
+
+@pytest.mark.parametrize('ending', ['', '.index', '.data-00000-of-00001', '.meta'])
+def test_a_checkpoint_is_found_by_any_of_its_names(tmp_path, ending):
+    prefix = save(tmp_path, 7)
+    assert checkpoints.find_checkpoint(prefix + ending) == prefix
+
+
+@pytest.mark.parametrize('ending', ['', '/'])
+def test_a_checkpoint_is_found_by_its_folder(tmp_path, ending):
+    prefix = save(tmp_path, 7)
+    assert checkpoints.find_checkpoint(f'{tmp_path}{ending}') == prefix
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('empty', 'no checkpoint in this folder'),
+        ('full/model.ckpt-8', r'no such checkpoint; \S+/full holds model.ckpt-7'),
+        ('empty/model.ckpt-8', 'no such checkpoint; .* holds none'),
+        ('nowhere', r'no such checkpoint'),
+        ('nowhere/model.ckpt-1', r'no such file, and no folder \S+/nowhere'),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(tmp_path, path, message):
+    (tmp_path / 'empty').mkdir()
+    save(tmp_path / 'full', 7)
+    with pytest.raises(InputError, match=f'--checkpoint_path={tmp_path / path}: {message}'):
+        checkpoints.find_checkpoint(str(tmp_path / path))
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'step'), [('a/model.ckpt-12', 12), ('model.ckpt', -1), ('a-3/inception_v3.ckpt', -1)]
+)
+def test_step_in_a_name(prefix, step):
+    assert checkpoints.checkpoint_step(prefix) == step
+
+
+# ------------------------------------------------------------------------ checkpoints that are damaged, or others
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+INDEX, DATA = 'model.ckpt-7.index', 'model.ckpt-7.data-00000-of-00001'
+DAMAGES = {
+    'data cut': lambda folder: cut(folder / DATA, 0.5),
+    'data empty': lambda folder: cut(folder / DATA, 0),
+    'data missing': lambda folder: (folder / DATA).unlink(),
+    'data changed': lambda folder: flip(folder / DATA),
+    'index cut': lambda folder: cut(folder / INDEX, 0.5),
+    'index empty': lambda folder: cut(folder / INDEX, 0),
+    'index changed': lambda folder: (folder / INDEX).write_bytes(b'garbage' * 100),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_changes_nothing(tmp_path, damage):
+    prefix = save(tmp_path, 7, size=1000)
+    DAMAGES[damage](tmp_path)
+    variable = tf.Variable(tf.zeros([1000]))
+    with pytest.raises(InputError) as error:
+        checkpoints.restore(prefix, {'net/weights': variable})
+    message = str(error.value)
+    assert message.startswith(f'{prefix}: ')
+    assert re.search('truncated or damaged|not a checkpoint that can be read', message)
+    assert len(message.splitlines()) == 1
+    assert not variable.numpy().any()
+
+
+@pytest.mark.parametrize('damage', [DATA, INDEX])
+def test_nothing_goes_on_from_a_damaged_checkpoint(trained, train_digits, tmp_path, damage):
+    train_dir = Path(shutil.copytree(Path(trained.checkpoint_path).parent, tmp_path / 'run'))
+    cut(train_dir / damage.replace('7', '300'), 0.5)
+    before = files(train_dir)
+    with pytest.raises(InputError, match=r'model\.ckpt-300: (truncated|not a checkpoint that can be read)'):
+        train_digits(train_dir, max_number_of_steps=400, moving_average_decay=0.9)
+    with pytest.raises(InputError, match=r'model\.ckpt-300: (truncated|not a checkpoint that can be read)'):
+        evaluation.evaluate(eval_config(train_dir, eval_dir=str(tmp_path / 'eval')))
+    assert files(train_dir) == before
+
+
+def test_a_checkpoint_of_another_net_is_answered_with_a_table(tmp_path):
+    prefix = checkpoints.save(
+        str(tmp_path),
+        1,
+        {
+            'net/weights': tf.zeros([5, 5, 3, 8]),
+            'net/scalar': tf.zeros([]),
+            'net/extra': tf.zeros([2]),
+            'net/weights/Momentum': tf.zeros([5, 5, 3, 8]),
+            'global_step': tf.constant(1, tf.int64),
+        },
+        5,
+    )
+    wanted = {
+        'net/weights': tf.Variable(tf.ones([5, 5, 1, 8])),
+        'net/scalar': tf.Variable(tf.ones([])),
+        'net/biases': tf.Variable(tf.ones([8])),
+    }
+    with pytest.raises(InputError) as error:
+        checkpoints.restore(prefix, wanted)
+    assert str(error.value) == (
+        f'{prefix} is not of this net or run; what differs:\n'
+        '  variable     in the net  in the checkpoint\n'
+        '  net/weights  5x5x1x8     5x5x3x8\n'
+        '  net/biases   8           missing\n'
+        '  net/extra    missing     2'
+    )
+    assert all(variable.numpy().all() for variable in wanted.values())
+
+
+def test_unused_names_are_allowed(tmp_path):
+    prefix = checkpoints.save(str(tmp_path), 1, {'a': tf.ones([2]), 'b': tf.ones([2])}, 5)
+    variable = tf.Variable([0.0, 0.0])
+    checkpoints.restore(prefix, {'a': variable}, unused=['b', 'c'])
+    assert variable.numpy().all()
+    with pytest.raises(InputError, match=r'  b +missing +2'):
+        checkpoints.restore(prefix, {'a': variable})
+
+
+# ------------------------------------------------------------------------ saves that fail
+
+
+def fail(*_, **__):
+    raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
+
+
+def failing_after(calls: int, function):
+    """Returns the function, which works so many times."""
+    left = [calls]
+
+    def call(*arguments, **options):
+        left[0] -= 1
+        return function(*arguments, **options) if left[0] >= 0 else fail()
+
+    return call
+
+
+@contextlib.contextmanager
+def full_disk(monkeypatch, place: str):
+    with monkeypatch.context() as patch:
+        if place == 'SaveV2':
+            patch.setattr(tf.raw_ops, 'SaveV2', fail)
+        elif place == 'GFile':
+            patch.setattr(tf.io.gfile, 'GFile', fail)
+        else:
+            patch.setattr(tf.io.gfile, 'rename', failing_after(int(place.removeprefix('rename')), tf.io.gfile.rename))
+        yield
+
+
+@pytest.mark.parametrize('keep', [1, 5])
+@pytest.mark.parametrize('place', ['SaveV2', 'rename0', 'rename1', 'rename2', 'GFile'])
+def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch, place, keep):
+    good = save(tmp_path, 1)
+    before = files(tmp_path)
+    message = f'cannot save {tmp_path}/model.ckpt-2: No space left on device; the last good checkpoint is {good}. Make'
+    with full_disk(monkeypatch, place), pytest.raises(InputError, match=re.escape(message)):
+        save(tmp_path, 2, keep)
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before
+    whole = {f'model.ckpt-2{suffix}' for suffix in SUFFIXES}
+    assert set(after) - set(before) in (set(), whole)
+    assert checkpoints.latest_checkpoint(str(tmp_path)) == good
+    assert restored(good) == 1
+    assert restored(save(tmp_path, 2, keep)) == 2  # once there is room
+
+
+@pytest.fixture
+def largest_file():
+    """Returns a context manager within which no file can grow beyond so many bytes, as on a full disk."""
+
+    @contextlib.contextmanager
+    def limit(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
+
+
+def test_a_file_that_cannot_be_written_to_its_end(tmp_path, largest_file):
+    good = save(tmp_path, 1)
+    before = files(tmp_path)
+    with largest_file(1 << 16), pytest.raises(InputError, match=f'cannot save .*; the last good checkpoint is {good}'):
+        save(tmp_path, 2, size=1 << 20)
+    assert files(tmp_path) == before
+
+
+def test_the_first_save_that_fails(tmp_path, monkeypatch):
+    with full_disk(monkeypatch, 'SaveV2'), pytest.raises(InputError, match='the last good checkpoint is none'):
+        save(tmp_path, 1)
+    assert files(tmp_path) == {}
+
+
+def test_training_on_a_full_disk(train_digits, tmp_path, monkeypatch):
+    good = train_digits(tmp_path, max_number_of_steps=2).checkpoint_path
+    before = files(tmp_path)
+    with full_disk(monkeypatch, 'SaveV2'), pytest.raises(InputError, match=f'last good checkpoint is {good}'):
+        train_digits(tmp_path, max_number_of_steps=4)
+    after = files(tmp_path)
+    for name in before:
+        if name.startswith(('model.ckpt', 'checkpoint')):
+            assert after[name] == before[name]
+    assert train_digits(tmp_path, max_number_of_steps=4).step == 4
+
+
+@pytest.mark.parametrize('place', ['rename0', 'GFile'])
+def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, place):
+    path = tmp_path / 'results.json'
+    checkpoints.write_text(str(path), 'before')
+    with full_disk(monkeypatch, place), pytest.raises(tf.errors.ResourceExhaustedError):
+        checkpoints.write_text(str(path), 'after')
+    assert {name: content for name, (_, content) in files(tmp_path).items()} == {'results.json': b'before'}
+
+
+@pytest.mark.parametrize(
+    ('error', 'line'),
+    [
+        (OSError(28, 'No space left on device'), '[Errno 28] No space left on device'),
+        (ValueError(''), 'ValueError'),
+        (tf.errors.NotFoundError(None, None, '{{node a}} no such file\nmore [Op:B]'), 'no such file'),
+        (tf.errors.DataLossError(None, None, 'cut short [Op:RestoreV2] name: '), 'cut short'),
+    ],
+)
+def test_first_line_of_an_error(error, line):
+    assert checkpoints.first_line(error) == line

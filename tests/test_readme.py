@@ -1,0 +1,102 @@
+"""What README, docs and recipes tell people to type: it exists, it parses, and the short ones run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from configs.config import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, EvalConfig, TrainConfig, flat_options
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+FLAGS = {
+    'train_image_classifier.py': {*flat_options(TrainConfig), *(flag.name for flag in RETIRED_TRAIN_FLAGS)},
+    'eval_image_classifier.py': {*flat_options(EvalConfig), *(flag.name for flag in RETIRED_EVAL_FLAGS)},
+}
+OF_ABSL = {'alsologtostderr', 'flagfile', 'help'}
+
+
+def commands(text: str) -> list[str]:
+    """Returns the calls of our scripts in a text, with lines continued by a backslash joined."""
+    joined = re.sub(r'\\\n#?\s*', '', text)
+    return re.findall(r'python \w+_image_classifier\.py(?: +--[^\s`|]+)*', joined)
+
+
+def all_commands() -> list[tuple[str, str]]:
+    paths = [ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'), *(ROOT / 'configs').glob('*.cfg')]
+    return [(path.name, command) for path in sorted(paths) for command in commands(path.read_text())]
+
+
+def code_block(language: str, containing: str) -> str:
+    blocks = re.findall(rf'```{language}\n(.*?)```', README, re.DOTALL)
+    (block,) = [block for block in blocks if containing in block]
+    return block
+
+
+@pytest.mark.parametrize(('source', 'command'), all_commands())
+def test_commands_use_flags_and_recipes_that_exist(source: str, command: str) -> None:
+    _, script, *flags = shlex.split(command)
+    for flag in flags:
+        name, _, value = flag.removeprefix('--').partition('=')
+        assert name.removeprefix('no') in FLAGS[script] | OF_ABSL or name in FLAGS[script] | OF_ABSL, (
+            f'{source}: {flag}'
+        )
+        if name == 'flagfile':
+            assert (ROOT / value).exists(), f'{source}: {flag}'
+
+
+@pytest.mark.parametrize('recipe', sorted((ROOT / 'configs').glob('*.cfg')), ids=lambda path: path.stem)
+def test_recipes_are_lab_notes_in_the_readme(recipe: Path) -> None:
+    text = recipe.read_text()
+    assert f'--flagfile=configs/{recipe.name}' in text, 'the command that repeats it'
+    assert re.search(r'not yet\s+(# )?measured|[Mm]easured', text), 'its result, or that there is none yet'
+    assert f'configs/{recipe.name}' in README
+    for line in text.splitlines():
+        if line.startswith('--'):
+            name = line[2:].partition('=')[0]
+            assert {name, name.removeprefix('no')} & FLAGS['train_image_classifier.py'], line
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
+    named = set(re.findall(r'^make ([a-z]+)', README, re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    for path in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').glob('*.md')):
+        for target in re.findall(r'\]\(([^)#:]+)\)', path.read_text()):
+            assert (path.parent / target).exists(), f'{path.name}: {target}'
+
+
+def test_slims_commands_run_as_written(tmp_path: Path, shared_path: Callable[[str], Path]) -> None:
+    """On real ImageNet photographs, at full width and size; only the length is bounded."""
+    block = code_block('', 'DATASET_DIR=')
+    train, evaluate = commands(block)
+    environment = {**os.environ, 'DATASET_DIR': str(shared_path('data/imagenet_mini')), 'TRAIN_DIR': str(tmp_path)}
+    python = shlex.quote(sys.executable)
+
+    def shell(command: str) -> subprocess.CompletedProcess:
+        command = command.replace('python', python, 1)
+        options = {'shell': True, 'cwd': ROOT, 'env': environment, 'capture_output': True, 'text': True}
+        return subprocess.run(command, timeout=280, **options)  # type: ignore[call-overload]
+
+    trained = shell(f'{train} --max_number_of_steps=2')
+    assert trained.returncode == 0, trained.stderr
+    assert 'alexnet_v2 on imagenet, split train: 160 examples of 1001 classes, 224 px, inception' in trained.stderr
+    evaluated = shell(evaluate)
+    assert evaluated.returncode == 0, evaluated.stderr
+    for line in ('eval/Accuracy[', 'eval/Recall_5[', 'evaluated 40 of 40'):
+        assert line in evaluated.stdout
+
+
+def test_the_python_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    example = code_block('python', 'learning.train').replace('/tmp/lenet', str(tmp_path))
+    exec(compile(example, 'README.md', 'exec'), {})
+    assert 'evaluated 360 of 360' in capsys.readouterr().out

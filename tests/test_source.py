@@ -1,0 +1,79 @@
+"""What every source file must hold to, checked on its syntax tree."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs.config import EvalConfig, TrainConfig, flat_options
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ('configs', 'datasets', 'preprocessing', 'nets', 'engine')
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).glob('*.py')) + sorted(ROOT.glob('*.py'))
+
+# Which packages of ours a package may import: data flows one way.
+MAY_IMPORT = {
+    'configs': {'configs'},
+    'datasets': {'configs', 'datasets', 'preprocessing'},
+    'preprocessing': {'configs', 'preprocessing'},
+    'nets': {'configs', 'nets'},
+    'engine': set(PACKAGES),
+}
+
+
+def nodes(path: Path, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in nodes(path, ast.Import, ast.ImportFrom):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or '']
+        names |= {module.split('.')[0] for module in modules}
+    return names
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_are_raised_and_filled_in(path: Path) -> None:
+    for node in nodes(path, ast.Raise):
+        if isinstance(node.exc, ast.Call):
+            texts = [argument for argument in node.exc.args if isinstance(argument, ast.Constant | ast.JoinedStr)]
+            assert len(texts) <= 1, f'{path}:{node.lineno}: the message is a tuple'
+            plain = [text.value for text in texts if isinstance(text, ast.Constant)]
+            assert not any('{' in str(text) for text in plain), f'{path}:{node.lineno}: braces, but no f'
+    for node in nodes(path, ast.Expr):
+        called = node.value.func if isinstance(node.value, ast.Call) else None
+        assert not (isinstance(called, ast.Name) and called.id.endswith('Error')), f'{path}:{node.lineno}: never raised'
+
+
+@pytest.mark.parametrize('package', PACKAGES)
+def test_imports_go_one_way(package: str) -> None:
+    for path in (ROOT / package).glob('*.py'):
+        assert imported(path) & set(PACKAGES) <= MAY_IMPORT[package], path
+
+
+def test_only_the_command_line_touches_flags() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        if path.name != 'cli.py':
+            assert 'FLAGS' not in text.replace('_FLAGS', ''), path
+
+
+def test_configs_need_no_tensorflow() -> None:
+    for path in (ROOT / 'configs').glob('*.py'):
+        assert not imported(path) & {'tensorflow', 'keras', 'numpy'}, path
+
+
+def test_keras_is_never_reached_through_tensorflow() -> None:
+    for path in (*SOURCES, *(ROOT / 'tests').glob('*.py')):
+        if path != Path(__file__):
+            assert 'tf.keras' not in path.read_text(), path
+
+
+def test_every_option_is_read_somewhere() -> None:
+    read = {
+        node.attr for path in SOURCES if path.parent.name != 'configs' for node in nodes(path, ast.Attribute)
+    }  # `options.name`
+    declared = {**flat_options(TrainConfig), **flat_options(EvalConfig)}
+    assert not set(declared) - read
