@@ -64,9 +64,15 @@ class Action(abc.ABC):
     interval: Interval
     at_end: bool = True
     at_stop: bool = False
+    last_step: int | None = None
+
+    def run(self, moment: Moment) -> None:
+        """Does it, and notes the step."""
+        self.last_step = moment.step
+        self.act(moment)
 
     @abc.abstractmethod
-    def __call__(self, moment: Moment) -> None:
+    def act(self, moment: Moment) -> None:
         """Does it."""
 
 
@@ -77,7 +83,7 @@ class Log(Action):
         self.interval = Interval(steps=options.log_every_n_steps)
         self._progress = progress
 
-    def __call__(self, moment: Moment) -> None:
+    def act(self, moment: Moment) -> None:
         self._progress.report(
             moment.step,
             f'global step {moment.step}: loss = {moment.total_loss:.4f} ({moment.seconds_per_step:.3f} sec/step), '
@@ -96,7 +102,7 @@ class Save(Action):
         self._options, self._state, self._progress = options, state, progress
         self.saved: str | None = None
 
-    def __call__(self, moment: Moment) -> None:
+    def act(self, moment: Moment) -> None:
         variables = self._state.saved_variables()
         broken = [name for name, value in variables.items() if not np.isfinite(tf.reduce_sum(value).numpy())]
         if broken:
@@ -131,7 +137,7 @@ class Evaluate(Action):
         self._eval_dir, self._num_examples = eval_dir, num_examples
         self.results: evaluation.Results | None = None
 
-    def __call__(self, moment: Moment) -> None:
+    def act(self, moment: Moment) -> None:
         with _averages_as_weights(self._state):
             measured = self._evaluator()
         self.results = {**measured, 'step': moment.step, 'checkpoint_path': ''}
@@ -171,7 +177,7 @@ class Summarize(Action):
         self._next_images = next_images
         self._writer = SummaryWriter(train_dir)
 
-    def __call__(self, moment: Moment) -> None:
+    def act(self, moment: Moment) -> None:
         report = moment.report
         self._writer.scalars(
             moment.step,

@@ -45,7 +45,7 @@ class TrainResult:
 
     Attributes:
         step: The last step.
-        checkpoint_path: Its checkpoint.
+        checkpoint_path: Its checkpoint; empty if a signal came before the first step.
         results: What the last evaluation in this process measured; None without one.
         stopped_by: Number of the signal that ended it early, or None.
     """
@@ -115,7 +115,7 @@ def train(config: TrainConfig) -> TrainResult:
     # ---------------------------------------------------------------- the loop
     with StopSignals() as stop_signals, Progress('training', total_steps, first=step) as progress:
         actions = make_actions(config, state, dataset, preprocessing, strategy, progress)
-        first_step = step
+        first_step, moment = step, None
         while step < last_step and not stop_signals.is_set():
             # No call goes beyond what is due next; the first one, which compiles, is of one step.
             most = _MOST_STEPS_A_CALL if step > first_step else 1
@@ -127,14 +127,16 @@ def train(config: TrainConfig) -> TrainResult:
             step, images_seen = stop, next_images
             moment = Moment(step, images_seen, report, data.batch_size)
             for action in actions:
-                ends = (step == last_step and action.at_end) or (stop_signals.is_set() and action.at_stop)
-                if action.interval.is_due(step) or ends:
-                    action(moment)
+                if action.interval.is_due(step):
+                    action.run(moment)
+        for action in actions:
+            is_wanted = action.at_stop if stop_signals.is_set() else action.at_end
+            if moment is not None and is_wanted and action.last_step != step:
+                action.run(moment)
     latest = checkpoints.latest_checkpoint(train_dir)
-    assert latest is not None
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
     log_end(step, train_dir, stop_signals.received)
-    return TrainResult(step, latest, results, stop_signals.received)
+    return TrainResult(step, latest or '', results, stop_signals.received)
 
 
 def with_default_dataset(config: TrainConfig) -> TrainConfig:
@@ -199,6 +201,8 @@ def prepare_train_dir(train_dir: str, spec: ModelSpec) -> None:
     Raises:
         InputError: it cannot be made, or it holds a run of another net.
     """
+    if re.search(r'[\[\\]', train_dir):
+        raise InputError(f'--train_dir={train_dir}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
     try:
         tf.io.gfile.makedirs(train_dir)
     except (OSError, tf.errors.OpError) as error:

@@ -48,7 +48,7 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_digits(digits_dir: Path) -> Callable[..., learning.TrainResult]:
     """Returns a function that makes a small run, in a folder and with options of its own."""
 
-    def train(train_dir: Path | str, **options: Any) -> learning.TrainResult:
+    def train(train_dir: Path | str, /, **options: Any) -> learning.TrainResult:
         return learning.train(small_config(digits_dir, train_dir, **options))
 
     return train

@@ -21,7 +21,7 @@ SMALL_RUN = {
 }
 
 
-def small_config(dataset_dir: Path | str, train_dir: Path | str, **options: Any) -> TrainConfig:
+def small_config(dataset_dir: Path | str, train_dir: Path | str, /, **options: Any) -> TrainConfig:
     """Returns the config of a small run, with some options replaced."""
     folders = {'dataset_dir': str(dataset_dir), 'train_dir': str(train_dir)}
     return make_config(TrainConfig, **{**SMALL_RUN, **folders, **options})
@@ -45,6 +45,11 @@ def files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
     """Returns the time of change and the content of every file in a folder by its name."""
     paths = [path for path in Path(folder).iterdir() if path.is_file()]
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def checkpoint_files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
+    """Returns the files of a folder that belong to checkpoints, as `files` does."""
+    return {name: file for name, file in files(folder).items() if name.startswith(('model.ckpt', 'checkpoint'))}
 
 
 def summaries(folder: Path | str) -> dict[str, dict[int, Any]]:

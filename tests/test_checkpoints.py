@@ -14,7 +14,7 @@ from configs.errors import InputError
 from datasets import dataset_factory
 from engine import checkpoints, evaluation, learning
 from engine.optimizers import OPTIMIZERS
-from tests.runs import eval_config, files, saved_values, small_config
+from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
 
 # ------------------------------------------------------------------------ what is saved
 
@@ -55,7 +55,7 @@ def test_a_saved_run_holds_these_and_two_counters(trained):
         'global_step': np.int64,
         'images_seen': np.int64,
     }
-    assert (values['global_step'], values['images_seen']) == (300, 300 * 32)
+    assert [int(values[name]) for name in ('global_step', 'images_seen')] == [300, 300 * 32]
 
 
 SLIM_RUN = {
@@ -186,7 +186,7 @@ def test_checkpoint_file_may_name_an_earlier_one(tmp_path):
     assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-3')
 
 
-@pytest.mark.parametrize('name', ['run[1]', 'run*', 'a b', 'größe', 'run?'])
+@pytest.mark.parametrize('name', ['run*', 'run]', 'a b', 'größe', 'run?'])
 def test_folders_of_any_name(tmp_path, name):
     folder = tmp_path / name
     for step in (1, 2, 3):
@@ -403,13 +403,10 @@ def test_the_first_save_that_fails(tmp_path, monkeypatch):
 
 def test_training_on_a_full_disk(train_digits, tmp_path, monkeypatch):
     good = train_digits(tmp_path, max_number_of_steps=2).checkpoint_path
-    before = files(tmp_path)
+    before = checkpoint_files(tmp_path)
     with full_disk(monkeypatch, 'SaveV2'), pytest.raises(InputError, match=f'last good checkpoint is {good}'):
         train_digits(tmp_path, max_number_of_steps=4)
-    after = files(tmp_path)
-    for name in before:
-        if name.startswith(('model.ckpt', 'checkpoint')):
-            assert after[name] == before[name]
+    assert checkpoint_files(tmp_path) == before
     assert train_digits(tmp_path, max_number_of_steps=4).step == 4
 
 
