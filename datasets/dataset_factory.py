@@ -119,7 +119,8 @@ def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> l
     if not tf.io.gfile.isdir(dataset_dir):
         raise InputError(f'--dataset_dir={dataset_dir}: no such folder')
     pattern = spec.file_pattern.format(split=split)
-    paths = sorted(tf.io.gfile.glob(os.path.join(glob_escape(dataset_dir), pattern)))
+    matching = tf.io.gfile.glob(os.path.join(glob_escape(dataset_dir), pattern))
+    paths = sorted(path for path in matching if not tf.io.gfile.isdir(path))
     if not paths:
         present = sorted(tf.io.gfile.listdir(dataset_dir))
         raise InputError(

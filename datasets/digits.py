@@ -27,11 +27,12 @@ def write(dataset_dir: str) -> None:
     pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     is_test = np.arange(len(labels)) % _TEST_EVERY == 0
     tf.io.gfile.makedirs(dataset_dir)
+    # First, for whoever finds the records reads it.
+    with tf.io.gfile.GFile(os.path.join(dataset_dir, 'labels.txt'), 'w') as file:
+        file.write(''.join(f'{digit}:{digit}\n' for digit in range(10)))
     for split, chosen in (('train', ~is_test), ('test', is_test)):
         path = os.path.join(dataset_dir, SPEC.file_pattern.format(split=split))
         tfrecord.write_records(path, _examples(pixels[chosen], labels[chosen]))
-    with tf.io.gfile.GFile(os.path.join(dataset_dir, 'labels.txt'), 'w') as file:
-        file.write(''.join(f'{digit}:{digit}\n' for digit in range(10)))
 
 
 def _examples(pixels: np.ndarray, labels: np.ndarray) -> Iterator[tf.train.Example]:

@@ -9,8 +9,9 @@ of a batch, and nothing but the position need be saved. Each epoch is a permutat
 block cipher one index at a time: there is no shuffle buffer to fill, to size or to restore.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
@@ -22,6 +23,14 @@ from preprocessing.preprocessing_factory import Preprocessing
 # `tf.random.experimental.index_shuffle` fixes 4 rounds, after which consecutive epochs of 50,000 examples correlate by
 # up to 0.76. From 8 on, correlations within and between epochs are those of random permutations.
 _SHUFFLE_ROUNDS = 16
+
+_FAILURES_OF_RECORDS = (
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnknownError,
+)
 
 
 def training_batches(
@@ -142,6 +151,24 @@ class _Reader:
             return tf.cast(label, tf.int32)
 
 
+@contextlib.contextmanager
+def naming_failures(
+    dataset: Dataset, preprocessing: Preprocessing, positions: range, seed: int | None = None
+) -> Iterator[None]:
+    """Turns an error of the pipeline, while it gives the examples of `positions`, into one that names the record.
+
+    Raises:
+        InputError: file, record, and what is wrong with it; see `explain_failure`.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        explained = explain_failure(error, dataset, preprocessing, positions, seed)
+        if explained is None:
+            raise
+        raise explained from error
+
+
 def explain_failure(
     error: tf.errors.OpError,
     dataset: Dataset,
@@ -164,7 +191,7 @@ def explain_failure(
     Returns:
         The error to raise, or None if all these records are in order, so that the cause lies elsewhere.
     """
-    if not isinstance(error, (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError)):
+    if not isinstance(error, _FAILURES_OF_RECORDS):
         return None
     reader = _Reader(dataset, preprocessing)
     for position in positions:
@@ -185,6 +212,8 @@ def _problem(reader: _Reader, dataset: Dataset, number: int, prepare: Callable[[
         record = reader.record(tf.constant(number)).get_single_element()
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter where the file now ends
         return 'corrupt: a checksum does not agree; make or copy this file again'
+    except tf.errors.OpError as error:
+        return f'cannot be read: {_first_line(error)}'
     try:
         example = tfrecord.parse_example(record)
     except tf.errors.InvalidArgumentError:

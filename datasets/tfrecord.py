@@ -87,11 +87,15 @@ def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
     # Hidden, for no split's pattern may match it; with the process, for several may write the embedded data set.
     part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
     count = 0
-    with tf.io.TFRecordWriter(part) as writer:
-        for example in examples:
-            writer.write(example.SerializeToString())
-            count += 1
-    tf.io.gfile.rename(part, path, overwrite=True)
+    try:
+        with tf.io.TFRecordWriter(part) as writer:
+            for example in examples:
+                writer.write(example.SerializeToString())
+                count += 1
+        tf.io.gfile.rename(part, path, overwrite=True)
+    finally:
+        if tf.io.gfile.exists(part):
+            tf.io.gfile.remove(part)
     return count
 
 

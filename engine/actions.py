@@ -19,7 +19,8 @@ from engine import checkpoints, evaluation
 from engine.intervals import Interval
 from engine.progress import Progress
 from engine.summaries import SummaryWriter
-from engine.train_step import StepReport, TrainState
+from engine.train_state import TrainState
+from engine.train_step import StepReport
 from preprocessing.preprocessing_factory import Preprocessing
 
 

@@ -12,7 +12,8 @@ would only put names between that mean nothing outside of Keras.
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ Reader = Any  # what `tf.train.load_checkpoint` returns; its class has no public
 STEP_KEY = 'global_step'
 IMAGES_SEEN_KEY = 'images_seen'
 _PREFIX = 'model.ckpt'
+_POLL_SECS = 1.0
 _SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index says that its data is complete
 
 
@@ -78,6 +80,24 @@ def find_checkpoint(path: str) -> str:
         raise InputError(f'--checkpoint_path={path}: no such file, and no folder {folder}')
     present = [os.path.basename(other) for other in list_checkpoints(folder)]
     raise InputError(f'--checkpoint_path={path}: no such checkpoint; {folder} holds {", ".join(present) or "none"}')
+
+
+def new_checkpoints(train_dir: str, interval_secs: float, timeout_secs: float | None) -> Iterator[str]:
+    """Yields the latest checkpoint of a folder each time there is a new one, at least `interval_secs` apart.
+
+    Ends when none has come for `timeout_secs`; never, if that is None. The folder need not be there yet.
+    """
+    seen, since = None, time.monotonic()
+    while timeout_secs is None or time.monotonic() - since <= timeout_secs:
+        latest = latest_checkpoint(train_dir)
+        if latest is None or latest == seen:
+            logging.log_every_n_seconds(logging.INFO, 'waiting for a new checkpoint in %s', 600, train_dir)
+            time.sleep(min(_POLL_SECS, timeout_secs or _POLL_SECS))
+            continue
+        seen, since = latest, time.monotonic()
+        yield latest
+        time.sleep(max(since + interval_secs - time.monotonic(), 0))
+        since = time.monotonic()
 
 
 def save(

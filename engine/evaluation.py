@@ -71,26 +71,18 @@ class Evaluator:
         counts = tf.zeros(self._metrics.num_counts, tf.int64)
         start = time.monotonic()
         with Progress('evaluation', total=num_batches, unit='batch') as progress:
-            for done, batch in enumerate(self._read(), start=1):
-                counts += self._count_batch(batch)
-                if done % max(num_batches // 10, 1) == 0:
-                    progress.report(done, f'Evaluation [{done}/{num_batches}]')
+            batches = iter(self._batches)
+            for done in range(num_batches):
+                first, size = done * self._batch_size, self._batch_size
+                positions = range(first, min(first + size, self._num_examples))
+                with input_pipeline.naming_failures(self._dataset, self._preprocessing, positions):
+                    counts += self._count_batch(next(batches))
+                if (done + 1) % max(num_batches // 10, 1) == 0:
+                    progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
         results: Results = dict(self._metrics.result(counts))
         if results['num_examples'] != self._num_examples:
             raise AssertionError(f'counted {results["num_examples"]} of {self._num_examples} examples')
         return {**results, 'images_per_second': round(self._num_examples / (time.monotonic() - start), 1)}
-
-    def _read(self) -> Iterator[Any]:
-        done = 0
-        try:
-            for batch in self._batches:
-                yield batch
-                done += 1
-        except tf.errors.OpError as error:
-            first = done * self._batch_size
-            positions = range(first, min(first + self._batch_size, self._num_examples))
-            explained = input_pipeline.explain_failure(error, self._dataset, self._preprocessing, positions)
-            raise explained or error from error
 
 
 def _clip_recall_at(recall_at: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
@@ -147,8 +139,13 @@ def evaluate(config: EvalConfig) -> Results:
     results: Results | None = None
     evaluation: _CheckpointEvaluation | None = None
     for prefix in _checkpoints(config):
-        evaluation = evaluation or _CheckpointEvaluation(config, prefix)
-        results = evaluation.run(prefix)
+        try:
+            evaluation = evaluation or _CheckpointEvaluation(config, prefix)
+            results = evaluation.run(prefix)
+        except InputError:
+            if config.output.eval_interval_secs is None or tf.io.gfile.exists(f'{prefix}.index'):
+                raise
+            logging.warning('%s was deleted before it was read; waiting for the next one', prefix)
     if results is None:
         raise InputError(f'--checkpoint_path={config.evaluation.checkpoint_path}: no checkpoint came')
     return results
@@ -162,7 +159,7 @@ def _checkpoints(config: EvalConfig) -> Iterator[str]:
         return
     if not tf.io.gfile.isdir(path) and tf.io.gfile.exists(f'{path}.index'):
         raise InputError(f'--checkpoint_path={path}: to wait for new checkpoints, name the folder that they come in')
-    new = tf.train.checkpoints_iterator(path, output.eval_interval_secs, output.eval_timeout_secs)
+    new = checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
     yield from itertools.islice(new, output.max_number_of_evaluations)
 
 

@@ -6,12 +6,10 @@
 happens between steps in `actions.py`.
 """
 
-import contextlib
 import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -25,14 +23,11 @@ from engine import checkpoints, distribution, evaluation
 from engine.actions import Action, Evaluate, Log, Moment, Save, Summarize, non_finite_message
 from engine.intervals import Interval
 from engine.model_spec import ModelSpec
-from engine.moving_averages import ExponentialMovingAverage
-from engine.optimizers import make_optimizer
 from engine.progress import Progress
 from engine.schedules import make_schedule
 from engine.signals import StopSignals
-from engine.train_step import ReplicaStep, StepReport, TrainState, make_steps
-from nets.layers import L2Regularizer
-from nets.variables import slim_variables
+from engine.train_state import TrainState, make_state, restore_run, warm_start
+from engine.train_step import ReplicaStep, StepReport, make_steps
 from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
@@ -63,6 +58,7 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: whatever the user can put right.
     """
     # ---------------------------------------------------------------- what is trained, on what, where
+    refuse_ftrl_with_warmup(config)
     config = with_default_dataset(config)
     data, train_dir = config.data, config.checkpoint.train_dir
     strategy = distribution.make_strategy(config.devices)
@@ -121,7 +117,7 @@ def train(config: TrainConfig) -> TrainResult:
             most = _MOST_STEPS_A_CALL if step > first_step else 1
             stop = int(min(last_step, step + most, *(action.interval.next_step(step) for action in actions)))
             next_images = images_seen + (stop - step) * data.batch_size
-            with _explained(dataset, preprocessing, range(images_seen, next_images), data.seed):
+            with input_pipeline.naming_failures(dataset, preprocessing, range(images_seen, next_images), data.seed):
                 report = run_steps(iterator, step, images_seen, stop - step)
             check_finite(report, step, train_dir)
             step, images_seen = stop, next_images
@@ -137,6 +133,15 @@ def train(config: TrainConfig) -> TrainResult:
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
     log_end(step, train_dir, stop_signals.received)
     return TrainResult(step, latest or '', results, stop_signals.received)
+
+
+def refuse_ftrl_with_warmup(config: TrainConfig) -> None:
+    """Refuses what can only give NaN: ftrl divides by the learning rate, which a warm-up begins at 0."""
+    if config.optimizer.optimizer == 'ftrl' and config.schedule.warmup_epochs:
+        raise InputError(
+            f'--warmup_epochs={config.schedule.warmup_epochs}: begins with a learning rate of 0, by which '
+            '--optimizer=ftrl divides; leave it out, or choose another optimizer'
+        )
 
 
 def with_default_dataset(config: TrainConfig) -> TrainConfig:
@@ -163,38 +168,6 @@ def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
     )
 
 
-def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
-    """Makes the net with its initial weights, and what the optimizer and the moving averages keep.
-
-    Raises:
-        InputError: `--trainable_scopes` leaves nothing to train.
-    """
-    model = spec.make_model(config.net, seed=config.data.seed)
-    variables = slim_variables(model)
-    scopes = config.checkpoint.trainable_scopes
-    trainable = {
-        name: variable
-        for name, variable in variables.items()
-        if variable.trainable and (not scopes or any(re.match(scope, name) for scope in scopes))
-    }
-    if not trainable:
-        raise InputError(
-            f'--trainable_scopes={",".join(scopes)}: matches no variable; there are {", ".join(variables)}'
-        )
-    weight_decays = {
-        name: variable.regularizer.weight_decay
-        for name, variable in variables.items()
-        if isinstance(variable.regularizer, L2Regularizer)
-    }
-    optimizer = make_optimizer(config.optimizer)
-    optimizer.build(trainable, weight_decays)
-    averages = None
-    if config.loss.moving_average_decay:
-        averages = ExponentialMovingAverage(config.loss.moving_average_decay)
-        averages.build(variables)
-    return TrainState(model, variables, trainable, weight_decays, optimizer, averages)
-
-
 def prepare_train_dir(train_dir: str, spec: ModelSpec) -> None:
     """Makes the folder; refuses one in which another net was trained.
 
@@ -215,30 +188,6 @@ def prepare_train_dir(train_dir: str, spec: ModelSpec) -> None:
                 f'--train_dir={train_dir} holds a run that differs (there, now): {"; ".join(differences)}; '
                 'give the flags of that run, or another --train_dir'
             )
-
-
-def restore_run(latest: str, state: TrainState, config: TrainConfig) -> tuple[int, int]:
-    """Restores weights, slots and averages; returns the step and the images seen."""
-    checkpoints.restore(latest, state.saved_variables())
-    step = checkpoints.read_int(latest, checkpoints.STEP_KEY, checkpoints.checkpoint_step(latest))
-    images_seen = checkpoints.read_int(latest, checkpoints.IMAGES_SEEN_KEY, step * config.data.batch_size)
-    logging.info('continuing from %s', latest)
-    if config.checkpoint.checkpoint_path:
-        logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
-    return step, images_seen
-
-
-def warm_start(config: TrainConfig, state: TrainState) -> None:
-    """Takes weights from `--checkpoint_path`; moving averages begin at them."""
-    options = config.checkpoint
-    weights = {name: variable.value for name, variable in state.variables.items()}
-    assert options.checkpoint_path is not None
-    checkpoints.warm_start(
-        options.checkpoint_path, weights, options.checkpoint_exclude_scopes, options.ignore_missing_vars
-    )
-    if state.averages:
-        for name, variable in state.variables.items():
-            state.averages.averages[name + state.averages.SUFFIX].assign(variable.value)
 
 
 def steps_left(config: TrainConfig, dataset: Dataset, step: int, images_seen: int) -> float:
@@ -344,16 +293,6 @@ class _TrainingImages:
         batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, images_seen)
         draws = self._preprocessing.make_draws(tf.constant([seed, images_seen], tf.int64), size)
         return self._preprocessing.device_train(next(iter(batches))['image'], draws)
-
-
-@contextlib.contextmanager
-def _explained(dataset: Dataset, preprocessing: Preprocessing, positions: range, seed: int) -> Iterator[None]:
-    """Turns an error of the input pipeline into one that names the file and the record."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        explained = input_pipeline.explain_failure(error, dataset, preprocessing, positions, seed)
-        raise explained or error from error
 
 
 def check_finite(report: StepReport, first_step: int, train_dir: str) -> None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from engine.train_step import TrainState
+from engine.train_state import TrainState
 from nets import nets_factory
 
 

@@ -12,42 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from engine import losses
-from engine.moving_averages import ExponentialMovingAverage
-from engine.optimizers import Optimizer
 from engine.schedules import Schedule
+from engine.train_state import TrainState
 from nets.layers import step_randomness
 from preprocessing.preprocessing_factory import Preprocessing
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """All that training changes, and what it needs to know of it.
-
-    Attributes:
-        model: Float32 images to float32 logits.
-        variables: Every variable of the net, by slim's name.
-        trainable: Those that are trained, in the order of the net.
-        weight_decays: L2 factor of each variable that has one, by name.
-        optimizer: Built for `trainable`.
-        averages: Moving averages of `variables`, or None.
-    """
-
-    model: keras.Model
-    variables: dict[str, keras.Variable]
-    trainable: dict[str, keras.Variable]
-    weight_decays: dict[str, float]
-    optimizer: Optimizer
-    averages: ExponentialMovingAverage | None
-
-    def saved_variables(self) -> dict[str, tf.Variable]:
-        """Returns weights, optimizer slots and moving averages by slim's names."""
-        weights = {name: variable.value for name, variable in self.variables.items()}
-        return {**weights, **self.optimizer.slots, **(self.averages.averages if self.averages else {})}
 
 
 @dataclasses.dataclass(frozen=True)

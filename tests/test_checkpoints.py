@@ -14,6 +14,7 @@ from configs.errors import InputError
 from datasets import dataset_factory
 from engine import checkpoints, evaluation, learning
 from engine.optimizers import OPTIMIZERS
+from engine.train_state import make_state
 from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
 
 # ------------------------------------------------------------------------ what is saved
@@ -40,7 +41,7 @@ def test_every_optimizer_has_its_slots_here():
 def test_names_are_slims(digits_dir, optimizer, averaged):
     config = small_config(digits_dir, '', optimizer=optimizer, moving_average_decay=0.9 if averaged else None)
     dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
-    state = learning.make_state(config, learning.make_spec(config, dataset))
+    state = make_state(config, learning.make_spec(config, dataset))
     kinds = ['', *(f'/{slot}' for slot in SLOTS[optimizer]), *(['/ExponentialMovingAverage'] if averaged else [])]
     expected = {name + kind for name in LENET for kind in kinds} | POWERS.get(optimizer, set())
     assert set(state.saved_variables()) == expected

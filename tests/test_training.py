@@ -21,7 +21,8 @@ from engine.model_spec import ModelSpec
 from engine.optimizers import OPTIMIZERS
 from engine.schedules import SCHEDULES, make_schedule
 from engine.summaries import image_grid
-from engine.train_step import ReplicaStep, TrainState, make_steps
+from engine.train_state import TrainState, make_state
+from engine.train_step import ReplicaStep, make_steps
 from tests.runs import assert_same_values, checkpoint_files, files, saved_values, small_config, summaries
 from tests.test_nets import recorded_fill
 
@@ -53,7 +54,7 @@ class RecordedRun:
         assert config.loss.label_smoothing == recorded['label_smoothing']
         strategy = tf.distribute.OneDeviceStrategy('CPU:0')
         with strategy.scope():
-            self.state = learning.make_state(config, recorded_spec(num_classes))
+            self.state = make_state(config, recorded_spec(num_classes))
         self.start = fill(self.state)
         # Slim's decay lies thousands of steps ahead.
         schedule = make_schedule(config.schedule, steps_per_epoch=1000, total_steps=None)

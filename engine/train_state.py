@@ -1,0 +1,104 @@
+"""What training changes: the weights, what the optimizer keeps of them, their moving averages.
+
+with strategy.scope():
+    state = make_state(config, spec)
+step, images_seen = restore_run(checkpoint, state, config)     # or warm_start(config, state), or neither
+"""
+
+import dataclasses
+import re
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from configs.config import TrainConfig
+from configs.errors import InputError
+from engine import checkpoints
+from engine.model_spec import ModelSpec
+from engine.moving_averages import ExponentialMovingAverage
+from engine.optimizers import Optimizer, make_optimizer
+from nets.layers import L2Regularizer
+from nets.variables import slim_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training changes, and what it needs to know of it.
+
+    Attributes:
+        model: Float32 images to float32 logits.
+        variables: Every variable of the net, by slim's name.
+        trainable: Those that are trained, in the order of the net.
+        weight_decays: L2 factor of each variable that has one, by name.
+        optimizer: Built for `trainable`.
+        averages: Moving averages of `variables`, or None.
+    """
+
+    model: keras.Model
+    variables: dict[str, keras.Variable]
+    trainable: dict[str, keras.Variable]
+    weight_decays: dict[str, float]
+    optimizer: Optimizer
+    averages: ExponentialMovingAverage | None
+
+    def saved_variables(self) -> dict[str, tf.Variable]:
+        """Returns weights, optimizer slots and moving averages by slim's names."""
+        weights = {name: variable.value for name, variable in self.variables.items()}
+        return {**weights, **self.optimizer.slots, **(self.averages.averages if self.averages else {})}
+
+
+def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
+    """Makes the net with its initial weights, and what the optimizer and the moving averages keep.
+
+    Raises:
+        InputError: `--trainable_scopes` leaves nothing to train.
+    """
+    model = spec.make_model(config.net, seed=config.data.seed)
+    variables = slim_variables(model)
+    scopes = config.checkpoint.trainable_scopes
+    trainable = {
+        name: variable
+        for name, variable in variables.items()
+        if variable.trainable and (not scopes or any(re.match(scope, name) for scope in scopes))
+    }
+    if not trainable:
+        raise InputError(
+            f'--trainable_scopes={",".join(scopes)}: matches no variable; there are {", ".join(variables)}'
+        )
+    weight_decays = {
+        name: variable.regularizer.weight_decay
+        for name, variable in variables.items()
+        if isinstance(variable.regularizer, L2Regularizer)
+    }
+    optimizer = make_optimizer(config.optimizer)
+    optimizer.build(trainable, weight_decays)
+    averages = None
+    if config.loss.moving_average_decay:
+        averages = ExponentialMovingAverage(config.loss.moving_average_decay)
+        averages.build(variables)
+    return TrainState(model, variables, trainable, weight_decays, optimizer, averages)
+
+
+def restore_run(latest: str, state: TrainState, config: TrainConfig) -> tuple[int, int]:
+    """Restores weights, slots and averages; returns the step and the images seen."""
+    checkpoints.restore(latest, state.saved_variables())
+    step = checkpoints.read_int(latest, checkpoints.STEP_KEY, checkpoints.checkpoint_step(latest))
+    images_seen = checkpoints.read_int(latest, checkpoints.IMAGES_SEEN_KEY, step * config.data.batch_size)
+    logging.info('continuing from %s', latest)
+    if config.checkpoint.checkpoint_path:
+        logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
+    return step, images_seen
+
+
+def warm_start(config: TrainConfig, state: TrainState) -> None:
+    """Takes weights from `--checkpoint_path`; moving averages begin at them."""
+    options = config.checkpoint
+    weights = {name: variable.value for name, variable in state.variables.items()}
+    assert options.checkpoint_path is not None
+    checkpoints.warm_start(
+        options.checkpoint_path, weights, options.checkpoint_exclude_scopes, options.ignore_missing_vars
+    )
+    if state.averages:
+        for name, variable in state.variables.items():
+            state.averages.averages[name + state.averages.SUFFIX].assign(variable.value)
