@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.config import DeviceOptions
+from engine import distribution
 from engine.losses import l2_loss, softmax_cross_entropy
 from engine.metrics import ClassificationMetrics, clip_recall_at
 
@@ -119,7 +121,7 @@ def test_counts_do_not_depend_on_batches_replicas_or_padding(batch_size, replica
     logits, labels = examples()
     whole = metrics.count(logits, labels, np.ones(len(labels), bool)).numpy()
 
-    strategy = tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(replicas)])
+    strategy = distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=replicas))
     dataset = strategy.experimental_distribute_dataset(_padded_batches(logits, labels, batch_size * replicas))
 
     @tf.function

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.config import DeviceOptions
 from configs.errors import InputError
+from engine import distribution
 from nets.alexnet import alexnet_v2
 from nets.layers import (
     Dropout,
@@ -427,8 +429,9 @@ def test_dropout_keeps_and_scales():
     assert abs(np.mean((kept > 0) == (other > 0)) - (0.8**2 + 0.2**2)) < 0.01  # independent of each other
 
 
-def test_dropout_is_the_same_under_xla():
-    layer, ones = Dropout(0.5, name='dropout'), tf.ones((8, 100))
+@pytest.mark.parametrize('keep_prob', [0.5, 0.7])
+def test_dropout_is_the_same_under_xla(keep_prob):
+    layer, ones = Dropout(keep_prob, name='dropout'), tf.ones((8, 100))
     compiled = tf.function(
         lambda offset: train_logits(layer, ones[:4], offset=offset, global_batch=8), jit_compile=True
     )
@@ -436,7 +439,7 @@ def test_dropout_is_the_same_under_xla():
 
 
 def test_two_replicas_drop_what_one_device_drops():
-    strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+    strategy = distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=2))
     layer, ones = Dropout(0.5, name='dropout'), tf.ones((8, 100))
 
     @tf.function

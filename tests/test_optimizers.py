@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import OptimizerOptions
+from configs.config import DeviceOptions, OptimizerOptions
 from configs.errors import InputError
+from engine import distribution
 from engine.moving_averages import ExponentialMovingAverage
 from engine.optimizers import OPTIMIZERS, clip_by_global_norm, make_optimizer
 
@@ -16,7 +17,7 @@ W0 = np.array([0.5, -1.0, 0.25, 2.0], np.float32)
 def make_strategy(replicas: int) -> tf.distribute.Strategy:
     if replicas == 1:
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(replicas)])
+    return distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=replicas))
 
 
 def make_variable(value: np.ndarray, kind: str) -> keras.Variable | tf.Variable:
