@@ -49,6 +49,9 @@ def run(
             return 1
         except KeyboardInterrupt:
             return 130
+        except BrokenPipeError:  # whoever read our output, such as `head`, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 141
 
     app.run(call_main, flags_parser=_parse_flags)
 
@@ -75,7 +78,7 @@ def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # the latter from a flagfile that is not text, or from absl's own flags
         print(f'error: {error}; see {os.path.basename(argv[0])} --help', file=sys.stderr)
         sys.exit(2)
     if len(rest) > 1:

@@ -9,6 +9,7 @@ slim's (research/slim/train_image_classifier.py, eval_image_classifier.py) unles
 """
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -47,8 +48,8 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if allowed['choices'] and item not in allowed['choices']:
             raise InputError(f'--{field.name}={item}: must be one of {", ".join(allowed["choices"])}')
-        if isinstance(item, float) and item != item:
-            raise InputError(f'--{field.name}=nan: must be a number')
+        if isinstance(item, float) and not math.isfinite(item):
+            raise InputError(f'--{field.name}={item}: must be a finite number')
         if allowed['lower'] is not None and item < allowed['lower']:
             raise InputError(f'--{field.name}={item}: must be at least {allowed["lower"]}')
         if allowed['above'] is not None and item <= allowed['above']:
@@ -62,12 +63,12 @@ class NetOptions(Options):
     """Which net is trained, and in what arithmetic."""
 
     model_name: str = option('alexnet_v2', 'Net to train. (slim: inception_v3)')
-    depth_multiplier: float = option(1.0, 'Scales the width of every layer but the last.', above=0.0)
+    depth_multiplier: float = option(1.0, 'Scales the width of every layer but the last.', above=0.0, upper=16.0)
     dropout_keep_prob: float | None = option(
         None, "Probability that dropout keeps a value; the default is the net's own.", above=0.0, upper=1.0
     )
     train_image_size: int | None = option(
-        None, "Side of the training images in pixels; the default is the net's own.", lower=1
+        None, "Side of the training images in pixels; the default is the net's own.", lower=1, upper=2**13
     )
     weight_decay: float = option(
         0.00004,
@@ -76,8 +77,9 @@ class NetOptions(Options):
     )
     mixed_precision: str = option(
         'float32',
-        'float32, or bfloat16: layers compute in bfloat16; variables, logits and loss stay float32.',
-        choices=('float32', 'bfloat16'),
+        'float32; tf32: float32, but GPUs may multiply in TensorFloat-32; bfloat16: layers compute in bfloat16. '
+        'Variables, logits and loss are float32.',
+        choices=('float32', 'tf32', 'bfloat16'),
     )
 
 
@@ -96,10 +98,12 @@ class DataOptions(Options):
         'Subtracted from the labels and from the number of classes (1 leaves out the background class).',
         lower=0,
     )
-    batch_size: int = option(32, 'Examples a step over all devices. (slim: per clone)', lower=1)
+    batch_size: int = option(32, 'Examples a step over all devices. (slim: per clone)', lower=1, upper=2**20)
     preprocessing_name: str | None = option(None, "Preprocessing; the default is the net's own.")
     use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
-    seed: int = option(0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0)
+    seed: int = option(
+        0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0, upper=2**63 - 1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,13 +164,15 @@ class ScheduleOptions(Options):
         2.0,
         'Epochs after which the rate decays (exponential) or has reached its end (polynomial).',
         above=0.0,
+        upper=1e9,
     )
     learning_rate_boundaries: tuple[float, ...] = option(
         (),
         'piecewise: epochs, separated by commas, after each of which the rate is multiplied by the decay factor.',
         lower=0.0,
+        upper=1e9,
     )
-    warmup_epochs: float = option(0.0, 'Epochs of linear warm-up from 0 to the learning rate.', lower=0.0)
+    warmup_epochs: float = option(0.0, 'Epochs of linear warm-up from 0 to the learning rate.', lower=0.0, upper=1e9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +195,7 @@ class LengthOptions(Options):
     """When training ends. With neither, it goes on until it is stopped (the embedded digits: 15 epochs)."""
 
     max_number_of_steps: int | None = option(None, 'Stop after this many steps.', lower=1)
-    num_epochs: float | None = option(None, 'Stop after this many passes over the split.', above=0.0)
+    num_epochs: float | None = option(None, 'Stop after this many passes over the split.', above=0.0, upper=1e9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +246,9 @@ class DeviceOptions(Options):
 class TrainEvalOptions(Options):
     """Evaluation in the training process."""
 
-    eval_every_epochs: float = option(0.0, 'Evaluate after every so many epochs; 0: not by epochs.', lower=0.0)
+    eval_every_epochs: float = option(
+        0.0, 'Evaluate after every so many epochs; 0: not by epochs.', lower=0.0, upper=1e9
+    )
     eval_every_steps: int = option(0, 'Evaluate after every so many steps; 0: not by steps.', lower=0)
     eval_split_name: str | None = option(
         None, "Split that --eval_every_* measures; the default is the data set's own (validation or test)."
@@ -278,7 +286,7 @@ class EvalOptions(Options):
     dataset_split_name: str | None = option(
         None, 'Split to evaluate. Default: validation or test, whichever the data set has. (slim: test)'
     )
-    batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1)
+    batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(
         None, 'Evaluate at most this many batches; the default is the whole split.', lower=1
     )
@@ -294,15 +302,15 @@ class EvalNetOptions(Options):
 
     model_name: str | None = option(None, f'Net. {_FROM_RUN}')
     preprocessing_name: str | None = option(None, f'Preprocessing. {_FROM_RUN}')
-    eval_image_size: int | None = option(None, f'Side of the images in pixels. {_FROM_RUN}', lower=1)
+    eval_image_size: int | None = option(None, f'Side of the images in pixels. {_FROM_RUN}', lower=1, upper=2**13)
     labels_offset: int | None = option(
         None, f'Subtracted from the labels and the number of classes. {_FROM_RUN}', lower=0
     )
     use_grayscale: bool | None = option(None, f'Give the net one gray channel. {_FROM_RUN}')
-    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0)
+    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0, upper=16.0)
     force: bool = option(False, 'Let flags contradict model.json.')
     mixed_precision: str = option(
-        'float32', 'Arithmetic of the layers: float32 or bfloat16.', choices=('float32', 'bfloat16')
+        'float32', 'Arithmetic of the layers: float32, tf32 or bfloat16.', choices=('float32', 'tf32', 'bfloat16')
     )
 
 
@@ -318,6 +326,7 @@ class EvalOutputOptions(Options):
         None,
         'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.',
         lower=0.0,
+        upper=1e6,
     )
     max_number_of_evaluations: int | None = option(
         None, 'With --eval_interval_secs: stop after this many evaluations.', lower=1
@@ -442,7 +451,13 @@ RETIRED_TRAIN_FLAGS = (
     RetiredFlag('replicas_to_aggregate', int, 1, 'every step takes the gradients of all replicas'),
     RetiredFlag('num_readers', int, 4, _INPUT_THREADS),
     RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
-    RetiredFlag('quantize_delay', int, -1, 'TensorFlow 2 has no fake-quant graph rewriting; training is not quantised'),
+    RetiredFlag(
+        'quantize_delay',
+        int,
+        -1,
+        'TensorFlow 2 has no fake-quant graph rewriting; training is not quantised',
+        refuse=True,
+    ),
 )
 
 RETIRED_EVAL_FLAGS = (
@@ -453,5 +468,6 @@ RETIRED_EVAL_FLAGS = (
         bool,
         False,
         'TensorFlow 2 has no fake-quant graph rewriting; the checkpoint is evaluated as it is',
+        refuse=True,
     ),
 )

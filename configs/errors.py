@@ -14,6 +14,12 @@ class InputError(ValueError):
     """Something that the user gave is wrong. The message says what, what is allowed, and what to do."""
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error of TensorFlow's or the system's, without the name of an operation."""
+    text = str(getattr(error, 'message', None) or error)
+    return text.splitlines()[0].split(' [Op:')[0].split('}} ')[-1].strip() if text else type(error).__name__
+
+
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> InputError:
     """Returns the error for a factory's miss: the value, its kind, the closest name and all the valid ones."""
     names = sorted(valid)

@@ -12,7 +12,7 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError, unknown_name
+from configs.errors import InputError, first_line, unknown_name
 from datasets import cifar10, digits, flowers, imagenet, mnist, tfrecord
 from datasets.spec import DatasetSpec
 
@@ -158,13 +158,17 @@ def load_label_names(dataset_dir: str) -> tuple[str, ...]:
     if not tf.io.gfile.exists(path):
         return ()
     rows = []
-    with tf.io.gfile.GFile(path) as file:
-        for number, line in enumerate(file.read().splitlines(), start=1):
-            label, separator, name = line.partition(':')
-            if separator and label.strip().isdecimal():
-                rows.append((int(label), name.strip()))
-            elif line.strip():
-                raise InputError(f'{path}, line {number}: {line!r} is not of the form id:name')
+    try:
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            lines = file.read().decode('utf-8-sig').splitlines()
+    except (UnicodeDecodeError, tf.errors.OpError) as error:
+        raise InputError(f'{path}: not a file of UTF-8 text: {first_line(error)}') from error
+    for number, line in enumerate(lines, start=1):
+        label, separator, name = line.partition(':')
+        if separator and label.strip().isdecimal() and len(label) < 10:
+            rows.append((int(label), name.strip()))
+        elif line.strip():
+            raise InputError(f'{path}, line {number}: {line!r} is not of the form id:name')
     rows.sort()
     if [label for label, _ in rows] != list(range(len(rows))):
         raise InputError(f'{path}: the ids must be 0 to {len(rows) - 1}, each once')

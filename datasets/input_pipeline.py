@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from configs.errors import InputError
+from configs.errors import InputError, first_line
 from datasets import tfrecord
 from datasets.dataset_factory import Dataset
 from preprocessing.preprocessing_factory import Preprocessing
@@ -30,6 +30,7 @@ _FAILURES_OF_RECORDS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
     tf.errors.UnknownError,
+    UnicodeDecodeError,  # TensorFlow quotes a record's bytes in its message, and fails to decode them
 )
 
 
@@ -162,7 +163,7 @@ def naming_failures(
     """
     try:
         yield
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
         explained = explain_failure(error, dataset, preprocessing, positions, seed)
         if explained is None:
             raise
@@ -170,7 +171,7 @@ def naming_failures(
 
 
 def explain_failure(
-    error: tf.errors.OpError,
+    error: Exception,
     dataset: Dataset,
     preprocessing: Preprocessing,
     positions: Iterable[int],
@@ -213,10 +214,10 @@ def _problem(reader: _Reader, dataset: Dataset, number: int, prepare: Callable[[
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter where the file now ends
         return 'corrupt: a checksum does not agree; make or copy this file again'
     except tf.errors.OpError as error:
-        return f'cannot be read: {_first_line(error)}'
+        return f'cannot be read: {first_line(error)}'
     try:
         example = tfrecord.parse_example(record)
-    except tf.errors.InvalidArgumentError:
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
         return "not a tf.train.Example of slim's schema"
     if not example['encoded']:
         return 'has no image/encoded'
@@ -226,7 +227,7 @@ def _problem(reader: _Reader, dataset: Dataset, number: int, prepare: Callable[[
     try:
         prepare(record)
     except tf.errors.OpError as error:
-        return f'its image cannot be prepared: {_first_line(error)}'
+        return f'its image cannot be prepared: {first_line(error)}'
     return None
 
 
@@ -246,7 +247,3 @@ def _label_problem(label: int, dataset: Dataset) -> str:
             f'{message}; if the labels begin at 1, labels.txt needs a line 0:background and --labels_offset=1 omits it'
         )
     return f'{message}; is labels.txt the one of these files?'
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    return error.message.splitlines()[0].split(' [Op:')[0].split('}} ')[-1].strip()

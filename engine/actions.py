@@ -7,14 +7,15 @@ a line in `engine.learning.make_actions`.
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from configs.config import CheckpointOptions, LogOptions
+from configs.config import CheckpointOptions, LogOptions, TrainConfig
 from configs.errors import InputError
+from datasets import input_pipeline
+from datasets.dataset_factory import Dataset
 from engine import checkpoints, evaluation
 from engine.intervals import Interval
 from engine.progress import Progress
@@ -85,11 +86,13 @@ class Log(Action):
         self._progress = progress
 
     def act(self, moment: Moment) -> None:
+        loss, rate = moment.total_loss, moment.report.learning_rate
+        speed, waiting = moment.images_per_second, moment.wait_share
         self._progress.report(
             moment.step,
-            f'global step {moment.step}: loss = {moment.total_loss:.4f} ({moment.seconds_per_step:.3f} sec/step), '
-            f'learning rate {moment.report.learning_rate:.4g}, {moment.images_per_second:.1f} images/s, '
-            f'waiting for data {moment.wait_share:.0%}',
+            f'global step {moment.step}: loss = {loss:.4f} ({moment.seconds_per_step:.3f} sec/step), '
+            f'learning rate {rate:.4g}, {speed:.1f} images/s, waiting for data {waiting:.0%}',
+            brief=f'loss {loss:.4f}, lr {rate:.3g}, {speed:.0f} img/s, wait {waiting:.0%}',
         )
 
 
@@ -162,6 +165,20 @@ def _averages_as_weights(state: TrainState) -> Iterator[None]:
             variable.assign(kept[name])
 
 
+class NextImages:
+    """The images of the step to come, as the net will see them; takes nothing from the training stream."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing):
+        self._data, self._dataset, self._preprocessing = config.data, dataset, preprocessing
+
+    def __call__(self, images_seen: int) -> tf.Tensor:
+        """Returns float32 [batch, height, width, channels]."""
+        size, seed = self._data.batch_size, self._data.seed
+        batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, images_seen)
+        draws = self._preprocessing.make_draws(tf.constant([seed, images_seen], tf.int64), size)
+        return self._preprocessing.device_train(next(iter(batches))['image'], draws)
+
+
 class Summarize(Action):
     """Scalars for TensorBoard, and on request histograms and images."""
 
@@ -170,7 +187,7 @@ class Summarize(Action):
         options: LogOptions,
         state: TrainState,
         preprocessing: Preprocessing,
-        next_images: Callable[[int], Any],
+        next_images: NextImages,
         train_dir: str,
     ):
         self.interval = Interval(steps=options.save_summaries_steps, seconds=options.save_summaries_secs)

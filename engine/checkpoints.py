@@ -20,7 +20,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError
+from configs.config import OptimizerOptions
+from configs.errors import InputError, first_line
+from engine.moving_averages import ExponentialMovingAverage
+from engine.optimizers import OPTIMIZERS
 
 Reader = Any  # what `tf.train.load_checkpoint` returns; its class has no public name
 
@@ -56,8 +59,12 @@ def latest_checkpoint(train_dir: str) -> str | None:
         state = tf.train.get_checkpoint_state(train_dir)
     except (tf.errors.OpError, ValueError):
         state = None
-    if state and tf.io.gfile.exists(f'{state.model_checkpoint_path}.index'):
-        return state.model_checkpoint_path
+    if state:
+        # First in this folder: slim writes absolute paths, and a copy of a run must not lead back to the original.
+        here = os.path.join(train_dir, os.path.basename(state.model_checkpoint_path))
+        for prefix in (here, state.model_checkpoint_path):
+            if tf.io.gfile.exists(f'{prefix}.index'):
+                return prefix
     return next(reversed(list_checkpoints(train_dir)), None)
 
 
@@ -88,11 +95,13 @@ def new_checkpoints(train_dir: str, interval_secs: float, timeout_secs: float | 
     Ends when none has come for `timeout_secs`; never, if that is None. The folder need not be there yet.
     """
     seen, since = None, time.monotonic()
-    while timeout_secs is None or time.monotonic() - since <= timeout_secs:
+    while True:
         latest = latest_checkpoint(train_dir)
         if latest is None or latest == seen:
+            if timeout_secs is not None and time.monotonic() - since >= timeout_secs:
+                return
             logging.log_every_n_seconds(logging.INFO, 'waiting for a new checkpoint in %s', 600, train_dir)
-            time.sleep(min(_POLL_SECS, timeout_secs or _POLL_SECS))
+            time.sleep(_POLL_SECS if timeout_secs is None else min(_POLL_SECS, timeout_secs))
             continue
         seen, since = latest, time.monotonic()
         yield latest
@@ -160,6 +169,11 @@ def write_text(path: str, text: str) -> None:
     Raises:
         OSError or tf.errors.OpError: it cannot be written; a file that was there is unharmed.
     """
+    if '://' not in path and os.path.exists(path) and not os.path.isfile(path):
+        with open(path, 'w') as file:  # a device or a pipe, which a file must not replace; a folder refuses
+            file.write(text)
+        return
+    path = path if '://' in path else os.path.realpath(path)  # through a link, not over it
     part = os.path.join(os.path.dirname(path), f'.part-{os.path.basename(path)}')
     try:
         with tf.io.gfile.GFile(part, 'w') as file:
@@ -168,12 +182,6 @@ def write_text(path: str, text: str) -> None:
     except (tf.errors.OpError, OSError):
         _delete([part])
         raise
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error of TensorFlow's or the system's."""
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return text.splitlines()[0].split(' [Op:')[0].split('}} ')[-1].strip() if text else type(error).__name__
 
 
 def open_checkpoint(prefix: str) -> Reader:
@@ -246,10 +254,12 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 def is_training_state(name: str) -> bool:
     """Says whether a name in a checkpoint is a counter, an optimizer slot or a moving average, not a weight."""
-    return name in (STEP_KEY, IMAGES_SEEN_KEY, 'beta1_power', 'beta2_power') or bool(_SLOT.search(name))
+    return name in _SCALARS or name.endswith(_SLOTS)
 
 
-_SLOT = re.compile(r'/(ExponentialMovingAverage|Momentum|(RMSProp|Adam|Adadelta|Ftrl)(_1)?|Adagrad)$')
+_KEPT = tuple(rule(OptimizerOptions()) for rule in OPTIMIZERS.values())
+_SCALARS = {STEP_KEY, IMAGES_SEEN_KEY, *(name for rule in _KEPT for name in rule.power_bases())}
+_SLOTS = (ExponentialMovingAverage.SUFFIX, *(f'/{slot}' for rule in _KEPT for slot in rule.slot_starts()))
 
 
 def restore(prefix: str, variables: Mapping[str, tf.Variable], unused: Iterable[str] = ()) -> None:

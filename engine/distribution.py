@@ -38,10 +38,20 @@ def _devices(options: DeviceOptions) -> list[str]:
     if options.devices == 'gpu' and not gpus:
         raise InputError('--devices=gpu: TensorFlow sees no GPU; install the extra "gpu", or use --devices=cpu')
     if not gpus:
+        _use_only([])
         return _cpu_devices(options.num_clones or 1)
     if options.num_clones and options.num_clones > len(gpus):
         raise InputError(f'--num_clones={options.num_clones}: TensorFlow sees {len(gpus)} GPUs')
+    _use_only(gpus[: options.num_clones])
     return [gpu.name for gpu in tf.config.list_logical_devices('GPU')[: options.num_clones]]
+
+
+def _use_only(gpus: list[tf.config.PhysicalDevice]) -> None:
+    """Leaves other GPUs alone, and takes memory as it is needed, so that an evaluation can run beside training."""
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started already, with the devices that it has
+        tf.config.set_visible_devices(gpus, 'GPU')
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def _cpu_devices(count: int) -> list[str]:
@@ -65,6 +75,14 @@ def batch_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
     if batch_size % replicas:
         raise InputError(f'--batch_size={batch_size}: must be a multiple of the {replicas} replicas')
     return batch_size // replicas
+
+
+def set_precision(mixed_precision: str) -> None:
+    """Lets GPUs round the factors of matrix products to TensorFloat-32's 10 bits only where that is asked for.
+
+    TensorFlow does so by default, which would move a float32 net's numbers by 1e-3.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(mixed_precision != 'float32')
 
 
 def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:

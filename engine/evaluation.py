@@ -5,7 +5,6 @@
 `Evaluator` is the part that the training loop uses too: it counts over a split with whatever weights the model has.
 """
 
-import dataclasses
 import itertools
 import json
 import os
@@ -18,7 +17,7 @@ import tensorflow as tf
 from absl import logging
 
 from configs.config import EvalConfig, EvalOptions, NetOptions
-from configs.errors import InputError
+from configs.errors import InputError, first_line
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution
@@ -51,7 +50,7 @@ class Evaluator:
     ):
         replicas = strategy.num_replicas_in_sync
         self._dataset, self._preprocessing = dataset, preprocessing
-        self._batch_size = -(-batch_size // replicas) * replicas
+        self._batch_size = -(-min(batch_size, dataset.num_examples) // replicas) * replicas
         self._num_examples = min(dataset.num_examples, (max_batches or dataset.num_examples) * self._batch_size)
         self._metrics = ClassificationMetrics(_clip_recall_at(recall_at, dataset.num_classes))
         self._batches = strategy.distribute_datasets_from_function(
@@ -173,7 +172,9 @@ class _CheckpointEvaluation:
         self._config = config
         self._dataset = _find_dataset(config, trained)
         self._spec = _resolve_spec(config, trained, self._dataset)
-        self._eval_dir = config.output.eval_dir or os.path.join(folder, f'eval_{self._dataset.split}')
+        self._averages = bool(options.moving_average_decay)
+        self._eval_dir = config.output.eval_dir or eval_dir(folder, self._dataset.split, self._averages)
+        distribution.set_precision(config.net.mixed_precision)
         strategy = distribution.make_strategy(config.devices)
         preprocessing = self._spec.make_preprocessing()
         with strategy.scope():
@@ -192,7 +193,7 @@ class _CheckpointEvaluation:
     def run(self, prefix: str) -> Results:
         """Evaluates one checkpoint, prints, and writes JSON and event files."""
         logging.info('Evaluating %s on %s, split %s', prefix, self._dataset.name, self._dataset.split)
-        suffix = ExponentialMovingAverage.SUFFIX if self._config.evaluation.moving_average_decay else ''
+        suffix = ExponentialMovingAverage.SUFFIX if self._averages else ''
         variables = slim_variables(self._model)
         values = {name + suffix: variable.value for name, variable in variables.items()}
         checkpoints.restore(prefix, values, unused=variables)
@@ -205,34 +206,33 @@ class _CheckpointEvaluation:
             'model_name': self._spec.model_name,
             'dataset_name': self._dataset.name,
             'dataset_split_name': self._dataset.split,
-            'moving_averages': bool(suffix),
+            'moving_averages': self._averages,
         }
         report(results, self._dataset.num_examples)
         self._write(results)
         return results
 
     def _write(self, results: Results) -> None:
-        path, eval_dir = self._config.output.results_path, self._config.output.eval_dir
+        path, asked_dir = self._config.output.results_path, self._config.output.eval_dir
         try:
             if path:
                 checkpoints.write_text(path, json.dumps(results, indent=1) + '\n')
         except (OSError, tf.errors.OpError) as error:
-            raise InputError(f'--results_path={path}: {checkpoints.first_line(error)}') from error
+            raise InputError(f'--results_path={path}: {first_line(error)}') from error
         try:
-            write_summaries(self._eval_dir, results)
+            write_summaries(self._eval_dir, results, required=asked_dir is not None)
         except (OSError, tf.errors.OpError) as error:
-            if eval_dir:
-                raise InputError(f'--eval_dir={eval_dir}: {checkpoints.first_line(error)}') from error
-            logging.warning(
-                'no event file in %s: %s; choose another --eval_dir',
-                self._eval_dir,
-                checkpoints.first_line(error),
-            )
+            raise InputError(f'--eval_dir={asked_dir}: {first_line(error)}') from error
 
 
-def write_summaries(eval_dir: str, results: Results) -> None:
+def eval_dir(train_dir: str, split: str, averages: bool) -> str:
+    """Returns where an evaluation's event files go; those of the moving averages are a run of their own."""
+    return os.path.join(train_dir, f'eval_{split}_averages' if averages else f'eval_{split}')
+
+
+def write_summaries(folder: str, results: Results, required: bool = False) -> None:
     """Writes what was measured for TensorBoard: accuracy, recall_at_<k>, num_examples, step, and the checkpoint."""
-    writer = SummaryWriter(eval_dir)
+    writer = SummaryWriter(folder, required)
     step = int(results['step'])
     measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}
     writer.scalars(step, {**measured, 'num_examples': float(results['num_examples']), 'step': float(step)})
@@ -255,41 +255,30 @@ def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
 
 
 def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
-    """Returns the net and preprocessing to evaluate: those of model.json, overridden by flags only with --force.
+    """Returns the net and preprocessing to evaluate: those of model.json; flags may differ from it only with --force.
 
     Raises:
-        InputError: a flag contradicts model.json, or the data set has other classes than the net.
+        InputError: a flag, or the data set's classes, contradict model.json.
     """
     flags = config.net
-    base = trained or ModelSpec.for_dataset(
+
+    def choose(flag: Any, of_run: str, default: Any = None) -> Any:
+        if flag is not None:
+            return flag
+        return getattr(trained, of_run) if trained is not None else default
+
+    asked = ModelSpec.for_dataset(
         dataset,
-        flags.model_name or NetOptions().model_name,
-        preprocessing_name=flags.preprocessing_name,
-        image_size=flags.eval_image_size,
-        depth_multiplier=flags.depth_multiplier or 1.0,
-        use_grayscale=bool(flags.use_grayscale),
+        choose(flags.model_name, 'model_name', NetOptions().model_name),
+        preprocessing_name=choose(flags.preprocessing_name, 'preprocessing_name'),
+        image_size=choose(flags.eval_image_size, 'image_size'),
+        depth_multiplier=choose(flags.depth_multiplier, 'depth_multiplier', 1.0),
+        use_grayscale=choose(flags.use_grayscale, 'use_grayscale', False),
     )
-    given: dict[str, Any] = {
-        'model_name': flags.model_name,
-        'preprocessing_name': flags.preprocessing_name,
-        'image_size': flags.eval_image_size,
-        'labels_offset': flags.labels_offset,
-        'use_grayscale': flags.use_grayscale,
-        'depth_multiplier': flags.depth_multiplier,
-    }
-    asked = dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
-    if asked.use_grayscale != base.use_grayscale:
-        asked = dataclasses.replace(asked, channels=1 if asked.use_grayscale else 3)
-    contradictions = base.contradictions(asked)
+    contradictions = trained.contradictions(asked) if trained is not None else []
     if contradictions and not flags.force:
         raise InputError(
-            f'flags contradict how the net was trained (model.json, flag): {"; ".join(contradictions)}; '
-            'leave them out, or give --force'
-        )
-    asked = dataclasses.replace(asked, num_classes=dataset.num_classes) if flags.force else asked
-    if asked.num_classes != dataset.num_classes:
-        raise InputError(
-            f'the net has {asked.num_classes} classes and {dataset.name} in {dataset.dataset_dir} '
-            f'{dataset.num_classes} (with --labels_offset={dataset.labels_offset})'
+            f'flags or data set contradict how the net was trained (model.json, now): {"; ".join(contradictions)}; '
+            'leave the flags out, choose another data set, or give --force'
         )
     return asked

@@ -8,19 +8,17 @@ happens between steps in `actions.py`.
 
 import dataclasses
 import math
-import os
-import re
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.config import TrainConfig, replace_options, to_flagfile
+from configs.config import TrainConfig, replace_options
 from configs.errors import InputError
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
-from engine import checkpoints, distribution, evaluation
-from engine.actions import Action, Evaluate, Log, Moment, Save, Summarize, non_finite_message
+from engine import checkpoints, distribution, evaluation, run_dir
+from engine.actions import Action, Evaluate, Log, Moment, NextImages, Save, Summarize, non_finite_message
 from engine.intervals import Interval
 from engine.model_spec import ModelSpec
 from engine.progress import Progress
@@ -31,7 +29,7 @@ from engine.train_step import ReplicaStep, StepReport, make_steps
 from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
-_MOST_STEPS_A_CALL = 100  # so that what is due by time is not kept waiting
+_SECONDS_A_CALL = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +57,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     # ---------------------------------------------------------------- what is trained, on what, where
     refuse_ftrl_with_warmup(config)
+    distribution.set_precision(config.net.mixed_precision)
     config = with_default_dataset(config)
     data, train_dir = config.data, config.checkpoint.train_dir
     strategy = distribution.make_strategy(config.devices)
@@ -73,7 +72,7 @@ def train(config: TrainConfig) -> TrainResult:
 
     # ---------------------------------------------------------------- where it starts
     # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
-    prepare_train_dir(train_dir, spec)
+    run_dir.prepare(train_dir, spec)
     latest = checkpoints.latest_checkpoint(train_dir)
     step, images_seen = 0, 0
     if latest is not None:
@@ -84,13 +83,11 @@ def train(config: TrainConfig) -> TrainResult:
     if latest is not None and step >= last_step:
         logging.info('nothing to do: %s has reached the last step, %d', latest, step)
         return TrainResult(step, latest, None)
-    write_run_files(train_dir, config, spec)
-    log_plan(config, dataset, spec, strategy, last_step)
 
     # ---------------------------------------------------------------- the compiled step and its input
-    steps_per_epoch = dataset.num_examples / data.batch_size
-    total_steps = None if math.isinf(last_step) else int(last_step)
-    schedule = make_schedule(config.schedule, steps_per_epoch, total_steps)
+    # The schedule counts in batches of today's size, however large those of an earlier part of the run were.
+    total_steps = None if math.isinf(last_step) else int(last_step - step + images_seen / data.batch_size)
+    schedule = make_schedule(config.schedule, dataset.num_examples / data.batch_size, total_steps)
     replica_step = ReplicaStep(
         state,
         preprocessing,
@@ -111,10 +108,11 @@ def train(config: TrainConfig) -> TrainResult:
     # ---------------------------------------------------------------- the loop
     with StopSignals() as stop_signals, Progress('training', total_steps, first=step) as progress:
         actions = make_actions(config, state, dataset, preprocessing, strategy, progress)
-        first_step, moment = step, None
+        run_dir.write_config(train_dir, config, spec)  # only now that nothing of the config was refused
+        log_plan(config, dataset, spec, strategy, last_step)
+        most, moment = 1, None  # the first call compiles
         while step < last_step and not stop_signals.is_set():
-            # No call goes beyond what is due next; the first one, which compiles, is of one step.
-            most = _MOST_STEPS_A_CALL if step > first_step else 1
+            # No call goes beyond what is due next, nor takes so long that a signal is kept waiting.
             stop = int(min(last_step, step + most, *(action.interval.next_step(step) for action in actions)))
             next_images = images_seen + (stop - step) * data.batch_size
             with input_pipeline.naming_failures(dataset, preprocessing, range(images_seen, next_images), data.seed):
@@ -122,6 +120,7 @@ def train(config: TrainConfig) -> TrainResult:
             check_finite(report, step, train_dir)
             step, images_seen = stop, next_images
             moment = Moment(step, images_seen, report, data.batch_size)
+            most = max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1)
             for action in actions:
                 if action.interval.is_due(step):
                     action.run(moment)
@@ -168,28 +167,6 @@ def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
     )
 
 
-def prepare_train_dir(train_dir: str, spec: ModelSpec) -> None:
-    """Makes the folder; refuses one in which another net was trained.
-
-    Raises:
-        InputError: it cannot be made, or it holds a run of another net.
-    """
-    if re.search(r'[\[\\]', train_dir):
-        raise InputError(f'--train_dir={train_dir}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
-    try:
-        tf.io.gfile.makedirs(train_dir)
-    except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'--train_dir={train_dir}: {checkpoints.first_line(error)}') from error
-    before = ModelSpec.load(train_dir)
-    if before is not None and checkpoints.latest_checkpoint(train_dir):
-        differences = before.contradictions(spec)
-        if differences:
-            raise InputError(
-                f'--train_dir={train_dir} holds a run that differs (there, now): {"; ".join(differences)}; '
-                'give the flags of that run, or another --train_dir'
-            )
-
-
 def steps_left(config: TrainConfig, dataset: Dataset, step: int, images_seen: int) -> float:
     """Returns how many steps remain, infinity if training goes on until it is stopped.
 
@@ -203,19 +180,6 @@ def steps_left(config: TrainConfig, dataset: Dataset, step: int, images_seen: in
     by_epochs = images if math.isinf(images) else math.ceil(images / config.data.batch_size - 1e-9)
     by_steps = math.inf if steps is None else steps - step
     return max(min(by_epochs, by_steps), 0)
-
-
-def write_run_files(train_dir: str, config: TrainConfig, spec: ModelSpec) -> None:
-    """Writes config.cfg, a flagfile that repeats the run, and model.json.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
-    try:
-        checkpoints.write_text(os.path.join(train_dir, 'config.cfg'), to_flagfile(config))
-        spec.save(train_dir)
-    except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'--train_dir={train_dir}: {checkpoints.first_line(error)}') from error
 
 
 def log_plan(
@@ -272,27 +236,12 @@ def make_actions(
         )
         epochs = checks.eval_every_epochs * dataset.num_examples / config.data.batch_size
         interval = Interval(steps=checks.eval_every_steps or epochs)
-        actions.append(
-            Evaluate(interval, evaluator, state, os.path.join(train_dir, f'eval_{split}'), measured.num_examples)
-        )
+        eval_dir = evaluation.eval_dir(train_dir, split, averages=state.averages is not None)
+        actions.append(Evaluate(interval, evaluator, state, eval_dir, measured.num_examples))
     if log.save_summaries_secs or log.save_summaries_steps:
-        next_images = _TrainingImages(config, dataset, preprocessing)
+        next_images = NextImages(config, dataset, preprocessing)
         actions.append(Summarize(log, state, preprocessing, next_images, train_dir))
     return actions
-
-
-class _TrainingImages:
-    """The images of the step to come, as the net will see them; takes nothing from the training stream."""
-
-    def __init__(self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing):
-        self._data, self._dataset, self._preprocessing = config.data, dataset, preprocessing
-
-    def __call__(self, images_seen: int) -> tf.Tensor:
-        """Returns float32 [batch, height, width, channels]."""
-        size, seed = self._data.batch_size, self._data.seed
-        batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, images_seen)
-        draws = self._preprocessing.make_draws(tf.constant([seed, images_seen], tf.int64), size)
-        return self._preprocessing.device_train(next(iter(batches))['image'], draws)
 
 
 def check_finite(report: StepReport, first_step: int, train_dir: str) -> None:

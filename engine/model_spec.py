@@ -9,13 +9,13 @@ model, preprocessing = spec.make_model(), spec.make_preprocessing()
 import dataclasses
 import json
 import os
-from typing import Any
+import typing
 
 import keras
 import tensorflow as tf
 
-from configs.config import AugmentOptions, NetOptions
-from configs.errors import InputError
+from configs.config import AugmentOptions
+from configs.errors import InputError, first_line
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
 from nets import nets_factory
@@ -84,13 +84,14 @@ class ModelSpec:
         )
 
     def make_model(
-        self, options: NetOptions | None = None, seed: int = 0, mixed_precision: str = 'float32'
+        self,
+        *,
+        mixed_precision: str = 'float32',
+        weight_decay: float = 0.0,
+        dropout_keep_prob: float | None = None,
+        seed: int = 0,
     ) -> keras.Model:
-        """Makes the net; for training, with the options that do not change what it computes when evaluated."""
-        training: dict[str, Any] = {}
-        if options is not None:
-            mixed_precision = options.mixed_precision
-            training = {'weight_decay': options.weight_decay, 'dropout_keep_prob': options.dropout_keep_prob}
+        """Makes the net; the arguments do not change what it is, see `nets_factory.make_model`."""
         return nets_factory.make_model(
             self.model_name,
             self.num_classes,
@@ -98,8 +99,9 @@ class ModelSpec:
             channels=self.channels,
             depth_multiplier=self.depth_multiplier,
             mixed_precision=mixed_precision,
+            weight_decay=weight_decay,
+            dropout_keep_prob=dropout_keep_prob,
             seed=seed,
-            **training,
         )
 
     def make_preprocessing(self, augment: AugmentOptions | None = None) -> preprocessing_factory.Preprocessing:
@@ -127,20 +129,36 @@ class ModelSpec:
         path = os.path.join(train_dir, FILE_NAME)
         if not tf.io.gfile.exists(path):
             return None
-        with tf.io.gfile.GFile(path) as file:
-            text = file.read()
         try:
-            values = json.loads(text)
-            return cls(**{**values, 'label_names': tuple(values['label_names'])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f'{path}: damaged, or written by another version: {error}') from error
+            with tf.io.gfile.GFile(path, 'rb') as file:
+                values = json.loads(file.read())
+            spec = cls(**{**values, 'label_names': tuple(values['label_names'])})
+            spec._check_types()
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            raise InputError(f'{path}: damaged, or written by another version: {first_line(error)}') from error
+        return spec
+
+    def _check_types(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            kind, value = typing.get_origin(hint) or hint, getattr(self, name)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise TypeError(f'{name} is {value!r}, which is not {kind.__name__}')
 
     def contradictions(self, other: 'ModelSpec') -> list[str]:
         """Lists where `other` is another net or prepares images otherwise, as `name: this one, that one`."""
-        places = ('dataset_name', 'dataset_dir', 'label_names')
-        names = [field.name for field in dataclasses.fields(self) if field.name not in places]
+        ignored = ['dataset_name', 'dataset_dir']
+        if not (self.label_names and other.label_names):
+            ignored.append('label_names')
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ignored]
         return [
-            f'{name}: {getattr(self, name)}, {getattr(other, name)}'
+            f'{name}: {_brief(getattr(self, name))}, {_brief(getattr(other, name))}'
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
+
+
+def _brief(value: object) -> str:
+    """Returns a value for a message; of many names, the first few."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return '/'.join(map(str, value[:4])) + ('/...' if len(value) > 4 else '')

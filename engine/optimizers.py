@@ -114,7 +114,7 @@ class Optimizer:
 def clip_by_global_norm(gradients: Mapping[str, tf.Tensor], clip_norm: float) -> dict[str, tf.Tensor]:
     """Scales all gradients by one factor so that their joint Euclidean norm is at most `clip_norm`.
 
-    If the norm is not finite every gradient becomes NaN, so check before.
+    If the norm is not finite every gradient becomes NaN, which the next loss shows.
     """
     clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
     return dict(zip(gradients, clipped, strict=True))

@@ -6,6 +6,9 @@ import time
 from absl import logging
 from tqdm import tqdm
 
+# A short bar, so that on 80 columns there is room for loss, learning rate, speed and waiting share.
+_BAR = '{desc} {n_fmt}/{total_fmt} {bar:8} {remaining}{postfix}'
+
 
 class Progress:
     """Shows steps of a known or unknown total.
@@ -20,7 +23,8 @@ class Progress:
         self._start = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=first, desc=what, unit=unit, dynamic_ncols=True)
+            layout = None if total is None else _BAR  # tqdm's own, which needs no total
+            self._bar = tqdm(total=total, initial=first, desc=what, unit=unit, dynamic_ncols=True, bar_format=layout)
 
     def __enter__(self) -> 'Progress':
         return self
@@ -29,10 +33,10 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def report(self, position: int, text: str) -> None:
-        """Moves on to `position`, and shows or prints the text with the time that is left."""
+    def report(self, position: int, text: str, brief: str = '') -> None:
+        """Moves on to `position`, and prints the text with the time that is left, or shows `brief` beside the bar."""
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str(brief, refresh=False)
             self._bar.update(position - self._bar.n)
         else:
             logging.info('%s%s', text, self._time_left(position))

@@ -54,18 +54,14 @@ def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
     Raises:
         InputError: `--trainable_scopes` leaves nothing to train.
     """
-    model = spec.make_model(config.net, seed=config.data.seed)
+    model = spec.make_model(
+        mixed_precision=config.net.mixed_precision,
+        weight_decay=config.net.weight_decay,
+        dropout_keep_prob=config.net.dropout_keep_prob,
+        seed=config.data.seed,
+    )
     variables = slim_variables(model)
-    scopes = config.checkpoint.trainable_scopes
-    trainable = {
-        name: variable
-        for name, variable in variables.items()
-        if variable.trainable and (not scopes or any(re.match(scope, name) for scope in scopes))
-    }
-    if not trainable:
-        raise InputError(
-            f'--trainable_scopes={",".join(scopes)}: matches no variable; there are {", ".join(variables)}'
-        )
+    trainable = _trainable(variables, config.checkpoint.trainable_scopes)
     weight_decays = {
         name: variable.regularizer.weight_decay
         for name, variable in variables.items()
@@ -78,6 +74,24 @@ def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
         averages = ExponentialMovingAverage(config.loss.moving_average_decay)
         averages.build(variables)
     return TrainState(model, variables, trainable, weight_decays, optimizer, averages)
+
+
+def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) -> dict[str, keras.Variable]:
+    """Returns the variables whose names a scope matches from the start, as a regular expression; all without scopes."""
+    try:
+        patterns = [re.compile(scope) for scope in scopes or ('',)]
+    except re.error as error:
+        raise InputError(f'--trainable_scopes={",".join(scopes)}: not a regular expression: {error}') from error
+    chosen = {
+        name: variable
+        for name, variable in variables.items()
+        if variable.trainable and any(pattern.match(name) for pattern in patterns)
+    }
+    if not chosen:
+        raise InputError(
+            f'--trainable_scopes={",".join(scopes)}: matches no variable; there are {", ".join(variables)}'
+        )
+    return chosen
 
 
 def restore_run(latest: str, state: TrainState, config: TrainConfig) -> tuple[int, int]:

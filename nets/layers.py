@@ -20,7 +20,7 @@ from keras import ops
 
 from configs.errors import InputError, unknown_name
 
-POLICIES = {'float32': 'float32', 'bfloat16': 'mixed_bfloat16'}
+POLICIES = {'float32': 'float32', 'tf32': 'float32', 'bfloat16': 'mixed_bfloat16'}
 
 EndPoints = dict[str, keras.KerasTensor]
 

@@ -247,7 +247,7 @@ def test_flags_that_agree_with_model_file(trained, logits_and_labels, tmp_path):
     ],
 )
 def test_flags_that_contradict_model_file(trained, tmp_path, flags, message):
-    with pytest.raises(InputError, match=f'flags contradict how the net was trained .*{message}.*--force'):
+    with pytest.raises(InputError, match=f'flags or data set contradict how the net was trained .*{message}.*--force'):
         evaluation.evaluate(eval_config(trained.checkpoint_path, eval_dir=str(tmp_path / 'eval'), **flags))
     assert not (tmp_path / 'eval').exists()
 
@@ -264,7 +264,7 @@ def test_force_lets_flags_contradict(train_digits, tmp_path):
 
 def test_data_of_other_classes(trained, shared_path):
     options = {'dataset_name': 'imagenet', 'dataset_dir': str(shared_path('data/imagenet_mini'))}
-    with pytest.raises(InputError, match=r'the net has 10 classes and imagenet in \S+ 1001 \(with --labels_offset=0\)'):
+    with pytest.raises(InputError, match=r'num_classes: 10, 1001; .*choose another data set'):
         evaluation.evaluate(eval_config(trained.checkpoint_path, **options))
 
 
@@ -363,3 +363,25 @@ def test_waiting_needs_a_folder(trained):
     config = eval_config(trained.checkpoint_path, eval_interval_secs=1.0)
     with pytest.raises(InputError, match='name the folder that they come in'):
         evaluation.evaluate(config)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'image_size': '28'}, "image_size is '28', which is not int"),
+        ({'use_grayscale': 'yes'}, "use_grayscale is 'yes', which is not bool"),
+        ({'depth_multiplier': None}, 'depth_multiplier is None, which is not float'),
+        ({'unknown': 1}, "unexpected keyword argument 'unknown'"),
+    ],
+)
+def test_a_damaged_model_file(trained, tmp_path, change, message):
+    values = json.loads((Path(trained.checkpoint_path).parent / 'model.json').read_text())
+    (tmp_path / 'model.json').write_text(json.dumps({**values, **change}))
+    with pytest.raises(InputError, match=f'model.json: damaged, or written by another version: .*{message}'):
+        ModelSpec.load(str(tmp_path))
+
+
+def test_a_data_set_of_other_label_names_contradicts(trained, shared_path):
+    options = {'dataset_name': 'mnist', 'dataset_dir': str(shared_path('goldens/tfrecords/mnist'))}
+    with pytest.raises(InputError, match=r'label_names: 0/1/2/3/\.\.\., zero/one/two/three/\.\.\.; .*or give --force'):
+        evaluation.evaluate(eval_config(trained.checkpoint_path, **options))

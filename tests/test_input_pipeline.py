@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.errors import InputError
 from datasets import tfrecord
 from datasets.dataset_factory import Dataset, get_dataset
-from datasets.input_pipeline import evaluation_batches, explain_failure, shuffled, training_batches
+from datasets.input_pipeline import (
+    evaluation_batches,
+    explain_failure,
+    naming_failures,
+    shuffled,
+    training_batches,
+)
 from preprocessing.base import Preprocessing
 from preprocessing.lenet import Lenet
 from preprocessing.preprocessing_factory import get_preprocessing
@@ -487,3 +494,18 @@ def test_errors_that_records_cannot_cause_are_left_alone(make_dataset: MakeDatas
     dataset = make_dataset([_example(1, b'not an image')], NUM_CLASSES)
     error = tf.errors.ResourceExhaustedError(None, None, 'out of memory')
     assert explain_failure(error, dataset, _lenet(), [0]) is None
+
+
+def test_bytes_that_are_no_text_are_explained(tmp_path):
+    """TensorFlow quotes them in its error, and Python then fails to decode the message."""
+    path = tmp_path / 'digits_train.tfrecord'
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(b'\xff\xff\xffhello')
+    index = tfrecord.index_files([str(path)])
+    dataset = Dataset('digits', str(tmp_path), 'train', index, 10, 0, (), 1)
+    preprocessing = get_preprocessing('lenet', 8, channels=1, source_channels=1)
+    with (
+        pytest.raises(InputError, match=r"digits_train.tfrecord, record 0: not a tf.train.Example of slim's schema"),
+        naming_failures(dataset, preprocessing, range(1)),
+    ):
+        next(iter(evaluation_batches(dataset, preprocessing, 1)))

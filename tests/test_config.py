@@ -1,0 +1,94 @@
+"""The options against slim's own table of flags."""
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.config import (
+    RETIRED_EVAL_FLAGS,
+    RETIRED_TRAIN_FLAGS,
+    EvalConfig,
+    Option,
+    RetiredFlag,
+    TrainConfig,
+    flat_options,
+    make_config,
+)
+from configs.errors import InputError
+
+# What differs from slim on purpose; docs/slim.md says why.
+OTHER_DEFAULTS: dict[str, dict[str, Any]] = {
+    'train': {'model_name': 'alexnet_v2', 'num_clones': None, 'dataset_name': None},
+    'eval': {
+        'eval_dir': None,
+        'model_name': None,
+        'dataset_name': None,
+        'dataset_split_name': None,
+        'labels_offset': None,
+        'use_grayscale': None,
+    },
+}
+
+
+def ours(script: str) -> dict[str, Option | RetiredFlag]:
+    if script == 'train':
+        return {**flat_options(TrainConfig), **{flag.name: flag for flag in RETIRED_TRAIN_FLAGS}}
+    return {**flat_options(EvalConfig), **{flag.name: flag for flag in RETIRED_EVAL_FLAGS}}
+
+
+def slims(inventory: str, script: str) -> dict[str, str]:
+    """Returns the flags of a script of slim's with their defaults, as the inventory writes them."""
+    start = inventory.index(f'### {script}_image_classifier.py')
+    section = inventory[start : inventory.index('###', start + 3)]
+    if script == 'eval':
+        return dict(re.findall(r'(?:^|; )(\w+) (?:\*\*)?([^\s;(*]+)', ' '.join(section.splitlines()[1:])))
+    flags: dict[str, str] = {}
+    for names, defaults in re.findall(r'^\| (\w[\w /]*?) +\| (.*?) +\|', section, re.MULTILINE):
+        if names != 'flag':
+            flags |= dict(zip(names.split(' / '), defaults.split(' / '), strict=True))
+    return flags
+
+
+@pytest.mark.parametrize(('script', 'count'), [('train', 43), ('eval', 15)])
+def test_slims_flags_are_here_with_slims_defaults(script: str, count: int, shared_path: Callable[[str], Path]) -> None:
+    expected = slims(shared_path('goldens/INVENTORY.md').read_text(), script)
+    assert len(expected) >= count, sorted(expected)
+    for name, default in expected.items():
+        option = ours(script)[name]
+        if name in OTHER_DEFAULTS[script]:
+            assert option.default == OTHER_DEFAULTS[script][name]
+        elif default == 'None':
+            assert option.default in (None, ()), name
+        else:
+            assert str(option.default) == str(option.kind(value_of(default))), name
+
+
+def value_of(text: str) -> Any:
+    """Returns the value that the inventory writes: '' for nothing, True, a number, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'batch_size': 0}, '--batch_size=0: must be at least 1'),
+        ({'batch_size': 10**12}, '--batch_size=1000000000000: must be at most 1048576'),
+        ({'learning_rate': float('nan')}, '--learning_rate=nan: must be a finite number'),
+        ({'num_epochs_per_decay': float('inf')}, '--num_epochs_per_decay=inf: must be a finite number'),
+        ({'depth_multiplier': 0.0}, '--depth_multiplier=0.0: must be greater than 0.0'),
+        ({'seed': 2**63}, f'--seed={2**63}: must be at most {2**63 - 1}'),
+        ({'xla': 'maybe'}, '--xla=maybe: must be one of auto, on, off'),
+        ({'recall_at': (5, 0)}, '--recall_at=0: must be at least 1'),
+        ({'bach_size': 1}, 'no option named bach_size in TrainConfig'),
+    ],
+)
+def test_values_outside_what_an_option_allows(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        make_config(TrainConfig, **values)
