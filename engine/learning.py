@@ -122,11 +122,10 @@ def train(config: TrainConfig) -> TrainResult:
             moment = Moment(step, images_seen, report, data.batch_size)
             most = max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1)
             for action in actions:
-                if action.interval.is_due(step):
+                if action.interval.is_due(step) or (step == last_step and action.at_end):
                     action.run(moment)
         for action in actions:
-            is_wanted = action.at_stop if stop_signals.is_set() else action.at_end
-            if moment is not None and is_wanted and action.last_step != step:
+            if stop_signals.is_set() and moment is not None and action.at_stop and action.last_step != step:
                 action.run(moment)
     latest = checkpoints.latest_checkpoint(train_dir)
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
@@ -150,7 +149,10 @@ def with_default_dataset(config: TrainConfig) -> TrainConfig:
         return config
     if data.dataset_dir is not None:
         return replace_options(config, dataset_name='imagenet')
-    logging.info('no --dataset_dir was given: using the embedded %s', dataset_factory.EMBEDDED)
+    logging.info(
+        'no --dataset_dir was given: using the embedded %s (configs/alexnet_v2_digits.cfg learns them better)',
+        dataset_factory.EMBEDDED,
+    )
     every = {} if checks.eval_every_epochs or checks.eval_every_steps else {'eval_every_epochs': 5.0}
     return replace_options(config, dataset_name=dataset_factory.EMBEDDED, **every)
 

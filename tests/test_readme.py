@@ -72,6 +72,10 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert named <= targets
 
 
+def test_no_placeholder_is_left() -> None:
+    assert not re.findall(r'\b(?:TEST|DEMO|DIGITS|CIFAR)_[A-Z]+\b|TODO|TBD', README)
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     for path in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').glob('*.md')):
         for target in re.findall(r'\]\(([^)#:]+)\)', path.read_text()):

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,20 @@ def test_a_run_goes_on_and_then_has_nothing_to_do(digits_run: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert f'nothing to do: {digits_run}/model.ckpt-8 has reached the last step, 8' in again.stderr
     assert {path: path.stat().st_mtime_ns for path in digits_run.glob('model.ckpt*')} == before
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends_training(tmp_path: Path, number: int, status: int) -> None:
+    command = [sys.executable, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path}', '--num_epochs=1000']
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = [next(line for line in process.stderr if 'global step' in line)]
+    process.send_signal(number)
+    lines += process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == status, lines
+    (stopped,) = [line for line in lines if line.startswith('stopped at step ')]
+    step = int(stopped.split(';')[0].rsplit(' ', 1)[1])
+    assert (tmp_path / f'model.ckpt-{step}.index').exists()
 
 
 # --------------------------------------------------------------------- TensorBoard
