@@ -4,7 +4,8 @@ Prints Accuracy and Recall@k; `--results_path` writes them as JSON. The flags ar
 """
 
 from configs import cli
-from configs.config import RETIRED_EVAL_FLAGS, EvalConfig
+from configs.config import EvalConfig
+from configs.retired_flags import RETIRED_EVAL_FLAGS
 
 
 def main(config: EvalConfig) -> int:

@@ -4,7 +4,8 @@ The flags are slim's; `--help` lists them, `--flagfile=configs/alexnet_v2_digits
 """
 
 from configs import cli
-from configs.config import RETIRED_TRAIN_FLAGS, TrainConfig
+from configs.config import TrainConfig
+from configs.retired_flags import RETIRED_TRAIN_FLAGS
 
 
 def main(config: TrainConfig) -> int:

@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 from configs import config as config_lib
 from configs.errors import InputError
+from configs.retired_flags import RetiredFlag
 
 ConfigT = TypeVar('ConfigT')
 
@@ -32,7 +33,7 @@ _DEFINERS = {
 def run(
     config_class: type[ConfigT],
     main: Callable[[ConfigT], int],
-    retired_flags: Sequence[config_lib.RetiredFlag] = (),
+    retired_flags: Sequence[RetiredFlag] = (),
 ) -> None:
     """Parses the command line, calls `main` with the config and exits with what it returns; 1: bad input, 2: flags."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -56,7 +57,7 @@ def run(
     app.run(call_main, flags_parser=_parse_flags)
 
 
-def define_flags(config_class: type, retired_flags: Sequence[config_lib.RetiredFlag] = ()) -> None:
+def define_flags(config_class: type, retired_flags: Sequence[RetiredFlag] = ()) -> None:
     """Defines an absl flag for each option; they show in the script's own `--help`, under its group."""
     for option in config_lib.flat_options(config_class).values():
         if option.many:
@@ -108,7 +109,7 @@ def _parse_list(option: config_lib.Option, text: str | None) -> tuple[Any, ...]:
         raise InputError(f'--{option.name}={text}: must be {option.kind.__name__} values separated by commas') from None
 
 
-def answers_to_retired_flags(retired_flags: Sequence[config_lib.RetiredFlag]) -> list[str]:
+def answers_to_retired_flags(retired_flags: Sequence[RetiredFlag]) -> list[str]:
     """Returns a line for each retired flag that was given.
 
     Raises:

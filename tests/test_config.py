@@ -8,17 +8,9 @@ from typing import Any
 
 import pytest
 
-from configs.config import (
-    RETIRED_EVAL_FLAGS,
-    RETIRED_TRAIN_FLAGS,
-    EvalConfig,
-    Option,
-    RetiredFlag,
-    TrainConfig,
-    flat_options,
-    make_config,
-)
+from configs.config import EvalConfig, Option, TrainConfig, flat_options, make_config
 from configs.errors import InputError
+from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 
 # What differs from slim on purpose; docs/slim.md says why.
 OTHER_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,55 @@
+"""Flags of slim's that have no meaning any more: accepted, and answered with what replaced them."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RetiredFlag:
+    """A flag of slim's that has no meaning any more: accepted, and answered with one line.
+
+    Attributes:
+        answer: What replaced it.
+        refuse: Whether a value other than the default would make the run something else than was asked for.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    answer: str
+    refuse: bool = False
+
+
+_INPUT_THREADS = 'the input pipeline tunes its own parallelism'
+_NO_PARAMETER_SERVERS = 'training is synchronous, without parameter servers: one process drives all GPUs of a machine'
+
+RETIRED_TRAIN_FLAGS = (
+    RetiredFlag('master', str, '', 'there are no sessions: the script computes in its own process'),
+    RetiredFlag('clone_on_cpu', bool, False, 'the CPU is used where there is no GPU; --devices=cpu insists on it'),
+    RetiredFlag('worker_replicas', int, 1, _NO_PARAMETER_SERVERS, refuse=True),
+    RetiredFlag('num_ps_tasks', int, 0, _NO_PARAMETER_SERVERS),
+    RetiredFlag('task', int, 0, _NO_PARAMETER_SERVERS, refuse=True),
+    RetiredFlag('sync_replicas', bool, False, 'updates over several devices are always synchronous'),
+    RetiredFlag('replicas_to_aggregate', int, 1, 'every step takes the gradients of all replicas'),
+    RetiredFlag('num_readers', int, 4, _INPUT_THREADS),
+    RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
+    RetiredFlag(
+        'quantize_delay',
+        int,
+        -1,
+        'TensorFlow 2 has no fake-quant graph rewriting; training is not quantised',
+        refuse=True,
+    ),
+)
+
+RETIRED_EVAL_FLAGS = (
+    RetiredFlag('master', str, '', 'there are no sessions: the script computes in its own process'),
+    RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
+    RetiredFlag(
+        'quantize',
+        bool,
+        False,
+        'TensorFlow 2 has no fake-quant graph rewriting; the checkpoint is evaluated as it is',
+        refuse=True,
+    ),
+)
