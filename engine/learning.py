@@ -86,8 +86,9 @@ def train(config: TrainConfig) -> TrainResult:
 
     # ---------------------------------------------------------------- the compiled step and its input
     # The schedule counts in batches of today's size, however large those of an earlier part of the run were.
-    total_steps = None if math.isinf(last_step) else int(last_step - step + images_seen / data.batch_size)
-    schedule = make_schedule(config.schedule, dataset.num_examples / data.batch_size, total_steps)
+    end = last_step - step + images_seen / data.batch_size
+    steps_per_epoch = dataset.num_examples / data.batch_size
+    schedule = make_schedule(config.schedule, steps_per_epoch, None if math.isinf(end) else int(end))
     replica_step = ReplicaStep(
         state,
         preprocessing,
@@ -106,7 +107,8 @@ def train(config: TrainConfig) -> TrainResult:
     iterator = iter(batches)
 
     # ---------------------------------------------------------------- the loop
-    with StopSignals() as stop_signals, Progress('training', total_steps, first=step) as progress:
+    shown_end = None if math.isinf(last_step) else int(last_step)
+    with StopSignals() as stop_signals, Progress('training', shown_end, first=step) as progress:
         actions = make_actions(config, state, dataset, preprocessing, strategy, progress)
         run_dir.write_config(train_dir, config, spec)  # only now that nothing of the config was refused
         log_plan(config, dataset, spec, strategy, last_step)
