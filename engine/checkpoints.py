@@ -2,10 +2,10 @@
 
     save(train_dir, step, {'alexnet_v2/conv1/weights': variable, ...}, max_to_keep=5)
     prefix = find_checkpoint(train_dir)            # the latest one, or the file that was named
-    values = load_values(prefix, names)
+    restore(prefix, {'alexnet_v2/conv1/weights': variable, ...})
 
 They are written by the same kernel as TensorFlow 1's `Saver` wrote them with (a table of name -> tensor), so a
-checkpoint of slim's is read like one of ours, and slim can read ours. The object graph that `tf.train.Checkpoint` adds
+checkpoint of slim's is read like one of ours, and ours have the format that slim reads. The object graph that `tf.train.Checkpoint` adds
 would only put names between that mean nothing outside of Keras.
 """
 
