@@ -5,8 +5,8 @@
     restore(prefix, {'alexnet_v2/conv1/weights': variable, ...})
 
 They are written by the same kernel as TensorFlow 1's `Saver` wrote them with (a table of name -> tensor), so a
-checkpoint of slim's is read like one of ours, and ours have the format that slim reads. The object graph that `tf.train.Checkpoint` adds
-would only put names between that mean nothing outside of Keras.
+checkpoint of slim's is read like one of ours, and ours have the format that slim reads. The object graph that
+`tf.train.Checkpoint` adds would only put names between that mean nothing outside of Keras.
 """
 
 import dataclasses
