@@ -1,4 +1,4 @@
-"""The command line: absl flags made from the options of `config.py`, and the one place where errors become exit codes.
+"""The command line: absl flags made from the options of a config, and the one place where errors become exit codes.
 
     cli.run(TrainConfig, main)   # parses flags and flagfiles, then calls main(config)
 
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
-from configs import config as config_lib
+from configs import options as options_lib
 from configs.errors import InputError
 from configs.retired_flags import RetiredFlag
 
@@ -59,7 +59,7 @@ def run(
 
 def define_flags(config_class: type, retired_flags: Sequence[RetiredFlag] = ()) -> None:
     """Defines an absl flag for each option; they show in the script's own `--help`, under its group."""
-    for option in config_lib.flat_options(config_class).values():
+    for option in options_lib.flat_options(config_class).values():
         if option.many:
             default = ','.join(str(value) for value in option.default)
             _define(flags.DEFINE_string, option.name, default or None, option.help)
@@ -95,13 +95,13 @@ def config_from_flags(config_class: type[ConfigT]) -> ConfigT:
         InputError: a value outside what its option allows.
     """
     values = {}
-    for option in config_lib.flat_options(config_class).values():
+    for option in options_lib.flat_options(config_class).values():
         value = flags.FLAGS[option.name].value
         values[option.name] = _parse_list(option, value) if option.many else value
-    return config_lib.make_config(config_class, **values)
+    return options_lib.make_config(config_class, **values)
 
 
-def _parse_list(option: config_lib.Option, text: str | None) -> tuple[Any, ...]:
+def _parse_list(option: options_lib.Option, text: str | None) -> tuple[Any, ...]:
     items = [item.strip() for item in (text or '').split(',') if item.strip()]
     try:
         return tuple(option.kind(item) for item in items)

@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from configs.config import CheckpointOptions, LogOptions, TrainConfig
 from configs.errors import InputError
+from configs.progress import Progress
 from datasets import input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, evaluation
 from engine.intervals import Interval
-from engine.progress import Progress
 from engine.summaries import SummaryWriter
 from engine.train_state import TrainState
 from engine.train_step import StepReport

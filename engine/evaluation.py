@@ -18,13 +18,13 @@ from absl import logging
 
 from configs.config import EvalConfig, EvalOptions, NetOptions
 from configs.errors import InputError, first_line
+from configs.progress import Progress
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution
 from engine.metrics import ClassificationMetrics, clip_recall_at
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
-from engine.progress import Progress
 from engine.summaries import SummaryWriter
 from nets.variables import slim_variables
 from preprocessing.preprocessing_factory import Preprocessing

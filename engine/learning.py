@@ -13,15 +13,16 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.config import TrainConfig, replace_options
+from configs.config import TrainConfig
 from configs.errors import InputError
+from configs.options import replace_options
+from configs.progress import Progress
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, evaluation, run_dir
 from engine.actions import Action, Evaluate, Log, Moment, NextImages, Save, Summarize, non_finite_message
 from engine.intervals import Interval
 from engine.model_spec import ModelSpec
-from engine.progress import Progress
 from engine.schedules import make_schedule
 from engine.signals import StopSignals
 from engine.train_state import TrainState, make_state, restore_run, warm_start

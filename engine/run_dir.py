@@ -9,8 +9,9 @@ import re
 
 import tensorflow as tf
 
-from configs.config import TrainConfig, to_flagfile
+from configs.config import TrainConfig
 from configs.errors import InputError, first_line
+from configs.options import to_flagfile
 from engine import checkpoints
 from engine.model_spec import ModelSpec
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs.config import EvalConfig, TrainConfig, make_config
+from configs.config import EvalConfig, TrainConfig
+from configs.options import make_config
 
 # The digits are images of 8x8 pixels: a step takes milliseconds.
 SMALL_RUN = {

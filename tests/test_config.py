@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from configs.config import EvalConfig, Option, TrainConfig, flat_options, make_config
+from configs.config import EvalConfig, TrainConfig
 from configs.errors import InputError
+from configs.options import Option, flat_options, make_config
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 
 # What differs from slim on purpose; docs/slim.md says why.

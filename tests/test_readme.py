@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.config import EvalConfig, TrainConfig, flat_options
+from configs.config import EvalConfig, TrainConfig
+from configs.options import flat_options
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS
 
 ROOT = Path(__file__).parents[1]

@@ -177,7 +177,8 @@ def test_flags_of_slim_without_meaning_are_answered(tmp_path: Path) -> None:
 
 
 def test_help_is_quick_and_complete() -> None:
-    from configs.config import EvalConfig, TrainConfig, flat_options
+    from configs.config import EvalConfig, TrainConfig
+    from configs.options import flat_options
 
     for script, config in (('train', TrainConfig), ('eval', EvalConfig)):
         text = run(script, '--help').stdout

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from configs.config import EvalConfig, TrainConfig, flat_options
+from configs.config import EvalConfig, TrainConfig
+from configs.options import flat_options
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('configs', 'datasets', 'preprocessing', 'nets', 'engine')
-SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).glob('*.py')) + sorted(ROOT.glob('*.py'))
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob('*.py')) + sorted(ROOT.glob('*.py'))
 
 # Which packages of ours a package may import: data flows one way.
 MAY_IMPORT = {
@@ -51,7 +52,7 @@ def test_messages_are_raised_and_filled_in(path: Path) -> None:
 
 @pytest.mark.parametrize('package', PACKAGES)
 def test_imports_go_one_way(package: str) -> None:
-    for path in (ROOT / package).glob('*.py'):
+    for path in (ROOT / package).rglob('*.py'):
         assert imported(path) & set(PACKAGES) <= MAY_IMPORT[package], path
 
 

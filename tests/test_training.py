@@ -13,8 +13,9 @@ import pytest
 import tensorflow as tf
 
 from configs import cli
-from configs.config import TrainConfig, flat_options, make_config
+from configs.config import TrainConfig
 from configs.errors import InputError
+from configs.options import flat_options, make_config
 from datasets import dataset_factory
 from engine import checkpoints, learning
 from engine.intervals import Interval

@@ -1,0 +1,133 @@
+"""What an option is, and configs made of them: frozen dataclasses, flat by name, or written as a flagfile.
+
+    config = make_config(TrainConfig, dataset_name='digits', batch_size=64)
+    config.optimizer.momentum                      # groups of options, handed whole to the factory that reads them
+    flat_options(TrainConfig)['batch_size'].help   # what `configs/cli.py` makes the absl flags from
+
+A config class has one field for each group; an option's name is its flag's name and is unique within a config.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+from configs.errors import InputError
+
+ConfigT = TypeVar('ConfigT')
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    lower: float | None = None,
+    upper: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """Declares one option: its default, its help, and what is allowed (a choice, or a closed or open lower bound)."""
+    metadata = {'help': help, 'choices': choices, 'lower': lower, 'upper': upper, 'above': above}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Options:
+    """Base of a group of options: refuses values outside what each option allows, whoever makes the group."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # only dataclasses derive from this
+            _check_option(field, getattr(self, field.name))
+
+
+def _check_option(field: dataclasses.Field, value: Any) -> None:
+    if value is None or not field.metadata:
+        return
+    allowed = field.metadata
+    for item in value if isinstance(value, tuple) else (value,):
+        if allowed['choices'] and item not in allowed['choices']:
+            raise InputError(f'--{field.name}={item}: must be one of {", ".join(allowed["choices"])}')
+        if isinstance(item, float) and not math.isfinite(item):
+            raise InputError(f'--{field.name}={item}: must be a finite number')
+        if allowed['lower'] is not None and item < allowed['lower']:
+            raise InputError(f'--{field.name}={item}: must be at least {allowed["lower"]}')
+        if allowed['above'] is not None and item <= allowed['above']:
+            raise InputError(f'--{field.name}={item}: must be greater than {allowed["above"]}')
+        if allowed['upper'] is not None and item > allowed['upper']:
+            raise InputError(f'--{field.name}={item}: must be at most {allowed["upper"]}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option as a flag sees it: `kind` is str, int, float or bool; `many` a comma list of it."""
+
+    name: str
+    kind: type
+    many: bool
+    default: Any
+    help: str
+    group: str
+
+
+def flat_options(config_class: type) -> dict[str, Option]:
+    """Returns every option of a config class by its name, in the order of declaration."""
+    options: dict[str, Option] = {}
+    for group in dataclasses.fields(config_class):
+        group_class = typing.cast(type, group.type)
+        hints = typing.get_type_hints(group_class)
+        for field in dataclasses.fields(group_class):
+            if field.name in options:
+                raise AssertionError(f'option {field.name} stands in two groups of {config_class.__name__}')
+            kind, many = _option_type(hints[field.name])
+            options[field.name] = Option(field.name, kind, many, field.default, field.metadata['help'], group.name)
+    return options
+
+
+def _option_type(hint: Any) -> tuple[type, bool]:
+    if isinstance(hint, types.UnionType):  # X | None
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def make_config(config_class: type[ConfigT], **values: Any) -> ConfigT:
+    """Makes a config from flat option values; what is not named keeps its default.
+
+    Raises:
+        InputError: a value outside what its option allows, or a name that is no option of this config.
+    """
+    options = flat_options(config_class)
+    unknown = sorted(set(values) - set(options))
+    if unknown:
+        raise InputError(f'no option named {", ".join(unknown)} in {config_class.__name__}')
+    groups = {}
+    for group in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        chosen = {name: value for name, value in values.items() if options[name].group == group.name}
+        groups[group.name] = typing.cast(type, group.type)(**chosen)
+    return config_class(**groups)
+
+
+def replace_options(config: ConfigT, **values: Any) -> ConfigT:
+    """Returns `config` with some flat option values replaced."""
+    return make_config(type(config), **{**flat_values(config), **values})
+
+
+def flat_values(config: Any) -> dict[str, Any]:
+    """Returns the value of every option of `config` by its name."""
+    options = flat_options(type(config))
+    return {name: getattr(getattr(config, option.group), name) for name, option in options.items()}
+
+
+def to_flagfile(config: Any) -> str:
+    """Returns `config` as an absl flagfile that makes the same config again."""
+    options = flat_options(type(config))
+    lines = []
+    for name, value in flat_values(config).items():
+        if value is None or value == options[name].default == ():
+            continue
+        if isinstance(value, bool):
+            lines.append(f'--{name}' if value else f'--no{name}')
+        else:
+            lines.append(f'--{name}={",".join(map(str, value)) if isinstance(value, tuple) else value}')
+    return '\n'.join(lines) + '\n'

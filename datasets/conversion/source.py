@@ -1,0 +1,63 @@
+"""What a converter reads: the images of each split, and where the bytes of each lie.
+
+A source names images without reading them, so that any process can take any of them:
+
+    source = imagenet.open_source(options)
+    for image in source.splits['train']:
+        encoded = source.read(image)      # the image file's bytes, whatever its format
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+Box = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image that is not yet converted.
+
+    Attributes:
+        name: Its name within the source, unique in the split and the same on every machine, such as
+            `train/n01440764/n01440764_10026.JPEG`; messages and the order of conversion use it.
+        path: The file that holds its bytes: an image, an archive that is not compressed, a record file.
+        offset: First of these bytes.
+        size: Number of bytes.
+        label: As it is written, the background class included.
+        boxes: (ymin, xmin, ymax, xmax) as shares of the image's sides.
+    """
+
+    name: str
+    path: str
+    offset: int
+    size: int
+    label: int
+    boxes: tuple[Box, ...] = ()
+
+
+def read_bytes(image: SourceImage) -> bytes:
+    """Returns the bytes of an image that lies as it is in its file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(image.path, 'rb') as file:
+        file.seek(image.offset)
+        return file.read(image.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """All that is to be converted.
+
+    Attributes:
+        splits: Name -> images, sorted by name.
+        class_names: Name of each label, for labels.txt; the background class, if there is one, first.
+        class_ids: Identifier of each label (a WordNet id), or empty if there are only names.
+        read: Gives the bytes of an image; a module's function, so that other processes can call it.
+    """
+
+    splits: dict[str, tuple[SourceImage, ...]]
+    class_names: tuple[str, ...]
+    class_ids: tuple[str, ...] = ()
+    read: Callable[[SourceImage], bytes] = read_bytes
