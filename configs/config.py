@@ -39,10 +39,17 @@ class DataOptions(Options):
 
     dataset_name: str | None = option(
         None,
-        'Data set: imagenet, cifar10, mnist, flowers or digits. Default: imagenet; digits without --dataset_dir.',
+        'Data set: imagenet, cifar10, mnist, flowers or digits (TFRecords); image_folder (a folder of images a class); '
+        'tfds:<name>; synthetic. Default: imagenet; digits without --dataset_dir.',
     )
-    dataset_dir: str | None = option(None, 'Folder of the TFRecords. Only digits, which is embedded, needs none.')
-    dataset_split_name: str = option('train', 'Split to train on.')
+    dataset_dir: str | None = option(
+        None,
+        'Folder of the data set. digits, which is embedded, and synthetic need none; that of tfds:<name> is '
+        'by default ~/tensorflow_datasets.',
+    )
+    dataset_split_name: str = option(
+        'train', "Split to train on, or part of it as in TFDS: 'train[:90%]', 'train[100:200]', 'train+validation'."
+    )
     labels_offset: int = option(
         0,
         'Subtracted from the labels and from the number of classes (1 leaves out the background class).',
@@ -51,6 +58,21 @@ class DataOptions(Options):
     batch_size: int = option(32, 'Examples a step over all devices. (slim: per clone)', lower=1, upper=2**20)
     preprocessing_name: str | None = option(None, "Preprocessing; the default is the net's own.")
     use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
+    cache: str = option(
+        'auto',
+        'Keep decoded images: auto (in memory, for at most 512 MiB of them, if they are read at least twice), memory, '
+        'off, or a folder for a file of them, which later runs find again. Training does not change by it.',
+    )
+    data_service: str | None = option(
+        None,
+        'Read through the tf.data service whose dispatcher listens at grpc://host:port; its workers need the same '
+        'data at the same path.',
+    )
+    synthetic_images: str = option(
+        'device',
+        'synthetic data: device keeps one batch there; host sends one to the device in every step.',
+        choices=('device', 'host'),
+    )
     seed: int = option(
         0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0, upper=2**63 - 1
     )
@@ -201,7 +223,7 @@ class TrainEvalOptions(Options):
     )
     eval_every_steps: int = option(0, 'Evaluate after every so many steps; 0: not by steps.', lower=0)
     eval_split_name: str | None = option(
-        None, "Split that --eval_every_* measures; the default is the data set's own (validation or test)."
+        None, "Split, or part of one, that --eval_every_* measures; default: the data set's own, validation or test."
     )
     recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
 
@@ -232,9 +254,11 @@ class EvalOptions(Options):
 
     checkpoint_path: str = option('/tmp/tfmodel/', 'A checkpoint, or a train_dir, whose latest one is evaluated.')
     dataset_name: str | None = option(None, 'Data set. Default: the one that the run was trained on, else imagenet.')
-    dataset_dir: str | None = option(None, 'Folder of the TFRecords. Default: the one that the run was trained on.')
+    dataset_dir: str | None = option(None, 'Folder of the data set. Default: the one that the run was trained on.')
     dataset_split_name: str | None = option(
-        None, 'Split to evaluate. Default: validation or test, whichever the data set has. (slim: test)'
+        None,
+        "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
+        'set has. (slim: test)',
     )
     batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(

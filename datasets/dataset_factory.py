@@ -1,21 +1,22 @@
 """Data sets by name.
 
 dataset = get_dataset('imagenet', '/data/imagenet', 'validation', labels_offset=1)
-len(dataset.index), dataset.num_classes, dataset.label_names[0]
+dataset = get_dataset('mnist', '/data/mnist', 'train[:90%]')
+dataset = get_dataset('image_folder', '/data/pets', None)       # the split to evaluate
+len(dataset.examples), dataset.num_classes, dataset.label_names[0]
 """
 
-import collections
 import dataclasses
-import os
-import re
+import functools
+from collections.abc import Callable
 
-import tensorflow as tf
-from absl import logging
-
-from configs.errors import InputError, first_line, unknown_name
-from datasets import cifar10, digits, flowers, imagenet, mnist, tfrecord
+from configs.errors import InputError, unknown_name
+from datasets import cifar10, digits, flowers, image_folder, imagenet, mnist, records, slices, synthetic, tfds
+from datasets.collection import Collection
+from datasets.examples import Examples, StoredExamples
 from datasets.spec import DatasetSpec
 
+# Slim's, and the embedded one.
 DATASETS: dict[str, DatasetSpec] = {
     'cifar10': cifar10.SPEC,
     'digits': digits.SPEC,
@@ -25,26 +26,34 @@ DATASETS: dict[str, DatasetSpec] = {
 }
 EMBEDDED = 'digits'
 
+# How the folder of each is opened.
+_OPENERS: dict[str, Callable[[str | None], Collection]] = {
+    **{name: functools.partial(records.open_records, name, spec) for name, spec in DATASETS.items()},
+    'image_folder': image_folder.open_folder,
+    'synthetic': synthetic.open_synthetic,
+}
+_TFDS = 'tfds:'
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One split of a data set.
+    """One split of a data set, or part of one.
 
     Attributes:
-        name: Its key in `DATASETS`.
+        name: Its name, as in `--dataset_name`.
         dataset_dir: The folder that the files were found in.
-        split: Name of the split.
-        index: Where its records lie; `num_examples` of them.
+        split: Name of the split, or the slices of splits.
+        examples: Its examples.
         num_classes: Number of classes once `labels_offset` is taken off.
-        labels_offset: Subtracted from the labels of the records.
-        label_names: Name of each class, or empty if the folder has no labels.txt.
+        labels_offset: Subtracted from the labels of the examples.
+        label_names: Name of each class, or empty if there are none.
         channels: 1 if the images are gray, else 3.
     """
 
     name: str
     dataset_dir: str
     split: str
-    index: tfrecord.RecordIndex
+    examples: Examples
     num_classes: int
     labels_offset: int
     label_names: tuple[str, ...]
@@ -52,124 +61,79 @@ class Dataset:
 
     @property
     def num_examples(self) -> int:
-        return len(self.index)
+        return len(self.examples)
 
 
-def get_spec(name: str) -> DatasetSpec:
-    """Returns what is known of the data set `name`; an unknown name is an InputError that lists them all."""
-    if name not in DATASETS:
-        raise unknown_name('dataset_name', name, DATASETS)
-    return DATASETS[name]
-
-
-def evaluation_split(name: str) -> str:
-    """Returns the split that a data set is evaluated on: validation, or test."""
-    return get_spec(name).splits[-1]
-
-
-def get_dataset(name: str, dataset_dir: str | None, split: str, labels_offset: int = 0) -> Dataset:
-    """Finds the files of a split and counts their records.
+def get_dataset(
+    name: str,
+    dataset_dir: str | None,
+    split: str | None,
+    labels_offset: int = 0,
+    split_flag: str = 'dataset_split_name',
+) -> Dataset:
+    """Finds the examples of a split and counts them.
 
     Args:
-        name: A key of `DATASETS`.
-        dataset_dir: Folder of its TFRecords; the embedded data set is written there, or into the user's cache.
-        split: One of the data set's splits.
+        name: A key of `DATASETS`, image_folder, synthetic, or tfds:<name>.
+        dataset_dir: Its folder; the embedded and the synthetic data set need none.
+        split: A split, or slices of splits as in `slices`; None is the one to evaluate, validation or test.
         labels_offset: Subtracted from labels and number of classes.
+        split_flag: What messages call `split`.
 
     Raises:
         InputError: an unknown name or split, a folder without its files, a truncated file, too large an offset.
     """
-    spec = get_spec(name)
-    if split not in spec.splits:
-        raise InputError(f'--dataset_split_name={split}: {name} has the splits {", ".join(spec.splits)}')
-    if spec.write is not None:
-        dataset_dir = _write_embedded(name, spec, dataset_dir)
-    if dataset_dir is None:
-        raise InputError(f'--dataset_dir is missing: where the TFRecords of {name} lie (only {EMBEDDED} needs none)')
-    paths = _find_files(name, spec, dataset_dir, split)
-    index = tfrecord.index_files(paths)
-    if not len(index):
-        raise InputError(f'the {name} files of split {split} in {dataset_dir} hold no records: {", ".join(paths[:3])}')
-    names = load_label_names(dataset_dir)
-    num_classes = (len(names) or spec.num_classes) - labels_offset
+    collection = open_collection(name, dataset_dir)
+    if split is None:
+        split = _evaluation_split(name, collection, split_flag)
+    examples = _open_split(name, collection, split, split_flag)
+    num_classes = collection.num_classes - labels_offset
     if num_classes < 2:
-        raise InputError(
-            f'--labels_offset={labels_offset} leaves {num_classes} of {num_classes + labels_offset} classes'
-        )
-    return Dataset(name, dataset_dir, split, index, num_classes, labels_offset, names[labels_offset:], spec.channels)
+        raise InputError(f'--labels_offset={labels_offset} leaves {num_classes} of {collection.num_classes} classes')
+    return Dataset(
+        name,
+        collection.dataset_dir,
+        split,
+        examples,
+        num_classes,
+        labels_offset,
+        collection.label_names[labels_offset:],
+        collection.channels,
+    )
 
 
-def _write_embedded(name: str, spec: DatasetSpec, dataset_dir: str | None) -> str:
-    """Returns the folder of an embedded data set, written now unless its files are there."""
-    if dataset_dir is None:
-        cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-        dataset_dir = os.path.join(cache, 'tf_slim_image_classification', name)
-    files = [os.path.join(dataset_dir, spec.file_pattern.format(split=split)) for split in spec.splits]
-    if not all(tf.io.gfile.exists(path) for path in (*files, os.path.join(dataset_dir, 'labels.txt'))):
-        logging.info('writing the embedded %s as TFRecords to %s', name, dataset_dir)
-        assert spec.write is not None
-        try:
-            spec.write(dataset_dir)
-        except (OSError, tf.errors.OpError) as error:
-            raise InputError(f'cannot write {name} to {dataset_dir}: {error}; choose another --dataset_dir') from error
-    return dataset_dir
+def open_collection(name: str, dataset_dir: str | None) -> Collection:
+    """Opens the folder of a data set, which may be converted; an unknown name is an InputError that lists them all."""
+    if not name.startswith(_TFDS) and name not in _OPENERS:
+        raise unknown_name('dataset_name', name, [*_OPENERS, f'{_TFDS}<name>'])
+    if dataset_dir is not None and name not in DATASETS:
+        converted = records.open_converted(dataset_dir)
+        if converted is not None:
+            return converted
+    if name.startswith(_TFDS):
+        return tfds.open_collection(name.removeprefix(_TFDS), dataset_dir)
+    return _OPENERS[name](dataset_dir)
 
 
-def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> list[str]:
-    if not tf.io.gfile.isdir(dataset_dir):
-        raise InputError(f'--dataset_dir={dataset_dir}: no such folder')
-    pattern = spec.file_pattern.format(split=split)
-    matching = tf.io.gfile.glob(os.path.join(glob_escape(dataset_dir), pattern))
-    paths = sorted(path for path in matching if not tf.io.gfile.isdir(path))
-    if not paths:
-        present = sorted(tf.io.gfile.listdir(dataset_dir))
-        raise InputError(
-            f'--dataset_dir={dataset_dir} has no file {pattern} (split {split} of {name}); '
-            f'it holds {", ".join(present[:5]) or "nothing"}{" ..." if len(present) > 5 else ""}'
-        )
-    _check_shards(paths, dataset_dir, split)
-    return paths
+def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
+    """Returns the split that a data set is evaluated on: validation, or test."""
+    if len(collection.splits) > 1:
+        return collection.splits[-1]
+    (split,) = collection.splits
+    raise InputError(
+        f'{name} has only the split {split}, and no other one to evaluate; name a part of it that was not trained '
+        f"on, as in --{flag}='{split}[90%:]'"
+    )
 
 
-def _check_shards(paths: list[str], dataset_dir: str, split: str) -> None:
-    """Warns if shards are missing, or are those of several conversions: then examples may be there twice."""
-    matches = [re.search(r'-of-(\d+)', os.path.basename(path)) for path in paths]
-    counts = collections.Counter(int(match[1]) for match in matches if match)
-    for count, found in counts.items():
-        if found != count:
-            logging.warning('%s: %d of %d shards of split %s are there', dataset_dir, found, count, split)
-    if len(counts) > 1:
-        sets = ' and '.join(f'-of-{count}' for count in counts)
-        logging.warning('%s: split %s is read from several sets of shards: %s', dataset_dir, split, sets)
-
-
-def glob_escape(path: str) -> str:
-    """Returns `path` with the characters that a glob would interpret escaped."""
-    return re.sub(r'([*?\[\\])', r'\\\1', path)
-
-
-def load_label_names(dataset_dir: str) -> tuple[str, ...]:
-    """Reads slim's labels.txt (`id:name` a line); returns the names by id, or none without that file.
-
-    Raises:
-        InputError: a line without an id, or ids that repeat or leave gaps.
-    """
-    path = os.path.join(dataset_dir, 'labels.txt')
-    if not tf.io.gfile.exists(path):
-        return ()
-    rows = []
-    try:
-        with tf.io.gfile.GFile(path, 'rb') as file:
-            lines = file.read().decode('utf-8-sig').splitlines()
-    except (UnicodeDecodeError, tf.errors.OpError) as error:
-        raise InputError(f'{path}: not a file of UTF-8 text: {first_line(error)}') from error
-    for number, line in enumerate(lines, start=1):
-        label, separator, name = line.partition(':')
-        if separator and label.strip().isdecimal() and len(label) < 10:
-            rows.append((int(label), name.strip()))
-        elif line.strip():
-            raise InputError(f'{path}, line {number}: {line!r} is not of the form id:name')
-    rows.sort()
-    if [label for label, _ in rows] != list(range(len(rows))):
-        raise InputError(f'{path}: the ids must be 0 to {len(rows) - 1}, each once')
-    return tuple(name for _, name in rows)
+def _open_split(name: str, collection: Collection, text: str, flag: str) -> StoredExamples:
+    opened: dict[str, StoredExamples] = {}
+    chosen: list[StoredExamples] = []
+    for part in slices.parse(text, flag):
+        if part.split not in collection.splits:
+            raise InputError(f'--{flag}={text}: {name} has the splits {", ".join(collection.splits)}')
+        if part.split not in opened:
+            opened[part.split] = collection.open_split(part.split)
+        whole = opened[part.split]
+        chosen.append(whole.select(part.numbers(len(whole), flag)))
+    return functools.reduce(lambda joined, more: joined + more, chosen)

@@ -1,12 +1,11 @@
-"""The host stage: from the records of a split to batches, in an order that is a pure function.
+"""The host stage: from the examples of a split to batches, in an order that is a pure function.
 
     batches = training_batches(dataset, preprocessing, batch_size=32, seed=0, first_position=0)
     batches = evaluation_batches(dataset, preprocessing, batch_size=100)
 
-Training reads an endless stream of positions 0, 1, 2, ...: position p belongs to epoch p // n, and which record it is
-follows from (seed, epoch, p % n) alone. So a run can go on from any position, replicas and workers can take any part
-of a batch, and nothing but the position need be saved. Each epoch is a permutation of the whole split, computed by a
-block cipher one index at a time: there is no shuffle buffer to fill, to size or to restore.
+Training reads an endless stream of positions (see `order`); which example stands at one, and every random number of its
+preprocessing, follow from the seed and the position alone. So a run can go on from any position, replicas and workers
+can take any part of a batch, and nothing but the position need be saved.
 """
 
 import contextlib
@@ -16,15 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
-from datasets import tfrecord
+from datasets import synthetic
 from datasets.dataset_factory import Dataset
+from datasets.examples import Example
+from datasets.order import ONE_WORKER, Order, Worker, make_order
 from preprocessing.preprocessing_factory import Preprocessing
 
-# `tf.random.experimental.index_shuffle` fixes 4 rounds, after which consecutive epochs of 50,000 examples correlate by
-# up to 0.76. From 8 on, correlations within and between epochs are those of random permutations.
-_SHUFFLE_ROUNDS = 16
-
-_FAILURES_OF_RECORDS = (
+_FAILURES_OF_EXAMPLES = (
     tf.errors.DataLossError,
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -35,23 +32,49 @@ _FAILURES_OF_RECORDS = (
 
 
 def training_batches(
-    dataset: Dataset, preprocessing: Preprocessing, batch_size: int, seed: int, first_position: int
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    seed: int,
+    first_position: int,
+    *,
+    worker: Worker = ONE_WORKER,
+    data_service: str | None = None,
 ) -> tf.data.Dataset:
     """Returns endless batches of the training stream, beginning at `first_position`.
+
+    Args:
+        dataset: The split.
+        preprocessing: How its images are prepared.
+        batch_size: Examples of a batch, in each worker.
+        seed: Of the order and of all randomness.
+        first_position: Examples that all workers have taken before.
+        worker: Which share of each batch is read.
+        data_service: Address of the dispatcher of a tf.data service, grpc://host:port, whose workers then prepare
+            the batches. Each is prepared once, but they come in the order in which the service's workers end.
 
     Returns:
         image: uint8 [batch, height, width, channels];
         label: int32 [batch] in 0 .. num_classes - 1.
     """
-    reader = _Reader(dataset, preprocessing)
+    if isinstance(dataset.examples, synthetic.SyntheticExamples):
+        return synthetic.training_batches(preprocessing, dataset.num_classes, batch_size)
+    order = _training_order(dataset, seed, worker, batch_size)
 
-    def load(position: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        return reader.training_example(record, tf.stack([tf.constant(seed, tf.int64), position]))
+    def load(k: tf.Tensor) -> dict[str, tf.Tensor]:
+        position = first_position + order.position(k)
+        example = dataset.examples.load(order.number(position))
+        return _prepare_training(dataset, preprocessing, example, tf.stack([tf.constant(seed, tf.int64), position]))
 
-    positions = tf.data.Dataset.range(first_position, tf.int64.max)
-    records = _read(reader, positions, lambda position: shuffled(position, dataset.num_examples, seed))
-    examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_options())
+    # In whole batches, because they are what a service hands out to its workers.
+    batches = tf.data.Dataset.range(tf.int64.max // batch_size)
+    of_worker = batches.flat_map(lambda i: tf.data.Dataset.range(i * batch_size, (i + 1) * batch_size))
+    prepared = of_worker.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batched = prepared.batch(batch_size, drop_remainder=True)
+    if data_service is not None:
+        mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        batched = batched.apply(tf.data.experimental.service.distribute(mode, data_service))
+    return batched.prefetch(2).with_options(_options())
 
 
 def evaluation_batches(
@@ -75,32 +98,18 @@ def evaluation_batches(
         label: int32 [batch / replicas];
         mask: bool [batch / replicas], False for what only fills up the last batch.
     """
-    reader = _Reader(dataset, preprocessing)
     count = dataset.num_examples if num_examples is None else num_examples
+    if isinstance(dataset.examples, synthetic.SyntheticExamples):
+        return synthetic.evaluation_batches(preprocessing, dataset.num_classes, batch_size, count, replicas)
 
-    def load(position: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        del position
-        return {**reader.evaluation_example(record), 'mask': tf.constant(True)}
+    def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number))
+        return {**prepared, 'mask': tf.constant(True)}
 
-    records = _read(reader, tf.data.Dataset.range(count), lambda position: position)
-    examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    filling = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in examples.element_spec.items()}
-    examples = examples.concatenate(tf.data.Dataset.from_tensors(filling).repeat(-count % batch_size))
-    return examples.batch(batch_size // replicas, drop_remainder=True).prefetch(2).with_options(_options())
-
-
-def shuffled(position: tf.Tensor, num_examples: int, seed: int) -> tf.Tensor:
-    """Returns which record (int64 scalar, 0 .. num_examples - 1) stands at a position of the training stream."""
-    # For up to 65,536 examples the cipher looks at 8 bits of each word of its key. If the epoch were a word, epoch 256
-    # would repeat epoch 0; drawn from seed and epoch, the key has 24 bits of both.
-    seed_and_epoch = tf.stack([tf.constant(seed, tf.int64), position // num_examples])
-    key = tf.random.stateless_uniform([3], seed_and_epoch, None, None, tf.uint32, alg='philox')
-    return tf.raw_ops.RandomIndexShuffle(
-        index=position % num_examples,
-        seed=key,
-        max_index=tf.constant(num_examples - 1, tf.int64),
-        rounds=_SHUFFLE_ROUNDS,
-    )
+    prepared = tf.data.Dataset.range(count).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    filling = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in prepared.element_spec.items()}
+    prepared = prepared.concatenate(tf.data.Dataset.from_tensors(filling).repeat(-count % batch_size))
+    return prepared.batch(batch_size // replicas, drop_remainder=True).prefetch(2).with_options(_options())
 
 
 def _options() -> tf.data.Options:
@@ -110,53 +119,37 @@ def _options() -> tf.data.Options:
     return options
 
 
-def _read(reader: '_Reader', positions: tf.data.Dataset, choose) -> tf.data.Dataset:
-    """Returns (position, serialized record) for each position, read several at a time, in order."""
-
-    def read(position: tf.Tensor) -> tf.data.Dataset:
-        return reader.record(choose(position)).map(lambda record: (position, record))
-
-    return positions.interleave(
-        read, cycle_length=16, block_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+def _training_order(dataset: Dataset, seed: int, worker: Worker, batch_size: int) -> Order:
+    return make_order(dataset.num_examples, dataset.examples.num_files, seed, worker, batch_size)
 
 
-class _Reader:
-    """Reads, checks and prepares single examples of a split."""
+def _prepare_training(
+    dataset: Dataset, preprocessing: Preprocessing, example: Example, seed: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    image = preprocessing.host_train(example['image'], seed, example['boxes'])
+    return {'image': image, 'label': _checked_label(dataset, example)}
 
-    def __init__(self, dataset: Dataset, preprocessing: Preprocessing):
-        self._dataset = dataset
-        self._preprocessing = preprocessing
-        index = dataset.index
-        self._paths = tf.constant(index.paths)
-        self._file_numbers = tf.constant(index.file_numbers)
-        self._offsets = tf.constant(index.offsets)
 
-    def record(self, number: tf.Tensor) -> tf.data.Dataset:
-        """Returns a data set of record `number` of the split."""
-        return tfrecord.read_record(self._paths, self._file_numbers[number], self._offsets[number])
+def _prepare_evaluation(dataset: Dataset, preprocessing: Preprocessing, example: Example) -> dict[str, tf.Tensor]:
+    return {'image': preprocessing.host_eval(example['image']), 'label': _checked_label(dataset, example)}
 
-    def training_example(self, record: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        example = tfrecord.parse_example(record)
-        image = self._preprocessing.host_train(example['encoded'], seed, example['boxes'])
-        return {'image': image, 'label': self._label(example)}
 
-    def evaluation_example(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        example = tfrecord.parse_example(record)
-        return {'image': self._preprocessing.host_eval(example['encoded']), 'label': self._label(example)}
-
-    def _label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
-        label = example['label'] - self._dataset.labels_offset
-        allowed = tf.logical_and(label >= 0, label < self._dataset.num_classes)
-        with tf.control_dependencies([tf.debugging.Assert(allowed, ['label outside the classes', label])]):
-            return tf.cast(label, tf.int32)
+def _checked_label(dataset: Dataset, example: Example) -> tf.Tensor:
+    label = example['label'] - dataset.labels_offset
+    allowed = tf.logical_and(label >= 0, label < dataset.num_classes)
+    with tf.control_dependencies([tf.debugging.Assert(allowed, ['label outside the classes', label])]):
+        return tf.cast(label, tf.int32)
 
 
 @contextlib.contextmanager
 def naming_failures(
-    dataset: Dataset, preprocessing: Preprocessing, positions: range, seed: int | None = None
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    positions: range,
+    seed: int | None = None,
+    worker: Worker = ONE_WORKER,
 ) -> Iterator[None]:
-    """Turns an error of the pipeline, while it gives the examples of `positions`, into one that names the record.
+    """Turns an error of the pipeline, while it gives the examples of `positions`, into one that names the example.
 
     Raises:
         InputError: file, record, and what is wrong with it; see `explain_failure`.
@@ -164,7 +157,7 @@ def naming_failures(
     try:
         yield
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        explained = explain_failure(error, dataset, preprocessing, positions, seed)
+        explained = explain_failure(error, dataset, preprocessing, positions, seed, worker)
         if explained is None:
             raise
         raise explained from error
@@ -176,10 +169,11 @@ def explain_failure(
     preprocessing: Preprocessing,
     positions: Iterable[int],
     seed: int | None = None,
+    worker: Worker = ONE_WORKER,
 ) -> InputError | None:
-    """Finds the record that made the input pipeline fail, and says what is wrong with it.
+    """Finds the example that made the input pipeline fail, and says what is wrong with it.
 
-    TensorFlow's errors name neither file nor record. The order is known, so the records of the positions in question
+    TensorFlow's errors name neither file nor record. The order is known, so the examples of the positions in question
     are simply prepared again, one at a time.
 
     Args:
@@ -188,52 +182,44 @@ def explain_failure(
         preprocessing: How its images are prepared.
         positions: Positions of the stream that the failing call took, in order.
         seed: Seed of the training stream; None for an evaluation.
+        worker: Who read.
 
     Returns:
-        The error to raise, or None if all these records are in order, so that the cause lies elsewhere.
+        The error to raise, or None if all these examples are in order, so that the cause lies elsewhere.
     """
-    if not isinstance(error, _FAILURES_OF_RECORDS):
+    if not isinstance(error, _FAILURES_OF_EXAMPLES):
         return None
-    reader = _Reader(dataset, preprocessing)
     for position in positions:
         if seed is None:
-            number, prepare = position, reader.evaluation_example
+            number, prepare = position, functools.partial(_prepare_evaluation, dataset, preprocessing)
         else:
-            number = int(shuffled(tf.constant(position, tf.int64), dataset.num_examples, seed))
-            prepare = functools.partial(reader.training_example, seed=tf.constant([seed, position], tf.int64))
-        problem = _problem(reader, dataset, number, prepare)
+            order = _training_order(dataset, seed, worker, batch_size=1)  # which does not change what stands where
+            number = int(order.number(tf.constant(position, tf.int64)))
+            of_position = tf.constant([seed, position], tf.int64)
+            prepare = functools.partial(_prepare_training, dataset, preprocessing, seed=of_position)
+        problem = _problem(dataset, number, prepare)
         if problem:
-            return InputError(f'{dataset.index.describe(number)}: {problem}')
+            return InputError(f'{dataset.examples.describe(number)}: {problem}')
     return None
 
 
-def _problem(reader: _Reader, dataset: Dataset, number: int, prepare: Callable[[tf.Tensor], object]) -> str | None:
-    """Returns what is wrong with a record, or None if `prepare` takes it."""
+def _problem(dataset: Dataset, number: int, prepare: Callable[[Example], object]) -> str | None:
+    """Returns what is wrong with an example, or None if `prepare` takes it."""
     try:
-        record = reader.record(tf.constant(number)).get_single_element()
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter where the file now ends
-        return 'corrupt: a checksum does not agree; make or copy this file again'
-    except tf.errors.OpError as error:
-        return f'cannot be read: {first_line(error)}'
-    try:
-        example = tfrecord.parse_example(record)
-    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
-        return "not a tf.train.Example of slim's schema"
-    if not example['encoded']:
-        return 'has no image/encoded'
+        example = dataset.examples.check(number)
+    except InputError as error:
+        return str(error)
     label = int(example['label'])
     if not 0 <= label - dataset.labels_offset < dataset.num_classes:
         return _label_problem(label, dataset)
     try:
-        prepare(record)
+        prepare(example)
     except tf.errors.OpError as error:
         return f'its image cannot be prepared: {first_line(error)}'
     return None
 
 
 def _label_problem(label: int, dataset: Dataset) -> str:
-    if label == tfrecord.MISSING_LABEL:
-        return 'has no image/class/label'
     offset, classes = dataset.labels_offset, dataset.num_classes
     message = f'label {label} is outside the {classes} classes {offset} to {offset + classes - 1}'
     if label < 0:

@@ -1,8 +1,8 @@
 """Slim's TFRecords of `tf.train.Example`: schema, writing, parsing, and where each record of a file begins.
 
     index = index_files(paths)         # (file, offset) of every record: its length is the size of the data set
-    records = read_record(index.paths, index.file_numbers[i], index.offsets[i])    # a tf.data.Dataset of record i
-    example = parse_example(records.get_single_element())                          # {'encoded', 'label', 'boxes'}
+    record = read_record(index.paths, index.file_numbers[i], index.offsets[i])       # the bytes of record i
+    example = parse_example(record)                                                  # {'image', 'label', 'boxes'}
 
 The schema is that of research/slim/datasets/dataset_utils.py and build_imagenet_data.py. A TFRecord file is a sequence
 of: length (uint64, little endian), masked crc32c of the length (4 bytes), data, masked crc32c of the data (4 bytes).
@@ -26,13 +26,25 @@ from configs.errors import InputError
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 MISSING_LABEL = -1
 
-_FEATURES = {
-    'image/encoded': tf.io.FixedLenFeature([], tf.string, default_value=''),
-    'image/class/label': tf.io.FixedLenFeature([], tf.int64, default_value=MISSING_LABEL),
-}
-_BOX_FEATURES = {
-    f'image/object/bbox/{side}': tf.io.VarLenFeature(tf.float32) for side in ('ymin', 'xmin', 'ymax', 'xmax')
-}
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The keys of an example in its `tf.train.Example`.
+
+    Attributes:
+        name: What messages call it.
+        image: Key of the image file's bytes.
+        label: Key of the label, one int64.
+        boxes: Prefix of the keys of the boxes' sides, each a list of floats; None if there are none.
+    """
+
+    name: str
+    image: str
+    label: str
+    boxes: str | None = None
+
+
+SLIM_SCHEMA = Schema("slim's schema", 'image/encoded', 'image/class/label', 'image/object/bbox/')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +64,10 @@ class RecordIndex:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def __add__(self, other: 'RecordIndex') -> 'RecordIndex':
+        file_numbers = np.concatenate([self.file_numbers, other.file_numbers + np.int32(len(self.paths))])
+        return RecordIndex(self.paths + other.paths, file_numbers, np.concatenate([self.offsets, other.offsets]))
+
     def describe(self, record: int) -> str:
         """Returns the file and the number within it (from 0) of a record, for messages."""
         file_number = self.file_numbers[record]
@@ -61,24 +77,76 @@ class RecordIndex:
 
 def image_example(encoded: bytes, image_format: str, height: int, width: int, label: int) -> tf.train.Example:
     """Returns slim's `image_to_tfexample`: the keys that every one of its data sets has."""
-
-    def of_bytes(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    def of_int(value: int) -> tf.train.Feature:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-    return tf.train.Example(
-        features=tf.train.Features(
-            feature={
-                'image/encoded': of_bytes(encoded),
-                'image/format': of_bytes(image_format.encode()),
-                'image/class/label': of_int(label),
-                'image/height': of_int(height),
-                'image/width': of_int(width),
-            }
-        )
+    return _example(
+        {
+            'image/encoded': _of_bytes(encoded),
+            'image/format': _of_bytes(image_format.encode()),
+            'image/class/label': _of_ints(label),
+            'image/height': _of_ints(height),
+            'image/width': _of_ints(width),
+        }
     )
+
+
+def imagenet_example(
+    encoded: bytes,
+    height: int,
+    width: int,
+    label: int,
+    *,
+    synset: str,
+    text: str,
+    filename: str,
+    boxes: Sequence[tuple[float, float, float, float]] = (),
+) -> tf.train.Example:
+    """Returns what slim's `build_imagenet_data.py` writes for an image.
+
+    Args:
+        encoded: A JPEG.
+        height: In pixels.
+        width: In pixels.
+        label: 1 to 1000.
+        synset: The class' WordNet id.
+        text: The class' name.
+        filename: Without its folder.
+        boxes: (ymin, xmin, ymax, xmax) as shares of the image's sides.
+    """
+    ymin, xmin, ymax, xmax = zip(*boxes, strict=True) if boxes else ((),) * 4
+    return _example(
+        {
+            'image/height': _of_ints(height),
+            'image/width': _of_ints(width),
+            'image/colorspace': _of_bytes(b'RGB'),
+            'image/channels': _of_ints(3),
+            'image/class/label': _of_ints(label),
+            'image/class/synset': _of_bytes(synset.encode()),
+            'image/class/text': _of_bytes(text.encode()),
+            'image/object/bbox/xmin': _of_floats(*xmin),
+            'image/object/bbox/xmax': _of_floats(*xmax),
+            'image/object/bbox/ymin': _of_floats(*ymin),
+            'image/object/bbox/ymax': _of_floats(*ymax),
+            'image/object/bbox/label': _of_ints(*[label] * len(boxes)),
+            'image/format': _of_bytes(b'JPEG'),
+            'image/filename': _of_bytes(filename.encode()),
+            'image/encoded': _of_bytes(encoded),
+        }
+    )
+
+
+def _example(features: dict[str, tf.train.Feature]) -> tf.train.Example:
+    return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def _of_bytes(*values: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def _of_ints(*values: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def _of_floats(*values: float) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
 def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
@@ -90,7 +158,8 @@ def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
     try:
         with tf.io.TFRecordWriter(part) as writer:
             for example in examples:
-                writer.write(example.SerializeToString())
+                # Otherwise the order of its keys is that of a hash table, and differs between processes.
+                writer.write(example.SerializeToString(deterministic=True))
                 count += 1
         tf.io.gfile.rename(part, path, overwrite=True)
     finally:
@@ -109,10 +178,7 @@ def index_files(paths: Sequence[str]) -> RecordIndex:
         InputError: a file that ends within a record, naming the file and the record.
     """
     cache = os.path.join(os.path.dirname(paths[0]), f'.{os.path.basename(paths[0])}.{len(paths)}.index.npz')
-    stats = [tf.io.gfile.stat(path) for path in paths]
-    key = '\n'.join(
-        f'{os.path.basename(path)} {stat.length} {stat.mtime_nsec}' for path, stat in zip(paths, stats, strict=True)
-    )
+    key = '\n'.join(map(file_key, paths))
     cached = _load_index(cache, key)
     if cached is None:
         start = time.monotonic()
@@ -120,6 +186,15 @@ def index_files(paths: Sequence[str]) -> RecordIndex:
         if time.monotonic() - start > 2:
             _save_index(cache, key, *cached)
     return RecordIndex(tuple(paths), *cached)
+
+
+def file_key(path: str) -> str:
+    """Returns name, size and time of a file, by which a cache knows it again."""
+    if '://' in path:
+        stat = tf.io.gfile.stat(path)
+        return f'{os.path.basename(path)} {stat.length} {stat.mtime_nsec}'
+    local = os.stat(path)  # TensorFlow's has only seconds
+    return f'{os.path.basename(path)} {local.st_size} {local.st_mtime_ns}'
 
 
 def _scan_files(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -178,12 +253,12 @@ def _save_index(cache: str, key: str, file_numbers: np.ndarray, offsets: np.ndar
         pass  # a folder that cannot be written to: the index is made again next time
 
 
-def read_record(paths: tf.Tensor, file_number: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-    """Returns a data set of the one record that begins at `offset` of a file.
+def read_record(paths: tf.Tensor, file_number: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Returns the record that begins at `offset` of a file, a string scalar; in tf.data or outside of it.
 
     The kernel behind `tf.data.TFRecordDataset` takes a byte offset to start from, which the public class does not
-    show; unbuffered, it reads the record and nothing else. Outside of tf.data, take it with `get_single_element()`:
-    to iterate, TensorFlow would serialize this data set first, which for a kernel with offsets fails.
+    show; unbuffered, it reads the record and nothing else. One map that reads, parses and decodes takes 15 % less time
+    for a photograph than an interleave of such data sets before it, whose threads wake each other for every record.
 
     Args:
         paths: string [files].
@@ -199,21 +274,22 @@ def read_record(paths: tf.Tensor, file_number: tf.Tensor, offset: tf.Tensor) -> 
         buffer_size=tf.constant(0, tf.int64),
         byte_offsets=tf.reshape(offset, [1]),
     )
-    return tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)).take(1)
+    return tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)).take(1).get_single_element()
 
 
-def parse_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
+def parse_example(record: tf.Tensor, schema: Schema = SLIM_SCHEMA) -> dict[str, tf.Tensor]:
     """Parses one serialized `tf.train.Example`.
 
     Returns:
-        encoded: string scalar, the image file's bytes, empty if the record has none;
+        image: string scalar, the image file's bytes, empty if the record has none;
         label: int64 scalar, `MISSING_LABEL` if the record has none;
         boxes: float32 [boxes, 4], (ymin, xmin, ymax, xmax) as shares of the image's sides.
     """
-    features = tf.io.parse_single_example(record, {**_FEATURES, **_BOX_FEATURES})
-    sides = [tf.sparse.to_dense(features[key]) for key in _BOX_FEATURES]
-    return {
-        'encoded': features['image/encoded'],
-        'label': features['image/class/label'],
-        'boxes': tf.stack(sides, axis=-1),
+    features = {
+        schema.image: tf.io.FixedLenFeature([], tf.string, default_value=''),
+        schema.label: tf.io.FixedLenFeature([], tf.int64, default_value=MISSING_LABEL),
     }
+    sides = [f'{schema.boxes}{side}' for side in ('ymin', 'xmin', 'ymax', 'xmax')] if schema.boxes else []
+    parsed = tf.io.parse_single_example(record, {**features, **dict.fromkeys(sides, tf.io.RaggedFeature(tf.float32))})
+    boxes = tf.stack([parsed[key] for key in sides], axis=-1) if sides else tf.zeros([0, 4])
+    return {'image': parsed[schema.image], 'label': parsed[schema.label], 'boxes': boxes}

@@ -6,6 +6,7 @@ per_replica = batch_per_replica(strategy, batch_size)
 
 import contextlib
 import functools
+from typing import Any
 
 import tensorflow as tf
 
@@ -75,6 +76,22 @@ def batch_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
     if batch_size % replicas:
         raise InputError(f'--batch_size={batch_size}: must be a multiple of the {replicas} replicas')
     return batch_size // replicas
+
+
+class SameBatch:
+    """An endless iterator whose one batch stays on the devices: each replica's share is the same."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, share: dict[str, tf.Tensor]):
+        self._batch = {
+            key: strategy.experimental_distribute_values_from_function(lambda _, value=value: tf.identity(value))
+            for key, value in share.items()
+        }
+
+    def __iter__(self) -> 'SameBatch':
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return self._batch
 
 
 def set_precision(mixed_precision: str) -> None:

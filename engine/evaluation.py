@@ -227,7 +227,8 @@ class _CheckpointEvaluation:
 
 def eval_dir(train_dir: str, split: str, averages: bool) -> str:
     """Returns where an evaluation's event files go; those of the moving averages are a run of their own."""
-    return os.path.join(train_dir, f'eval_{split}_averages' if averages else f'eval_{split}')
+    name = split.replace('%', 'pct').replace(':', '-').replace('[', '_').replace(']', '')
+    return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
 
 
 def write_summaries(folder: str, results: Results, required: bool = False) -> None:
@@ -250,8 +251,7 @@ def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
     offset = config.net.labels_offset
     if offset is None:
         offset = trained.labels_offset if trained else 0
-    split = options.dataset_split_name or dataset_factory.evaluation_split(name)
-    return dataset_factory.get_dataset(name, dataset_dir, split, offset)
+    return dataset_factory.get_dataset(name, dataset_dir or None, options.dataset_split_name, offset)
 
 
 def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:

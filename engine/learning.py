@@ -8,6 +8,7 @@ happens between steps in `actions.py`.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ from configs.config import TrainConfig
 from configs.errors import InputError
 from configs.options import replace_options
 from configs.progress import Progress
-from datasets import dataset_factory, input_pipeline
+from datasets import dataset_factory, decoded, input_pipeline, service, synthetic
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, evaluation, run_dir
 from engine.actions import Action, Evaluate, Log, Moment, NextImages, Save, Summarize, non_finite_message
@@ -62,7 +63,7 @@ def train(config: TrainConfig) -> TrainResult:
     config = with_default_dataset(config)
     data, train_dir = config.data, config.checkpoint.train_dir
     strategy = distribution.make_strategy(config.devices)
-    per_replica = distribution.batch_per_replica(strategy, data.batch_size)
+    distribution.batch_per_replica(strategy, data.batch_size)
     dataset = dataset_factory.get_dataset(
         data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
     )
@@ -101,11 +102,9 @@ def train(config: TrainConfig) -> TrainResult:
         xla=distribution.use_xla(config.devices, strategy),
     )
     run_steps = make_steps(strategy, replica_step, schedule, data.batch_size)
-    first_image = images_seen
-    batches = strategy.distribute_datasets_from_function(
-        lambda _: input_pipeline.training_batches(dataset, preprocessing, per_replica, data.seed, first_image)
-    )
-    iterator = iter(batches)
+    passes = (last_step - step) * data.batch_size / dataset.num_examples
+    dataset = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes)
+    iterator = make_iterator(strategy, config, dataset, preprocessing, images_seen)
 
     # ---------------------------------------------------------------- the loop
     shown_end = None if math.isinf(last_step) else int(last_step)
@@ -172,6 +171,41 @@ def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
     )
 
 
+def cache_mode(config: TrainConfig) -> str:
+    """Returns which decoded images are kept: none where another machine decodes them.
+
+    Raises:
+        InputError: a cache and a tf.data service are both asked for.
+    """
+    data = config.data
+    if data.data_service is None:
+        return data.cache
+    if data.cache not in ('auto', 'off'):
+        raise InputError(f'--cache={data.cache}: --data_service decodes elsewhere; leave one of them out')
+    return 'off'
+
+
+def make_iterator(
+    strategy: tf.distribute.Strategy,
+    config: TrainConfig,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    first_image: int,
+) -> Any:
+    """Returns the endless iterator of batches that the compiled step takes, beginning at an image of the stream."""
+    data, per_replica = config.data, distribution.batch_per_replica(strategy, config.data.batch_size)
+    if isinstance(dataset.examples, synthetic.SyntheticExamples) and data.synthetic_images == 'device':
+        return distribution.SameBatch(strategy, synthetic.make_batch(preprocessing, dataset.num_classes, per_replica))
+    if data.data_service is not None:
+        service.check(data.data_service)
+    batches = strategy.distribute_datasets_from_function(
+        lambda _: input_pipeline.training_batches(
+            dataset, preprocessing, per_replica, data.seed, first_image, data_service=data.data_service
+        )
+    )
+    return iter(batches)
+
+
 def steps_left(config: TrainConfig, dataset: Dataset, step: int, images_seen: int) -> float:
     """Returns how many steps remain, infinity if training goes on until it is stopped.
 
@@ -228,8 +262,11 @@ def make_actions(
     log, checks, train_dir = config.log, config.evaluation, config.checkpoint.train_dir
     actions: list[Action] = [Log(log, progress), Save(config.checkpoint, state, progress)]
     if checks.eval_every_epochs or checks.eval_every_steps:
-        split = checks.eval_split_name or dataset_factory.evaluation_split(dataset.name)
-        measured = dataset_factory.get_dataset(dataset.name, dataset.dataset_dir, split, dataset.labels_offset)
+        measured = dataset_factory.get_dataset(
+            dataset.name, dataset.dataset_dir or None, checks.eval_split_name, dataset.labels_offset, 'eval_split_name'
+        )
+        split = measured.split
+        measured = decoded.with_cache(measured, cache_mode(config), preprocessing.source_channels, math.inf)
         evaluator = evaluation.Evaluator(
             state.model,
             measured,

@@ -1,7 +1,7 @@
 """What every preprocessing gives the input pipeline and the training step.
 
     preprocessing = get_preprocessing('inception', 224)
-    image = preprocessing.host_train(encoded, seed, boxes)     # tf.data, one image at a time
+    image = preprocessing.host_train(image, seed, boxes)       # tf.data, one image at a time
     draws = preprocessing.make_draws(step_seed, batch_size)    # all random numbers of a step's batch
     inputs = preprocessing.device_train(batch, draws)          # inside the compiled step
 
@@ -53,11 +53,11 @@ class Preprocessing(abc.ABC):
             raise InputError(f'{name} preprocessing needs images decoded to 3 channels, not 1')
 
     @abc.abstractmethod
-    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Decodes and crops or resizes one training image.
 
         Args:
-            encoded: string scalar.
+            image: string scalar, an image file's bytes; or uint8 [height, width, source_channels], decoded already.
             seed: int64 [2], another one for every image and epoch.
             boxes: float32 [n, 4] (ymin, xmin, ymax, xmax) in [0, 1]; n may be 0.
 
@@ -69,8 +69,8 @@ class Preprocessing(abc.ABC):
         """
 
     @abc.abstractmethod
-    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Decodes and crops or resizes one image for evaluation: float32 [height, width, source_channels].
+    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
+        """Decodes and crops or resizes one image, as for `host_train`: float32 [height, width, source_channels].
 
         Raises:
             tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.

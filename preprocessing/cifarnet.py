@@ -22,20 +22,20 @@ class Cifarnet(Preprocessing):
 
     value_range: ClassVar[tuple[float, float]] = (-3.0, 3.0)
 
-    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Pads by 4 on each side and crops at a random place; see the base class.
 
         Raises:
             tf.errors.InvalidArgumentError: also if a side of the image is shorter than `image_size` - 8.
         """
-        image = images.decode(encoded, self.source_channels)
+        image = images.decode(image, self.source_channels)
         padded = tf.pad(image, [[_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]])
         crop = images.random_crop(padded, self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
         return tf.ensure_shape(crop, [self.image_size, self.image_size, self.source_channels])
 
-    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Crops or pads to the centre, in [0, 255]; see the base class."""
-        image = images.decode(encoded, self.source_channels)
+        image = images.decode(image, self.source_channels)
         return tf.cast(images.crop_or_pad(image, self.image_size), tf.float32)
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:

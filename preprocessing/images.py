@@ -1,4 +1,4 @@
-"""Operations on one image on the host: all that needs the encoded image.
+"""Operations on one image on the host: all that needs the encoded image, or the decoded one of a cache.
 
 Pixels are slim's: TensorFlow's decoders at their default settings, and TensorFlow 1's bilinear resize.
 """
@@ -8,12 +8,12 @@ from collections.abc import Callable
 import tensorflow as tf
 
 
-def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
+def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
     """Decodes a JPEG, JPEG XL, PNG, GIF (its first frame), BMP or WebP image, recognised by its content.
 
     Args:
-        encoded: string scalar.
-        channels: 3 turns gray into RGB; 1 gives the luma (JPEG and PNG only). Transparency is dropped.
+        image: string scalar, the file's bytes; or uint8 [height, width, channels], decoded already, given back.
+        channels: 3 turns gray and CMYK into RGB; 1 gives the luma (JPEG and PNG only). Transparency is dropped.
 
     Returns:
         uint8 [height, width, channels] in [0, 255].
@@ -21,17 +21,26 @@ def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
     """
-    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    image = tf.convert_to_tensor(image)
+    if image.dtype == tf.uint8:
+        return image
+    pixels = tf.cond(
+        _is_webp(image),
+        # Its decoder gives the channels of the file and no others: three, or four with transparency.
+        lambda: tf.io.decode_image(image, channels=0, expand_animations=False)[..., :channels],
+        lambda: tf.io.decode_image(image, channels=channels, expand_animations=False),
+    )
+    return tf.ensure_shape(pixels, [None, None, channels])
 
 
-def decode_window(encoded: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], channels: int = 3) -> tf.Tensor:
+def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], channels: int = 3) -> tf.Tensor:
     """Decodes the window of an image that `choose_window` picks from the image's shape.
 
     The pixels are those of `decode` followed by a crop, but what lies outside the window of a JPEG is skipped
     where the format allows.
 
     Args:
-        encoded: string scalar.
+        image: string scalar, or uint8 [height, width, channels], as in `decode`.
         choose_window: int32 [3] (height, width, channels) -> int32 [4] (y, x, height, width).
         channels: 3 or 1, as in `decode`.
 
@@ -42,15 +51,23 @@ def decode_window(encoded: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Te
         tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
     """
 
+    image = tf.convert_to_tensor(image)
+
     def from_jpeg() -> tf.Tensor:
-        shape = tf.io.extract_jpeg_shape(encoded)
-        return _decode_jpeg_window(encoded, shape, choose_window(shape), channels)
+        shape = tf.io.extract_jpeg_shape(image)
+        return _decode_jpeg_window(image, shape, choose_window(shape), channels)
 
     def from_pixels() -> tf.Tensor:
-        image = decode(encoded, channels)
-        return crop(image, choose_window(tf.shape(image)))
+        pixels = decode(image, channels)
+        return crop(pixels, choose_window(tf.shape(pixels)))
 
-    return tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_pixels)
+    if image.dtype == tf.uint8:
+        return from_pixels()
+    return tf.cond(tf.io.is_jpeg(image), from_jpeg, from_pixels)
+
+
+def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(encoded, tf.minimum(tf.strings.length(encoded), 8), 4) == 'WEBP'
 
 
 def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, channels: int) -> tf.Tensor:

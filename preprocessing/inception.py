@@ -48,20 +48,20 @@ class Inception(Preprocessing):
 
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
-    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Crops a random window and resizes it, not keeping its aspect ratio; see the base class."""
         boxes = boxes if self.augment.use_bounding_boxes else tf.constant(_WHOLE_IMAGE)
         window = images.decode_window(
-            encoded,
+            image,
             lambda shape: sample_window(shape, boxes, seed, self.augment.min_crop_area),
             self.source_channels,
         )
         return images.to_uint8(self._resize(window))
 
-    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Crops and resizes to float32 in [0, 1]; see the base class."""
         window = images.decode_window(
-            encoded, lambda shape: images.central_window(shape, _CENTRAL_FRACTION), self.source_channels
+            image, lambda shape: images.central_window(shape, _CENTRAL_FRACTION), self.source_channels
         )
         return self._resize(_to_unit_range(window))
 

@@ -16,13 +16,13 @@ class Lenet(Preprocessing):
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     keeps_grayscale: ClassVar[bool] = True
 
-    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Crops or pads to the centre; see the base class."""
-        return images.crop_or_pad(images.decode(encoded, self.source_channels), self.image_size)
+        return images.crop_or_pad(images.decode(image, self.source_channels), self.image_size)
 
-    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Crops or pads to the centre, in [0, 255]; see the base class."""
-        image = images.decode(encoded, self.source_channels)
+        image = images.decode(image, self.source_channels)
         return tf.cast(images.crop_or_pad(image, self.image_size), tf.float32)
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:

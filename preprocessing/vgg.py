@@ -34,19 +34,19 @@ class Vgg(Preprocessing):
                 f'image size {self.image_size} is too large; use at most {_EVAL_SIDE}, or inception'
             )
 
-    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Resizes the shorter side to 256..512 and crops at a random place; see the base class."""
         low, high = _TRAIN_SIDES
         side = tf.random.stateless_uniform(
             [], tf.random.fold_in(seed, _SIDE, alg='philox'), low, high + 1, tf.int32, alg='philox'
         )
-        resized = images.resize_short_side(images.decode(encoded), side)
+        resized = images.resize_short_side(images.decode(image), side)
         crop = images.random_crop(resized, self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
         return self._with_shape(images.to_uint8(crop))
 
-    def host_eval(self, encoded: tf.Tensor) -> tf.Tensor:
+    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes the shorter side to 256 and crops the centre, in [0, 255]; see the base class."""
-        resized = images.resize_short_side(images.decode(encoded), _EVAL_SIDE)
+        resized = images.resize_short_side(images.decode(image), _EVAL_SIDE)
         return self._with_shape(images.center_crop(resized, self.image_size))
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:

@@ -13,15 +13,9 @@ import tensorflow as tf
 
 from configs.errors import InputError
 from datasets import digits, tfrecord
-from datasets.dataset_factory import (
-    DATASETS,
-    Dataset,
-    evaluation_split,
-    get_dataset,
-    get_spec,
-    glob_escape,
-    load_label_names,
-)
+from datasets.dataset_factory import DATASETS, Dataset, get_dataset
+from datasets.examples import RecordExamples
+from datasets.records import glob_escape, load_label_names
 from datasets.tfrecord import RecordIndex
 
 SharedPath = Callable[[str], Path]
@@ -81,9 +75,14 @@ def _write(path: Path, *labels: int) -> str:
 def _read(index: RecordIndex) -> list[dict[str, tf.Tensor]]:
     paths = tf.constant(index.paths)
     return [
-        tfrecord.parse_example(tfrecord.read_record(paths, number, offset).get_single_element())
+        tfrecord.parse_example(tfrecord.read_record(paths, number, offset))
         for number, offset in zip(index.file_numbers, index.offsets, strict=True)
     ]
+
+
+def _index(dataset: Dataset) -> RecordIndex:
+    assert isinstance(dataset.examples, RecordExamples)
+    return dataset.examples.index
 
 
 def _labels(index: RecordIndex) -> list[int]:
@@ -96,19 +95,19 @@ def _labels(index: RecordIndex) -> list[int]:
 def test_every_data_set_is_tested() -> None:
     assert EXPECTED.keys() == DATASETS.keys()
     for name, expected in EXPECTED.items():
-        assert tuple(expected.sizes) == get_spec(name).splits
+        assert tuple(expected.sizes) == DATASETS[name].splits
 
 
 @pytest.mark.parametrize(('name', 'split'), SPLITS)
 def test_split_is_what_its_files_hold(dataset_dir: Callable[[str], str], name: str, split: str) -> None:
     expected = EXPECTED[name]
     dataset = get_dataset(name, dataset_dir(name), split)
-    assert dataset.num_examples == len(dataset.index) == expected.sizes[split]
+    assert dataset.num_examples == len(_index(dataset)) == expected.sizes[split]
     assert (dataset.name, dataset.split, dataset.dataset_dir) == (name, split, dataset_dir(name))
     assert dataset.num_classes == len(dataset.label_names) == expected.num_classes
     assert (dataset.label_names[0], dataset.label_names[-1]) == expected.first_and_last_name
     assert dataset.channels == expected.channels
-    assert all(split in os.path.basename(path) for path in dataset.index.paths)
+    assert all(split in os.path.basename(path) for path in _index(dataset).paths)
 
 
 @pytest.mark.parametrize(('folder', 'name', 'split'), COMPLETE_SIZES)
@@ -126,8 +125,8 @@ def test_labels_offset_takes_off_the_first_classes(dataset_dir: Callable[[str], 
     assert shifted.num_examples == whole.num_examples
 
 
-def test_evaluation_split_is_the_last() -> None:
-    splits = {name: evaluation_split(name) for name in DATASETS}
+def test_evaluation_split_is_the_last(dataset_dir: Callable[[str], str]) -> None:
+    splits = {name: get_dataset(name, dataset_dir(name), None).split for name in DATASETS}
     assert splits == {
         'cifar10': 'test',
         'digits': 'test',
@@ -152,7 +151,7 @@ def test_labels_txt_decides_the_number_of_classes(tmp_path: Path) -> None:
 def test_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for shard in (2, 0, 1):
         _write(tmp_path / f'train-0000{shard}-of-00003', shard, shard + 10)
-    index = get_dataset('imagenet', str(tmp_path), 'train').index
+    index = _index(get_dataset('imagenet', str(tmp_path), 'train'))
     assert _labels(index) == [0, 10, 1, 11, 2, 12]
 
 
@@ -160,7 +159,7 @@ def test_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
 def test_folder_may_have_any_name(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir()
     path = _write(tmp_path / folder / 'train-00000-of-00001', 1)
-    assert get_dataset('imagenet', str(tmp_path / folder), 'train').index.paths == (path,)
+    assert _index(get_dataset('imagenet', str(tmp_path / folder), 'train')).paths == (path,)
 
 
 def test_glob_escape_escapes_what_a_glob_interprets() -> None:
@@ -203,7 +202,8 @@ def test_doubtful_shards_are_warned_of(tmp_path: Path, caplog: pytest.LogCapture
 FACTORY_ERRORS = {
     'misspelt name': (
         ('imagenett', '', 'train', 0),
-        "unknown dataset_name 'imagenett' (did you mean 'imagenet'?); valid: cifar10, digits, flowers, imagenet, mnist",
+        "unknown dataset_name 'imagenett' (did you mean 'imagenet'?); valid: "
+        'cifar10, digits, flowers, image_folder, imagenet, mnist, synthetic, tfds:<name>',
     ),
     'unknown split': (
         ('cifar10', '', 'validation', 0),
@@ -211,7 +211,7 @@ FACTORY_ERRORS = {
     ),
     'no dataset_dir': (
         ('imagenet', None, 'train', 0),
-        '--dataset_dir is missing: where the TFRecords of imagenet lie (only digits needs none)',
+        '--dataset_dir is missing: where the TFRecords of imagenet lie (only digits and synthetic need none)',
     ),
     'missing folder': (('imagenet', 'nowhere', 'train', 0), '--dataset_dir={dir}: no such folder'),
     'empty folder': (
@@ -301,15 +301,15 @@ def test_malformed_labels_txt(tmp_path: Path, case: str) -> None:
 def test_records_of_slim_in_the_order_of_its_files(shared_path: SharedPath, split: str) -> None:
     contents = np.load(shared_path('goldens/tfrecords/contents.npz'))
     dataset = get_dataset('flowers', str(shared_path('goldens/tfrecords/flowers')), split)
-    examples = _read(dataset.index)
+    examples = _read(_index(dataset))
     np.testing.assert_array_equal([example['label'] for example in examples], contents[f'flowers_{split}_labels'])
-    lengths = [len(example['encoded'].numpy()) for example in examples]
+    lengths = [len(example['image'].numpy()) for example in examples]
     np.testing.assert_array_equal(lengths, contents[f'flowers_{split}_encoded_len'])
 
 
 def test_boxes_of_slims_imagenet(shared_path: SharedPath) -> None:
     dataset = get_dataset('imagenet', str(shared_path('goldens/tfrecords/imagenet')), 'train')
-    examples = _read(dataset.index)
+    examples = _read(_index(dataset))
     assert [len(example['boxes']) for example in examples] == [2, 1, 0, 1, 0, 2]
     assert all(1 <= example['label'] <= 1000 for example in examples)
     for example in examples:
@@ -334,15 +334,15 @@ def test_a_written_record_is_read_as_it_was(tmp_path: Path) -> None:
     written = tfrecord.write_records(path, [_example(3, b'first'), _example(7, b'second')])
     first, second = _read(tfrecord.index_files([path]))
     assert written == 2
-    assert (first['encoded'], first['label']) == (b'first', 3)
-    assert (second['encoded'], second['label']) == (b'second', 7)
+    assert (first['image'], first['label']) == (b'first', 3)
+    assert (second['image'], second['label']) == (b'second', 7)
     assert first['boxes'].shape == (0, 4)
     assert os.listdir(tmp_path) == ['records']
 
 
 def test_record_without_any_feature_has_defaults() -> None:
     example = tfrecord.parse_example(tf.train.Example().SerializeToString())
-    assert (example['encoded'], example['label']) == (b'', tfrecord.MISSING_LABEL)
+    assert (example['image'], example['label']) == (b'', tfrecord.MISSING_LABEL)
     assert example['boxes'].shape == (0, 4)
 
 
@@ -493,7 +493,7 @@ def test_index_is_not_kept_where_nothing_can_be_written(
 def _digits(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tfrecord.parse_example(record)
-        return tf.io.decode_png(example['encoded']), example['label']
+        return tf.io.decode_png(example['image']), example['label']
 
     records = tf.data.TFRecordDataset(str(path / f'digits_{split}.tfrecord'))
     ((pixels, labels),) = records.map(decode).batch(2000)

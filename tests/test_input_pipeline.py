@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
-from datasets import tfrecord
+from datasets import service, tfrecord
 from datasets.dataset_factory import Dataset, get_dataset
+from datasets.examples import RecordExamples
 from datasets.input_pipeline import (
     evaluation_batches,
     explain_failure,
     naming_failures,
-    shuffled,
     training_batches,
 )
+from datasets.order import ONE_WORKER, Worker, make_order
 from preprocessing.base import Preprocessing
 from preprocessing.lenet import Lenet
 from preprocessing.preprocessing_factory import get_preprocessing
@@ -80,6 +81,11 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
 def numbered(make_dataset: MakeDataset) -> Dataset:
     """Records whose label is their number, in three shards."""
     return make_dataset([_example(label) for label in range(NUM_RECORDS)], NUM_RECORDS, shards=3)
+
+
+def _index(dataset: Dataset) -> tfrecord.RecordIndex:
+    assert isinstance(dataset.examples, RecordExamples)
+    return dataset.examples.index
 
 
 def _joined(batches: Batches, key: str) -> np.ndarray:
@@ -159,7 +165,7 @@ def test_labels_offset_leaves_out_the_background_class(shared_path: SharedPath, 
 class _BoxesForImage(Lenet):
     """Gives the boxes that the host stage receives as if they were the image."""
 
-    def host_train(self, encoded: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         return boxes
 
 
@@ -183,9 +189,10 @@ def test_boxes_reach_the_host_stage(shared_path: SharedPath) -> None:
 
 def _order(num_examples: int, seed: int, epochs: int) -> np.ndarray:
     """Returns int64 [epochs, num_examples]: the record at each place."""
+    order = make_order(num_examples, num_files=1, seed=seed, worker=ONE_WORKER, batch_size=1)
     positions = tf.data.Dataset.range(epochs * num_examples)
-    (order,) = positions.map(lambda p: shuffled(p, num_examples, seed)).batch(epochs * num_examples)
-    return order.numpy().reshape(epochs, num_examples)
+    (numbers,) = positions.map(order.number).batch(epochs * num_examples)
+    return numbers.numpy().reshape(epochs, num_examples)
 
 
 def _is_permutation(order: np.ndarray) -> bool:
@@ -239,6 +246,132 @@ def test_stream_keeps_the_order_while_reading_in_parallel(numbered: Dataset) -> 
     batches = training_batches(numbered, _lenet(), NUM_RECORDS, SEED, 0).take(epochs)
     expected = _order(NUM_RECORDS, SEED, epochs)
     np.testing.assert_array_equal(_joined(batches, 'label').reshape(epochs, NUM_RECORDS), expected)
+
+
+# Workers
+
+
+def _positions_and_labels(dataset: Dataset, worker: Worker, batch_size: int, num_batches: int) -> list[tuple[int, int]]:
+    """Returns (position of the stream, label) of what a worker reads, taken from its batches."""
+    order = make_order(dataset.num_examples, dataset.examples.num_files, SEED, worker, batch_size)
+    batches = training_batches(dataset, _lenet(), batch_size, SEED, 0, worker=worker).take(num_batches)
+    positions = map(order.position, tf.range(num_batches * batch_size, dtype=tf.int64))
+    return list(zip(map(int, positions), map(int, _joined(batches, 'label')), strict=True))
+
+
+@pytest.mark.parametrize('shards', [1, 5])
+@pytest.mark.parametrize('workers', [1, 2, 3])
+def test_workers_together_take_every_example_once_an_epoch(
+    make_dataset: MakeDataset, workers: int, shards: int
+) -> None:
+    dataset = make_dataset([_example(label) for label in range(NUM_RECORDS)], NUM_RECORDS, shards)
+    num_batches = 4 * NUM_RECORDS // (4 * workers) + 1
+    taken = [
+        pair
+        for index in range(workers)
+        for pair in _positions_and_labels(dataset, Worker(index, workers), 4, num_batches)
+    ]
+    label_at = dict(taken)
+    assert len(label_at) == len(taken)  # no position twice
+    for epoch in range(3):
+        labels = [label_at[epoch * NUM_RECORDS + place] for place in range(NUM_RECORDS)]
+        assert sorted(labels) == list(range(NUM_RECORDS))
+
+
+def test_workers_of_one_file_share_the_batches_of_a_single_worker(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset([_example(label) for label in range(NUM_RECORDS)], NUM_RECORDS)
+    whole = _joined(training_batches(dataset, _lenet(), 6, SEED, 0).take(5), 'label').reshape(5, 6)
+    parts = [
+        _joined(training_batches(dataset, _lenet(), 3, SEED, 0, worker=Worker(index, 2)).take(5), 'label')
+        for index in range(2)
+    ]
+    np.testing.assert_array_equal(np.hstack([part.reshape(5, 3) for part in parts]), whole)
+
+
+def test_workers_with_enough_files_read_their_own(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset([_example(label) for label in range(60)], 60, shards=6)
+    for index in range(3):
+        batches = training_batches(dataset, _lenet(), 5, SEED, 0, worker=Worker(index, 3)).take(12)  # three epochs
+        assert sorted(_joined(batches, 'label')) == sorted([*range(index * 20, index * 20 + 20)] * 3)
+
+
+def test_failure_of_a_worker_is_explained(make_dataset: MakeDataset) -> None:
+    examples = [_example(label) for label in range(6)]
+    dataset = make_dataset([*examples[:5], _example(5, b'no image')], 6, shards=3)
+    worker = Worker(2, 3)
+    with (
+        pytest.raises(InputError, match=r'train-00002-of-00003, record 1: its image cannot be prepared'),
+        naming_failures(dataset, _lenet(), range(6), SEED, worker),
+    ):
+        list(training_batches(dataset, _lenet(), 2, SEED, 0, worker=worker).take(1))
+
+
+# The tf.data service
+
+
+@pytest.fixture(scope='module')
+def service_address() -> Iterator[str]:
+    """Address of a dispatcher with one worker, in this process."""
+    servers = tf.data.experimental.service
+    dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
+    address = dispatcher.target.removeprefix('grpc://')
+    worker = servers.WorkerServer(servers.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
+    yield dispatcher.target
+    worker.stop()
+    dispatcher._stop()
+
+
+@pytest.mark.parametrize('first', [0, 24])
+def test_batches_of_a_data_service_are_the_same(numbered: Dataset, service_address: str, first: int) -> None:
+    preprocessing = get_preprocessing('inception', IMAGE_SIZE)
+    plain = training_batches(numbered, preprocessing, 8, SEED, first).take(9)
+    served = training_batches(numbered, preprocessing, 8, SEED, first, data_service=service_address).take(9)
+    for key in ('image', 'label'):
+        np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
+
+
+def test_service_that_answers_is_accepted(service_address: str) -> None:
+    service.check(service_address)
+
+
+@pytest.mark.parametrize(
+    ('address', 'message'),
+    [
+        ('localhost:5000', 'must be grpc://host:port'),
+        ('grpc://localhost', 'must be grpc://host:port'),
+        ('grpc://localhost:1', 'no dispatcher can be reached there'),
+        ('grpc://localhost:99999', 'no dispatcher can be reached there'),
+    ],
+)
+def test_service_that_is_not_there(address: str, message: str) -> None:
+    with pytest.raises(InputError, match=f'--data_service={address}: {message}'):
+        service.check(address)
+
+
+# Synthetic data
+
+
+def test_synthetic_batches(numbered: Dataset) -> None:
+    dataset = get_dataset('synthetic', None, 'train[:100]', labels_offset=1)
+    assert (dataset.num_examples, dataset.num_classes) == (100, 1000)
+    preprocessing = get_preprocessing('inception', IMAGE_SIZE)
+    batches = training_batches(dataset, preprocessing, 4, SEED, 0)
+    assert batches.element_spec == training_batches(numbered, preprocessing, 4, SEED, 0).element_spec
+    first, second = batches.take(2)
+    np.testing.assert_array_equal(first['image'], second['image'])
+    assert len(np.unique(first['image'])) > 200
+
+
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_synthetic_evaluation_counts_each_example_once(replicas: int) -> None:
+    dataset = get_dataset('synthetic', None, 'validation[:10]')
+    batches = list(evaluation_batches(dataset, _lenet(), 4, replicas=replicas))
+    assert len(batches) == 3 * replicas
+    assert _joined(batches, 'mask').tolist() == [True] * 10 + [False] * 2
+    assert batches[0]['image'].shape == (4 // replicas, IMAGE_SIZE, IMAGE_SIZE, 3)
+
+
+# Positions
 
 
 def _stream(
@@ -409,7 +542,7 @@ def test_bad_record_is_named_with_its_fault(make_dataset: MakeDataset, case: str
     good = _example(4)
     dataset = make_dataset([good, good, good, good, bad, good], NUM_CLASSES, 2, labels_offset)
     message = _explained(dataset, _lenet(), seed)
-    assert message.startswith(f'{dataset.index.paths[1]}, record 1: {problem}')
+    assert message.startswith(f'{_index(dataset).paths[1]}, record 1: {problem}')
     assert message.count('\n') == 0
     assert 'device' not in message  # nothing of TensorFlow's own places
     if not problem.startswith(NO_IMAGE):
@@ -438,12 +571,12 @@ def test_box_that_lacks_sides(make_dataset: MakeDataset) -> None:
     example.features.feature['image/object/bbox/ymin'].float_list.value.append(0.5)
     dataset = make_dataset([_example(1), example], NUM_CLASSES)
     message = _explained(dataset, _BoxesForImage(IMAGE_SIZE), SEED)
-    assert message == f'{dataset.index.paths[0]}, record 1: {NO_EXAMPLE}'
+    assert message == f'{_index(dataset).paths[0]}, record 1: {NO_EXAMPLE}'
 
 
 def _flip_a_bit(dataset: Dataset, record: int) -> None:
-    with open(dataset.index.paths[0], 'r+b') as file:
-        place = int(dataset.index.offsets[record]) + 40
+    with open(_index(dataset).paths[0], 'r+b') as file:
+        place = int(_index(dataset).offsets[record]) + 40
         file.seek(place)
         (value,) = file.read(1)
         file.seek(place)
@@ -451,7 +584,7 @@ def _flip_a_bit(dataset: Dataset, record: int) -> None:
 
 
 def _cut_within(dataset: Dataset, record: int) -> None:
-    os.truncate(dataset.index.paths[0], int(dataset.index.offsets[record]) + 40)
+    os.truncate(_index(dataset).paths[0], int(_index(dataset).offsets[record]) + 40)
 
 
 @pytest.mark.parametrize('seed', [None, SEED], ids=['evaluation', 'training'])
@@ -462,7 +595,7 @@ def test_damaged_file_is_named(
     dataset = make_dataset([_example(1)] * 6, NUM_CLASSES)
     damage(dataset, 5)
     assert _explained(dataset, _lenet(), seed) == (
-        f'{dataset.index.paths[0]}, record 5: corrupt: a checksum does not agree; make or copy this file again'
+        f'{_index(dataset).paths[0]}, record 5: corrupt: a checksum does not agree; make or copy this file again'
     )
 
 
@@ -471,7 +604,7 @@ def test_image_that_only_training_refuses(make_dataset: MakeDataset) -> None:
     dataset = make_dataset([_example(1)], NUM_CLASSES)
     preprocessing = get_preprocessing('cifarnet', 32)
     assert _explained(dataset, preprocessing, SEED) == (
-        f'{dataset.index.paths[0]}, record 0: its image cannot be prepared: the image is smaller than its crop'
+        f'{_index(dataset).paths[0]}, record 0: its image cannot be prepared: the image is smaller than its crop'
     )
     assert len(_read_all(dataset, preprocessing, None)) == 1
 
@@ -501,8 +634,8 @@ def test_bytes_that_are_no_text_are_explained(tmp_path):
     path = tmp_path / 'digits_train.tfrecord'
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(b'\xff\xff\xffhello')
-    index = tfrecord.index_files([str(path)])
-    dataset = Dataset('digits', str(tmp_path), 'train', index, 10, 0, (), 1)
+    examples = RecordExamples(tfrecord.index_files([str(path)]))
+    dataset = Dataset('digits', str(tmp_path), 'train', examples, 10, 0, (), 1)
     preprocessing = get_preprocessing('lenet', 8, channels=1, source_channels=1)
     with (
         pytest.raises(InputError, match=r"digits_train.tfrecord, record 0: not a tf.train.Example of slim's schema"),

@@ -1,11 +1,14 @@
 """Preprocessing against slim's recorded outputs, its distributions and TensorFlow's per-image operations."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from scipy import stats
 
 from configs.config import AugmentOptions
@@ -71,6 +74,46 @@ def _full_preprocessing(name: str) -> Preprocessing:
 def test_decode_gives_slims_pixels(shared_path: SharedPath, image: str) -> None:
     expected = _goldens(shared_path, 'preprocess_eval')[f'decoded_{image}']
     np.testing.assert_array_equal(images.decode(_encoded(shared_path, image)), expected)
+
+
+def _saved(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+_PICTURE = np.random.default_rng(0).integers(0, 256, (12, 10, 4), np.uint8)
+_RGB, _RGBA = Image.fromarray(_PICTURE[..., :3]), Image.fromarray(_PICTURE)
+LOSSLESS = {
+    'png': _saved(_RGB, 'PNG'),
+    'bmp': _saved(_RGB, 'BMP'),
+    'webp': _saved(_RGB, 'WEBP', lossless=True),
+    'webp with transparency': _saved(_RGBA, 'WEBP', lossless=True, exact=True),
+    'png with transparency': _saved(_RGBA, 'PNG'),
+}
+
+
+@pytest.mark.parametrize('case', LOSSLESS)
+def test_lossless_formats_give_their_pixels(case: str) -> None:
+    np.testing.assert_array_equal(images.decode(LOSSLESS[case]), _PICTURE[..., :3])
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new('RGB', (6, 4), color) for color in ('red', 'lime')]
+    encoded = _saved(frames[0], 'GIF', save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(images.decode(encoded), np.broadcast_to([255, 0, 0], (4, 6, 3)))
+
+
+def test_cmyk_becomes_rgb(shared_path: SharedPath) -> None:
+    folder = shared_path('data/imagenet_raw_mini/train/n02447366')
+    encoded = (folder / 'n02447366_23489.JPEG').read_bytes()
+    with Image.open(io.BytesIO(encoded)) as picture:
+        assert picture.mode == 'CMYK'
+        expected = np.asarray(picture.convert('RGB'), np.int32)
+    decoded = images.decode(encoded).numpy()
+    assert np.abs(decoded - expected).mean() < 1  # another rounding of the conversion
+    window = images.decode_window(encoded, lambda shape: tf.constant([3, 5, 100, 120]))
+    np.testing.assert_array_equal(window, decoded[3:103, 5:125])
 
 
 @pytest.mark.parametrize('case', EVAL_CASES)

@@ -769,7 +769,7 @@ def test_a_refused_option_leaves_the_run_as_it_was(trained, train_digits):
     train_dir = Path(trained.checkpoint_path).parent
     before = {path: path.read_bytes() for path in train_dir.iterdir() if path.is_file()}
     for options in ({'learning_rate_decay_type': 'cosin'}, {'eval_every_steps': 1, 'eval_split_name': 'tset'}):
-        with pytest.raises(InputError, match=r"unknown learning_rate_decay_type 'cosin'|--dataset_split_name=tset"):
+        with pytest.raises(InputError, match=r"unknown learning_rate_decay_type 'cosin'|--eval_split_name=tset"):
             train_digits(train_dir, max_number_of_steps=400, moving_average_decay=0.9, **options)
     assert {path: path.read_bytes() for path in train_dir.iterdir() if path.is_file()} == before
 

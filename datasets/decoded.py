@@ -1,0 +1,282 @@
+"""A small data set decoded once and kept, so that training does not decode its images again in every epoch.
+
+    dataset = with_cache(dataset, 'auto', channels=3, passes=20.0)
+
+All pixels lie one after the other in one file, in memory or in a folder, which is mapped: the kernel keeps of it what
+fits. The pixels are those that decoding gives, so training is the same with a cache and without.
+"""
+
+import dataclasses
+import functools
+import mmap
+import os
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import psutil
+import tensorflow as tf
+from absl import logging
+
+from configs.errors import InputError, first_line
+from configs.progress import Progress
+from datasets.dataset_factory import Dataset
+from datasets.examples import Example, Examples, StoredExamples
+from datasets.synthetic import SyntheticExamples
+from preprocessing import images
+
+_AUTO_LIMIT_BYTES = 2**29
+_SAMPLES = 32  # examples whose sizes stand for all
+_AT_ONCE = 256  # examples
+_REPORT_SECS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTable:
+    """Where each image lies among the pixels, and what belongs to it.
+
+    Attributes:
+        starts: int64 [images], its first byte.
+        shapes: int64 [images, 3], height, width, channels.
+        labels: int64 [images].
+        box_ranges: int64 [images, 2], its boxes: from, to.
+        boxes: float32 [boxes of all, 4].
+    """
+
+    starts: np.ndarray
+    shapes: np.ndarray
+    labels: np.ndarray
+    box_ranges: np.ndarray
+    boxes: np.ndarray
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.starts[-1] + self.shapes[-1].prod())
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedExamples(Examples):
+    """Examples whose decoded images are kept.
+
+    Attributes:
+        source: Where they come from.
+        pixels: uint8 [bytes of all].
+        table: What lies where.
+    """
+
+    source: Examples
+    pixels: tf.Tensor
+    table: ImageTable
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def num_files(self) -> int:
+        return self.source.num_files
+
+    @functools.cached_property
+    def _tensors(self) -> dict[str, tf.Tensor]:
+        with tf.init_scope():  # tf.data's functions keep these, and share them
+            return {
+                field.name: tf.constant(getattr(self.table, field.name)) for field in dataclasses.fields(ImageTable)
+            }
+
+    def load(self, number: tf.Tensor) -> Example:
+        table = self._tensors
+        shape, boxes = table['shapes'][number], table['box_ranges'][number]
+        pixels = tf.slice(self.pixels, [table['starts'][number]], [tf.reduce_prod(shape)])
+        image = tf.reshape(pixels, shape)
+        image = tf.ensure_shape(image, [None, None, int(self.table.shapes[0, 2])])
+        return {'image': image, 'label': table['labels'][number], 'boxes': table['boxes'][boxes[0] : boxes[1]]}
+
+    def describe(self, number: int) -> str:
+        return self.source.describe(number)
+
+    def check(self, number: int) -> Example:
+        return self.load(tf.constant(number, tf.int64))
+
+
+def with_cache(dataset: Dataset, cache: str, channels: int, passes: float) -> Dataset:
+    """Returns the data set with its decoded images kept, if that is asked for.
+
+    Args:
+        dataset: What is to be read.
+        cache: 'off'; 'memory'; a folder for a file that later runs find again; or 'auto': memory, for at most 512 MiB
+            and a quarter of the memory that is free, if the data set is to be read twice or more.
+        channels: What images are decoded to: 3, or 1.
+        passes: How often the data set will be read; infinity if that is not known.
+
+    Raises:
+        InputError: an image that cannot be decoded, more images than memory, a folder that cannot be written to.
+    """
+    examples = dataset.examples
+    if not isinstance(examples, StoredExamples) or isinstance(examples, SyntheticExamples) or cache == 'off':
+        return dataset
+    if cache == 'auto' and (passes < 2 or not _is_small(examples, channels)):
+        return dataset
+    if cache in ('auto', 'memory'):
+        if cache == 'memory':
+            _refuse_more_than_memory(examples, channels)
+        decoded = _decode_in_memory(dataset, channels)
+    else:
+        try:
+            decoded = _decode_in_folder(dataset, channels, cache)
+        except (OSError, tf.errors.OpError) as error:
+            raise InputError(f'--cache={cache}: {first_line(error)}; name a folder that can be written to') from error
+    return dataclasses.replace(dataset, examples=decoded)
+
+
+def _is_small(examples: StoredExamples, channels: int) -> bool:
+    size = _estimated_bytes(examples, channels)
+    return size <= min(_AUTO_LIMIT_BYTES, _free_memory() // 4)
+
+
+def _refuse_more_than_memory(examples: StoredExamples, channels: int) -> None:
+    size, free = _estimated_bytes(examples, channels), _free_memory()
+    if size > free:
+        raise InputError(
+            f'--cache=memory: about {size / 2**30:.1f} GiB of decoded images, but {free / 2**30:.1f} GiB of memory are '
+            'free; name a folder, --cache=FOLDER, or leave them encoded, --cache=off'
+        )
+
+
+def _free_memory() -> int:
+    return psutil.virtual_memory().available
+
+
+def _estimated_bytes(examples: StoredExamples, channels: int) -> int:
+    chosen = np.unique(np.linspace(0, len(examples) - 1, min(_SAMPLES, len(examples))).astype(int))
+    sizes = [tf.size(_decode_alone(examples, int(number), channels)) for number in chosen]
+    return int(np.mean(sizes) * len(examples))
+
+
+def _decode_alone(examples: Examples, number: int, channels: int) -> tf.Tensor:
+    """Decodes one example.
+
+    Raises:
+        InputError: it cannot be read or decoded, and where it lies.
+    """
+    try:
+        return images.decode(examples.check(number)['image'], channels)
+    except InputError as error:
+        raise InputError(f'{examples.describe(number)}: {error}') from None
+    except tf.errors.OpError as error:
+        message = f'{examples.describe(number)}: its image cannot be decoded: {first_line(error)}'
+        raise InputError(message) from error
+
+
+def _decode_in_memory(dataset: Dataset, channels: int) -> DecodedExamples:
+    with _anonymous_file() as file:
+        table = _decode_all(dataset, channels, file)
+        return DecodedExamples(dataset.examples, _map(file), table)
+
+
+def _anonymous_file() -> BinaryIO:
+    if hasattr(os, 'memfd_create'):
+        return os.fdopen(os.memfd_create('decoded images'), 'w+b')
+    return tempfile.TemporaryFile()
+
+
+def _decode_in_folder(dataset: Dataset, channels: int, folder: str) -> DecodedExamples:
+    """Takes the decoded images from a folder, or decodes them and writes them there."""
+    examples = dataset.examples
+    assert isinstance(examples, StoredExamples)
+    os.makedirs(folder, exist_ok=True)
+    name = f'{re.sub(r"[^a-z0-9_]+", "_", dataset.name)}-{channels}-{examples.fingerprint()[:16]}'
+    pixels_path, table_path = os.path.join(folder, f'{name}.pixels'), os.path.join(folder, f'{name}.npz')
+    table = _load_table(table_path, pixels_path, len(examples))
+    if table is None:
+        part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
+        try:
+            with open(part, 'w+b') as file:
+                table = _decode_all(dataset, channels, file)
+            os.replace(part, pixels_path)
+            with open(part, 'w+b') as file:
+                np.savez(file, **vars(table))
+            os.replace(part, table_path)
+        finally:
+            if os.path.exists(part):
+                os.remove(part)
+    with open(pixels_path, 'rb') as file:
+        return DecodedExamples(examples, _map(file), table)
+
+
+def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTable | None:
+    """Returns the table of a cache that is there and whole."""
+    try:
+        with open(table_path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
+            table = ImageTable(**arrays)
+        whole = len(table.starts) == num_images and os.path.getsize(pixels_path) == table.num_bytes
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None  # none there, or not one of ours: it is only a cache
+    return table if whole else None
+
+
+def _map(file: BinaryIO) -> tf.Tensor:
+    """Returns a file's bytes as uint8 [bytes], without reading them: pages come and go as they are used."""
+    # Private, since TensorFlow takes only arrays that could be written to; a page begins where its kernels want data.
+    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return tf.experimental.dlpack.from_dlpack(np.frombuffer(pages, np.uint8).__dlpack__())
+
+
+def _decode_all(dataset: Dataset, channels: int, file: BinaryIO) -> ImageTable:
+    """Writes the pixels of all images to a file, in the order of the examples."""
+    examples, done = dataset.examples, 0
+    start = reported = time.monotonic()
+    shapes, labels, counts, boxes = [], [], [], []
+    with Progress(f'decoding {dataset.name}', len(examples), unit='image') as progress:
+        for batch in _decoded_batches(examples, channels):
+            file.write(batch['pixels'].flat_values.numpy())
+            shapes.append(batch['shape'].numpy())
+            labels.append(batch['label'].numpy())
+            counts.append(batch['boxes'].row_lengths().numpy())
+            boxes.append(batch['boxes'].flat_values.numpy().reshape(-1, 4))
+            done += len(labels[-1])
+            if time.monotonic() - reported > _REPORT_SECS:
+                progress.report(done, f'decoding {dataset.name} [{done}/{len(examples)}]')
+                reported = time.monotonic()
+    file.flush()
+    table = _make_table(*map(np.concatenate, (shapes, labels, counts, boxes)))
+    seconds, size = time.monotonic() - start, table.num_bytes / 2**20
+    logging.info('decoded %d images of %s in %.0f s, %.0f MiB', len(examples), dataset.name, seconds, size)
+    return table
+
+
+def _decoded_batches(examples: Examples, channels: int) -> Iterator[dict[str, tf.Tensor]]:
+    """Yields batches of all examples in order: pixels and boxes ragged, shape and label.
+
+    Raises:
+        InputError: one that cannot be read or decoded, and where it lies.
+    """
+
+    def decode(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        example = examples.load(number)
+        image = images.decode(example['image'], channels)
+        shape = tf.cast(tf.shape(image), tf.int64)
+        return {'pixels': tf.reshape(image, [-1]), 'shape': shape, 'label': example['label'], 'boxes': example['boxes']}
+
+    numbers = tf.data.Dataset.range(len(examples))
+    batches = iter(numbers.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ragged_batch(_AT_ONCE).prefetch(2))
+    for first in range(0, len(examples), _AT_ONCE):
+        try:
+            yield next(batches)
+        except (tf.errors.OpError, UnicodeDecodeError):
+            for number in range(first, min(first + _AT_ONCE, len(examples))):
+                _decode_alone(examples, number, channels)
+            raise
+
+
+def _make_table(shapes: np.ndarray, labels: np.ndarray, box_counts: np.ndarray, boxes: np.ndarray) -> ImageTable:
+    ends, box_ends = np.cumsum(shapes.prod(axis=1)), np.cumsum(box_counts)
+    return ImageTable(
+        starts=ends - shapes.prod(axis=1),
+        shapes=shapes,
+        labels=labels,
+        box_ranges=np.stack([box_ends - box_counts, box_ends], axis=1),
+        boxes=boxes,
+    )

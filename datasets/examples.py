@@ -1,0 +1,201 @@
+r"""The examples of a split, each found by its number, whether they lie in TFRecords or in files of their own.
+
+    examples = RecordExamples(tfrecord.index_files(paths))
+    len(examples), examples.describe(7)                      # 1437, 'digits_train.tfrecord, record 7'
+    examples.check(7)                                        # {'image': b'\\x89PNG...', 'label': 4, 'boxes': []}
+    numbers.map(examples.load, num_parallel_calls=2)         # the same in tf.data: it reads as many at once
+
+An example is `image`: string scalar, an image file's bytes (or, of a cache, uint8 [height, width, channels]);
+`label`: int64 scalar; `boxes`: float32 [boxes, 4], (ymin, xmin, ymax, xmax) as shares of the image's sides.
+"""
+
+import abc
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError, first_line
+from datasets import tfrecord
+
+Example = dict[str, tf.Tensor]
+
+
+class Examples(abc.ABC):
+    """Examples that can be read in any order."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abc.abstractmethod
+    def num_files(self) -> int:
+        """How many files hold them."""
+
+    @abc.abstractmethod
+    def load(self, number: tf.Tensor) -> Example:
+        """Reads one example, in tf.data or outside of it.
+
+        Args:
+            number: int64 scalar.
+
+        Raises:
+            tf.errors.OpError: when it runs; `check` says what is wrong.
+        """
+
+    @abc.abstractmethod
+    def describe(self, number: int) -> str:
+        """Returns where an example lies, for messages."""
+
+    @abc.abstractmethod
+    def check(self, number: int) -> Example:
+        """Returns one example, outside of tf.data.
+
+        Raises:
+            InputError: what is wrong with it; `describe` says where.
+        """
+
+
+class StoredExamples(Examples):
+    """Examples where the data set keeps them, before any cache: they can be cut and joined."""
+
+    @abc.abstractmethod
+    def __add__(self, other: Any) -> 'StoredExamples':
+        """Returns these and then those of `other`, which is of the same kind."""
+
+    @abc.abstractmethod
+    def select(self, numbers: slice) -> 'StoredExamples':
+        """Returns those of a range of numbers."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Returns a digest of which examples these are, and of the sizes and times of their files."""
+
+
+def _digest(paths: Sequence[str], *arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f'{tfrecord.file_key(path)}\n'.encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordExamples(StoredExamples):
+    """Records of TFRecord files.
+
+    Attributes:
+        index: Every record of the files.
+        schema: The keys of the records.
+        numbers: int64 [examples], records of the index; None is all of them.
+    """
+
+    index: tfrecord.RecordIndex
+    schema: tfrecord.Schema = tfrecord.SLIM_SCHEMA
+    numbers: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __add__(self, other: 'RecordExamples') -> 'RecordExamples':
+        numbers = np.concatenate([self._numbers, other._numbers + len(self.index)])
+        return RecordExamples(self.index + other.index, self.schema, numbers)
+
+    @functools.cached_property
+    def _numbers(self) -> np.ndarray:
+        return np.arange(len(self.index)) if self.numbers is None else self.numbers
+
+    @functools.cached_property
+    def _places(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        index, numbers = self.index, self._numbers
+        with tf.init_scope():  # the functions of tf.data share them
+            return tuple(map(tf.constant, (index.paths, index.file_numbers[numbers], index.offsets[numbers])))
+
+    @property
+    def num_files(self) -> int:
+        return len(np.unique(self.index.file_numbers[self._numbers]))
+
+    def select(self, numbers: slice) -> 'RecordExamples':
+        return dataclasses.replace(self, numbers=self._numbers[numbers])
+
+    def fingerprint(self) -> str:
+        return _digest(self.index.paths, self._numbers)
+
+    def _record(self, number: tf.Tensor) -> tf.Tensor:
+        paths, file_numbers, offsets = self._places
+        return tfrecord.read_record(paths, file_numbers[number], offsets[number])
+
+    def load(self, number: tf.Tensor) -> Example:
+        return tfrecord.parse_example(self._record(number), self.schema)
+
+    def describe(self, number: int) -> str:
+        return self.index.describe(int(self._numbers[number]))
+
+    def check(self, number: int) -> Example:
+        try:
+            record = self._record(tf.constant(number))
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter where the file now ends
+            raise InputError('corrupt: a checksum does not agree; make or copy this file again') from None
+        except tf.errors.OpError as error:
+            raise InputError(f'cannot be read: {first_line(error)}') from error
+        try:
+            example = tfrecord.parse_example(record, self.schema)
+        except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
+            raise InputError(f'not a tf.train.Example of {self.schema.name}') from error
+        if not example['image']:
+            raise InputError(f'has no {self.schema.image}')
+        if example['label'] == tfrecord.MISSING_LABEL:
+            raise InputError(f'has no {self.schema.label}')
+        return example
+
+
+@dataclasses.dataclass(frozen=True)
+class FileExamples(StoredExamples):
+    """Image files.
+
+    Attributes:
+        paths: The files.
+        labels: int64 [examples].
+    """
+
+    paths: Sequence[str]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __add__(self, other: 'FileExamples') -> 'FileExamples':
+        return FileExamples([*self.paths, *other.paths], np.concatenate([self.labels, other.labels]))
+
+    @property
+    def num_files(self) -> int:
+        return len(self)
+
+    def select(self, numbers: slice) -> 'FileExamples':
+        return FileExamples(self.paths[numbers], self.labels[numbers])
+
+    def fingerprint(self) -> str:
+        return _digest(self.paths, self.labels)
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.init_scope():  # the functions of tf.data share them
+            return tf.constant(self.paths), tf.constant(self.labels, tf.int64)
+
+    def load(self, number: tf.Tensor) -> Example:
+        paths, labels = self._tensors
+        return {'image': tf.io.read_file(paths[number]), 'label': labels[number], 'boxes': tf.zeros([0, 4])}
+
+    def describe(self, number: int) -> str:
+        return self.paths[number]
+
+    def check(self, number: int) -> Example:
+        try:
+            return self.load(tf.constant(number))
+        except tf.errors.OpError as error:
+            raise InputError(f'cannot be read: {first_line(error)}') from error

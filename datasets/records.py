@@ -1,0 +1,161 @@
+"""TFRecords of slim's schema and a labels.txt in one folder: slim's data sets, and whatever was converted.
+
+collection = open_records('imagenet', imagenet.SPEC, '/data/imagenet')
+collection = open_converted('/data/pets')       # by its dataset.json
+examples = collection.open_split('validation')
+"""
+
+import collections
+import json
+import os
+import re
+
+import tensorflow as tf
+from absl import logging
+
+from configs.errors import InputError, first_line
+from datasets import tfrecord
+from datasets.collection import Collection
+from datasets.examples import RecordExamples
+from datasets.spec import DatasetSpec
+
+
+def open_records(name: str, spec: DatasetSpec, dataset_dir: str | None) -> Collection:
+    """Opens a data set of slim's; an embedded one is written into `dataset_dir`, or into the user's cache, if need be.
+
+    Raises:
+        InputError: no folder, or a labels.txt that cannot be read; on opening a split, missing or truncated files.
+    """
+    if spec.write is not None:
+        dataset_dir = _write_embedded(name, spec, dataset_dir)
+    if dataset_dir is None:
+        raise InputError(
+            f'--dataset_dir is missing: where the TFRecords of {name} lie (only digits and synthetic need none)'
+        )
+    folder = existing_folder(dataset_dir)
+    names = load_label_names(folder)
+
+    def open_split(split: str) -> RecordExamples:
+        return index_records(_find_files(name, spec, folder, split), f'the {name} files of split {split} in {folder}')
+
+    return Collection(folder, spec.splits, len(names) or spec.num_classes, names, spec.channels, open_split)
+
+
+def open_converted(dataset_dir: str) -> Collection | None:
+    """Opens what `download_and_convert_data.py` has made of any other data set; None if the folder holds no such.
+
+    Raises:
+        InputError: its dataset.json is damaged; on opening a split, a missing or truncated file.
+    """
+    manifest = os.path.join(dataset_dir, 'dataset.json')
+    if not tf.io.gfile.exists(manifest):
+        return None
+    try:
+        with tf.io.gfile.GFile(manifest) as file:
+            described = json.loads(file.read())
+        files = {split: [shard['file'] for shard in parts['shards']] for split, parts in described['splits'].items()}
+        names, channels = tuple(described['class_names']), int(described.get('channels', 3))
+    except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
+        raise InputError(f'{manifest}: damaged, or of another version; convert the data again') from error
+
+    def open_split(split: str) -> RecordExamples:
+        paths = [os.path.join(dataset_dir, name) for name in files[split]]
+        for path in paths:
+            if not tf.io.gfile.exists(path):
+                raise InputError(f'{path}: missing, though dataset.json names it; convert or copy the data again')
+        return index_records(paths, f'the files of split {split} in {dataset_dir}')
+
+    return Collection(dataset_dir, tuple(files), len(names), names, channels, open_split)
+
+
+def index_records(paths: list[str], what: str, schema: tfrecord.Schema = tfrecord.SLIM_SCHEMA) -> RecordExamples:
+    """Returns the records of files.
+
+    Raises:
+        InputError: a truncated file, or none of `what` holds a record.
+    """
+    index = tfrecord.index_files(paths)
+    if not len(index):
+        raise InputError(f'{what} hold no records: {", ".join(paths[:3])}')
+    return RecordExamples(index, schema)
+
+
+def existing_folder(dataset_dir: str) -> str:
+    """Returns `dataset_dir` if it is a folder, otherwise an InputError says that it is none."""
+    if not tf.io.gfile.isdir(dataset_dir):
+        raise InputError(f'--dataset_dir={dataset_dir}: no such folder')
+    return dataset_dir
+
+
+def _write_embedded(name: str, spec: DatasetSpec, dataset_dir: str | None) -> str:
+    """Returns the folder of an embedded data set, written now unless its files are there."""
+    if dataset_dir is None:
+        cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+        dataset_dir = os.path.join(cache, 'tf_slim_image_classification', name)
+    files = [os.path.join(dataset_dir, spec.file_pattern.format(split=split)) for split in spec.splits]
+    if not all(tf.io.gfile.exists(path) for path in (*files, os.path.join(dataset_dir, 'labels.txt'))):
+        logging.info('writing the embedded %s as TFRecords to %s', name, dataset_dir)
+        assert spec.write is not None
+        try:
+            spec.write(dataset_dir)
+        except (OSError, tf.errors.OpError) as error:
+            raise InputError(f'cannot write {name} to {dataset_dir}: {error}; choose another --dataset_dir') from error
+    return dataset_dir
+
+
+def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> list[str]:
+    pattern = spec.file_pattern.format(split=split)
+    matching = tf.io.gfile.glob(os.path.join(glob_escape(dataset_dir), pattern))
+    paths = sorted(path for path in matching if not tf.io.gfile.isdir(path))
+    if not paths:
+        present = sorted(tf.io.gfile.listdir(dataset_dir))
+        raise InputError(
+            f'--dataset_dir={dataset_dir} has no file {pattern} (split {split} of {name}); '
+            f'it holds {", ".join(present[:5]) or "nothing"}{" ..." if len(present) > 5 else ""}'
+        )
+    _check_shards(paths, dataset_dir, split)
+    return paths
+
+
+def _check_shards(paths: list[str], dataset_dir: str, split: str) -> None:
+    """Warns if shards are missing, or are those of several conversions: then examples may be there twice."""
+    matches = [re.search(r'-of-(\d+)', os.path.basename(path)) for path in paths]
+    counts = collections.Counter(int(match[1]) for match in matches if match)
+    for count, found in counts.items():
+        if found != count:
+            logging.warning('%s: %d of %d shards of split %s are there', dataset_dir, found, count, split)
+    if len(counts) > 1:
+        sets = ' and '.join(f'-of-{count}' for count in counts)
+        logging.warning('%s: split %s is read from several sets of shards: %s', dataset_dir, split, sets)
+
+
+def glob_escape(path: str) -> str:
+    """Returns `path` with the characters that a glob would interpret escaped."""
+    return re.sub(r'([*?\[\\])', r'\\\1', path)
+
+
+def load_label_names(dataset_dir: str) -> tuple[str, ...]:
+    """Reads slim's labels.txt (`id:name` a line); returns the names by id, or none without that file.
+
+    Raises:
+        InputError: a line without an id, or ids that repeat or leave gaps.
+    """
+    path = os.path.join(dataset_dir, 'labels.txt')
+    if not tf.io.gfile.exists(path):
+        return ()
+    rows = []
+    try:
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            lines = file.read().decode('utf-8-sig').splitlines()
+    except (UnicodeDecodeError, tf.errors.OpError) as error:
+        raise InputError(f'{path}: not a file of UTF-8 text: {first_line(error)}') from error
+    for number, line in enumerate(lines, start=1):
+        label, separator, name = line.partition(':')
+        if separator and label.strip().isdecimal() and len(label) < 10:
+            rows.append((int(label), name.strip()))
+        elif line.strip():
+            raise InputError(f'{path}, line {number}: {line!r} is not of the form id:name')
+    rows.sort()
+    if [label for label, _ in rows] != list(range(len(rows))):
+        raise InputError(f'{path}: the ids must be 0 to {len(rows) - 1}, each once')
+    return tuple(name for _, name in rows)

@@ -1,0 +1,65 @@
+"""Parts of splits in the notation of TFDS: `train[:90%]`, `train[90%:]`, `train[100:200]`, `train+validation`.
+
+    parts = parse('train[:90%]+validation')
+    parts[0].split, parts[0].numbers(1437)     # 'train', slice(0, 1293)
+
+A percentage is rounded to the nearest example, the same from both sides: slices that meet never overlap, nor leave
+anything out. Negative bounds count from the end.
+"""
+
+import dataclasses
+import re
+
+from configs.errors import InputError
+
+_PART = re.compile(r'(?P<split>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?')
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A range of a split; a bound is a number of examples, a percentage, or None, the split's own."""
+
+    split: str
+    start: str | None
+    stop: str | None
+
+    def numbers(self, num_examples: int, flag: str = 'dataset_split_name') -> slice:
+        """Returns the range in a split of `num_examples`.
+
+        Raises:
+            InputError: a bound beyond the split, or a range that is empty; `flag` is whose value this is.
+        """
+        start = 0 if self.start is None else self._bound(self.start, num_examples, flag)
+        stop = num_examples if self.stop is None else self._bound(self.stop, num_examples, flag)
+        if start >= stop:
+            raise InputError(f'--{flag}: {self} is empty: it goes from {start} to {stop} of {num_examples} examples')
+        return slice(start, stop)
+
+    def _bound(self, text: str, num_examples: int, flag: str) -> int:
+        bound, percent = int(text.removesuffix('%')), text.endswith('%')
+        limit = 100 if percent else num_examples
+        if abs(bound) > limit:
+            raise InputError(f'--{flag}: {self}: {text} lies beyond the {num_examples} examples of {self.split}')
+        bound = bound + limit if bound < 0 else bound
+        return round(bound * num_examples / 100) if percent else bound
+
+    def __str__(self) -> str:
+        whole = self.start is None and self.stop is None
+        return self.split if whole else f'{self.split}[{self.start or ""}:{self.stop or ""}]'
+
+
+def parse(text: str, flag: str = 'dataset_split_name') -> tuple[Part, ...]:
+    """Parses one or several parts, joined by `+`.
+
+    Raises:
+        InputError: it is not of this notation; `flag` is whose value it is.
+    """
+    parts = []
+    for part in text.split('+'):
+        match = _PART.fullmatch(part.strip())
+        if match is None:
+            raise InputError(
+                f'--{flag}={text}: write split, split[from:to] with numbers or percentages, or several joined by +'
+            )
+        parts.append(Part(match['split'], match['start'], match['stop']))
+    return tuple(parts)

@@ -1,0 +1,87 @@
+"""Images of noise with random labels, made once, so that the rest of the work can be measured without reading any.
+
+collection = open_synthetic()
+batches = training_batches(preprocessing, num_classes=1001, batch_size=32)    # the same batch again and again
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from datasets.collection import Collection
+from datasets.examples import Example, StoredExamples
+from preprocessing.preprocessing_factory import Preprocessing
+
+_SIDE = 256  # pixels
+# Those of ILSVRC2012, with slim's background class.
+_NUM_EXAMPLES = {'train': 1_281_167, 'validation': 50_000}
+_NUM_CLASSES = 1001
+
+
+class SyntheticExamples(StoredExamples):
+    """So many examples, all of one image of noise; `training_batches` and `evaluation_batches` give them faster."""
+
+    def __init__(self, num_examples: int):
+        self._num_examples = num_examples
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def __add__(self, other: StoredExamples) -> 'SyntheticExamples':
+        return SyntheticExamples(len(self) + len(other))
+
+    @property
+    def num_files(self) -> int:
+        return 1
+
+    def select(self, numbers: slice) -> 'SyntheticExamples':
+        return SyntheticExamples(len(range(len(self))[numbers]))
+
+    def fingerprint(self) -> str:
+        return f'synthetic {len(self)}'
+
+    def load(self, number: tf.Tensor) -> Example:
+        noise = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
+        return {'image': tf.constant(noise), 'label': number % _NUM_CLASSES, 'boxes': tf.zeros([0, 4])}
+
+    def check(self, number: int) -> Example:
+        return self.load(tf.constant(number, tf.int64))
+
+    def describe(self, number: int) -> str:
+        return f'synthetic example {number}'
+
+
+def open_synthetic(dataset_dir: str | None = None) -> Collection:
+    """Opens the synthetic data set, which has the sizes of ILSVRC2012 and no folder."""
+    del dataset_dir
+    return Collection(
+        '', tuple(_NUM_EXAMPLES), _NUM_CLASSES, (), 3, lambda split: SyntheticExamples(_NUM_EXAMPLES[split])
+    )
+
+
+def make_batch(preprocessing: Preprocessing, num_classes: int, batch_size: int) -> dict[str, tf.Tensor]:
+    """Returns image: uint8 [batch, height, width, channels] and label: int32 [batch], the same for the same sizes."""
+    size, random = preprocessing.image_size, np.random.default_rng(0)
+    shape = (batch_size, size, size, preprocessing.source_channels)
+    return {
+        'image': tf.constant(random.integers(0, 256, shape, np.uint8)),
+        'label': tf.constant(random.integers(0, num_classes, batch_size, np.int32)),
+    }
+
+
+def training_batches(preprocessing: Preprocessing, num_classes: int, batch_size: int) -> tf.data.Dataset:
+    """Returns `make_batch`'s batch endlessly."""
+    return tf.data.Dataset.from_tensors(make_batch(preprocessing, num_classes, batch_size)).repeat()
+
+
+def evaluation_batches(
+    preprocessing: Preprocessing, num_classes: int, batch_size: int, num_examples: int, replicas: int
+) -> tf.data.Dataset:
+    """Returns batches as `input_pipeline.evaluation_batches` does: float32 images, labels and the mask."""
+    part = batch_size // replicas
+    batch = make_batch(preprocessing, num_classes, part)
+    batch['image'] = tf.cast(batch['image'], tf.float32)
+
+    def with_mask(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {**batch, 'mask': number * part + tf.range(part, dtype=tf.int64) < num_examples}
+
+    return tf.data.Dataset.range(-(-num_examples // batch_size) * replicas).map(with_mask)

@@ -1,0 +1,156 @@
+"""Image classification sets of TensorFlow Datasets: where their record files lie and what is in a record.
+
+builder = open_builder('mnist', '/data/tfds')       # prepared first unless it is there
+builder.splits['train'], builder.image_key          # ('/data/tfds/mnist/3.0.1/mnist-train...',), 'image'
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError, first_line
+from datasets import tfrecord
+from datasets.collection import Collection
+from datasets.examples import RecordExamples
+from datasets.records import index_records
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsBuilder:
+    """A prepared data set.
+
+    Attributes:
+        name: With its configuration and version, such as `mnist/3.0.1`.
+        splits: Name -> its TFRecord files, in order; splits without examples are left out.
+        image_key: Feature of a record's `tf.train.Example` that holds the encoded image.
+        label_key: That which holds the label, an int64.
+        class_names: Name of each label.
+        channels: 1 if the images are gray, else 3.
+    """
+
+    name: str
+    splits: dict[str, tuple[str, ...]]
+    image_key: str
+    label_key: str
+    class_names: tuple[str, ...]
+    channels: int
+
+
+def open_builder(name: str, data_dir: str | None = None) -> TfdsBuilder:
+    """Finds a data set of TensorFlow Datasets, downloaded and prepared now unless it is there.
+
+    Args:
+        name: As TFDS writes it: `name`, `name/config`, `name:version` or `name/config:version`.
+        data_dir: TFDS's folder of data sets; by default ~/tensorflow_datasets.
+
+    Raises:
+        InputError: an unknown name, a set that is not for image classification, one that cannot be downloaded or is
+            not stored as TFRecords, missing files.
+    """
+    builder = _find(name, data_dir)
+    image_key, label_key = _supervised_keys(name, builder)  # before anything is downloaded
+    if not builder.data_path.exists():
+        with explained_download(f'--dataset_name=tfds:{name}'):
+            builder.download_and_prepare()
+    if builder.info.file_format.value != 'tfrecord':
+        raise InputError(
+            f'{builder.data_path}: stored as {builder.info.file_format.value}, and only tfrecord can be read; '
+            'prepare it again in another folder'
+        )
+    image, label = builder.info.features[image_key], builder.info.features[label_key]
+    names = tuple(label.names or (str(number) for number in range(label.num_classes or 0)))
+    infos = sorted(builder.info.splits.items(), key=_order)
+    splits = {split: _paths(info) for split, info in infos if info.num_examples}
+    channels = 1 if image.shape[-1] == 1 else 3
+    return TfdsBuilder(builder.info.full_name, splits, image_key, label_key, names, channels)
+
+
+def open_collection(name: str, data_dir: str | None = None) -> Collection:
+    """Opens a data set of TensorFlow Datasets to train or evaluate on; see `open_builder`."""
+    builder = open_builder(name, data_dir)
+    schema = tfrecord.Schema(f'tfds:{builder.name}', builder.image_key, builder.label_key)
+
+    def open_split(split: str) -> RecordExamples:
+        return index_records(list(builder.splits[split]), f'the files of split {split} of tfds:{builder.name}', schema)
+
+    names = builder.class_names
+    return Collection(data_dir or '', tuple(builder.splits), len(names), names, builder.channels, open_split)
+
+
+def _find(name: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        close = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+        raise InputError(
+            f'--dataset_name=tfds:{name}: no such data set in TensorFlow Datasets {tfds.__version__}'
+            f'{f" (did you mean {close[0]!r}?)" if close else ""}; `tfds.list_builders()` lists them all'
+        ) from error
+    except Exception as error:  # each data set has its own code, which may raise anything
+        raise InputError(f'--dataset_name=tfds:{name}: {_one_line(error)}') from error
+
+
+def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
+    """Returns the keys of image and label."""
+    import tensorflow_datasets as tfds
+
+    features, keys = builder.info.features, builder.info.supervised_keys
+    if isinstance(keys, tuple) and len(keys) == 2 and all(key in features for key in keys):
+        image, label = features[keys[0]], features[keys[1]]
+        if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+            if image.np_dtype == np.uint8:
+                return keys
+            kind = np.dtype(image.np_dtype).name
+            raise InputError(f'--dataset_name=tfds:{name}: its images are {kind}; only uint8 can be read')
+    present = ', '.join(f'{key}: {type(feature).__name__}' for key, feature in features.items())
+    raise InputError(
+        f'--dataset_name=tfds:{name}: not for image classification: its supervised_keys are {keys}, which must be an '
+        f'Image and a ClassLabel, of the features {present}'
+    )
+
+
+def _order(split: tuple[str, Any]) -> tuple[int, str]:
+    """Sorts the split to train on to the front, those to evaluate to the end."""
+    return {'train': 0, 'validation': 2, 'test': 3}.get(split[0], 1), split[0]
+
+
+def _paths(split: Any) -> tuple[str, ...]:
+    paths = tuple(os.fspath(path) for path in split.filepaths)
+    for path in paths:
+        if not os.path.exists(path):
+            raise InputError(f'{path}: missing; remove its folder, so that TFDS prepares the data set again')
+    return paths
+
+
+@contextlib.contextmanager
+def explained_download(flag: str) -> Iterator[None]:
+    """Makes one line of what goes wrong in a download or preparation of TFDS's.
+
+    Without network it tries ten times in three minutes, and would print a warning for each.
+    """
+    urllib3 = logging.getLogger('urllib3.connectionpool')
+    level = urllib3.level
+    urllib3.setLevel(logging.ERROR)
+    try:
+        yield
+    except Exception as error:  # again the data set's own code
+        raise InputError(
+            f'{flag}: TensorFlow Datasets could not download or prepare it: {_one_line(error)}; on a machine without '
+            'network, give the published archives by --source_dir, or a folder of TFDS that holds it prepared'
+        ) from error
+    finally:
+        urllib3.setLevel(level)
+
+
+def _one_line(error: Exception) -> str:
+    """Returns the message without its line ends, of which those of TFDS have many; 300 characters at most."""
+    text = ' '.join(str(error).split()) or first_line(error)
+    return text if len(text) <= 300 else f'{text[:300]} ...'

@@ -1,0 +1,151 @@
+"""Decoded images kept in memory or in a folder: the same examples, decoded once."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from configs.config import AugmentOptions
+from configs.errors import InputError
+from datasets import decoded, tfrecord
+from datasets.dataset_factory import Dataset, get_dataset
+from datasets.decoded import DecodedExamples, with_cache
+from datasets.input_pipeline import evaluation_batches, training_batches
+from preprocessing.base import Preprocessing
+from preprocessing.preprocessing_factory import get_preprocessing
+
+SharedPath = Callable[[str], Path]
+SEED = 5
+PREPROCESSINGS = [
+    get_preprocessing('inception', 32, augment=AugmentOptions(use_bounding_boxes=True)),
+    get_preprocessing('vgg', 64),
+    get_preprocessing('cifarnet', 200),
+    get_preprocessing('lenet', 28),
+]
+
+
+@pytest.fixture(scope='module')
+def photographs(shared_path: SharedPath) -> Dataset:
+    """Real photographs of several sizes, some with boxes."""
+    return get_dataset('imagenet', str(shared_path('goldens/tfrecords/imagenet')), 'train')
+
+
+def all_batches(dataset: Dataset, preprocessing: Preprocessing) -> list[dict[str, np.ndarray]]:
+    training = training_batches(dataset, preprocessing, 4, SEED, 0).take(5)
+    evaluation = evaluation_batches(dataset, preprocessing, 4)
+    return [{key: value.numpy() for key, value in batch.items()} for part in (training, evaluation) for batch in part]
+
+
+@pytest.mark.parametrize('preprocessing', PREPROCESSINGS, ids=lambda preprocessing: type(preprocessing).__name__)
+def test_batches_are_the_same_with_a_cache(photographs: Dataset, preprocessing: Preprocessing) -> None:
+    cached = with_cache(photographs, 'memory', channels=3, passes=1)
+    assert isinstance(cached.examples, DecodedExamples)
+    for batch, expected in zip(
+        all_batches(cached, preprocessing), all_batches(photographs, preprocessing), strict=True
+    ):
+        for key, value in expected.items():
+            np.testing.assert_array_equal(batch[key], value)
+
+
+def test_gray_images_stay_gray(shared_path: SharedPath) -> None:
+    dataset = get_dataset('mnist', str(shared_path('goldens/tfrecords/mnist')), 'test')
+    cached = with_cache(dataset, 'memory', channels=1, passes=1)
+    preprocessing = get_preprocessing('lenet', 28, channels=1, source_channels=1)
+    for batch, expected in zip(all_batches(cached, preprocessing), all_batches(dataset, preprocessing), strict=True):
+        np.testing.assert_array_equal(batch['image'], expected['image'])
+
+
+def test_a_folder_is_written_once_and_found_again(
+    photographs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / 'new' / 'cache'
+    with_cache(photographs, str(folder), channels=3, passes=1)
+    assert {path.suffix for path in folder.iterdir()} == {'.pixels', '.npz'}
+    assert len(list(folder.iterdir())) == 2
+    monkeypatch.setattr(decoded, '_decode_all', None)  # what is there is used
+    cached = with_cache(photographs, str(folder), channels=3, passes=1)
+    np.testing.assert_array_equal(
+        all_batches(cached, PREPROCESSINGS[0])[0]['image'], all_batches(photographs, PREPROCESSINGS[0])[0]['image']
+    )
+
+
+def test_another_part_of_the_data_and_other_channels_have_a_file_of_their_own(digits_dir: Path, tmp_path: Path) -> None:
+    for split in ('train[:20]', 'train[20:40]'):
+        for channels in (1, 3):
+            with_cache(get_dataset('digits', str(digits_dir), split), str(tmp_path), channels, passes=1)
+    assert len(list(tmp_path.glob('*.pixels'))) == 4
+
+
+@pytest.mark.parametrize('suffix', ['.pixels', '.npz'])
+def test_a_damaged_cache_is_made_again(digits_dir: Path, tmp_path: Path, suffix: str) -> None:
+    dataset = get_dataset('digits', str(digits_dir), 'train[:20]')
+    with_cache(dataset, str(tmp_path), 1, passes=1)
+    (path,) = tmp_path.glob(f'*{suffix}')
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) // 2)
+    with_cache(dataset, str(tmp_path), 1, passes=1)
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_changed_files_are_decoded_again(tmp_path: Path) -> None:
+    path = tmp_path / 'train-00000-of-00001'
+
+    def first_pixel(value: int) -> int:
+        image = tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(value, tf.uint8))).numpy()
+        tfrecord.write_records(str(path), [tfrecord.image_example(image, 'png', 8, 8, 1)] * 3)
+        os.utime(path, ns=(value, value))
+        cached = with_cache(get_dataset('imagenet', str(tmp_path), 'train'), str(tmp_path / 'cache'), 3, passes=1)
+        return int(cached.examples.check(0)['image'][0, 0, 0])
+
+    assert [first_pixel(7), first_pixel(9)] == [7, 9]
+
+
+@pytest.mark.parametrize(
+    ('cache', 'passes', 'limit', 'kept'),
+    [
+        ('auto', 2.0, 2**20, True),
+        ('auto', 1.9, 2**20, False),  # it would be decoded as often
+        ('auto', 2.0, 2**10, False),  # too large
+        ('memory', 1.0, 2**10, True),
+        ('off', 9.0, 2**20, False),
+    ],
+)
+def test_what_is_kept(
+    digits_dir: Path, monkeypatch: pytest.MonkeyPatch, cache: str, passes: float, limit: int, kept: bool
+) -> None:
+    monkeypatch.setattr(decoded, '_AUTO_LIMIT_BYTES', limit)
+    dataset = with_cache(get_dataset('digits', str(digits_dir), 'test'), cache, 1, passes)
+    assert isinstance(dataset.examples, DecodedExamples) == kept
+
+
+def test_more_than_memory_is_refused(photographs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = psutil.virtual_memory()._replace(available=2**10)
+    monkeypatch.setattr(psutil, 'virtual_memory', lambda: free)
+    with pytest.raises(InputError, match=r'--cache=memory: about 0\.0 GiB of decoded images, but 0\.0 GiB of memory'):
+        with_cache(photographs, 'memory', 3, passes=1)
+
+
+@pytest.mark.parametrize('cache', ['memory', 'auto', 'folder'])
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, cache: str) -> None:
+    good = tfrecord.image_example(tf.io.encode_png(tf.zeros([8, 8, 3], tf.uint8)).numpy(), 'png', 8, 8, 1)
+    bad = tfrecord.image_example(b'no image', 'png', 8, 8, 1)
+    path = tmp_path / 'train-00000-of-00001'
+    tfrecord.write_records(str(path), [*[good] * 50, bad, *[good] * 3])
+    dataset = get_dataset('imagenet', str(tmp_path), 'train')
+    folder = tmp_path / 'cache'
+    message = re.escape(f'{path}, record 50: its image cannot be decoded: Unknown image file format')
+    with pytest.raises(InputError, match=message):
+        with_cache(dataset, str(folder) if cache == 'folder' else cache, 3, passes=2)
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to(digits_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    dataset = get_dataset('digits', str(digits_dir), 'test')
+    with pytest.raises(InputError, match=r'--cache=.*file.*; name a folder that can be written to'):
+        with_cache(dataset, str(tmp_path / 'file'), 1, passes=1)
