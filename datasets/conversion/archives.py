@@ -1,0 +1,179 @@
+"""Archives, without unpacking them: where the members of a tar lie, and tars freed of their compression.
+
+    for entry in list_tar('/data/ILSVRC2012_img_val.tar'):     # reads headers only
+        read_bytes(SourceImage(entry.name, entry.path, entry.offset, entry.size, label=0))
+    tar = decompress('/data/flower_photos.tgz', '/data/work')  # '/data/work/flower_photos.tar'
+
+No member is ever written to the disk, so none can leave a folder. Names that would (`/x`, `../x`), links and devices
+are refused all the same: an archive that has them is not the one that was published.
+"""
+
+import gzip
+import io
+import os
+import shutil
+import tarfile
+import zlib
+from typing import BinaryIO
+
+from configs.errors import InputError
+from datasets.conversion.files import Entry, check_name
+
+_BLOCK = tarfile.BLOCKSIZE
+_MAX_HEADER = 2**20  # a member's long name; tarfile would read into memory whatever size a header claims
+_CHUNK = 2**20
+MAX_BYTES = 2**30  # the largest of the data sets that are published compressed has 0.24 GB
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+
+
+class _Window(io.RawIOBase):
+    """Part of a file, read without moving its position."""
+
+    def __init__(self, descriptor: int, start: int, size: int):
+        self._descriptor, self._start, self._size = descriptor, start, size
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = max(0, self._size - self._position)
+        wanted = wanted if size < 0 else min(size, wanted)
+        if wanted > _MAX_HEADER:
+            raise tarfile.ReadError(f'a header of {size} bytes')
+        data = os.pread(self._descriptor, wanted, self._start + self._position)
+        self._position += len(data)
+        return data
+
+
+def list_tar(path: str, inner: Entry | None = None) -> list[Entry]:
+    """Returns the files in a tar that is not compressed, in its order, reading nothing but headers.
+
+    Args:
+        path: The tar.
+        inner: A member of it that is a tar itself, and is listed instead; offsets are still those within `path`.
+
+    Raises:
+        InputError: not a tar, a truncated or damaged one, a member that is a link or device or has an unsafe name.
+    """
+    where = path if inner is None else f'{path}, member {inner.name}'
+    try:
+        with open(path, 'rb', buffering=0) as file:
+            start, size = (inner.offset, inner.size) if inner else (0, os.fstat(file.fileno()).st_size)
+            members = _list_members(_Window(file.fileno(), start, size), where)
+    except OSError as error:
+        raise InputError(f'{where}: cannot be read: {error.strerror or error}') from error
+    return [Entry(name, path, start + offset, size) for name, offset, size in members]
+
+
+def _list_members(window: _Window, where: str) -> list[tuple[str, int, int]]:
+    """Returns name, offset and size of each file of the tar that fills `window`."""
+    members = []
+    last = 'the beginning'
+    try:
+        with tarfile.open(fileobj=window, mode='r:') as tar:
+            for member in tar:
+                name = _safe_name(member, where)
+                last = repr(name)
+                if member.isreg() and not _is_hidden(name):
+                    members.append((name, member.offset_data, member.size))
+            end = tar.offset
+    except InputError:
+        raise
+    except (tarfile.TarError, ValueError) as error:
+        raise _damaged(where, last, str(error)) from error
+    # tarfile takes anything that is no header for the end; the end is a block of zeros.
+    window.seek(end)
+    block = window.read(_BLOCK)
+    if block != bytes(_BLOCK):
+        raise _damaged(where, last, 'no end mark' if len(block) < _BLOCK else f'no header at byte {end}')
+    return members
+
+
+def _damaged(where: str, last: str, reason: str) -> InputError:
+    hint = ' (or not a tar, or a compressed one)' if last == 'the beginning' else ''
+    return InputError(f'{where}: truncated or corrupt after {last}{hint}: {reason}; copy or download it again')
+
+
+def _safe_name(member: tarfile.TarInfo, where: str) -> str:
+    check_name(member.name, where)
+    if member.name.startswith('/') or '..' in member.name.split('/'):
+        raise InputError(f'{where}: member {member.name!r} would leave the folder it is unpacked to; refused')
+    if not member.isdir() and (member.type not in _REGULAR or member.issparse()):
+        raise InputError(f'{where}: member {member.name!r} is a link, a device or a sparse file; refused')
+    return '/'.join(part for part in member.name.split('/') if part not in ('', '.'))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith('.') for part in name.split('/'))
+
+
+def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:
+    """Writes what a gzip file holds into a folder, unless it is there already.
+
+    Args:
+        path: `name.tar.gz`, `name.tgz` or `name.gz`.
+        folder: Where `name.tar` or `name` is written, beside its final name first; made if need be.
+        max_bytes: More than that is refused.
+
+    Returns:
+        The path of the decompressed file.
+
+    Raises:
+        InputError: not a gzip file, a truncated or damaged one, too large a one, not enough space.
+    """
+    name = os.path.basename(path)
+    name = name.removesuffix('.tgz') + '.tar' if name.endswith('.tgz') else name.removesuffix('.gz')
+    target = os.path.join(folder, name)
+    modified = _modified(path)
+    if modified is not None and _modified(target) == modified:
+        return target
+    part = f'{target}.part'
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with _open(path) as compressed, open(part, 'wb') as file:
+            _copy(compressed, file, path, folder, max_bytes)
+        os.utime(part, ns=(modified or 0, modified or 0))  # by which the next run knows whose content it is
+        os.replace(part, target)
+    except OSError as error:
+        raise InputError(f'cannot write {target}: {error.strerror or error}') from error
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
+    return target
+
+
+def _modified(path: str) -> int | None:
+    return os.stat(path).st_mtime_ns if os.path.exists(path) else None
+
+
+def _open(path: str) -> gzip.GzipFile:
+    try:
+        return gzip.open(path, 'rb')
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read: {error.strerror}') from error
+
+
+def _copy(compressed: gzip.GzipFile, file: BinaryIO, path: str, folder: str, max_bytes: int) -> None:
+    size = 0
+    while chunk := _read_chunk(compressed, path, size):
+        size += len(chunk)
+        if size > max_bytes:
+            raise InputError(f'{path}: holds more than {max_bytes} bytes, so it is not the published archive')
+        if shutil.disk_usage(folder).free < len(chunk):
+            raise InputError(f'{folder}: no space left to decompress {path}, after {size} bytes; free some')
+        file.write(chunk)
+
+
+def _read_chunk(compressed: gzip.GzipFile, path: str, position: int) -> bytes:
+    try:
+        return compressed.read(_CHUNK)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f'{path}: truncated or corrupt, or not a gzip file, after {position} bytes of content: {error}; '
+            'copy or download it again'
+        ) from error

@@ -1,0 +1,107 @@
+"""Images in a folder for each class, with or without a folder for each split above them.
+
+    photos/roses/1.jpg                      # one split, `train`
+    photos/train/roses/1.jpg                # splits `train`, `validation` (or `val`), `test`
+    source = open_source('photos')
+    source.splits['train'][0].name, source.class_names    # 'train/roses/1.jpg', ('roses', 'tulips')
+
+Labels are the positions of the sorted folders of `train`, or those of a `labels.txt` (`id:name` a line) beside them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+
+from absl import logging
+
+from configs import cli
+from configs.errors import InputError
+from datasets.conversion.files import (
+    IMAGE_SUFFIXES,
+    check_name,
+    is_image,
+    list_folder,
+    list_names,
+    list_subfolders,
+    sort_images,
+)
+from datasets.conversion.source import Source, SourceImage
+
+LABELS_FILE = 'labels.txt'
+_SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
+
+
+def open_source(source_dir: str) -> Source:
+    """Lists the images of a folder, those in sub-folders of the class folders too.
+
+    Args:
+        source_dir: The folder. If one of its sub-folders is named as a split and has sub-folders itself, the layout is
+            that with splits.
+
+    Returns:
+        The splits that are there.
+
+    Raises:
+        InputError: no class folders or only one, a class folder without images or that is none of the classes, a
+            symbolic link that leads nowhere, what cannot be read.
+    """
+    folders = _find_splits(source_dir)
+    class_names = _find_class_names(source_dir, folders)
+    labels = {name: label for label, name in enumerate(class_names)}
+    splits = {split: sort_images(_list_split(split, folder, labels)) for split, folder in folders.items()}
+    return Source(splits, class_names)
+
+
+def _find_splits(source_dir: str) -> dict[str, str]:
+    """Returns the folder of each split."""
+    if not os.path.isdir(source_dir):
+        raise InputError(f'--source_dir={source_dir}: no such folder')
+    names = list_subfolders(source_dir)
+    found = [name for name in _SPLIT_FOLDERS if name in names]
+    if not any(list_subfolders(os.path.join(source_dir, name)) for name in found):
+        return {'train': source_dir}
+    if 'val' in found and 'validation' in found:
+        raise InputError(f'{source_dir}: holds both val and validation; rename one')
+    if others := sorted(set(names) - set(found)):
+        logging.warning('%s: no splits, and left out: %s', source_dir, ', '.join(others))
+    return {_SPLIT_FOLDERS[name]: os.path.join(source_dir, name) for name in found}
+
+
+def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str, ...]:
+    if os.path.exists(os.path.join(source_dir, LABELS_FILE)):
+        with cli.quiet_import():  # of TensorFlow, for which a conversion otherwise need not wait
+            from datasets.records import load_label_names
+
+        return load_label_names(source_dir)
+    if 'train' not in folders:
+        raise InputError(f'{source_dir}: has neither a folder train nor a labels.txt, which say what the classes are')
+    names = tuple(list_subfolders(folders['train']))
+    for name in names:
+        check_name(name, folders['train'])
+        if name != name.strip():
+            raise InputError(f'{folders["train"]}: the name {name!r} begins or ends with white space; rename it')
+    if len(names) < 2:
+        raise InputError(
+            f'{folders["train"]}: must hold at least two class folders, and holds '
+            f'{"only " + names[0] if names else "none"}'
+        )
+    return names
+
+
+def _list_split(split: str, folder: str, labels: Mapping[str, int]) -> Iterator[SourceImage]:
+    names = list_subfolders(folder)
+    if not names:
+        raise InputError(f'{folder}: has no class folders')
+    left_out = len(set(list_names(folder)) - {*names, LABELS_FILE})
+    for name in names:
+        path = os.path.join(folder, name)
+        if name not in labels:
+            raise InputError(f'{path}: {name!r} is none of the {len(labels)} classes of train or labels.txt')
+        entries = list_folder(path)
+        images = [entry for entry in entries if is_image(entry.name)]
+        if not images:
+            raise InputError(f'{path}: the class folder holds no images ({", ".join(IMAGE_SUFFIXES)})')
+        left_out += len(entries) - len(images)
+        for entry in images:
+            yield SourceImage(f'{split}/{name}/{entry.name}', entry.path, entry.offset, entry.size, labels[name])
+    if left_out:
+        logging.info('%s: %d files are no images of a class by their names and are left out', folder, left_out)
