@@ -86,13 +86,19 @@ class DecodedExamples(Examples):
                 field.name: tf.constant(getattr(self.table, field.name)) for field in dataclasses.fields(ImageTable)
             }
 
-    def load(self, number: tf.Tensor) -> Example:
+    def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
         table = self._tensors
-        shape, boxes = table['shapes'][number], table['box_ranges'][number]
+        shape = table['shapes'][number]
         pixels = tf.slice(self.pixels, [table['starts'][number]], [tf.reduce_prod(shape)])
         image = tf.reshape(pixels, shape)
         image = tf.ensure_shape(image, [None, None, int(self.table.shapes[0, 2])])
-        return {'image': image, 'label': table['labels'][number], 'boxes': table['boxes'][boxes[0] : boxes[1]]}
+        return {'image': image, 'label': table['labels'][number], 'boxes': self._boxes(number, with_boxes)}
+
+    def _boxes(self, number: tf.Tensor, with_boxes: bool) -> tf.Tensor:
+        if not with_boxes:
+            return tf.zeros([0, 4])
+        start, stop = tf.unstack(self._tensors['box_ranges'][number])
+        return self._tensors['boxes'][start:stop]
 
     def describe(self, number: int) -> str:
         return self.source.describe(number)
@@ -243,7 +249,7 @@ def _decode_all(dataset: Dataset, channels: int, file: BinaryIO) -> ImageTable:
     file.flush()
     table = _make_table(*map(np.concatenate, (shapes, labels, counts, boxes)))
     seconds, size = time.monotonic() - start, table.num_bytes / 2**20
-    logging.info('decoded %d images of %s in %.0f s, %.0f MiB', len(examples), dataset.name, seconds, size)
+    logging.info('decoded %d images of %s in %.1f s, %.1f MiB', len(examples), dataset.name, seconds, size)
     return table
 
 

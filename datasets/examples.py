@@ -37,11 +37,12 @@ class Examples(abc.ABC):
         """How many files hold them."""
 
     @abc.abstractmethod
-    def load(self, number: tf.Tensor) -> Example:
+    def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
         """Reads one example, in tf.data or outside of it.
 
         Args:
             number: int64 scalar.
+            with_boxes: Whether its boxes are needed; without, there are none, which takes less time.
 
         Raises:
             tf.errors.OpError: when it runs; `check` says what is wrong.
@@ -130,8 +131,9 @@ class RecordExamples(StoredExamples):
         paths, file_numbers, offsets = self._places
         return tfrecord.read_record(paths, file_numbers[number], offsets[number])
 
-    def load(self, number: tf.Tensor) -> Example:
-        return tfrecord.parse_example(self._record(number), self.schema)
+    def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
+        schema = self.schema if with_boxes else dataclasses.replace(self.schema, boxes=None)
+        return tfrecord.parse_example(self._record(number), schema)
 
     def describe(self, number: int) -> str:
         return self.index.describe(int(self._numbers[number]))
@@ -187,7 +189,8 @@ class FileExamples(StoredExamples):
         with tf.init_scope():  # the functions of tf.data share them
             return tf.constant(self.paths), tf.constant(self.labels, tf.int64)
 
-    def load(self, number: tf.Tensor) -> Example:
+    def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
+        del with_boxes  # there are none
         paths, labels = self._tensors
         return {'image': tf.io.read_file(paths[number]), 'label': labels[number], 'boxes': tf.zeros([0, 4])}
 

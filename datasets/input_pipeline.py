@@ -61,15 +61,17 @@ def training_batches(
         return synthetic.training_batches(preprocessing, dataset.num_classes, batch_size)
     order = _training_order(dataset, seed, worker, batch_size)
 
-    def load(k: tf.Tensor) -> dict[str, tf.Tensor]:
-        position = first_position + order.position(k)
-        example = dataset.examples.load(order.number(position))
+    def order_batch(i: tf.Tensor) -> tf.data.Dataset:
+        positions = first_position + order.positions(i * batch_size, batch_size)
+        return tf.data.Dataset.from_tensor_slices((positions, order.numbers(positions)))
+
+    def load(position: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
+        example = dataset.examples.load(number, with_boxes=preprocessing.uses_boxes)
         return _prepare_training(dataset, preprocessing, example, tf.stack([tf.constant(seed, tf.int64), position]))
 
-    # In whole batches, because they are what a service hands out to its workers.
-    batches = tf.data.Dataset.range(tf.int64.max // batch_size)
-    of_worker = batches.flat_map(lambda i: tf.data.Dataset.range(i * batch_size, (i + 1) * batch_size))
-    prepared = of_worker.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    # Numbered by batches, because these are what a service hands out to its workers.
+    ordered = tf.data.Dataset.range(tf.int64.max // batch_size).flat_map(order_batch)
+    prepared = ordered.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batched = prepared.batch(batch_size, drop_remainder=True)
     if data_service is not None:
         mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
@@ -103,7 +105,7 @@ def evaluation_batches(
         return synthetic.evaluation_batches(preprocessing, dataset.num_classes, batch_size, count, replicas)
 
     def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number))
+        prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number, with_boxes=False))
         return {**prepared, 'mask': tf.constant(True)}
 
     prepared = tf.data.Dataset.range(count).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -194,7 +196,7 @@ def explain_failure(
             number, prepare = position, functools.partial(_prepare_evaluation, dataset, preprocessing)
         else:
             order = _training_order(dataset, seed, worker, batch_size=1)  # which does not change what stands where
-            number = int(order.number(tf.constant(position, tf.int64)))
+            number = int(order.numbers(tf.constant([position], tf.int64))[0])
             of_position = tf.constant([seed, position], tf.int64)
             prepare = functools.partial(_prepare_training, dataset, preprocessing, seed=of_position)
         problem = _problem(dataset, number, prepare)

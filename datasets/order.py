@@ -1,11 +1,11 @@
 """The order in which training takes examples: a pure function of seed and position.
 
     order = make_order(dataset, seed=0, worker=Worker(index=1, count=4))
-    position = order.position(k)           # in the stream of all workers, of the k-th example of this one
-    number = order.number(position)        # which example stands there
+    positions = order.positions(k, 32)         # in the stream of all workers, of this one's examples from the k-th on
+    numbers = order.numbers(positions)         # which examples stand there
 
 Training reads an endless stream of positions 0, 1, 2, ...: position p belongs to epoch p // n. Each epoch is a
-permutation of the whole split, computed by a block cipher one index at a time: there is no shuffle buffer to fill, to
+permutation of the whole split, computed by a block cipher for any index alone: there is no shuffle buffer to fill, to
 size or to restore.
 """
 
@@ -47,24 +47,40 @@ class Order(abc.ABC):
     batch_size: int
 
     @abc.abstractmethod
-    def position(self, k: tf.Tensor) -> tf.Tensor:
-        """Returns the position, from where reading begins, of this worker's k-th example (int64 scalars)."""
+    def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
+        """Returns where this worker's examples `first`, `first` + 1, ... stand, from where reading begins.
+
+        Args:
+            first: int64 scalar.
+            count: How many.
+
+        Returns:
+            int64 [count].
+        """
 
     @abc.abstractmethod
-    def number(self, position: tf.Tensor) -> tf.Tensor:
-        """Returns which example (int64 scalar, 0 .. num_examples - 1) stands at a position."""
+    def numbers(self, positions: tf.Tensor) -> tf.Tensor:
+        """Returns which examples stand at positions of one worker; many at once take little more time than one.
+
+        Args:
+            positions: int64 [positions].
+
+        Returns:
+            int64 [positions] in 0 .. num_examples - 1.
+        """
 
 
 class WholeOrder(Order):
     """Every worker reads all files: batches are those of a single worker, whatever the number of workers."""
 
-    def position(self, k: tf.Tensor) -> tf.Tensor:
+    def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
+        k = first + tf.range(count, dtype=tf.int64)
         batch, row = k // self.batch_size, k % self.batch_size
         return (batch * self.worker.count + self.worker.index) * self.batch_size + row
 
-    def number(self, position: tf.Tensor) -> tf.Tensor:
-        n = self.num_examples
-        return permuted(position % n, tf.constant(n, tf.int64), self.seed, position // n)
+    def numbers(self, positions: tf.Tensor) -> tf.Tensor:
+        epochs, places = positions // self.num_examples, positions % self.num_examples
+        return _permuted(places, tf.constant(self.num_examples, tf.int64), _keys(epochs, self.seed))
 
 
 class RangesOrder(Order):
@@ -75,19 +91,20 @@ class RangesOrder(Order):
     the workers together take every example exactly once an epoch.
     """
 
-    def position(self, k: tf.Tensor) -> tf.Tensor:
-        return k * self.worker.count + self.worker.index
+    def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
+        return (first + tf.range(count, dtype=tf.int64)) * self.worker.count + self.worker.index
 
-    def number(self, position: tf.Tensor) -> tf.Tensor:
+    def numbers(self, positions: tf.Tensor) -> tf.Tensor:
         n, count = self.num_examples, self.worker.count
-        epoch, place = position // n, position % n
-        # At which place of the epoch each worker comes first, and how many places are its own.
-        firsts = (tf.range(count, dtype=tf.int64) - epoch * n) % count
+        epochs, places = positions // n, positions % n
+        worker = positions[0] % count
+        # [positions, workers]: at which place of the epoch each worker comes first, how many places are its own.
+        firsts = (tf.range(count, dtype=tf.int64) - epochs[:, tf.newaxis] * n) % count
         sizes = (n - firsts + count - 1) // count
-        worker = position % count
-        first_number = tf.reduce_sum(tf.where(tf.range(count, dtype=tf.int64) < worker, sizes, 0))
-        key = epoch * count + worker
-        return first_number + permuted((place - firsts[worker]) // count, sizes[worker], self.seed, key)
+        before = tf.reduce_sum(tf.where(tf.range(count, dtype=tf.int64) < worker, sizes, 0), axis=1)
+        first, size = firsts[:, worker], sizes[:, worker]
+        keys = _keys(epochs * count + worker, self.seed)
+        return before + _permuted((places - first) // count, size, keys)
 
 
 def make_order(num_examples: int, num_files: int, seed: int, worker: Worker, batch_size: int) -> Order:
@@ -96,11 +113,21 @@ def make_order(num_examples: int, num_files: int, seed: int, worker: Worker, bat
     return (RangesOrder if own_files else WholeOrder)(num_examples, seed, worker, batch_size)
 
 
-def permuted(index: tf.Tensor, size: tf.Tensor, seed: int, key: tf.Tensor) -> tf.Tensor:
-    """Returns where a permutation of 0 .. size - 1 takes `index` (int64 scalars); another one for each seed and key."""
+def _permuted(index: tf.Tensor, size: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """Returns where permutations of 0 .. size - 1 take int64 [n] `index`; another permutation for each of the keys."""
+    return tf.raw_ops.RandomIndexShuffle(index=index, seed=keys, max_index=size - 1, rounds=_SHUFFLE_ROUNDS)
+
+
+def _keys(numbers: tf.Tensor, seed: int) -> tf.Tensor:
+    """Returns uint32 [n, 3]: a key for each seed and int64 [n] number, of which there are few different ones."""
     # For up to 65,536 examples the cipher looks at 8 bits of each word of its key. If the epoch were a word, epoch 256
     # would repeat epoch 0; drawn from seed and epoch, the key has 24 bits of both.
-    words = tf.random.stateless_uniform(
-        [3], tf.stack([tf.constant(seed, tf.int64), key]), None, None, tf.uint32, alg='philox'
+    different, which = tf.unique(numbers)
+    keys = tf.map_fn(
+        lambda number: tf.random.stateless_uniform(
+            [3], tf.stack([tf.constant(seed, tf.int64), number]), None, None, tf.uint32, alg='philox'
+        ),
+        different,
+        fn_output_signature=tf.TensorSpec([3], tf.uint32),
     )
-    return tf.raw_ops.RandomIndexShuffle(index=index, seed=words, max_index=size - 1, rounds=_SHUFFLE_ROUNDS)
+    return tf.gather(keys, which)

@@ -39,7 +39,8 @@ class SyntheticExamples(StoredExamples):
     def fingerprint(self) -> str:
         return f'synthetic {len(self)}'
 
-    def load(self, number: tf.Tensor) -> Example:
+    def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
+        del with_boxes  # there are none
         noise = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
         return {'image': tf.constant(noise), 'label': number % _NUM_CLASSES, 'boxes': tf.zeros([0, 4])}
 

@@ -27,7 +27,7 @@ from engine.model_spec import ModelSpec
 from engine.schedules import make_schedule
 from engine.signals import StopSignals
 from engine.train_state import TrainState, make_state, restore_run, warm_start
-from engine.train_step import ReplicaStep, StepReport, make_steps
+from engine.train_step import ReplicaStep, RunSteps, StepReport, make_steps
 from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
@@ -89,19 +89,7 @@ def train(config: TrainConfig) -> TrainResult:
     # ---------------------------------------------------------------- the compiled step and its input
     # The schedule counts in batches of today's size, however large those of an earlier part of the run were.
     end = last_step - step + images_seen / data.batch_size
-    steps_per_epoch = dataset.num_examples / data.batch_size
-    schedule = make_schedule(config.schedule, steps_per_epoch, None if math.isinf(end) else int(end))
-    replica_step = ReplicaStep(
-        state,
-        preprocessing,
-        schedule,
-        batch_size=data.batch_size,
-        num_replicas=strategy.num_replicas_in_sync,
-        seed=data.seed,
-        label_smoothing=config.loss.label_smoothing,
-        xla=distribution.use_xla(config.devices, strategy),
-    )
-    run_steps = make_steps(strategy, replica_step, schedule, data.batch_size)
+    run_steps = make_run_steps(config, strategy, state, dataset, preprocessing, end)
     passes = (last_step - step) * data.batch_size / dataset.num_examples
     dataset = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes)
     iterator = make_iterator(strategy, config, dataset, preprocessing, images_seen)
@@ -169,6 +157,30 @@ def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
         depth_multiplier=config.net.depth_multiplier,
         use_grayscale=config.data.use_grayscale,
     )
+
+
+def make_run_steps(
+    config: TrainConfig,
+    strategy: tf.distribute.Strategy,
+    state: TrainState,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    end: float,
+) -> RunSteps:
+    """Returns the compiled function that makes several steps; the learning rate's schedule ends at step `end`."""
+    batch_size = config.data.batch_size
+    schedule = make_schedule(config.schedule, dataset.num_examples / batch_size, None if math.isinf(end) else int(end))
+    replica_step = ReplicaStep(
+        state,
+        preprocessing,
+        schedule,
+        batch_size=batch_size,
+        num_replicas=strategy.num_replicas_in_sync,
+        seed=config.data.seed,
+        label_smoothing=config.loss.label_smoothing,
+        xla=distribution.use_xla(config.devices, strategy),
+    )
+    return make_steps(strategy, replica_step, schedule, batch_size)
 
 
 def cache_mode(config: TrainConfig) -> str:

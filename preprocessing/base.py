@@ -52,6 +52,11 @@ class Preprocessing(abc.ABC):
         if self.source_channels == 1 and not self.keeps_grayscale:
             raise InputError(f'{name} preprocessing needs images decoded to 3 channels, not 1')
 
+    @property
+    def uses_boxes(self) -> bool:
+        """Whether `host_train` looks at the boxes."""
+        return self.augment.use_bounding_boxes
+
     @abc.abstractmethod
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Decodes and crops or resizes one training image.

@@ -165,6 +165,8 @@ def test_labels_offset_leaves_out_the_background_class(shared_path: SharedPath, 
 class _BoxesForImage(Lenet):
     """Gives the boxes that the host stage receives as if they were the image."""
 
+    uses_boxes = True
+
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         return boxes
 
@@ -190,8 +192,7 @@ def test_boxes_reach_the_host_stage(shared_path: SharedPath) -> None:
 def _order(num_examples: int, seed: int, epochs: int) -> np.ndarray:
     """Returns int64 [epochs, num_examples]: the record at each place."""
     order = make_order(num_examples, num_files=1, seed=seed, worker=ONE_WORKER, batch_size=1)
-    positions = tf.data.Dataset.range(epochs * num_examples)
-    (numbers,) = positions.map(order.number).batch(epochs * num_examples)
+    numbers = order.numbers(tf.range(epochs * num_examples, dtype=tf.int64))
     return numbers.numpy().reshape(epochs, num_examples)
 
 
@@ -255,7 +256,7 @@ def _positions_and_labels(dataset: Dataset, worker: Worker, batch_size: int, num
     """Returns (position of the stream, label) of what a worker reads, taken from its batches."""
     order = make_order(dataset.num_examples, dataset.examples.num_files, SEED, worker, batch_size)
     batches = training_batches(dataset, _lenet(), batch_size, SEED, 0, worker=worker).take(num_batches)
-    positions = map(order.position, tf.range(num_batches * batch_size, dtype=tf.int64))
+    positions = order.positions(tf.constant(0, tf.int64), num_batches * batch_size)
     return list(zip(map(int, positions), map(int, _joined(batches, 'label')), strict=True))
 
 

@@ -10,23 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from configs.config import EvalConfig, TrainConfig
-from configs.options import flat_options
-from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS
+from tests.scripts import SCRIPTS, flag_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
-FLAGS = {
-    'train_image_classifier.py': {*flat_options(TrainConfig), *(flag.name for flag in RETIRED_TRAIN_FLAGS)},
-    'eval_image_classifier.py': {*flat_options(EvalConfig), *(flag.name for flag in RETIRED_EVAL_FLAGS)},
-}
+FLAGS = {script: flag_names(script) for script in SCRIPTS}
 OF_ABSL = {'alsologtostderr', 'flagfile', 'help'}
 
 
 def commands(text: str) -> list[str]:
     """Returns the calls of our scripts in a text, with lines continued by a backslash joined."""
     joined = re.sub(r'\\\n#?\s*', '', text)
-    return re.findall(r'python \w+_image_classifier\.py(?: +--[^\s`|]+)*', joined)
+    scripts = '|'.join(map(re.escape, SCRIPTS))
+    return re.findall(rf"python (?:{scripts})(?: +--(?:'[^']*'|[^\s`|'])+)*", joined)
 
 
 def all_commands() -> list[tuple[str, str]]:
@@ -65,6 +61,10 @@ def test_recipes_are_lab_notes_in_the_readme(recipe: Path) -> None:
         if line.startswith('--'):
             name = line[2:].partition('=')[0]
             assert {name, name.removeprefix('no')} & FLAGS['train_image_classifier.py'], line
+
+
+def test_every_script_is_tested() -> None:
+    assert set(SCRIPTS) == {path.name for path in ROOT.glob('*.py')}
 
 
 def test_make_targets_of_the_readme_exist() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from configs.config import EvalConfig, TrainConfig
 from configs.options import flat_options
+from tests.scripts import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('configs', 'datasets', 'preprocessing', 'nets', 'engine')
@@ -76,7 +76,8 @@ def test_keras_is_never_reached_through_tensorflow() -> None:
 
 def test_every_option_is_read_somewhere() -> None:
     holders = {'options', '_options', 'flags', 'output', 'log', 'checks', 'data', '_data', 'augment', 'config'}
-    holders |= {group.name for config in (TrainConfig, EvalConfig) for group in dataclasses.fields(config)}
+    configs = [config for config, _ in SCRIPTS.values()]
+    holders |= {group.name for config in configs for group in dataclasses.fields(config)}
     read = {
         node.attr
         for path in SOURCES
@@ -84,5 +85,5 @@ def test_every_option_is_read_somewhere() -> None:
         for node in nodes(path, ast.Attribute)
         if getattr(node.value, 'attr', getattr(node.value, 'id', None)) in holders  # as in `options.name`
     }
-    declared = {**flat_options(TrainConfig), **flat_options(EvalConfig)}
-    assert not set(declared) - read
+    declared = {name for config in configs for name in flat_options(config)}
+    assert not declared - read

@@ -1,0 +1,20 @@
+"""The scripts of the top level: the config that each makes its flags from, and slim's flags that it answers."""
+
+from collections.abc import Sequence
+
+from configs.config import EvalConfig, TrainConfig
+from configs.conversion import ConvertConfig
+from configs.options import flat_options
+from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
+
+SCRIPTS: dict[str, tuple[type, Sequence[RetiredFlag]]] = {
+    'train_image_classifier.py': (TrainConfig, RETIRED_TRAIN_FLAGS),
+    'eval_image_classifier.py': (EvalConfig, RETIRED_EVAL_FLAGS),
+    'download_and_convert_data.py': (ConvertConfig, ()),
+}
+
+
+def flag_names(script: str) -> set[str]:
+    """Returns the names of all flags of a script."""
+    config, retired = SCRIPTS[script]
+    return {*flat_options(config), *(flag.name for flag in retired)}
