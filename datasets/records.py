@@ -54,7 +54,7 @@ def open_converted(dataset_dir: str) -> Collection | None:
         with tf.io.gfile.GFile(manifest) as file:
             described = json.loads(file.read())
         files = {split: [shard['file'] for shard in parts['shards']] for split, parts in described['splits'].items()}
-        names, channels = tuple(described['class_names']), int(described.get('channels', 3))
+        names, channels = tuple(described['class_names']), int(described['channels'])
     except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
         raise InputError(f'{manifest}: damaged, or of another version; convert the data again') from error
 

@@ -40,7 +40,7 @@ def open_source(source_dir: str, work_dir: str) -> Source:
         InputError: a file is missing, damaged, or not what its name says; not enough space.
     """
     splits = {split: tuple(_list_split(split, source_dir, work_dir)) for split in _PREFIXES}
-    return Source(splits, CLASS_NAMES, read=read_png)
+    return Source(splits, CLASS_NAMES, read=read_png, channels=1)
 
 
 def read_png(image: SourceImage) -> bytes:

@@ -55,9 +55,11 @@ class Source:
         class_names: Name of each label, for labels.txt; the background class, if there is one, first.
         class_ids: Identifier of each label (a WordNet id), or empty if there are only names.
         read: Gives the bytes of an image; a module's function, so that other processes can call it.
+        channels: 1 if the images are gray, else 3.
     """
 
     splits: dict[str, tuple[SourceImage, ...]]
     class_names: tuple[str, ...]
     class_ids: tuple[str, ...] = ()
     read: Callable[[SourceImage], bytes] = read_bytes
+    channels: int = 3

@@ -49,7 +49,7 @@ def open_source(name: str, data_dir: str | None = None, splits: Sequence[str] | 
             raise InputError(f'tfds:{name}: split {split} has images without labels')
         logging.warning('tfds:%s: split %s has images without labels, and is left out', name, split)
         del listed[split]
-    return Source(listed, builder.class_names)
+    return Source(listed, builder.class_names, channels=builder.channels)
 
 
 def download_archives(name: str, work_dir: str, data_dir: str | None = None) -> str:

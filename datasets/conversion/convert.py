@@ -1,0 +1,178 @@
+"""Conversion: images of any source to TFRecords of slim's schema, in parallel, going on where it was stopped.
+
+    convert(make_config(ConvertConfig, dataset_name='imagenet', source_dir='/data/ilsvrc', dataset_dir='/data/records'))
+
+What is written depends on the source and the options alone: the order on the images' names, each record on its image.
+Shards are written beside their final names and renamed when they are complete; the journal of the folder knows them, so
+that the next start, whatever ended this one, goes on with the others.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from configs.conversion import ConvertConfig, RecordOptions
+from configs.errors import InputError
+from configs.progress import Progress
+from datasets.conversion import manifest
+from datasets.conversion.disk import write_text
+from datasets.conversion.journal import Journal
+from datasets.conversion.recipe import Encoding, Layout, Recipe, layout_of
+from datasets.conversion.shard_writer import write_shards
+from datasets.conversion.shards import Shard, default_count, fingerprint, plan_shards
+from datasets.conversion.source import Source
+from datasets.conversion.sources import check_options, open_source
+from datasets.conversion.stopping import Stopped, signals_raise
+from datasets.conversion.workers import default_processes
+
+_WORK_DIR = '.source'  # within the folder of the data set: decompressed archives, until it is complete
+_FORMAT_VERSION = 1  # of the records: a converter that writes other bytes must not go on with these
+
+
+def convert(config: ConvertConfig) -> int:
+    """Converts a data set as `download_and_convert_data.py` does, and prints what it holds.
+
+    Returns:
+        The exit status: 0, or as a shell counts it for the signal that stopped the conversion.
+
+    Raises:
+        InputError: whatever the user can put right.
+    """
+    name, dataset_dir = check_options(config.source), config.records.dataset_dir
+    if dataset_dir is None:
+        raise InputError('--dataset_dir is missing: the folder for the TFRecords')
+    layout = layout_of(name)
+    _check_folders(config.source.source_dir, dataset_dir, may_be_inside=name != 'image_folder')
+    try:
+        with signals_raise(), Journal(dataset_dir) as journal:
+            work_dir = os.path.join(dataset_dir, _WORK_DIR)
+            source = open_source(config.source, work_dir)
+            _Conversion(config, layout, source, dataset_dir, journal).run()
+            shutil.rmtree(work_dir, ignore_errors=True)
+    except Stopped as stopped:
+        print(f'{stopped}: finished files are kept; the same command goes on', file=sys.stderr)
+        return 128 + stopped.number
+    return 0
+
+
+def _check_folders(source_dir: str | None, dataset_dir: str, may_be_inside: bool) -> None:
+    """Refuses to write where it is read from."""
+    if source_dir is None:
+        return
+    source, target = os.path.realpath(source_dir), os.path.realpath(dataset_dir)
+    if source == target or (not may_be_inside and target.startswith(source + os.sep)):
+        raise InputError(f'--dataset_dir={dataset_dir}: must lie outside of --source_dir={source_dir}')
+
+
+class _Conversion:
+    """One source, on its way into one folder."""
+
+    def __init__(self, config: ConvertConfig, layout: Layout, source: Source, dataset_dir: str, journal: Journal):
+        self._config, self._layout, self._source = config, layout, source
+        self._dir, self._journal = dataset_dir, journal
+        counts = _shard_counts(config.records, layout, source)
+        self._shards = plan_shards(source.splits, counts, layout.pattern)
+        self._conversion = _describe(config, source, counts)
+
+    def run(self) -> None:
+        """Converts what is not finished yet."""
+        self._journal.begin(self._conversion, [self._layout.glob(split) for split in self._source.splits])
+        unfinished = self._unfinished()
+        path = os.path.join(self._dir, manifest.MANIFEST)
+        if os.path.exists(path):
+            if not unfinished:
+                print(f'nothing to do: {self._dir} is complete; --verify compares what it holds with dataset.json')
+                return
+            os.remove(path)  # files were taken away since it was written
+        # First, for whoever finds the records reads it.
+        write_text(self._dir, manifest.LABELS, manifest.labels_text(self._source.class_names))
+        seconds = self._write(unfinished)
+        finished = [self._journal.finished[shard.file] for shard in self._shards]
+        described = manifest.describe(self._conversion, self._source, finished)
+        manifest.write(self._dir, described)
+        self._journal.sort([shard.file for shard in self._shards])
+        self._report(described, sum(len(shard.images) for shard in unfinished), seconds)
+
+    def _unfinished(self) -> list[Shard]:
+        """Returns the shards that are still to be written.
+
+        Raises:
+            InputError: a finished one was made from other images than there are now.
+        """
+        finished = self._journal.finished
+        for shard in self._shards:
+            if shard.file in finished and finished[shard.file].source != fingerprint(shard):
+                raise InputError(
+                    f'--dataset_dir={self._dir}: {shard.file} there was made from other images than the source has '
+                    'now; choose another folder, or delete this one'
+                )
+        return [shard for shard in self._shards if shard.file not in finished]
+
+    def _write(self, unfinished: Sequence[Shard]) -> float:
+        """Writes shards; returns the seconds that it took once the processes were ready."""
+        work = self._config.work
+        total = sum(len(shard.images) for shard in self._shards)
+        done = total - sum(len(shard.images) for shard in unfinished)
+        if done:
+            logging.info('going on: %d of %d images are in finished files', done, total)
+        reported = done
+        processes = work.num_processes or default_processes()
+        written = write_shards(unfinished, self._recipe(), self._journal, processes, work.max_bad_images)
+        with contextlib.closing(written):
+            next(written)
+            start = time.monotonic()
+            with Progress('converting', total, first=done, unit='image') as progress:
+                for num_images in written:
+                    done += num_images
+                    if (done - reported) * 50 >= total or done == total:
+                        progress.report(done, f'converted {done:,} of {total:,} images')
+                        reported = done
+        return time.monotonic() - start
+
+    def _recipe(self) -> Recipe:
+        options, source = self._config.records, self._source
+        encoding = Encoding(
+            jpeg_only=self._layout.imagenet,
+            keep_png=self._layout.keep_png,
+            resize_shorter_side=options.resize_shorter_side,
+            jpeg_quality=options.jpeg_quality,
+        )
+        return Recipe(source.read, encoding, self._layout.imagenet, source.class_names, source.class_ids)
+
+    def _report(self, described: Mapping[str, Any], num_images: int, seconds: float) -> None:
+        for line in manifest.summary(described):
+            print(line)
+        speed = f', {num_images / seconds:,.0f} images/s' if num_images else ''
+        print(f'{self._dir} is complete: {num_images:,} images converted in {seconds:,.1f} s{speed}')
+
+
+def _shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dict[str, int]:
+    counts = {}
+    for split, images in source.splits.items():
+        asked = options.train_shards if split == 'train' else options.validation_shards
+        if layout.one_file and asked not in (None, 1):
+            flag = 'train_shards' if split == 'train' else 'validation_shards'
+            raise InputError(f'--{flag}={asked}: a split of this data set is one file, {layout.glob(split)}')
+        counts[split] = asked or (1 if layout.one_file else layout.shards.get(split, default_count(images)))
+    return counts
+
+
+def _describe(config: ConvertConfig, source: Source, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Returns all that decides about the bytes, but for the images."""
+    side = config.records.resize_shorter_side
+    classes = repr((source.class_names, source.class_ids)).encode()
+    return {
+        'format_version': _FORMAT_VERSION,
+        'dataset_name': config.source.dataset_name,
+        'resize_shorter_side': side,
+        'jpeg_quality': config.records.jpeg_quality if side is not None else None,
+        'shards': dict(counts),
+        'classes': f'{len(source.class_names)} ({hashlib.sha256(classes).hexdigest()[:12]})',
+    }

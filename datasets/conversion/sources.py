@@ -1,0 +1,66 @@
+"""Sources by the name of their data set.
+
+source = open_source(SourceOptions(dataset_name='imagenet', source_dir='/data/ilsvrc'), '/tmp/work')
+"""
+
+import importlib
+import os
+from types import ModuleType
+
+from configs import cli
+from configs.conversion import SourceOptions
+from configs.errors import InputError
+from datasets.conversion.recipe import TFDS_PREFIX, layout_of
+from datasets.conversion.source import Source
+
+_FOLDERS = ('imagenet', 'image_folder')  # what cannot be downloaded
+_IMAGENET_FILES = ('validation_labels_file', 'class_names_file', 'bounding_box_dir')
+
+
+def check_options(options: SourceOptions) -> str:
+    """Returns the name of the data set, if the options make sense; nothing is opened.
+
+    Raises:
+        InputError: a flag that is missing, that this data set does not have, or a folder that is not there.
+    """
+    name, source_dir = options.dataset_name, options.source_dir
+    if name is None:
+        raise InputError('--dataset_name is missing: imagenet, image_folder, cifar10, mnist, flowers or tfds:<name>')
+    layout_of(name)
+    for flag in _IMAGENET_FILES:
+        if name != 'imagenet' and getattr(options, flag) is not None:
+            raise InputError(f'--{flag}={getattr(options, flag)}: only for --dataset_name=imagenet, not for {name}')
+    if source_dir is None and name in _FOLDERS:
+        raise InputError(f'--source_dir is missing: where the images of {name} lie')
+    if source_dir is not None and not os.path.isdir(source_dir):
+        raise InputError(f'--source_dir={source_dir}: no such folder')
+    return name
+
+
+def open_source(options: SourceOptions, work_dir: str) -> Source:
+    """Lists the images of the data set that the options name; what has no `source_dir` is downloaded.
+
+    Args:
+        options: As `check_options` takes them.
+        work_dir: A folder for decompressed archives and links to downloaded ones.
+
+    Raises:
+        InputError: whatever is wrong with the options or the files.
+    """
+    name, source_dir = check_options(options), options.source_dir
+    if name.startswith(TFDS_PREFIX):
+        return _module('tfds').open_source(name.removeprefix(TFDS_PREFIX), source_dir)
+    if name == 'image_folder':
+        return _module(name).open_source(source_dir)
+    if name == 'imagenet':
+        return _module(name).open_source(
+            source_dir, options.validation_labels_file, options.class_names_file, options.bounding_box_dir
+        )
+    if source_dir is None:
+        source_dir = _module('tfds').download_archives(name, work_dir)
+    return _module(name).open_source(source_dir, work_dir)
+
+
+def _module(name: str) -> ModuleType:
+    with cli.quiet_import():  # some import TensorFlow
+        return importlib.import_module(f'datasets.conversion.{name}')

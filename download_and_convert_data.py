@@ -1,0 +1,22 @@
+"""Makes TFRecords: `python download_and_convert_data.py --dataset_name=imagenet --source_dir=... --dataset_dir=...`.
+
+With `--verify`, it reads a converted data set again and compares it with its dataset.json. `--help` lists the flags.
+"""
+
+from configs import cli
+from configs.conversion import ConvertConfig
+
+
+def main(config: ConvertConfig) -> int:
+    """Converts or verifies as `config` says.
+
+    Returns:
+        The exit status: 0, 1 if the data set is not as it should be, or as a shell counts it for a signal.
+    """
+    from datasets.conversion import convert, verify
+
+    return verify.verify(config) if config.work.verify else convert.convert(config)
+
+
+if __name__ == '__main__':
+    cli.run(ConvertConfig, main)

@@ -1,0 +1,247 @@
+"""The same photographs as a folder of images, as TFRecords and through TFDS: the same examples, the same numbers."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from configs.config import EvalConfig, TrainConfig
+from configs.conversion import ConvertConfig
+from configs.errors import InputError
+from configs.options import make_config
+from datasets.conversion.convert import convert
+from datasets.dataset_factory import Dataset, get_dataset
+from datasets.examples import FileExamples
+from datasets.input_pipeline import evaluation_batches, naming_failures, training_batches
+from engine import evaluation, learning
+from preprocessing.preprocessing_factory import get_preprocessing
+
+SharedPath = Callable[[str], Path]
+FolderOf = Callable[[str], tuple[str, str]]
+PREPROCESSING = get_preprocessing('inception', 32)
+KINDS = ('image_folder', 'converted', 'tfds')
+
+
+@pytest.fixture(scope='module')
+def photographs(shared_path: SharedPath, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real JPEGs, and one PNG, in folders of classes: 36 to train on, 12 to evaluate."""
+    folder = tmp_path_factory.mktemp('photographs')
+    source = get_dataset('imagenet', str(shared_path('data/imagenet_mini')), 'train[:48]')
+    for number in range(len(source.examples)):
+        image = source.examples.check(number)['image'].numpy()
+        if number == 5:
+            image = tf.io.encode_png(tf.io.decode_image(image, 3)).numpy()
+        place = folder / ('validation' if number % 4 == 3 else 'train') / f'class{number % 3}' / f'{number}.jpg'
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(image)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def converted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('converted')
+    options = {'train_shards': 3, 'validation_shards': 2, 'num_processes': 1}
+    convert(
+        make_config(
+            ConvertConfig,
+            dataset_name='image_folder',
+            source_dir=str(photographs),
+            dataset_dir=str(folder),
+            **options,
+        )
+    )
+    return folder
+
+
+class Photographs(tfds.core.GeneratorBasedBuilder):
+    """The same folders as a data set of TFDS."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    source: Path
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        label = tfds.features.ClassLabel(names=['class0', 'class1', 'class2'])
+        features = tfds.features.FeaturesDict({'image': tfds.features.Image(shape=(None, None, 3)), 'label': label})
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=('image', 'label'))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(self.source / split) for split in ('train', 'validation')}
+
+    def _generate_examples(self, folder):
+        for path in sorted(folder.glob('*/*')):
+            yield path.name, {'image': path.read_bytes(), 'label': path.parent.name}
+
+
+@pytest.fixture(scope='module')
+def of_tfds(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('tfds')
+    Photographs.source = photographs
+    Photographs(data_dir=str(folder)).download_and_prepare()
+    return folder
+
+
+@pytest.fixture(scope='module')
+def folder_of(photographs: Path, converted: Path, of_tfds: Path) -> FolderOf:
+    """Returns a function from the kind to --dataset_name and --dataset_dir."""
+    flags = {
+        'image_folder': ('image_folder', str(photographs)),
+        'converted': ('image_folder', str(converted)),
+        'tfds': ('tfds:photographs', str(of_tfds)),
+    }
+    return lambda kind: flags[kind]
+
+
+def _examples(dataset: Dataset) -> list[tuple[int, bytes]]:
+    """Returns label and pixels of every example, sorted."""
+    batches = evaluation_batches(dataset, PREPROCESSING, 5)
+    return sorted(
+        (int(label), image.tobytes())
+        for batch in batches
+        for image, label, mask in zip(*(batch[key].numpy() for key in ('image', 'label', 'mask')), strict=True)
+        if mask
+    )
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_examples_are_the_same(folder_of: FolderOf, split: str) -> None:
+    of_kind = {kind: get_dataset(*folder_of(kind), split=split) for kind in KINDS}
+    folder = of_kind['image_folder']
+    assert isinstance(folder.examples, FileExamples)
+    assert len(folder.examples) == {'train': 36, 'validation': 12}[split]
+    for dataset in of_kind.values():
+        assert (dataset.num_classes, dataset.label_names) == (3, ('class0', 'class1', 'class2'))
+        assert _examples(dataset) == _examples(folder)
+
+
+def test_folder_and_its_conversion_have_the_same_order(folder_of: FolderOf) -> None:
+    folder, records = (get_dataset(*folder_of(kind), split='train') for kind in ('image_folder', 'converted'))
+    for first, second in zip(
+        *(training_batches(data, PREPROCESSING, 6, 0, 30).take(4) for data in (folder, records)), strict=True
+    ):
+        np.testing.assert_array_equal(first['image'], second['image'])
+        np.testing.assert_array_equal(first['label'], second['label'])
+
+
+def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
+    name, dataset_dir = folder_of('image_folder')
+    learning.train(
+        make_config(
+            TrainConfig,
+            model_name='cifarnet',
+            preprocessing_name='inception',
+            dataset_name=name,
+            dataset_dir=dataset_dir,
+            batch_size=12,
+            learning_rate=0.1,
+            max_number_of_steps=3,
+            train_dir=str(tmp_path),
+        )
+    )
+    results = {}
+    for kind in KINDS:
+        name, dataset_dir = folder_of(kind)
+        config = make_config(
+            EvalConfig, checkpoint_path=str(tmp_path), dataset_name=name, dataset_dir=dataset_dir, recall_at=(2,)
+        )
+        measured = evaluation.evaluate(config)
+        results[kind] = {key: measured[key] for key in ('accuracy', 'recall_at_2', 'num_examples')}
+        assert measured['dataset_split_name'] == 'validation'
+    assert results['converted'] == results['tfds'] == results['image_folder']
+    assert results['tfds']['num_examples'] == 12
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_slices_of_every_kind(folder_of: FolderOf, kind: str) -> None:
+    whole, *parts = (
+        _examples(get_dataset(*folder_of(kind), split=split)) for split in ('train', 'train[:75%]', 'train[75%:]')
+    )
+    assert [len(part) for part in parts] == [27, 9]
+    assert sorted(parts[0] + parts[1]) == whole
+    both = _examples(get_dataset(*folder_of(kind), split='validation+train[:-30]'))
+    assert len(both) == 12 + 6
+
+
+def test_slices_of_a_folder_hold_all_classes(folder_of: FolderOf) -> None:
+    dataset = get_dataset(*folder_of('image_folder'), split='train[:50%]')
+    assert isinstance(dataset.examples, FileExamples)
+    assert set(dataset.examples.labels) == {0, 1, 2}
+
+
+def test_labels_txt_gives_the_folders_their_labels(photographs: Path, tmp_path: Path) -> None:
+    for split in ('train', 'validation'):
+        (tmp_path / split).symlink_to(photographs / split)
+    (tmp_path / 'labels.txt').write_text('0:background\n1:class2\n2:class1\n3:class0\n')
+    dataset = get_dataset('image_folder', str(tmp_path), None, labels_offset=1)
+    assert dataset.label_names == ('class2', 'class1', 'class0')
+    for number in range(len(dataset.examples)):
+        label = int(dataset.examples.check(number)['label'])
+        assert f'{os.sep}class{3 - label}{os.sep}' in dataset.examples.describe(number)
+
+
+def test_unreadable_files_of_a_folder_are_named(photographs: Path, tmp_path: Path) -> None:
+    shutil.copytree(photographs, tmp_path, dirs_exist_ok=True)
+    bad = tmp_path / 'validation' / 'class1' / 'bad.png'
+    bad.write_bytes(b'no image')
+    dataset = get_dataset('image_folder', str(tmp_path), 'validation')
+    for problem in ('its image cannot be prepared: Unknown image file format', 'cannot be read: '):
+        with (
+            pytest.raises(InputError, match=re.escape(f'{bad}: {problem}')),
+            naming_failures(dataset, PREPROCESSING, range(len(dataset.examples))),
+        ):
+            list(evaluation_batches(dataset, PREPROCESSING, 4))
+        bad.unlink(missing_ok=True)
+
+
+def test_bmp_with_a_palette_is_refused(photographs: Path, tmp_path: Path) -> None:
+    shutil.copytree(photographs, tmp_path, dirs_exist_ok=True)
+    picture = Image.open(tmp_path / 'train' / 'class0' / '0.jpg')
+    picture.save(tmp_path / 'train' / 'class0' / 'colours.bmp')
+    get_dataset('image_folder', str(tmp_path), 'train')
+    palette = tmp_path / 'train' / 'class0' / 'palette.BMP'
+    picture.convert('P').save(palette)
+    with pytest.raises(InputError, match=re.escape(f'{palette}: a BMP with a palette, which TensorFlow cannot read')):
+        get_dataset('image_folder', str(tmp_path), 'train')
+
+
+@pytest.mark.parametrize(
+    ('name', 'folder', 'split', 'message'),
+    [
+        ('image_folder', None, 'train', '--dataset_dir is missing: the folder of the images'),
+        ('image_folder', 'no_such', 'train', 'no_such: no such folder'),
+        ('image_folder', '', 'tset', '--dataset_split_name=tset: image_folder has the splits train, validation'),
+        ('image_folder', 'train', None, "image_folder has only the split train, and no other one to evaluate; name a "
+         "part of it that was not trained on, as in --dataset_split_name='train[90%:]'"),
+        ('tfds:photograps', '', 'train', "no such data set in TensorFlow Datasets"),
+        ('tfd:mnist', '', 'train', "unknown dataset_name 'tfd:mnist'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong(photographs: Path, name: str, folder: str | None, split: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        get_dataset(name, None if folder is None else str(photographs / folder), split)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{', 'dataset.json: damaged, or of another version'),
+        ('{"splits": {"train": []}}', 'dataset.json: damaged, or of another version'),
+    ],
+)
+def test_damaged_dataset_json(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / 'dataset.json').write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        get_dataset('image_folder', str(tmp_path), 'train')
+
+
+def test_missing_shard_of_a_conversion(converted: Path, tmp_path: Path) -> None:
+    shutil.copytree(converted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'train-00001-of-00003').unlink()
+    with pytest.raises(InputError, match=r'train-00001-of-00003: missing, though dataset.json names it'):
+        get_dataset('image_folder', str(tmp_path), 'train')
