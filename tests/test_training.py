@@ -788,3 +788,78 @@ def test_cosine_ends_at_its_end_after_a_change_of_batch_size(train_digits, tmp_p
 def test_a_scope_that_is_no_regular_expression(train_digits, tmp_path):
     with pytest.raises(InputError, match=r'--trainable_scopes=a\(: not a regular expression'):
         train_digits(tmp_path, max_number_of_steps=1, trainable_scopes=('a(',))
+
+
+# ------------------------------------------------------------------------ where the batches come from
+
+
+@pytest.mark.parametrize('cache', ['memory', 'folder'])
+def test_a_cache_does_not_change_the_weights(train_digits, tmp_path, cache):
+    options = {'max_number_of_steps': 12, 'batch_size': 32, 'eval_every_steps': 12}
+    plain = train_digits(tmp_path / 'plain', cache='off', **options)
+    kept = str(tmp_path / 'kept') if cache == 'folder' else cache
+    cached = train_digits(tmp_path / 'cached', cache=kept, **options)
+    assert_same_values(cached.checkpoint_path, plain.checkpoint_path)
+    assert cached.results['accuracy'] == plain.results['accuracy']
+    assert len(list((tmp_path / 'kept').glob('*.pixels'))) == (2 if cache == 'folder' else 0)
+
+
+def test_a_data_service_does_not_change_the_weights(train_digits, tmp_path):
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
+    address = dispatcher.target.removeprefix('grpc://')
+    worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
+    served = train_digits(tmp_path / 'served', max_number_of_steps=6, data_service=dispatcher.target)
+    plain = train_digits(tmp_path / 'plain', max_number_of_steps=6)
+    assert_same_values(served.checkpoint_path, plain.checkpoint_path)
+    worker.stop()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'data_service': 'grpc://localhost:1'}, '--data_service=grpc://localhost:1: no dispatcher can be reached'),
+        (
+            {'data_service': 'grpc://localhost:1', 'cache': 'memory'},
+            '--cache=memory: --data_service decodes elsewhere; leave one of them out',
+        ),
+    ],
+)
+def test_batches_that_cannot_come(train_digits, tmp_path, options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        train_digits(tmp_path, max_number_of_steps=2, **options)
+    assert not checkpoint_files(tmp_path)
+
+
+@pytest.mark.parametrize('num_clones', [1, 2])
+@pytest.mark.parametrize('place', ['device', 'host'])
+def test_synthetic_images_train(train_digits, tmp_path, place, num_clones):
+    result = train_digits(
+        tmp_path,
+        dataset_name='synthetic',
+        synthetic_images=place,
+        devices='cpu',
+        num_clones=num_clones,
+        batch_size=8,
+        max_number_of_steps=3,
+        save_summaries_steps=1,
+    )
+    losses = summaries(tmp_path)['losses/cross_entropy']
+    # One batch again and again: the loss falls from that of guessing among 1001 classes.
+    assert losses[1] == pytest.approx(np.log(1001), abs=0.5)
+    assert losses[3] < losses[1]
+    assert result.step == 3
+
+
+def test_part_of_a_split_is_held_out(train_digits, tmp_path, caplog):
+    with caplog.at_level('INFO', logger='absl'):
+        result = train_digits(
+            tmp_path,
+            dataset_split_name='train[:90%]',
+            eval_split_name='train[90%:]',
+            max_number_of_steps=4,
+            eval_every_steps=4,
+        )
+    assert 'split train[:90%]: 1293 examples' in caplog.text
+    assert result.results['num_examples'] == 1437 - 1293
+    assert (tmp_path / 'eval_train_90pct-').is_dir()
