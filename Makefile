@@ -1,12 +1,16 @@
 # make demo    install, train and evaluate the embedded digits: about three minutes on two cores
 # make test    install, lint, type-check and test
+# make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DEMO_DIR := build/demo
+PEERS := build/peers
+IMAGENET_MINI ?= ../shared/data/imagenet_mini
+IMAGENET_RAW ?= ../shared/data/imagenet_raw_mini
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench-input clean
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO_DIR); start=$$(date +%s); \
@@ -23,6 +27,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-input: $(VENV)/.installed $(PEERS)/.installed
+	$(BIN)/python benchmarks/input_pipeline.py --dataset_dir=$(IMAGENET_MINI) --raw_dir=$(IMAGENET_RAW) \
+	--peers=$(PEERS)/bin/python --results_path=build/bench/input.json
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
@@ -37,4 +45,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Peers are measured, never used: their environment is their own, and is none of the project's dependencies.
+$(PEERS)/.installed: benchmarks/peers.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check install --requirement benchmarks/peers.txt
 	@touch $@

@@ -107,7 +107,7 @@ def open_collection(name: str, dataset_dir: str | None) -> Collection:
     if not name.startswith(_TFDS) and name not in _OPENERS:
         raise unknown_name('dataset_name', name, [*_OPENERS, f'{_TFDS}<name>'])
     if dataset_dir is not None and name not in DATASETS:
-        converted = records.open_converted(dataset_dir)
+        converted = records.open_converted(name, dataset_dir)
         if converted is not None:
             return converted
     if name.startswith(_TFDS):

@@ -6,15 +6,18 @@ All pixels lie one after the other in one file, in memory or in a folder, which 
 fits. The pixels are those that decoding gives, so training is the same with a cache and without.
 """
 
+import contextlib
 import dataclasses
 import functools
 import mmap
 import os
 import re
+import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -33,6 +36,7 @@ _AUTO_LIMIT_BYTES = 2**29
 _SAMPLES = 32  # examples whose sizes stand for all
 _AT_ONCE = 256  # examples
 _REPORT_SECS = 5
+_MAP_NORESERVE = getattr(mmap, 'MAP_NORESERVE', 0x4000 if sys.platform == 'linux' else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +156,12 @@ def _refuse_more_than_memory(examples: StoredExamples, channels: int) -> None:
 
 
 def _free_memory() -> int:
-    return psutil.virtual_memory().available
+    """Returns the bytes that are free on this machine, or within what its container may take."""
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no such files, or no limit
+        limit, used = (int(Path(f'/sys/fs/cgroup/memory.{name}').read_text()) for name in ('max', 'current'))
+        free = min(free, limit - used)
+    return max(free, 0)
 
 
 def _estimated_bytes(examples: StoredExamples, channels: int) -> int:
@@ -193,6 +202,7 @@ def _decode_in_folder(dataset: Dataset, channels: int, folder: str) -> DecodedEx
     examples = dataset.examples
     assert isinstance(examples, StoredExamples)
     os.makedirs(folder, exist_ok=True)
+    _remove_stale_parts(folder)
     name = f'{re.sub(r"[^a-z0-9_]+", "_", dataset.name)}-{channels}-{examples.fingerprint()[:16]}'
     pixels_path, table_path = os.path.join(folder, f'{name}.pixels'), os.path.join(folder, f'{name}.npz')
     table = _load_table(table_path, pixels_path, len(examples))
@@ -212,6 +222,15 @@ def _decode_in_folder(dataset: Dataset, channels: int, folder: str) -> DecodedEx
         return DecodedExamples(examples, _map(file), table)
 
 
+def _remove_stale_parts(folder: str) -> None:
+    """Removes what killed processes of this machine have left behind."""
+    for name in os.listdir(folder):
+        match = re.fullmatch(r'\..+\.(\d+)\.part', name)
+        if match and not psutil.pid_exists(int(match[1])):
+            with contextlib.suppress(OSError):
+                os.remove(os.path.join(folder, name))
+
+
 def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTable | None:
     """Returns the table of a cache that is there and whole."""
     try:
@@ -226,7 +245,9 @@ def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTabl
 def _map(file: BinaryIO) -> tf.Tensor:
     """Returns a file's bytes as uint8 [bytes], without reading them: pages come and go as they are used."""
     # Private, since TensorFlow takes only arrays that could be written to; a page begins where its kernels want data.
-    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    # Without a reserve, or the kernel refuses a file larger than memory, as if all of it might be written to.
+    flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+    pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     return tf.experimental.dlpack.from_dlpack(np.frombuffer(pages, np.uint8).__dlpack__())
 
 
@@ -263,8 +284,12 @@ def _decoded_batches(examples: Examples, channels: int) -> Iterator[dict[str, tf
     def decode(number: tf.Tensor) -> dict[str, tf.Tensor]:
         example = examples.load(number)
         image = images.decode(example['image'], channels)
-        shape = tf.cast(tf.shape(image), tf.int64)
-        return {'pixels': tf.reshape(image, [-1]), 'shape': shape, 'label': example['label'], 'boxes': example['boxes']}
+        return {
+            'pixels': _of_any_length(tf.reshape(image, [-1])),
+            'shape': tf.cast(tf.shape(image), tf.int64),
+            'label': example['label'],
+            'boxes': _of_any_length(example['boxes']),
+        }
 
     numbers = tf.data.Dataset.range(len(examples))
     batches = iter(numbers.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ragged_batch(_AT_ONCE).prefetch(2))
@@ -275,6 +300,11 @@ def _decoded_batches(examples: Examples, channels: int) -> Iterator[dict[str, tf
             for number in range(first, min(first + _AT_ONCE, len(examples))):
                 _decode_alone(examples, number, channels)
             raise
+
+
+def _of_any_length(values: tf.Tensor) -> tf.Tensor:
+    """Forgets the length, so that `ragged_batch` makes a ragged tensor where it knows that all have the same."""
+    return tf.raw_ops.PlaceholderWithDefault(input=values, shape=[None, *values.shape[1:]])
 
 
 def _make_table(shapes: np.ndarray, labels: np.ndarray, box_counts: np.ndarray, boxes: np.ndarray) -> ImageTable:

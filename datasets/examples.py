@@ -77,10 +77,11 @@ class StoredExamples(Examples):
         """Returns a digest of which examples these are, and of the sizes and times of their files."""
 
 
-def _digest(paths: Sequence[str], *arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
+def _digest(paths: Sequence[str], schema: tfrecord.Schema | None, *arrays: np.ndarray) -> str:
+    digest = hashlib.sha256(f'{tf.__version__} {schema}\n'.encode())  # another version may decode otherwise
     for path in paths:
-        digest.update(f'{tfrecord.file_key(path)}\n'.encode())
+        place = '/'.join(path.split('/')[-3:-1])  # with the class; the whole path changes when a folder is moved
+        digest.update(f'{place} {tfrecord.file_key(path)}\n'.encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -117,7 +118,7 @@ class RecordExamples(StoredExamples):
         with tf.init_scope():  # the functions of tf.data share them
             return tuple(map(tf.constant, (index.paths, index.file_numbers[numbers], index.offsets[numbers])))
 
-    @property
+    @functools.cached_property
     def num_files(self) -> int:
         return len(np.unique(self.index.file_numbers[self._numbers]))
 
@@ -125,7 +126,7 @@ class RecordExamples(StoredExamples):
         return dataclasses.replace(self, numbers=self._numbers[numbers])
 
     def fingerprint(self) -> str:
-        return _digest(self.index.paths, self._numbers)
+        return _digest(self.index.paths, self.schema, self._numbers)
 
     def _record(self, number: tf.Tensor) -> tf.Tensor:
         paths, file_numbers, offsets = self._places
@@ -182,7 +183,7 @@ class FileExamples(StoredExamples):
         return FileExamples(self.paths[numbers], self.labels[numbers])
 
     def fingerprint(self) -> str:
-        return _digest(self.paths, self.labels)
+        return _digest(self.paths, None, self.labels)
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:

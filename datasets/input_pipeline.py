@@ -191,11 +191,11 @@ def explain_failure(
     """
     if not isinstance(error, _FAILURES_OF_EXAMPLES):
         return None
+    order = None if seed is None else _training_order(dataset, seed, worker, batch_size=1)
     for position in positions:
-        if seed is None:
+        if order is None:
             number, prepare = position, functools.partial(_prepare_evaluation, dataset, preprocessing)
         else:
-            order = _training_order(dataset, seed, worker, batch_size=1)  # which does not change what stands where
             number = int(order.numbers(tf.constant([position], tf.int64))[0])
             of_position = tf.constant([seed, position], tf.int64)
             prepare = functools.partial(_prepare_training, dataset, preprocessing, seed=of_position)

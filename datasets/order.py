@@ -1,6 +1,6 @@
 """The order in which training takes examples: a pure function of seed and position.
 
-    order = make_order(dataset, seed=0, worker=Worker(index=1, count=4))
+    order = make_order(num_examples=50_000, num_files=1, seed=0, worker=Worker(index=1, count=4), batch_size=32)
     positions = order.positions(k, 32)         # in the stream of all workers, of this one's examples from the k-th on
     numbers = order.numbers(positions)         # which examples stand there
 

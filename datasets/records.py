@@ -1,7 +1,7 @@
 """TFRecords of slim's schema and a labels.txt in one folder: slim's data sets, and whatever was converted.
 
 collection = open_records('imagenet', imagenet.SPEC, '/data/imagenet')
-collection = open_converted('/data/pets')       # by its dataset.json
+collection = open_converted('image_folder', '/data/pets')       # by its dataset.json
 examples = collection.open_split('validation')
 """
 
@@ -41,11 +41,11 @@ def open_records(name: str, spec: DatasetSpec, dataset_dir: str | None) -> Colle
     return Collection(folder, spec.splits, len(names) or spec.num_classes, names, spec.channels, open_split)
 
 
-def open_converted(dataset_dir: str) -> Collection | None:
-    """Opens what `download_and_convert_data.py` has made of any other data set; None if the folder holds no such.
+def open_converted(name: str, dataset_dir: str) -> Collection | None:
+    """Opens what `download_and_convert_data.py` has made of a data set; None if the folder holds no such.
 
     Raises:
-        InputError: its dataset.json is damaged; on opening a split, a missing or truncated file.
+        InputError: its dataset.json is damaged, or another data set's; on opening a split, missing or truncated files.
     """
     manifest = os.path.join(dataset_dir, 'dataset.json')
     if not tf.io.gfile.exists(manifest):
@@ -53,8 +53,17 @@ def open_converted(dataset_dir: str) -> Collection | None:
     try:
         with tf.io.gfile.GFile(manifest) as file:
             described = json.loads(file.read())
+        if 'images_per_class' not in str(described):
+            return None  # there are other programs that write a file of this name
+        if described['name'] != name:
+            raise InputError(
+                f'--dataset_name={name}: {dataset_dir} holds {described["name"]}, converted; '
+                'name that, or another folder'
+            )
         files = {split: [shard['file'] for shard in parts['shards']] for split, parts in described['splits'].items()}
         names, channels = tuple(described['class_names']), int(described['channels'])
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
         raise InputError(f'{manifest}: damaged, or of another version; convert the data again') from error
 

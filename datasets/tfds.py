@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from absl import logging as absl_logging
 
 from configs.errors import InputError, first_line
 from datasets import tfrecord
@@ -86,6 +87,8 @@ def open_collection(name: str, data_dir: str | None = None) -> Collection:
 def _find(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)  # it tells of each file that it looks at
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -96,6 +99,8 @@ def _find(name: str, data_dir: str | None) -> Any:
         ) from error
     except Exception as error:  # each data set has its own code, which may raise anything
         raise InputError(f'--dataset_name=tfds:{name}: {_one_line(error)}') from error
+    finally:
+        absl_logging.set_verbosity(verbosity)
 
 
 def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
@@ -103,6 +108,12 @@ def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
     import tensorflow_datasets as tfds
 
     features, keys = builder.info.features, builder.info.supervised_keys
+    if keys is None:  # it may be plain all the same
+        found = [
+            [key for key, feature in features.items() if isinstance(feature, kind)]
+            for kind in (tfds.features.Image, tfds.features.ClassLabel)
+        ]
+        keys = tuple(key for of_kind in found if len(of_kind) == 1 for key in of_kind)
     if isinstance(keys, tuple) and len(keys) == 2 and all(key in features for key in keys):
         image, label = features[keys[0]], features[keys[1]]
         if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):

@@ -231,7 +231,10 @@ def _open(path: str) -> mmap.mmap | BinaryIO:
     if os.path.getsize(path) == 0:  # which cannot be mapped
         return io.BytesIO()
     with open(path, 'rb') as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(pages, 'madvise'):
+        pages.madvise(mmap.MADV_RANDOM)  # or the kernel reads ahead, and with the headers all that lies between
+    return pages
 
 
 def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -8,6 +8,7 @@ happens between steps in `actions.py`.
 
 import dataclasses
 import math
+import shlex
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def train(config: TrainConfig) -> TrainResult:
                 action.run(moment)
     latest = checkpoints.latest_checkpoint(train_dir)
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
-    log_end(step, train_dir, stop_signals.received)
+    log_end(step, config, stop_signals.received)
     return TrainResult(step, latest or '', results, stop_signals.received)
 
 
@@ -253,12 +254,15 @@ def log_plan(
         logging.info('no --max_number_of_steps or --num_epochs was given: training goes on until it is stopped')
 
 
-def log_end(step: int, train_dir: str, stopped_by: int | None) -> None:
+def log_end(step: int, config: TrainConfig, stopped_by: int | None) -> None:
     """Says how to go on."""
+    train_dir, split = config.checkpoint.train_dir, config.evaluation.eval_split_name
     if stopped_by is not None:
         logging.info('stopped at step %d; the same command goes on from there (--train_dir=%s)', step, train_dir)
     else:
         command = f'python eval_image_classifier.py --checkpoint_path={train_dir}'
+        if split is not None:
+            command += f' {shlex.quote(f"--dataset_split_name={split}")}'
         logging.info('finished at step %d; evaluate it with: %s', step, command)
 
 

@@ -19,15 +19,14 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
         uint8 [height, width, channels] in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
+        tf.errors.InvalidArgumentError: the bytes are not an image, are cut short, or are an animated WebP.
     """
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.uint8:
         return image
     pixels = tf.cond(
         _is_webp(image),
-        # Its decoder gives the channels of the file and no others: three, or four with transparency.
-        lambda: tf.io.decode_image(image, channels=0, expand_animations=False)[..., :channels],
+        lambda: _decode_webp(image, channels),
         lambda: tf.io.decode_image(image, channels=channels, expand_animations=False),
     )
     return tf.ensure_shape(pixels, [None, None, channels])
@@ -50,7 +49,6 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
     Raises:
         tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
     """
-
     image = tf.convert_to_tensor(image)
 
     def from_jpeg() -> tf.Tensor:
@@ -68,6 +66,20 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
 
 def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
     return tf.strings.substr(encoded, tf.minimum(tf.strings.length(encoded), 8), 4) == 'WEBP'
+
+
+def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    # Its decoder writes beyond its memory if there are several frames, which a bit of the extended header tells.
+    header = tf.strings.substr(encoded, 12, 9)
+    flags = tf.io.decode_raw(tf.strings.substr(header, 8, 1), tf.uint8)[0]
+    is_animated = tf.logical_and(tf.strings.substr(header, 0, 4) == 'VP8X', tf.bitwise.bitwise_and(flags, 2) > 0)
+    refused = tf.debugging.Assert(
+        tf.logical_not(is_animated), ['an animated WebP, which TensorFlow cannot read; convert it, or save one frame']
+    )
+    with tf.control_dependencies([refused]):
+        encoded = tf.identity(encoded)
+    # It gives the channels of the file and no others: three, or four with transparency.
+    return tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :channels]
 
 
 def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, channels: int) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from configs.benchmark import BenchmarkConfig
 from configs.config import EvalConfig, TrainConfig
 from configs.conversion import ConvertConfig
 from configs.options import flat_options
@@ -11,6 +12,7 @@ SCRIPTS: dict[str, tuple[type, Sequence[RetiredFlag]]] = {
     'train_image_classifier.py': (TrainConfig, RETIRED_TRAIN_FLAGS),
     'eval_image_classifier.py': (EvalConfig, RETIRED_EVAL_FLAGS),
     'download_and_convert_data.py': (ConvertConfig, ()),
+    'benchmark_image_classifier.py': (BenchmarkConfig, RETIRED_TRAIN_FLAGS),
 }
 
 

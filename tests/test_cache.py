@@ -144,6 +144,28 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, cache: str) ->
     assert not folder.exists() or not list(folder.iterdir())
 
 
+def test_a_file_larger_than_memory_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / 'sparse.pixels'
+    size = 2 * (psutil.virtual_memory().total + psutil.swap_memory().total)
+    with open(path, 'w+b') as file:
+        file.truncate(size)
+        file.seek(size - 3)
+        file.write(b'end')
+        file.flush()
+        pixels = decoded._map(file)
+        assert tf.slice(pixels, [size - 3], [3]).numpy().tobytes() == b'end'
+
+
+def test_what_a_killed_process_left_is_removed(digits_dir: Path, tmp_path: Path) -> None:
+    stale = tmp_path / '.digits-1-0123456789abcdef.99999999.part'
+    running = tmp_path / f'.digits-1-0123456789abcdef.{os.getpid()}.part'
+    for path in (stale, running):
+        path.write_text('half')
+    with_cache(get_dataset('digits', str(digits_dir), 'train[:20]'), str(tmp_path), 1, passes=1)
+    assert not stale.exists()
+    assert running.exists()
+
+
 def test_a_folder_that_cannot_be_written_to(digits_dir: Path, tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     dataset = get_dataset('digits', str(digits_dir), 'test')

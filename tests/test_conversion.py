@@ -462,7 +462,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {'class_names_file': 'names.txt'},
         '--class_names_file=names.txt: only for --dataset_name=imagenet, not for image_folder',
     ),
-    'too many shards': ({'train_shards': 9}, '--train_shards=9: split train has only 4 images; choose at most so many'),
+    'too many shards': ({'train_shards': 9}, '--train_shards=9 (or by default): split train has only 4 images'),
     'empty class folder': ({'source_dir': '{source}/../empty'}, '/empty/a: the class folder holds no images'),
 }
 

@@ -22,6 +22,7 @@ from datasets.examples import FileExamples
 from datasets.input_pipeline import evaluation_batches, naming_failures, training_batches
 from engine import evaluation, learning
 from preprocessing.preprocessing_factory import get_preprocessing
+from tests.runs import assert_same_values
 
 SharedPath = Callable[[str], Path]
 FolderOf = Callable[[str], tuple[str, str]]
@@ -157,6 +158,37 @@ def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
     assert results['tfds']['num_examples'] == 12
 
 
+@pytest.mark.parametrize('num_clones', [1, 2])
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_kind_trains_from_a_cache(folder_of: FolderOf, tmp_path: Path, kind: str, num_clones: int) -> None:
+    name, dataset_dir = folder_of(kind)
+    values = {}
+    for cache in ('auto', 'off'):
+        result = learning.train(
+            make_config(
+                TrainConfig,
+                model_name='lenet',
+                train_image_size=16,
+                depth_multiplier=0.25,
+                dataset_name=name,
+                dataset_dir=dataset_dir,
+                dataset_split_name='train[:75%]',
+                eval_split_name='train[75%:]',
+                eval_every_epochs=1,
+                cache=cache,
+                devices='cpu',
+                num_clones=num_clones,
+                batch_size=4,
+                num_epochs=2,
+                train_dir=str(tmp_path / cache),
+            )
+        )
+        assert result.results is not None
+        assert result.results['num_examples'] == 9
+        values[cache] = result.checkpoint_path
+    assert_same_values(values['auto'], values['off'])
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_slices_of_every_kind(folder_of: FolderOf, kind: str) -> None:
     whole, *parts = (
@@ -231,13 +263,35 @@ def test_what_is_wrong(photographs: Path, name: str, folder: str | None, split: 
     ('text', 'message'),
     [
         ('{', 'dataset.json: damaged, or of another version'),
-        ('{"splits": {"train": []}}', 'dataset.json: damaged, or of another version'),
+        ('{"name": "image_folder", "splits": {"train": {"images_per_class": []}}}', 'dataset.json: damaged, or of'),
+        (
+            '{"name": "tfds:mnist", "splits": {"train": {"images_per_class": []}}}',
+            'holds tfds:mnist, converted; name that, or another folder',
+        ),
     ],
 )
 def test_damaged_dataset_json(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / 'dataset.json').write_text(text)
     with pytest.raises(InputError, match=re.escape(message)):
         get_dataset('image_folder', str(tmp_path), 'train')
+
+
+def test_dataset_json_of_another_program_is_left_alone(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / 'train').symlink_to(photographs / 'train')
+    (tmp_path / 'dataset.json').write_text('{"labels": [["0.png", 3]]}')
+    assert isinstance(get_dataset('image_folder', str(tmp_path), 'train').examples, FileExamples)
+
+
+def test_a_split_without_classes_is_left_out(
+    photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ('train', 'validation'):
+        (tmp_path / split).symlink_to(photographs / split)
+    (tmp_path / 'test').mkdir()
+    shutil.copy(photographs / 'train' / 'class0' / '0.jpg', tmp_path / 'test')
+    with caplog.at_level('WARNING', logger='absl'):
+        assert get_dataset('image_folder', str(tmp_path), None).split == 'validation'
+    assert 'left out: test' in caplog.text
 
 
 def test_missing_shard_of_a_conversion(converted: Path, tmp_path: Path) -> None:

@@ -331,6 +331,24 @@ def test_batches_of_a_data_service_are_the_same(numbered: Dataset, service_addre
         np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
 
 
+def test_two_workers_of_a_service_make_each_batch_once(numbered: Dataset) -> None:
+    servers = tf.data.experimental.service
+    dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
+    address = dispatcher.target.removeprefix('grpc://')
+    workers = [
+        servers.WorkerServer(servers.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
+        for _ in range(2)
+    ]
+    plain = training_batches(numbered, _lenet(), 8, SEED, 0).take(60)
+    expected = [batch['label'].numpy().tobytes() for batch in plain]
+    served = training_batches(numbered, _lenet(), 8, SEED, 0, data_service=dispatcher.target).take(20)
+    taken = [batch['label'].numpy().tobytes() for batch in served]
+    assert len(set(taken)) == 20
+    assert set(taken) <= set(expected)
+    for worker in workers:
+        worker.stop()
+
+
 def test_service_that_answers_is_accepted(service_address: str) -> None:
     service.check(service_address)
 

@@ -104,6 +104,13 @@ def test_first_frame_of_an_animation() -> None:
     np.testing.assert_array_equal(images.decode(encoded), np.broadcast_to([255, 0, 0], (4, 6, 3)))
 
 
+def test_an_animated_webp_is_refused() -> None:
+    frames = [Image.new('RGB', (40, 30), color) for color in ('red', 'lime')]
+    encoded = _saved(frames[0], 'WEBP', save_all=True, append_images=frames[1:])
+    with pytest.raises(tf.errors.InvalidArgumentError, match='an animated WebP, which TensorFlow cannot read'):
+        images.decode(encoded)
+
+
 def test_cmyk_becomes_rgb(shared_path: SharedPath) -> None:
     folder = shared_path('data/imagenet_raw_mini/train/n02447366')
     encoded = (folder / 'n02447366_23489.JPEG').read_bytes()

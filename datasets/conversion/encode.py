@@ -139,7 +139,7 @@ def _decode_by_pillow(data: bytes) -> Image.Image:
         return image.convert('RGB')
 
 
-# TensorFlow ignores the palette of a BMP, and refuses a WebP that has transparency or several frames. Pillow cuts off
+# TensorFlow ignores the palette of a BMP, and cannot decode a WebP of several frames. Pillow cuts off
 # what is above 255 in a PNG of 16 bits, and shows what is behind the transparency of a GIF.
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     'JPEG': _decode_jpeg,

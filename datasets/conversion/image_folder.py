@@ -56,8 +56,8 @@ def _find_splits(source_dir: str) -> dict[str, str]:
     if not os.path.isdir(source_dir):
         raise InputError(f'--source_dir={source_dir}: no such folder')
     names = list_subfolders(source_dir)
-    found = [name for name in _SPLIT_FOLDERS if name in names]
-    if not any(list_subfolders(os.path.join(source_dir, name)) for name in found):
+    found = [name for name in _SPLIT_FOLDERS if name in names and list_subfolders(os.path.join(source_dir, name))]
+    if not found:
         return {'train': source_dir}
     if 'val' in found and 'validation' in found:
         raise InputError(f'{source_dir}: holds both val and validation; rename one')

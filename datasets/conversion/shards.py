@@ -55,7 +55,9 @@ def plan_shards(splits: Mapping[str, Sequence[SourceImage]], counts: Mapping[str
             raise InputError(f'split {split} of the source has no images')
         if count > total:
             flag = 'train_shards' if split == 'train' else 'validation_shards'
-            raise InputError(f'--{flag}={count}: split {split} has only {total} images; choose at most so many')
+            raise InputError(
+                f'--{flag}={count} (or by default): split {split} has only {total} images; give at most so many'
+            )
         ordered = shuffled(images)
         for number in range(count):
             part = tuple(ordered[number * total // count : (number + 1) * total // count])

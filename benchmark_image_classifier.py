@@ -1,0 +1,22 @@
+"""Measures speed: `python benchmark_image_classifier.py --mode=train --dataset_dir=...`.
+
+Prints images a second, and a CPU-second, as a table; `--results_path` writes them as JSON. All flags of training are
+taken, `--flagfile=` of a recipe too; `--help` lists them. Nothing is written to a train_dir.
+"""
+
+from configs import cli
+from configs.benchmark import BenchmarkConfig
+from configs.retired_flags import RETIRED_TRAIN_FLAGS
+
+
+def main(config: BenchmarkConfig) -> int:
+    """Measures as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    with cli.quiet_import():
+        from engine import benchmark
+
+    benchmark.measure(config)
+    return 0
+
+
+if __name__ == '__main__':
+    cli.run(BenchmarkConfig, main, RETIRED_TRAIN_FLAGS)

@@ -1,0 +1,33 @@
+"""The options of `benchmark_image_classifier.py`: all of training's, so that any recipe can be measured, and its own.
+
+    make_config(BenchmarkConfig, mode='input', dataset_dir='/data/imagenet', batch_size=256)
+
+What concerns checkpoints, logs and evaluation during training has no effect: measuring writes no train_dir.
+"""
+
+import dataclasses
+
+from configs.config import TrainConfig
+from configs.options import Options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkOptions(Options):
+    """What is measured, and for how long."""
+
+    mode: str = option(
+        'train',
+        'input: the host stage alone; step: device stage, forward, backward and update on synthetic data; train: both; '
+        'eval: a pass over the evaluation data.',
+        choices=('input', 'step', 'train', 'eval'),
+    )
+    num_steps: int = option(100, 'Batches that are measured, rounded up to whole tenths.', lower=1, upper=10**9)
+    warmup_steps: int = option(10, 'Batches before them that are not: the first one compiles.', lower=1, upper=10**9)
+    results_path: str | None = option(None, 'JSON file for the figures.')
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig(TrainConfig):
+    """All that `engine.benchmark.measure` depends on."""
+
+    benchmark: BenchmarkOptions = BenchmarkOptions()

@@ -1,0 +1,225 @@
+"""How fast the parts of training are: the host stage, the compiled step, both together, evaluation.
+
+    figures = measure(make_config(BenchmarkConfig, mode='input', dataset_dir='/data/imagenet'))
+    figures['images_per_second']['median']
+
+What is measured is what training runs, with the same functions and the same flags. The steps after the warm-up are
+measured in blocks, whose spread tells how quiet the machine was.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+from absl import logging
+
+from configs.benchmark import BenchmarkConfig
+from configs.errors import InputError
+from configs.options import replace_options
+from datasets import dataset_factory, decoded, input_pipeline
+from datasets.dataset_factory import Dataset
+from datasets.synthetic import SyntheticExamples
+from engine import distribution, evaluation, learning
+from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
+from engine.model_spec import ModelSpec
+from engine.train_state import make_state
+
+_BLOCKS = 10
+
+
+# Runs so many batches; returns their images and the seconds waited for them.
+_Run = Callable[[int], tuple[int, float | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """What is trained or evaluated on what."""
+
+    config: BenchmarkConfig
+    dataset: Dataset
+    spec: ModelSpec
+    strategy: tf.distribute.Strategy
+
+
+def measure(config: BenchmarkConfig) -> Figures:
+    """Measures, prints the table and writes the JSON file, as `benchmark_image_classifier.py` does.
+
+    Returns:
+        What was measured and how fast it is. images_per_second and images_per_cpu_second: median, low and high of the
+        blocks. waiting_share: of the time, in [0, 1], or None. seconds_to_first_batch: from the first look at the data
+        until a batch has been through, compiling included. peak_rss_mib: of the process so far.
+
+    Raises:
+        InputError: whatever the user can put right.
+    """
+    start = time.monotonic()
+    options = config.benchmark
+    subject = _prepare(config)
+    run = _MODES[options.mode](subject)
+    run(1)
+    first_batch = time.monotonic() - start
+    if options.warmup_steps > 1:
+        run(options.warmup_steps - 1)
+    size = _block_size(options.num_steps)
+    blocks = [_measure_block(run, size) for _ in range(math.ceil(options.num_steps / size))]
+    figures = {
+        **_describe(subject),
+        **summarize(blocks),
+        'seconds_to_first_batch': round(first_batch, 2),
+        'peak_rss_mib': peak_rss_mib(),
+    }
+    print(format_table(figures), flush=True)
+    if options.results_path:
+        write_json(options.results_path, figures)
+    return figures
+
+
+def _prepare(config: BenchmarkConfig) -> _Subject:
+    learning.refuse_ftrl_with_warmup(config)
+    distribution.set_precision(config.net.mixed_precision)
+    config = _with_dataset(config)
+    data = config.data
+    strategy = distribution.make_strategy(config.devices)
+    distribution.batch_per_replica(strategy, data.batch_size)
+    evaluates = config.benchmark.mode == 'eval'
+    split = config.evaluation.eval_split_name if evaluates else data.dataset_split_name
+    flag = 'eval_split_name' if evaluates else 'dataset_split_name'
+    dataset = dataset_factory.get_dataset(
+        data.dataset_name or '', data.dataset_dir, split, data.labels_offset, split_flag=flag
+    )
+    if config.benchmark.mode == 'step':  # of the same classes and channels, but nothing is read
+        dataset = dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))
+    return _Subject(config, dataset, learning.make_spec(config, dataset), strategy)
+
+
+def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
+    """Returns the config with a data set: imagenet where there is a folder, else synthetic."""
+    data, mode = config.data, config.benchmark.mode
+    name = data.dataset_name or ('synthetic' if data.dataset_dir is None else 'imagenet')
+    if mode == 'input' and name == 'synthetic':
+        raise InputError('--mode=input: synthetic data has no host stage to measure; name a --dataset_dir')
+    if name != data.dataset_name:
+        logging.info('no --dataset_name was given: measuring on %s', name)
+    return replace_options(config, dataset_name=name)
+
+
+def _input_mode(subject: _Subject) -> _Run:
+    """Takes batches from the host stage, which nothing else slows down."""
+    data = subject.config.data
+    preprocessing = subject.spec.make_preprocessing(subject.config.augment)
+    dataset = _with_cache(subject)
+    batches = input_pipeline.training_batches(
+        dataset, preprocessing, data.batch_size, data.seed, 0, data_service=data.data_service
+    )
+    iterator, taken = iter(batches), 0
+
+    def run(num_steps: int) -> tuple[int, None]:
+        nonlocal taken
+        images = num_steps * data.batch_size
+        with input_pipeline.naming_failures(dataset, preprocessing, range(taken, taken + images), data.seed):
+            for _ in range(num_steps):
+                next(iterator)
+        taken += images
+        return images, None
+
+    return run
+
+
+def _train_mode(subject: _Subject) -> _Run:
+    """Makes training steps, on whatever the data set is."""
+    config, strategy = subject.config, subject.strategy
+    data, preprocessing = config.data, subject.spec.make_preprocessing(config.augment)
+    with strategy.scope():
+        state = make_state(config, subject.spec)
+    end = learning.steps_left(config, subject.dataset, 0, 0)
+    run_steps = learning.make_run_steps(config, strategy, state, subject.dataset, preprocessing, end)
+    dataset = _with_cache(subject)
+    iterator = learning.make_iterator(strategy, config, dataset, preprocessing, 0)
+    step = 0
+
+    def run(num_steps: int) -> tuple[int, float]:
+        nonlocal step
+        first, images = step * data.batch_size, num_steps * data.batch_size
+        with input_pipeline.naming_failures(dataset, preprocessing, range(first, first + images), data.seed):
+            report = run_steps(iterator, step, first, num_steps)
+        step += num_steps
+        return images, report.waited
+
+    return run
+
+
+def _eval_mode(subject: _Subject) -> _Run:
+    """Evaluates the first batches of the split, anew for each block, with the weights that the net begins with."""
+    config, strategy = subject.config, subject.strategy
+    preprocessing = subject.spec.make_preprocessing()
+    with strategy.scope():
+        model = subject.spec.make_model(mixed_precision=config.net.mixed_precision)
+
+    @functools.cache
+    def make_evaluator(num_batches: int) -> evaluation.Evaluator:
+        return evaluation.Evaluator(
+            model,
+            subject.dataset,
+            preprocessing,
+            strategy,
+            batch_size=config.data.batch_size,
+            recall_at=config.evaluation.recall_at,
+            max_batches=num_batches,
+            xla=distribution.use_xla(config.devices, strategy),
+        )
+
+    def run(num_steps: int) -> tuple[int, None]:
+        # An evaluator always makes the same number of batches; another one would have to be compiled.
+        num_batches = 1 if num_steps == 1 else _block_size(config.benchmark.num_steps)
+        return int(make_evaluator(num_batches)()['num_examples']), None
+
+    return run
+
+
+_MODES: dict[str, Callable[[_Subject], _Run]] = {
+    'input': _input_mode,
+    'step': _train_mode,
+    'train': _train_mode,
+    'eval': _eval_mode,
+}
+
+
+def _with_cache(subject: _Subject) -> Dataset:
+    """Returns the data set with its decoded images kept, if training with this config would keep them."""
+    config, dataset = subject.config, subject.dataset
+    passes = learning.steps_left(config, dataset, 0, 0) * config.data.batch_size / dataset.num_examples
+    channels = subject.spec.make_preprocessing().source_channels
+    return decoded.with_cache(dataset, learning.cache_mode(config), channels, passes)
+
+
+def _block_size(num_steps: int) -> int:
+    return math.ceil(num_steps / _BLOCKS)
+
+
+def _measure_block(run: _Run, num_steps: int) -> Block:
+    cpu_start, start = time.process_time(), time.monotonic()
+    images, waited = run(num_steps)
+    return Block(images, time.monotonic() - start, time.process_time() - cpu_start, waited)
+
+
+def _describe(subject: _Subject) -> Figures:
+    """Returns what was measured, and where."""
+    config, dataset, spec, strategy = subject.config, subject.dataset, subject.spec, subject.strategy
+    return {
+        'mode': config.benchmark.mode,
+        'model_name': spec.model_name,
+        'preprocessing_name': spec.preprocessing_name,
+        'image_size': spec.image_size,
+        'mixed_precision': config.net.mixed_precision,
+        'dataset_name': 'synthetic' if isinstance(dataset.examples, SyntheticExamples) else dataset.name,
+        'dataset_split_name': dataset.split,
+        'batch_size': config.data.batch_size,
+        'replicas': strategy.num_replicas_in_sync,
+        'devices': list(strategy.extended.worker_devices),
+        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'tensorflow': tf.__version__,
+    }
