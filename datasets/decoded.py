@@ -36,6 +36,7 @@ _AUTO_LIMIT_BYTES = 2**29
 _SAMPLES = 32  # examples whose sizes stand for all
 _AT_ONCE = 256  # examples
 _REPORT_SECS = 5
+_NO_FOLDERS = {'', 'auto', 'memory', 'mem', 'ram', 'off', 'on', 'none', 'no', 'yes', 'true', 'false', 'disk'}
 _MAP_NORESERVE = getattr(mmap, 'MAP_NORESERVE', 0x4000 if sys.platform == 'linux' else 0)
 
 
@@ -124,6 +125,8 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float) -> Da
     Raises:
         InputError: an image that cannot be decoded, more images than memory, a folder that cannot be written to.
     """
+    if cache.strip().lower() in _NO_FOLDERS and cache not in ('auto', 'memory', 'off'):
+        raise InputError(f'--cache={cache}: must be auto, memory, off, or a folder (./{cache.strip()} if you mean one)')
     examples = dataset.examples
     if not isinstance(examples, StoredExamples) or isinstance(examples, SyntheticExamples) or cache == 'off':
         return dataset
@@ -135,7 +138,7 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float) -> Da
         decoded = _decode_in_memory(dataset, channels)
     else:
         try:
-            decoded = _decode_in_folder(dataset, channels, cache)
+            decoded = _decode_in_folder(dataset, channels, os.path.expanduser(cache))
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'--cache={cache}: {first_line(error)}; name a folder that can be written to') from error
     return dataclasses.replace(dataset, examples=decoded)

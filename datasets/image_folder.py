@@ -3,8 +3,6 @@
 collection = open_folder('/data/pets')      # train/cat/1.jpg, validation/dog/7.png, ...
 """
 
-import struct
-
 import numpy as np
 
 from configs.errors import InputError
@@ -19,7 +17,7 @@ def open_folder(dataset_dir: str | None) -> Collection:
     """Opens a folder of class folders, or of splits that hold these.
 
     Raises:
-        InputError: no folder, no images, a class without images; on opening a split, a BMP with a palette.
+        InputError: no folder, no images, a class without images.
     """
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder of the images')
@@ -28,20 +26,7 @@ def open_folder(dataset_dir: str | None) -> Collection:
     def open_split(split: str) -> FileExamples:
         # As a conversion orders them: by class, as they lie there, a slice would hold some classes only.
         images = shuffled(source.splits[split])
-        _refuse_palettes([image.path for image in images if image.path.lower().endswith('.bmp')])
         return FileExamples([image.path for image in images], np.array([image.label for image in images], np.int64))
 
     names = source.class_names
     return Collection(dataset_dir, tuple(source.splits), len(names), names, 3, open_split)
-
-
-def _refuse_palettes(paths: list[str]) -> None:
-    """Refuses BMP files with a palette, of which TensorFlow takes the indices for gray."""
-    for path in paths:
-        with open(path, 'rb') as file:
-            header = file.read(30)
-        if header[:2] == b'BM' and len(header) == 30 and struct.unpack_from('<H', header, 28)[0] <= 8:
-            raise InputError(
-                f'{path}: a BMP with a palette, which TensorFlow cannot read; save it in another format, or convert '
-                'the folder with download_and_convert_data.py, which can'
-            )

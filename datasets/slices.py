@@ -12,7 +12,7 @@ import re
 
 from configs.errors import InputError
 
-_PART = re.compile(r'(?P<split>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?')
+_PART = re.compile(r'(?P<split>[\w.-]+)(?:\[(?P<start>-?\d{1,18}%?)?:(?P<stop>-?\d{1,18}%?)?\])?')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,8 +123,8 @@ def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
             raise InputError(f'--dataset_name=tfds:{name}: its images are {kind}; only uint8 can be read')
     present = ', '.join(f'{key}: {type(feature).__name__}' for key, feature in features.items())
     raise InputError(
-        f'--dataset_name=tfds:{name}: not for image classification: its supervised_keys are {builder.info.supervised_keys}, which must be an '
-        f'Image and a ClassLabel, of the features {present}'
+        f'--dataset_name=tfds:{name}: not for image classification: its supervised_keys are '
+        f'{builder.info.supervised_keys}, which must be an Image and a ClassLabel, of the features {present}'
     )
 
 

@@ -27,7 +27,7 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
     pixels = tf.cond(
         _is_webp(image),
         lambda: _decode_webp(image, channels),
-        lambda: tf.io.decode_image(image, channels=channels, expand_animations=False),
+        lambda: _decode_other(image, channels),
     )
     return tf.ensure_shape(pixels, [None, None, channels])
 
@@ -70,16 +70,31 @@ def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     # Its decoder writes beyond its memory if there are several frames, which a bit of the extended header tells.
-    header = tf.strings.substr(encoded, 12, 9)
-    flags = tf.io.decode_raw(tf.strings.substr(header, 8, 1), tf.uint8)[0]
-    is_animated = tf.logical_and(tf.strings.substr(header, 0, 4) == 'VP8X', tf.bitwise.bitwise_and(flags, 2) > 0)
-    refused = tf.debugging.Assert(
-        tf.logical_not(is_animated), ['an animated WebP, which TensorFlow cannot read; convert it, or save one frame']
+    is_animated = tf.logical_and(
+        tf.strings.substr(encoded, 12, 4) == 'VP8X', tf.bitwise.bitwise_and(_byte(encoded, 20), 2) > 0
     )
-    with tf.control_dependencies([refused]):
-        encoded = tf.identity(encoded)
+    encoded = _refuse(encoded, is_animated, 'an animated WebP')
     # It gives the channels of the file and no others: three, or four with transparency.
     return tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :channels]
+
+
+def _decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    # Of a BMP with a palette, the indices would be taken for gray.
+    is_bmp = tf.logical_and(tf.strings.substr(encoded, 0, 2) == 'BM', tf.strings.length(encoded) > 30)
+    has_palette = tf.cond(is_bmp, lambda: _byte(encoded, 28) <= 8, lambda: False)
+    encoded = _refuse(encoded, has_palette, 'a BMP with a palette')
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+
+def _byte(encoded: tf.Tensor, place: int) -> tf.Tensor:
+    return tf.io.decode_raw(tf.strings.substr(encoded, place, 1), tf.uint8)[0]
+
+
+def _refuse(encoded: tf.Tensor, condition: tf.Tensor, what: str) -> tf.Tensor:
+    message = f'{what}, which TensorFlow cannot read; save it otherwise, or convert it'
+    check = tf.raw_ops.Assert(condition=tf.logical_not(condition), data=[message])
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(encoded)
 
 
 def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, channels: int) -> tf.Tensor:

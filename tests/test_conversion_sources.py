@@ -90,6 +90,10 @@ BAD_FOLDERS = {
     'bad labels.txt': (class_folders('a/1.jpg') | {'labels.txt': b'a\n'}, 'labels.txt, line 1'),
     'no train': (class_folders('val/a/1.jpg'), 'has neither a folder train nor a labels.txt'),
     'two validation splits': (class_folders('val/a/1.jpg', 'validation/a/1.jpg'), 'both val and validation'),
+    'splits by other names': (
+        class_folders('Train/a/1.jpg', 'Train/b/1.jpg', 'Test/a/1.jpg'),
+        'Test, Train: no classes; name splits train, validation, test',
+    ),
     'white space': (class_folders('a /1.jpg', 'b/1.jpg'), "the name 'a ' begins or ends with white space"),
     'control characters': (class_folders('a/1\n.jpg', 'b/1.jpg'), r"a: the name '1\\n.jpg' has control characters"),
     'class with control characters': (class_folders('a\n/1.jpg', 'b/1.jpg'), r"the name 'a\\n' has control characters"),

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from configs.config import EvalConfig, TrainConfig
 from configs.conversion import ConvertConfig
@@ -229,17 +228,6 @@ def test_unreadable_files_of_a_folder_are_named(photographs: Path, tmp_path: Pat
         ):
             list(evaluation_batches(dataset, PREPROCESSING, 4))
         bad.unlink(missing_ok=True)
-
-
-def test_bmp_with_a_palette_is_refused(photographs: Path, tmp_path: Path) -> None:
-    shutil.copytree(photographs, tmp_path, dirs_exist_ok=True)
-    picture = Image.open(tmp_path / 'train' / 'class0' / '0.jpg')
-    picture.save(tmp_path / 'train' / 'class0' / 'colours.bmp')
-    get_dataset('image_folder', str(tmp_path), 'train')
-    palette = tmp_path / 'train' / 'class0' / 'palette.BMP'
-    picture.convert('P').save(palette)
-    with pytest.raises(InputError, match=re.escape(f'{palette}: a BMP with a palette, which TensorFlow cannot read')):
-        get_dataset('image_folder', str(tmp_path), 'train')
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 
 from configs.config import AugmentOptions
-from configs.errors import InputError
+from configs.errors import InputError, first_line
 from preprocessing import batches, images, inception
 from preprocessing.base import Preprocessing
 from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing, keeps_grayscale
@@ -104,11 +104,20 @@ def test_first_frame_of_an_animation() -> None:
     np.testing.assert_array_equal(images.decode(encoded), np.broadcast_to([255, 0, 0], (4, 6, 3)))
 
 
-def test_an_animated_webp_is_refused() -> None:
+def _animated_webp() -> bytes:
     frames = [Image.new('RGB', (40, 30), color) for color in ('red', 'lime')]
-    encoded = _saved(frames[0], 'WEBP', save_all=True, append_images=frames[1:])
-    with pytest.raises(tf.errors.InvalidArgumentError, match='an animated WebP, which TensorFlow cannot read'):
+    return _saved(frames[0], 'WEBP', save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ('encoded', 'what'),
+    [(_animated_webp(), 'an animated WebP'), (_saved(_RGB.convert('P'), 'BMP'), 'a BMP with a palette')],
+    ids=['webp', 'bmp'],
+)
+def test_what_tensorflow_would_read_wrongly_is_refused(encoded: bytes, what: str) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         images.decode(encoded)
+    assert f'{what}, which TensorFlow cannot read; save it otherwise, or convert it' in first_line(raised.value)
 
 
 def test_cmyk_becomes_rgb(shared_path: SharedPath) -> None:

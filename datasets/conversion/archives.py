@@ -84,7 +84,7 @@ def _list_members(window: _Window, where: str) -> list[tuple[str, int, int]]:
             end = tar.offset
     except InputError:
         raise
-    except (tarfile.TarError, ValueError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise _damaged(where, last, str(error)) from error
     # tarfile takes anything that is no header for the end; the end is a block of zeros.
     window.seek(end)

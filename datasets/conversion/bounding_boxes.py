@@ -63,7 +63,7 @@ def read_annotation(path: str, wnid: str) -> tuple[Box, ...]:
             for child in objects
             for box in child.iter('bndbox')
         ]
-    except (OSError, ValueError, ET.ParseError) as error:
+    except (OSError, ValueError, LookupError, ET.ParseError) as error:
         raise InputError(f'{path}: not an annotation of ILSVRC: {error}') from error
     if width <= 0 or height <= 0:
         return ()

@@ -32,7 +32,7 @@ from datasets.conversion.sources import check_options, open_source
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.conversion.workers import default_processes
 
-_WORK_DIR = '.source'  # within the folder of the data set: decompressed archives, until it is complete
+_WORK_DIR = '.conversion.source'  # within the folder of the data set: decompressed archives, until it is complete
 _FORMAT_VERSION = 1  # of the records: a converter that writes other bytes must not go on with these
 
 
@@ -96,9 +96,15 @@ class _Conversion:
         seconds = self._write(unfinished)
         finished = [self._journal.finished[shard.file] for shard in self._shards]
         described = manifest.describe(self._conversion, self._source, finished)
+        for split, parts in described['splits'].items():
+            if not parts['images']:
+                raise InputError(
+                    f'split {split}: none of its images could be read: {described["skipped"][0]["reason"]}'
+                )
         manifest.write(self._dir, described)
         self._journal.sort([shard.file for shard in self._shards])
-        self._report(described, sum(len(shard.images) for shard in unfinished), seconds)
+        written = sum(self._journal.finished[shard.file].num_images for shard in unfinished)
+        self._report(described, written, seconds)
 
     def _unfinished(self) -> list[Shard]:
         """Returns the shards that are still to be written.

@@ -28,6 +28,7 @@ from datasets.conversion.source import Source, SourceImage
 
 LABELS_FILE = 'labels.txt'
 _SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
+_LIKE_SPLITS = {*_SPLIT_FOLDERS, 'training', 'testing', 'valid'}
 
 
 def open_source(source_dir: str) -> Source:
@@ -47,6 +48,9 @@ def open_source(source_dir: str) -> Source:
     folders = _find_splits(source_dir)
     class_names = _find_class_names(source_dir, folders)
     labels = {name: label for label, name in enumerate(class_names)}
+    if len(labels) < len(class_names):
+        twice = next(name for name in class_names if class_names.count(name) > 1)
+        raise InputError(f'{os.path.join(source_dir, LABELS_FILE)}: {twice!r} is there twice; each class has one label')
     splits = {split: sort_images(_list_split(split, folder, labels)) for split, folder in folders.items()}
     return Source(splits, class_names)
 
@@ -58,6 +62,9 @@ def _find_splits(source_dir: str) -> dict[str, str]:
     names = list_subfolders(source_dir)
     found = [name for name in _SPLIT_FOLDERS if name in names and list_subfolders(os.path.join(source_dir, name))]
     if not found:
+        like_splits = [name for name in names if name.lower() in _LIKE_SPLITS]
+        if any(list_subfolders(os.path.join(source_dir, name)) for name in like_splits):
+            raise InputError(f'{source_dir}: {", ".join(like_splits)}: no classes; name splits train, validation, test')
         return {'train': source_dir}
     if 'val' in found and 'validation' in found:
         raise InputError(f'{source_dir}: holds both val and validation; rename one')

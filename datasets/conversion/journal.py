@@ -16,6 +16,7 @@ import fcntl
 import fnmatch
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from io import FileIO
 from typing import Any
@@ -176,9 +177,9 @@ class Journal:
         return os.path.join(self._dir, f'.{file}.{number}.{os.getpid()}{PART}')
 
     def _remove_parts(self) -> None:
-        """Removes what was not finished."""
+        """Removes what was not finished, of the names that `part_path` gives."""
         for name in os.listdir(self._dir):
-            if name.startswith('.') and name.endswith(PART):
+            if re.fullmatch(rf'\.+[^.].*\.\d+\.\d+{re.escape(PART)}(\.\d+{re.escape(PART)})?', name):
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(os.path.join(self._dir, name))
 
