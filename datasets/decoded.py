@@ -132,15 +132,15 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float) -> Da
         return dataset
     if cache == 'auto' and (passes < 2 or not _is_small(examples, channels)):
         return dataset
-    if cache in ('auto', 'memory'):
-        if cache == 'memory':
-            _refuse_more_than_memory(examples, channels)
-        decoded = _decode_in_memory(dataset, channels)
-    else:
-        try:
+    if cache == 'memory':
+        _refuse_more_than_memory(examples, channels)
+    try:
+        if cache in ('auto', 'memory'):
+            decoded = _decode_in_memory(dataset, channels)
+        else:
             decoded = _decode_in_folder(dataset, channels, os.path.expanduser(cache))
-        except (OSError, tf.errors.OpError) as error:
-            raise InputError(f'--cache={cache}: {first_line(error)}; name a folder that can be written to') from error
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--cache={cache}: {first_line(error)}; name a folder that can be written to') from error
     return dataclasses.replace(dataset, examples=decoded)
 
 

@@ -55,17 +55,14 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
             described = json.loads(file.read())
         if 'images_per_class' not in str(described):
             return None  # there are other programs that write a file of this name
-        if described['name'] != name:
-            raise InputError(
-                f'--dataset_name={name}: {dataset_dir} holds {described["name"]}, converted; '
-                'name that, or another folder'
-            )
+        of_name, names, channels = described['name'], tuple(described['class_names']), int(described['channels'])
         files = {split: [shard['file'] for shard in parts['shards']] for split, parts in described['splits'].items()}
-        names, channels = tuple(described['class_names']), int(described['channels'])
-    except InputError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
         raise InputError(f'{manifest}: damaged, or of another version; convert the data again') from error
+    if of_name != name:
+        raise InputError(
+            f'--dataset_name={name}: {dataset_dir} holds {of_name}, converted; name that, or another folder'
+        )
 
     def open_split(split: str) -> RecordExamples:
         paths = [os.path.join(dataset_dir, name) for name in files[split]]

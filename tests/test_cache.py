@@ -1,5 +1,6 @@
 """Decoded images kept in memory or in a folder: the same examples, decoded once."""
 
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -164,6 +165,15 @@ def test_what_a_killed_process_left_is_removed(digits_dir: Path, tmp_path: Path)
     with_cache(get_dataset('digits', str(digits_dir), 'train[:20]'), str(tmp_path), 1, passes=1)
     assert not stale.exists()
     assert running.exists()
+
+
+def test_memory_that_cannot_be_had(digits_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(decoded, '_decode_all', fail)
+    with pytest.raises(InputError, match=r'--cache=memory: .*File too large'):
+        with_cache(get_dataset('digits', str(digits_dir), 'test'), 'memory', 1, passes=1)
 
 
 def test_a_folder_that_cannot_be_written_to(digits_dir: Path, tmp_path: Path) -> None:

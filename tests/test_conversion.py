@@ -90,6 +90,12 @@ def test_a_second_run_has_nothing_to_do(converted: Path, raw_mini: Path, capsys:
     assert files(converted) == before
 
 
+def test_a_missing_labels_file_is_written_again(converted: Path, raw_mini: Path, tmp_path: Path) -> None:
+    shutil.copytree(converted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'labels.txt').unlink()
+    assert _contents(_convert(raw_mini, tmp_path, **SHARDS)) == _contents(converted)
+
+
 def test_imagenet_is_read_as_it_was_made(converted: Path, raw_mini: Path) -> None:
     for split, pattern in {'train': 'train/*/*', 'validation': 'validation/*'}.items():
         dataset = get_dataset('imagenet', str(converted), split)

@@ -253,7 +253,8 @@ def test_what_is_wrong(photographs: Path, name: str, folder: str | None, split: 
         ('{', 'dataset.json: damaged, or of another version'),
         ('{"name": "image_folder", "splits": {"train": {"images_per_class": []}}}', 'dataset.json: damaged, or of'),
         (
-            '{"name": "tfds:mnist", "splits": {"train": {"images_per_class": []}}}',
+            '{"name": "tfds:mnist", "class_names": [], "channels": 1, '
+            '"splits": {"train": {"images_per_class": [], "shards": []}}}',
             'holds tfds:mnist, converted; name that, or another folder',
         ),
     ],

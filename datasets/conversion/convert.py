@@ -85,14 +85,15 @@ class _Conversion:
         """Converts what is not finished yet."""
         self._journal.begin(self._conversion, [self._layout.glob(split) for split in self._source.splits])
         unfinished = self._unfinished()
+        # First, for whoever finds the records reads it.
+        if unfinished or not os.path.exists(os.path.join(self._dir, manifest.LABELS)):
+            write_text(self._dir, manifest.LABELS, manifest.labels_text(self._source.class_names))
         path = os.path.join(self._dir, manifest.MANIFEST)
         if os.path.exists(path):
             if not unfinished:
                 print(f'nothing to do: {self._dir} is complete; --verify compares what it holds with dataset.json')
                 return
             os.remove(path)  # files were taken away since it was written
-        # First, for whoever finds the records reads it.
-        write_text(self._dir, manifest.LABELS, manifest.labels_text(self._source.class_names))
         seconds = self._write(unfinished)
         finished = [self._journal.finished[shard.file] for shard in self._shards]
         described = manifest.describe(self._conversion, self._source, finished)
