@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
+from configs.errors import InputError, first_line
 from datasets import dataset_factory
 from engine import checkpoints, evaluation, learning
 from engine.optimizers import OPTIMIZERS
@@ -441,7 +441,7 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, place):
     ],
 )
 def test_first_line_of_an_error(error, line):
-    assert checkpoints.first_line(error) == line
+    assert first_line(error) == line
 
 
 def test_text_is_written_through_links_and_into_pipes(tmp_path):
