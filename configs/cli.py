@@ -7,6 +7,7 @@ a misspelt flag answer at once.
 """
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -37,6 +38,8 @@ def run(
 ) -> None:
     """Parses the command line, calls `main` with the config and exits with what it returns; 1: bad input, 2: flags."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # as standard error is: names may be more than a terminal has
     define_flags(config_class, retired_flags)
 
     def call_main(_: list[str]) -> int:
@@ -92,13 +95,23 @@ def config_from_flags(config_class: type[ConfigT]) -> ConfigT:
     """Returns the config that the parsed flags say.
 
     Raises:
-        InputError: a value outside what its option allows.
+        InputError: a value outside what its option allows, or that is no text.
     """
     values = {}
     for option in options_lib.flat_options(config_class).values():
         value = flags.FLAGS[option.name].value
+        if isinstance(value, str) and not _is_text(value):
+            raise InputError(f'--{option.name}={value!r}: not UTF-8, in which TensorFlow writes all names; rename it')
         values[option.name] = _parse_list(option, value) if option.many else value
     return options_lib.make_config(config_class, **values)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
+        return False
+    return True
 
 
 def _parse_list(option: options_lib.Option, text: str | None) -> tuple[Any, ...]:

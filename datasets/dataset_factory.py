@@ -6,14 +6,18 @@ dataset = get_dataset('image_folder', '/data/pets', None)       # the split to e
 len(dataset.examples), dataset.num_classes, dataset.label_names[0]
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
 
 from configs.errors import InputError, unknown_name
 from datasets import cifar10, digits, flowers, image_folder, imagenet, mnist, records, slices, synthetic, tfds
 from datasets.collection import Collection
-from datasets.examples import Examples, StoredExamples
+from datasets.examples import Examples, FileExamples, StoredExamples
 from datasets.spec import DatasetSpec
 
 # Slim's, and the embedded one.
@@ -90,6 +94,8 @@ def get_dataset(
     num_classes = collection.num_classes - labels_offset
     if num_classes < 2:
         raise InputError(f'--labels_offset={labels_offset} leaves {num_classes} of {collection.num_classes} classes')
+    if labels_offset and (name == 'image_folder' or name.startswith(_TFDS)):
+        _refuse_smaller_labels(examples, labels_offset, collection)
     return Dataset(
         name,
         collection.dataset_dir,
@@ -100,6 +106,33 @@ def get_dataset(
         collection.label_names[labels_offset:],
         collection.channels,
     )
+
+
+def _refuse_smaller_labels(examples: StoredExamples, labels_offset: int, collection: Collection) -> None:
+    """Refuses an offset that takes away a class which has images, before the first of these is met in training.
+
+    Of records, which lie in no order of their labels, so many are read that they should have each class many times.
+    """
+    for labels in _labels(examples, 20 * collection.num_classes):
+        smaller = labels[(labels >= 0) & (labels < labels_offset)]
+        if len(smaller):
+            label = int(smaller.min())
+            of_name = f' ({collection.label_names[label]})' if collection.label_names else ''
+            raise InputError(
+                f'--labels_offset={labels_offset}: there are images of label {label}{of_name}; use an offset of at '
+                f'most {label}'
+            )
+
+
+def _labels(examples: StoredExamples, count: int) -> Iterator[np.ndarray]:
+    """Yields int64 [some] labels: all of a folder, of records at most the first so many that can be read."""
+    if isinstance(examples, FileExamples):
+        yield examples.labels
+        return
+    numbers = tf.data.Dataset.range(min(count, len(examples)))
+    labels = numbers.map(lambda number: examples.load(number, with_boxes=False)['label'], num_parallel_calls=8)
+    with contextlib.suppress(tf.errors.OpError, UnicodeDecodeError):  # a damaged record is named when it is its turn
+        yield from labels.batch(64).as_numpy_iterator()
 
 
 def open_collection(name: str, dataset_dir: str | None) -> Collection:

@@ -9,6 +9,7 @@ fits. The pixels are those that decoding gives, so training is the same with a c
 import contextlib
 import dataclasses
 import functools
+import math
 import mmap
 import os
 import re
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +29,7 @@ from absl import logging
 
 from configs.errors import InputError, first_line
 from configs.progress import Progress
+from datasets.conversion.disk import replacing
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example, Examples, StoredExamples
 from datasets.synthetic import SyntheticExamples
@@ -36,6 +39,7 @@ _AUTO_LIMIT_BYTES = 2**29
 _SAMPLES = 32  # examples whose sizes stand for all
 _AT_ONCE = 256  # examples
 _REPORT_SECS = 5
+_BLOCK_BYTES, _MAX_BLOCKS = 2**22, 2**10  # of a file whose checksum is compared: 4 GiB
 _NO_FOLDERS = {'', 'auto', 'memory', 'mem', 'ram', 'off', 'on', 'none', 'no', 'yes', 'true', 'false', 'disk'}
 _MAP_NORESERVE = getattr(mmap, 'MAP_NORESERVE', 0x4000 if sys.platform == 'linux' else 0)
 
@@ -184,8 +188,8 @@ def _decode_alone(examples: Examples, number: int, channels: int) -> tf.Tensor:
     except InputError as error:
         raise InputError(f'{examples.describe(number)}: {error}') from None
     except tf.errors.OpError as error:
-        message = f'{examples.describe(number)}: its image cannot be decoded: {first_line(error)}'
-        raise InputError(message) from error
+        problem = f'its image cannot be decoded: {first_line(error)}; {examples.advice}'
+        raise InputError(f'{examples.describe(number)}: {problem}') from error
 
 
 def _decode_in_memory(dataset: Dataset, channels: int) -> DecodedExamples:
@@ -211,16 +215,11 @@ def _decode_in_folder(dataset: Dataset, channels: int, folder: str) -> DecodedEx
     table = _load_table(table_path, pixels_path, len(examples))
     if table is None:
         part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
-        try:
-            with open(part, 'w+b') as file:
-                table = _decode_all(dataset, channels, file)
-            os.replace(part, pixels_path)
-            with open(part, 'w+b') as file:
-                np.savez(file, **vars(table))
-            os.replace(part, table_path)
-        finally:
-            if os.path.exists(part):
-                os.remove(part)
+        with replacing(pixels_path, part) as file:
+            table = _decode_all(dataset, channels, file)
+            checksum = _checksum(part)
+        with replacing(table_path, part) as file:
+            np.savez(file, checksum=checksum, **vars(table))
     with open(pixels_path, 'rb') as file:
         return DecodedExamples(examples, _map(file), table)
 
@@ -238,11 +237,28 @@ def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTabl
     """Returns the table of a cache that is there and whole."""
     try:
         with open(table_path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
-            table = ImageTable(**arrays)
+            columns = dict(arrays)
+        checksum = columns.pop('checksum')
+        table = ImageTable(**columns)
         whole = len(table.starts) == num_images and os.path.getsize(pixels_path) == table.num_bytes
+        if whole and checksum != _checksum(pixels_path):
+            logging.warning('%s: damaged; the images are decoded again', pixels_path)
+            return None
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None  # none there, or not one of ours: it is only a cache
     return table if whole else None
+
+
+def _checksum(path: str) -> int:
+    """Returns the CRC-32 of a file; of a large one, that of as many blocks, evenly spaced, as are read in seconds."""
+    blocks = math.ceil(os.path.getsize(path) / _BLOCK_BYTES)
+    chosen = np.unique(np.linspace(0, blocks - 1, min(blocks, _MAX_BLOCKS)).astype(np.int64))
+    checksum, buffer = 0, memoryview(bytearray(_BLOCK_BYTES))
+    with open(path, 'rb', buffering=0) as file:
+        for block in chosen.tolist():
+            file.seek(block * _BLOCK_BYTES)
+            checksum = zlib.crc32(buffer[: file.readinto(buffer)], checksum)
+    return checksum
 
 
 def _map(file: BinaryIO) -> tf.Tensor:

@@ -13,8 +13,9 @@ import abc
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +27,13 @@ Example = dict[str, tf.Tensor]
 
 
 class Examples(abc.ABC):
-    """Examples that can be read in any order."""
+    """Examples that can be read in any order.
+
+    Attributes:
+        advice: What to do about one that is damaged.
+    """
+
+    advice: ClassVar[str] = 'make this file again'
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -73,18 +80,29 @@ class StoredExamples(Examples):
         """Returns those of a range of numbers."""
 
     @abc.abstractmethod
+    def identity(self) -> str:
+        """Returns a digest of which examples these are, in which order; copying their files does not change it."""
+
+    @abc.abstractmethod
     def fingerprint(self) -> str:
         """Returns a digest of which examples these are, and of the sizes and times of their files."""
 
 
-def _digest(paths: Sequence[str], schema: tfrecord.Schema | None, *arrays: np.ndarray) -> str:
-    digest = hashlib.sha256(f'{tf.__version__} {schema}\n'.encode())  # another version may decode otherwise
-    for path in paths:
-        place = '/'.join(path.split('/')[-3:-1])  # with the class; the whole path changes when a folder is moved
-        digest.update(f'{place} {tfrecord.file_key(path)}\n'.encode())
+def _digest(lines: Iterable[str], *arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f'{line}\n'.encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _files(paths: Sequence[str], schema: tfrecord.Schema | None = None) -> Iterator[str]:
+    """Yields what tells that files are still those of which a cache was made."""
+    yield f'{tf.__version__} {schema}'  # another version may decode otherwise
+    for path in paths:
+        place = '/'.join(path.split('/')[-3:-1])  # with the class; the whole path changes when a folder is moved
+        yield f'{place} {tfrecord.file_key(path)}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +144,11 @@ class RecordExamples(StoredExamples):
         return dataclasses.replace(self, numbers=self._numbers[numbers])
 
     def fingerprint(self) -> str:
-        return _digest(self.index.paths, self.schema, self._numbers)
+        return _digest(_files(self.index.paths, self.schema), self._numbers)
+
+    def identity(self) -> str:
+        names = map(os.path.basename, self.index.paths)
+        return _digest(names, self.index.file_numbers, self.index.offsets, self._numbers)
 
     def _record(self, number: tf.Tensor) -> tf.Tensor:
         paths, file_numbers, offsets = self._places
@@ -166,6 +188,8 @@ class FileExamples(StoredExamples):
         labels: int64 [examples].
     """
 
+    advice: ClassVar[str] = 'remove it, or convert the folder with --max_bad_images'
+
     paths: Sequence[str]
     labels: np.ndarray
 
@@ -183,7 +207,11 @@ class FileExamples(StoredExamples):
         return FileExamples(self.paths[numbers], self.labels[numbers])
 
     def fingerprint(self) -> str:
-        return _digest(self.paths, None, self.labels)
+        return _digest(_files(self.paths), self.labels)
+
+    def identity(self) -> str:
+        in_class_folders = ('/'.join(path.split('/')[-2:]) for path in self.paths)
+        return _digest(in_class_folders, self.labels)
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from configs.errors import InputError
 from datasets.collection import Collection
-from datasets.conversion.image_folder import open_source
+from datasets.conversion.image_folder import find_folders
 from datasets.conversion.shards import shuffled
 from datasets.examples import FileExamples
 from datasets.records import existing_folder
@@ -17,16 +17,16 @@ def open_folder(dataset_dir: str | None) -> Collection:
     """Opens a folder of class folders, or of splits that hold these.
 
     Raises:
-        InputError: no folder, no images, a class without images.
+        InputError: no folder, no classes; on opening a split, a class without images.
     """
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder of the images')
-    source = open_source(existing_folder(dataset_dir))
+    folders = find_folders(existing_folder(dataset_dir))
 
     def open_split(split: str) -> FileExamples:
         # As a conversion orders them: by class, as they lie there, a slice would hold some classes only.
-        images = shuffled(source.splits[split])
+        images = shuffled(folders.list_images(split))
         return FileExamples([image.path for image in images], np.array([image.label for image in images], np.int64))
 
-    names = source.class_names
-    return Collection(dataset_dir, tuple(source.splits), len(names), names, 3, open_split)
+    names = folders.class_names
+    return Collection(dataset_dir, tuple(folders.paths), len(names), names, 3, open_split)

@@ -217,7 +217,7 @@ def _problem(dataset: Dataset, number: int, prepare: Callable[[Example], object]
     try:
         prepare(example)
     except tf.errors.OpError as error:
-        return f'its image cannot be prepared: {first_line(error)}'
+        return f'its image cannot be prepared: {first_line(error)}; {dataset.examples.advice}'
     return None
 
 

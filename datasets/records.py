@@ -16,6 +16,8 @@ from absl import logging
 from configs.errors import InputError, first_line
 from datasets import tfrecord
 from datasets.collection import Collection
+from datasets.conversion import manifest
+from datasets.conversion.files import check_folder
 from datasets.examples import RecordExamples
 from datasets.spec import DatasetSpec
 
@@ -47,22 +49,26 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
     Raises:
         InputError: its dataset.json is damaged, or another data set's; on opening a split, missing or truncated files.
     """
-    manifest = os.path.join(dataset_dir, 'dataset.json')
-    if not tf.io.gfile.exists(manifest):
+    path = os.path.join(dataset_dir, manifest.MANIFEST)
+    if not tf.io.gfile.exists(path):
         return None
     try:
-        with tf.io.gfile.GFile(manifest) as file:
-            described = json.loads(file.read())
-        if 'images_per_class' not in str(described):
-            return None  # there are other programs that write a file of this name
-        of_name, names, channels = described['name'], tuple(described['class_names']), int(described['channels'])
-        files = {split: [shard['file'] for shard in parts['shards']] for split, parts in described['splits'].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
-        raise InputError(f'{manifest}: damaged, or of another version; convert the data again') from error
-    if of_name != name:
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            content = file.read()
+        read = json.loads(content)
+    except (ValueError, RecursionError, tf.errors.OpError) as error:
+        message = f'{path}: damaged, or of another version: {first_line(error)}; convert the data again'
+        raise InputError(message) from error
+    if b'images_per_class' not in content:
+        return None  # there are other programs that write a file of this name
+    of_name = read.get('name') if isinstance(read, dict) else None
+    if isinstance(of_name, str) and of_name != name:
         raise InputError(
             f'--dataset_name={name}: {dataset_dir} holds {of_name}, converted; name that, or another folder'
         )
+    described = manifest.check(read, path)
+    names, channels = tuple(described['class_names']), described['channels']
+    files = {split: [shard['file'] for shard in parts['shards']] for split, parts in described['splits'].items()}
 
     def open_split(split: str) -> RecordExamples:
         paths = [os.path.join(dataset_dir, name) for name in files[split]]
@@ -87,8 +93,10 @@ def index_records(paths: list[str], what: str, schema: tfrecord.Schema = tfrecor
 
 
 def existing_folder(dataset_dir: str) -> str:
-    """Returns `dataset_dir` if it is a folder, otherwise an InputError says that it is none."""
-    if not tf.io.gfile.isdir(dataset_dir):
+    """Returns `dataset_dir` if it is a folder that can be read, otherwise an InputError says what is wrong."""
+    if '://' not in dataset_dir:
+        check_folder('dataset_dir', dataset_dir)
+    elif not tf.io.gfile.isdir(dataset_dir):
         raise InputError(f'--dataset_dir={dataset_dir}: no such folder')
     return dataset_dir
 
@@ -111,10 +119,14 @@ def _write_embedded(name: str, spec: DatasetSpec, dataset_dir: str | None) -> st
 
 def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> list[str]:
     pattern = spec.file_pattern.format(split=split)
-    matching = tf.io.gfile.glob(os.path.join(glob_escape(dataset_dir), pattern))
-    paths = sorted(path for path in matching if not tf.io.gfile.isdir(path))
+    try:
+        matching = tf.io.gfile.glob(os.path.join(glob_escape(dataset_dir), pattern))
+        paths = sorted(path for path in matching if not tf.io.gfile.isdir(path))
+        present = [] if paths else sorted(tf.io.gfile.listdir(dataset_dir))
+    except UnicodeDecodeError as error:
+        file = os.path.basename(bytes(error.object))
+        raise InputError(f'--dataset_dir={dataset_dir} holds {file!r}, whose name is not UTF-8; rename it') from error
     if not paths:
-        present = sorted(tf.io.gfile.listdir(dataset_dir))
         raise InputError(
             f'--dataset_dir={dataset_dir} has no file {pattern} (split {split} of {name}); '
             f'it holds {", ".join(present[:5]) or "nothing"}{" ..." if len(present) > 5 else ""}'

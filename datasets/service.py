@@ -6,24 +6,87 @@ batches = training_batches(dataset, preprocessing, 128, 0, 0, data_service='grpc
 
 import re
 import socket
+import time
+
+import grpc  # type: ignore[import-untyped]
+import tensorflow as tf
 
 from configs.errors import InputError
 
 _TIMEOUT_SECS = 10
+_WORKER_TIMEOUT_SECS = 2
+_GET_WORKERS = '/tensorflow.data.DispatcherService/GetWorkers'
 
 
 def check(address: str) -> None:
-    """Refuses an address where nothing listens; TensorFlow would try again for an hour.
+    """Refuses a service that cannot give batches: TensorFlow would wait for it, for an hour or for ever.
 
     Raises:
-        InputError: it is not grpc://host:port, or no dispatcher can be reached there.
+        InputError: it is not grpc://host:port, no dispatcher answers there, or it has no worker that this machine can
+            reach. Workers that are about to register are waited for.
     """
     match = re.fullmatch(r'grpc://(\[[^\]]+\]|[^:/]+):(\d{1,5})', address)
     if match is None:
         raise InputError(f'--data_service={address}: must be grpc://host:port, the address of the dispatcher')
     try:
-        socket.create_connection((match[1].strip('[]'), int(match[2])), _TIMEOUT_SECS).close()
-    except (OSError, OverflowError) as error:
+        _connect(match[1], match[2], _TIMEOUT_SECS)
+    except (OSError, ValueError, OverflowError) as error:
         raise InputError(
             f'--data_service={address}: no dispatcher can be reached there ({error}); start it first, see README'
         ) from error
+    workers = _wait_for_workers(address)
+    if not any(map(_can_be_reached, workers)):
+        raise InputError(
+            f'--data_service={address}: none of its workers can be reached from here: {", ".join(workers[:3])}'
+            f'{" ..." if len(workers) > 3 else ""}; start them with a worker_address that this machine can connect to, '
+            'see docs/data.md'
+        )
+
+
+def _connect(host: str, port: str, timeout: float) -> None:
+    socket.create_connection((host.strip('[]'), int(port)), timeout).close()
+
+
+def _can_be_reached(worker: str) -> bool:
+    host, _, port = worker.rpartition(':')
+    try:
+        _connect(host, port, _WORKER_TIMEOUT_SECS)
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _wait_for_workers(address: str) -> list[str]:
+    """Returns the addresses of the workers, once there is one.
+
+    Raises:
+        InputError: what listens is no dispatcher, or no worker has registered within some seconds.
+    """
+    end = time.monotonic() + _TIMEOUT_SECS
+    with grpc.insecure_channel(address.removeprefix('grpc://')) as channel:
+        # TensorFlow's Python has no client for it; the request is a message without fields.
+        get_workers = channel.unary_unary(_GET_WORKERS)
+        while True:
+            try:
+                workers = _addresses(get_workers(b'', timeout=_TIMEOUT_SECS))
+            except grpc.RpcError as error:
+                code = error.code().name if isinstance(error, grpc.Call) else error
+                raise InputError(
+                    f'--data_service={address}: what listens there is no dispatcher of a tf.data service ({code}); '
+                    'give the address of the DispatchServer, neither that of a worker nor of anything else'
+                ) from error
+            if workers:
+                return workers
+            if time.monotonic() > end:
+                raise InputError(
+                    f'--data_service={address}: the dispatcher has no workers; start at least one WorkerServer with '
+                    f'dispatcher_address={address.removeprefix("grpc://")}, see docs/data.md'
+                )
+            time.sleep(0.1)
+
+
+def _addresses(response: bytes) -> list[str]:
+    """Returns the first field, the address, of each message in the first field of a GetWorkersResponse."""
+    # On the wire a BytesList is just that: a field 1 of any number of strings or messages.
+    workers = tf.train.BytesList.FromString(response).value
+    return [tf.train.BytesList.FromString(worker).value[0].decode() for worker in workers]

@@ -37,6 +37,9 @@ class SyntheticExamples(StoredExamples):
         return SyntheticExamples(len(range(len(self))[numbers]))
 
     def fingerprint(self) -> str:
+        return self.identity()
+
+    def identity(self) -> str:
         return f'synthetic {len(self)}'
 
     def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:

@@ -7,6 +7,7 @@ builder.splits['train'], builder.image_key          # ('/data/tfds/mnist/3.0.1/m
 import contextlib
 import dataclasses
 import difflib
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -87,18 +88,27 @@ def open_collection(name: str, data_dir: str | None = None) -> Collection:
 def _find(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
+    with _silence():
+        try:
+            return tfds.builder(name, data_dir=data_dir)
+        except tfds.core.DatasetNotFoundError as error:
+            close = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+            raise InputError(
+                f'--dataset_name=tfds:{name}: no such data set in TensorFlow Datasets {tfds.__version__}'
+                f'{f" (did you mean {close[0]!r}?)" if close else ""}; `tfds.list_builders()` lists them all'
+            ) from error
+        except Exception as error:  # each data set has its own code, which may raise anything
+            raise InputError(f'--dataset_name=tfds:{name}: {_one_line(error)}') from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps TFDS quiet: it logs each file that it looks at, and prints which of its optional packages are missing."""
     verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # it tells of each file that it looks at
+    absl_logging.set_verbosity(absl_logging.ERROR)
     try:
-        return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(name, tfds.list_builders(), n=1)
-        raise InputError(
-            f'--dataset_name=tfds:{name}: no such data set in TensorFlow Datasets {tfds.__version__}'
-            f'{f" (did you mean {close[0]!r}?)" if close else ""}; `tfds.list_builders()` lists them all'
-        ) from error
-    except Exception as error:  # each data set has its own code, which may raise anything
-        raise InputError(f'--dataset_name=tfds:{name}: {_one_line(error)}') from error
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         absl_logging.set_verbosity(verbosity)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from configs.limits import MAX_PIXELS
+
 
 def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
     """Decodes a JPEG, JPEG XL, PNG, GIF (its first frame), BMP or WebP image, recognised by its content.
@@ -53,6 +55,9 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
 
     def from_jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(image)
+        check = _check_size(shape[:2])
+        with tf.control_dependencies([check] if check is not None else []):
+            shape = tf.identity(shape)
         return _decode_jpeg_window(image, shape, choose_window(shape), channels)
 
     def from_pixels() -> tf.Tensor:
@@ -83,7 +88,39 @@ def _decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     is_bmp = tf.logical_and(tf.strings.substr(encoded, 0, 2) == 'BM', tf.strings.length(encoded) > 30)
     has_palette = tf.cond(is_bmp, lambda: _byte(encoded, 28) <= 8, lambda: False)
     encoded = _refuse(encoded, has_palette, 'a BMP with a palette')
+    check = _check_size(_declared_sides(encoded))
+    with tf.control_dependencies([check] if check is not None else []):
+        encoded = tf.identity(encoded)
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+
+def _declared_sides(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns int32 [2], the sides that the header of a PNG, GIF or JPEG declares; zeros of anything else."""
+    long_enough = tf.strings.length(encoded) >= 24
+
+    def unpack(first: int, length: int, kind: tf.DType, little_endian: bool) -> tf.Tensor:
+        sides = tf.strings.substr(encoded, first, length)
+        return tf.cast(tf.io.decode_raw(sides, kind, little_endian=little_endian), tf.int32)
+
+    formats = [
+        (tf.io.is_jpeg(encoded), lambda: tf.io.extract_jpeg_shape(encoded)[:2]),
+        (
+            tf.logical_and(long_enough, tf.strings.substr(encoded, 0, 4) == b'\x89PNG'),
+            lambda: unpack(16, 8, tf.int32, little_endian=False),
+        ),
+        (
+            tf.logical_and(long_enough, tf.strings.substr(encoded, 0, 4) == b'GIF8'),
+            lambda: unpack(6, 4, tf.uint16, little_endian=True),
+        ),
+    ]
+    return tf.case(formats, default=lambda: tf.zeros([2], tf.int32))
+
+
+def _check_size(sides: tf.Tensor) -> tf.Operation | None:
+    """Refuses an image whose few KB would take all memory; returns the check, None outside of a graph."""
+    pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
+    message = f'declares more than the {MAX_PIXELS:,} pixels that are allowed; remove it, or make it smaller'
+    return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[message])
 
 
 def _byte(encoded: tf.Tensor, place: int) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,35 @@ def test_a_damaged_cache_is_made_again(digits_dir: Path, tmp_path: Path, suffix:
     os.truncate(path, len(whole) // 2)
     with_cache(dataset, str(tmp_path), 1, passes=1)
     assert len(path.read_bytes()) == len(whole)
+
+
+@pytest.mark.parametrize('suffix', ['.pixels', '.npz'])
+def test_a_byte_that_has_changed_is_found(
+    digits_dir: Path, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = get_dataset('digits', str(digits_dir), 'train[:20]')
+    with_cache(dataset, str(tmp_path), 1, passes=1)
+    (path,) = tmp_path.glob(f'*{suffix}')
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with_cache(dataset, str(tmp_path), 1, passes=1)
+    assert len(path.read_bytes()) == len(whole)
+    if suffix == '.pixels':
+        assert path.read_bytes() == whole
+        assert f'{path}: damaged; the images are decoded again' in caplog.text
+
+
+@pytest.mark.parametrize('max_blocks', [1, 3, 100])
+def test_the_checksum_of_a_large_file_is_that_of_some_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_blocks: int
+) -> None:
+    content = np.random.default_rng(0).bytes(1001)
+    (tmp_path / 'pixels').write_bytes(content)
+    monkeypatch.setattr(decoded, '_BLOCK_BYTES', 100)
+    monkeypatch.setattr(decoded, '_MAX_BLOCKS', max_blocks)
+    read = {1: content[:100], 3: content[:100] + content[500:600] + content[1000:], 100: content}
+    assert decoded._checksum(str(tmp_path / 'pixels')) == zlib.crc32(read[max_blocks])
 
 
 def test_changed_files_are_decoded_again(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from configs.errors import InputError
 from configs.options import make_config
 from datasets import tfrecord
 from datasets.conversion import convert, recipe, shards, verify
-from datasets.conversion.journal import JOURNAL, Journal
+from datasets.conversion.journal import JOURNAL, LOCK, Journal
 from datasets.conversion.source import SourceImage
 from datasets.conversion.workers import WorkerPool
 from datasets.dataset_factory import DATASETS, get_dataset
@@ -171,10 +172,46 @@ def test_a_summary_is_printed(raw_mini: Path, tmp_path: Path, capsys: pytest.Cap
     _convert(raw_mini, tmp_path, resize_shorter_side=128, **SHARDS)
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r'train: 25 images in 2 files, 0\.\d MB; 14 classes of 1 to 2 images \(median 2\)', lines[0])
-    assert lines[2:5] == ['changed, CMYK to RGB: 1', 'changed, PNG to JPEG: 1', 'changed, resized: 37']
-    assert re.fullmatch(rf'{tmp_path} is complete: 37 images converted in [\d.]+ s, \d+ images/s', lines[5])
+    assert lines[2] == 'images of each of the 1,001 classes: dataset.json, images_per_class'
+    assert lines[3:6] == ['changed, CMYK to RGB: 1', 'changed, PNG to JPEG: 1', 'changed, resized: 37']
+    assert re.fullmatch(rf'{tmp_path} is complete: 37 images converted in [\d.]+ s, \d+ images/s', lines[6])
     for features in _features(tmp_path / 'train-00000-of-00002'):
         assert min(features[f'image/{side}'].int64_list.value[0] for side in ('height', 'width')) == 128
+
+
+def test_a_summary_of_few_classes_counts_the_images_of_each(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    counts = {'train/Gänseblümchen': 3, 'train/薔薇': 1, 'validation/薔薇': 2}
+    for name, count in counts.items():
+        (tmp_path / 'photos' / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new('RGB', (8, 8)).save(tmp_path / 'photos' / name / f'{i}.png')
+    _convert(tmp_path / 'photos', tmp_path / 'records', 'image_folder')
+    assert capsys.readouterr().out.splitlines()[2:5] == [
+        'images per class  train  validation',
+        'Gänseblümchen         3           0',
+        '薔薇                    1           2',
+    ]
+
+
+def test_names_that_the_terminal_lacks_are_printed_all_the_same(tmp_path: Path) -> None:
+    for name in ('Gänseblümchen', '薔薇'):
+        (tmp_path / 'photos' / name).mkdir(parents=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / 'photos' / name / '1.png')
+    environment = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+    command = _command(tmp_path / 'photos', tmp_path / 'records')
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (finished.returncode, 'Traceback' in finished.stderr) == (0, False), finished.stderr
+    assert re.search(r'^G\\xe4nsebl\\xfcmchen +1$', finished.stdout, re.MULTILINE)
+
+
+def test_a_flag_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b'/\xff'
+    command = [os.fsencode(part) for part in _command(tmp_path, tmp_path / 'records')[:3]] + [b'--source_dir=' + folder]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 1
+    assert finished.stderr == (
+        f"error: --source_dir='{tmp_path}/\\udcff': not UTF-8, in which TensorFlow writes all names; rename it\n"
+    )
 
 
 def test_several_processes_write_one_file(folder: Path, tmp_path: Path) -> None:
@@ -184,6 +221,7 @@ def test_several_processes_write_one_file(folder: Path, tmp_path: Path) -> None:
     assert _contents(one) == _contents(three)
     assert sorted(path.name for path in one.iterdir()) == [
         JOURNAL,
+        LOCK,
         'dataset.json',
         'labels.txt',
         'train-00000-of-00001',
@@ -341,7 +379,7 @@ def test_a_full_disk_leaves_only_whole_files(folder: Path, tmp_path: Path) -> No
         f'error: cannot write to {tmp_path}/records: File too large; finished files are kept; put this right, and the '
         'same command goes on'
     )
-    assert sorted(path.name for path in (tmp_path / 'records').iterdir()) == [JOURNAL, 'labels.txt']
+    assert sorted(path.name for path in (tmp_path / 'records').iterdir()) == [JOURNAL, LOCK, 'labels.txt']
 
 
 def test_a_file_that_was_taken_away_is_made_again(converted: Path, raw_mini: Path, tmp_path: Path) -> None:
@@ -361,8 +399,13 @@ def test_a_line_of_the_journal_that_was_cut_short_is_left_out(converted: Path, r
 
 def test_a_second_converter_is_refused(raw_mini: Path, tmp_path: Path) -> None:
     message = f'^--dataset_dir={tmp_path}: another converter is writing to this folder$'
-    with Journal(str(tmp_path)), pytest.raises(InputError, match=message):
-        _convert(raw_mini, tmp_path, **SHARDS)
+    with Journal(str(tmp_path)) as journal:
+        with pytest.raises(InputError, match=message):
+            _convert(raw_mini, tmp_path, **SHARDS)
+        journal.begin({'dataset_name': 'imagenet'}, [])
+        journal.sort([])  # replaces the journal
+        with pytest.raises(InputError, match=message):
+            _convert(raw_mini, tmp_path, **SHARDS)
 
 
 def test_a_journal_of_something_else_is_refused(raw_mini: Path, tmp_path: Path) -> None:
@@ -455,6 +498,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'no dataset_dir': ({'dataset_dir': None}, '--dataset_dir is missing: the folder for the TFRecords'),
     'no source_dir': ({'source_dir': None}, '--source_dir is missing: where the images of image_folder lie'),
     'missing source': ({'source_dir': '/no/such'}, '--source_dir=/no/such: no such folder'),
+    'source is a device': (
+        {'source_dir': '/dev/null'},
+        '--source_dir=/dev/null: not a folder that can be read: Not a directory',
+    ),
+    'quality of nothing': (
+        {'jpeg_quality': 80},
+        '--jpeg_quality=80: only for images that are made smaller; give --resize_shorter_side too, or leave it out',
+    ),
+    'quality of PNGs': (
+        {'dataset_name': 'mnist', 'jpeg_quality': 80, 'resize_shorter_side': 20},
+        '--jpeg_quality=80: the images of this data set stay PNGs; leave it out',
+    ),
     'into the source': (
         {'dataset_dir': '{source}'},
         '--dataset_dir={source}: must lie outside of --source_dir={source}',
@@ -491,7 +546,7 @@ def test_what_cannot_work_is_refused_at_once(tmp_path: Path, case: str) -> None:
     with pytest.raises(InputError) as raised:
         convert.convert(make_config(ConvertConfig, **values))
     assert message.format(source=source) in str(raised.value)
-    assert not (tmp_path / 'records').exists() or os.listdir(tmp_path / 'records') == [JOURNAL]
+    assert not (tmp_path / 'records').exists() or sorted(os.listdir(tmp_path / 'records')) == [JOURNAL, LOCK]
 
 
 def test_files_of_others_are_not_touched(raw_mini: Path, tmp_path: Path) -> None:
@@ -621,3 +676,84 @@ def test_verify_needs_a_complete_data_set(tmp_path: Path) -> None:
     (tmp_path / 'dataset.json').write_text('[]')
     with pytest.raises(InputError, match=r'dataset.json: not a dataset.json of this converter'):
         _verify(tmp_path)
+
+
+def test_verify_does_not_decode_a_bomb(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    header = struct.pack('>I4sII', 13, b'IHDR', 20_000, 20_000)
+
+    def change(example: tf.train.Example) -> None:
+        example.features.feature['image/encoded'].bytes_list.value[:] = [b'\x89PNG\r\n\x1a\n' + header]
+
+    shutil.copytree(converted, tmp_path, dirs_exist_ok=True)
+    _rewrite(tmp_path / 'train-00000-of-00002', change)
+    assert _verify(tmp_path) == 1
+    message = (
+        'record 0: its image cannot be decoded: 20000 x 20000 pixels are more than the 89,478,485 that are allowed'
+    )
+    assert message in capsys.readouterr().err
+
+
+# A path of keys in dataset.json, what is there instead (None: nothing), and what is said of it
+BAD_MANIFESTS: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
+    'no channels': (('channels',), None, 'channels is missing'),
+    'channels': (('channels',), 2, 'channels is 2, and must be 1 or 3'),
+    'a list for an object': (('splits',), [], 'splits is [], and must be an object'),
+    'no split': (('splits',), {}, 'splits is empty'),
+    'no file': (('splits', 'train', 'shards'), [], 'splits.train.shards is empty'),
+    'a split that is none': (('splits', 'train'), 7, 'splits.train is 7, and must be an object'),
+    'words for numbers': (
+        ('splits', 'train', 'shards', 1, 'bytes'),
+        'many',
+        "splits.train.shards[1].bytes is 'many', and must be a whole number from 0",
+    ),
+    'true for a number': (('splits', 'train', 'images'), True, 'splits.train.images is True, and must be a whole'),
+    'negative': (('splits', 'train', 'images'), -1, 'splits.train.images is -1, and must be a whole number from 0'),
+    'counts': (('splits', 'train', 'images_per_class'), [1, 2], 'images_per_class has 2 numbers for 1001 classes'),
+    'a class that is no string': (('class_names', 3), {}, 'class_names[3] is {}, and must be a string'),
+    'half a character': (('class_names', 3), '\ud800', "class_names[3] is '\\ud800', which is no text"),
+    'another folder': (
+        ('splits', 'train', 'shards', 0, 'file'),
+        '../../secret',
+        "splits.train has the file '../../secret', which is not one of this folder",
+    ),
+    'a file without a name': (('splits', 'train', 'shards', 0, 'file'), '', "splits.train has the file ''"),
+    'a NUL': (('splits', 'train', 'shards', 0, 'file'), 'a\0', "splits.train has the file 'a\\x00'"),
+}
+
+
+@pytest.mark.parametrize('case', BAD_MANIFESTS)
+def test_a_dataset_json_that_was_changed_by_hand(converted: Path, tmp_path: Path, case: str) -> None:
+    keys, value, message = BAD_MANIFESTS[case]
+    described = json.loads((converted / 'dataset.json').read_text())
+    described['name'] = 'image_folder'  # whose dataset.json is what it is opened by
+    place = described
+    for key in keys[:-1]:
+        place = place[key]
+    if value is None:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = value
+    (tmp_path / 'dataset.json').write_text(json.dumps(described))
+    expected = re.escape(f'{tmp_path}/dataset.json: damaged, or of another version: ') + f'.*{re.escape(message)}.*'
+    with pytest.raises(InputError, match=f'^{expected}; convert the data again$'):
+        _verify(tmp_path)
+    if not described['splits']:
+        return  # such a file is another program's to a reader
+    with pytest.raises(InputError, match=f'^{expected}; convert the data again$'):
+        get_dataset('image_folder', str(tmp_path), 'train')
+
+
+def test_verify_of_a_name_that_is_none(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(converted, tmp_path, dirs_exist_ok=True)
+    described = json.loads((tmp_path / 'dataset.json').read_text())
+    (tmp_path / 'dataset.json').write_text(json.dumps({**described, 'name': 'imagnet'}))
+    assert _verify(tmp_path) == 1
+    assert f"error: {tmp_path}/dataset.json: unknown dataset_name 'imagnet'" in capsys.readouterr().err
+
+
+def test_a_dataset_json_nested_without_end(tmp_path: Path) -> None:
+    (tmp_path / 'dataset.json').write_text('[' * 100_000)
+    with pytest.raises(InputError, match=r'dataset\.json: damaged: '):
+        _verify(tmp_path)
+    with pytest.raises(InputError, match=r'dataset\.json: damaged, or of another version: '):
+        get_dataset('image_folder', str(tmp_path), 'train')

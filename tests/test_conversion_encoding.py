@@ -187,6 +187,10 @@ BAD_IMAGES = {
     'PNG without pixels': (_png_header(5, 5), 'a PNG that is damaged or cut short'),
     'PNG bomb': (_png_header(100_000, 100_000), '100000 x 100000 pixels are more than the 89,478,485 that are allowed'),
     'GIF bomb': (b'GIF89a\xff\xff\xff\xff', '65535 x 65535 pixels are more than the 89,478,485 that are allowed'),
+    'GIF with a larger frame': (
+        b'GIF89a\1\0\1\0\0\0\0,\0\0\0\0\xff\xff\xff\xff\0',
+        '65535 x 65535 pixels are more than the 89,478,485 that are allowed',
+    ),
     'BMP header only': (b'BM' + bytes(20), 'a BMP with a damaged header'),
     'BMP bomb': (
         b'BM' + struct.pack('<IIIIiiHHIIiiII', 54, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0),
@@ -235,3 +239,14 @@ def test_what_was_kept_can_be_read_whatever_was_wrong_with_it(photo: Image.Image
     assert 0 < refused < 60
     with pytest.raises(BadImage, match='a JPEG that is damaged or cut short'):
         encode.encode(data[: len(data) // 2] + bytes(len(data) // 2), FOLDER)
+
+
+def test_only_the_first_frame_of_a_gif_is_decoded(photo: Image.Image) -> None:
+    """Each with a palette of its own, a comment before the first, and transparency."""
+    frames = [photo.resize((64, 48)).rotate(angle).convert('P') for angle in (0, 90, 180)]
+    file = io.BytesIO()
+    frames[0].save(file, 'GIF', save_all=True, append_images=frames[1:], comment=b'x' * 700, transparency=3)
+    first = encode._first_frame(file.getvalue())
+    assert len(first) < len(file.getvalue()) / 2
+    assert tf.io.decode_gif(first).shape == (1, 48, 64, 3)
+    np.testing.assert_array_equal(_pixels(first), images.decode(tf.constant(file.getvalue())).numpy())

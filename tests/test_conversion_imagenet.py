@@ -141,6 +141,16 @@ BAD_IMAGENET: dict[str, tuple[dict[str, bytes], dict[str, str], str]] = {
         {'validation_labels_file': 'labels'},
         'not a file of UTF-8 text: .*No such file',
     ),
+    'labels without validation': (
+        {f'train/{TENCH}/1.JPEG': IMAGE, 'labels': b''},
+        {'validation_labels_file': 'labels'},
+        '^--validation_labels_file=.*/labels: of no use, for .* has no validation images; leave it out$',
+    ),
+    'labels for class folders': (
+        {f'validation/{TENCH}/1.JPEG': IMAGE, 'labels': b''},
+        {'validation_labels_file': 'labels'},
+        '^--validation_labels_file=.*/labels: of no use, for .*/validation has class folders; leave it out$',
+    ),
     'class without name': (
         {f'train/{TENCH}/1.JPEG': IMAGE, 'names': f'{TENCH} tench\n'.encode()},
         {'class_names_file': 'names'},

@@ -1,5 +1,6 @@
 """Image folders, CIFAR-10, MNIST and flowers as sources: their layouts, and what is refused."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -8,6 +9,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from PIL import Image
 from configs.errors import InputError
 from datasets.conversion import cifar10, files, flowers, image_folder, imagenet, mnist
 from datasets.conversion.source import Source
+from datasets.dataset_factory import get_dataset
 from tests.sources import IMAGE, SharedPath, class_folders, described, names_and_labels, tar_bytes, write_files
 
 FOLDER_LAYOUTS = {
@@ -122,6 +125,49 @@ def test_bad_links_are_named(case: str, tmp_path: Path) -> None:
     (tmp_path / link).symlink_to(target)
     with pytest.raises(InputError, match=message):
         image_folder.open_source(str(tmp_path))
+
+
+def test_links_to_devices_are_left_out(tmp_path: Path) -> None:
+    write_files(tmp_path, class_folders('a/1.jpg', 'b/1.jpg'))
+    for link in ('c', 'a/2.jpg'):
+        (tmp_path / link).symlink_to('/dev/null')
+    assert names_and_labels(image_folder.open_source(str(tmp_path))) == {
+        'train': [('train/a/1.jpg', 0), ('train/b/1.jpg', 1)]
+    }
+
+
+def test_what_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be listed and not entered; permissions do not stop an administrator."""
+
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    write_files(tmp_path, class_folders('a/1.jpg', 'b/1.jpg'))
+    monkeypatch.setattr(files.os.path, 'isdir', lambda _: False)  # what it says of such a folder
+    monkeypatch.setattr(files.os, 'stat', refuse)
+    with pytest.raises(InputError, match=f'^{tmp_path}/a: cannot be read: Permission denied$'):
+        files.list_subfolders(str(tmp_path))
+    monkeypatch.setattr(files.os, 'scandir', refuse)
+    with pytest.raises(InputError, match=f'--source_dir={tmp_path}: not a folder that can be read: Permission denied'):
+        image_folder.open_source(str(tmp_path))
+
+
+NOT_UTF8 = {
+    'file': (b'b/2\xff.jpg', r"b: the name '2\\udcff.jpg' has control characters or is not UTF-8; rename it"),
+    'class': (b'b\xff/2.jpg', r"the name 'b\\udcff' has control characters or is not UTF-8; rename it"),
+    'folder': (b'b/c\xff/2.jpg', r"b: the name 'c\\udcff' has control characters or is not UTF-8; rename it"),
+}
+
+
+@pytest.mark.parametrize('case', NOT_UTF8)
+@pytest.mark.parametrize(
+    'open_folder', [image_folder.open_source, lambda path: get_dataset('image_folder', path, 'train')]
+)
+def test_names_that_are_not_utf8_are_refused(case: str, open_folder: Callable[[str], object], tmp_path: Path) -> None:
+    name, message = NOT_UTF8[case]
+    write_files(tmp_path, class_folders('a/1.jpg', 'b/1.jpg', os.fsdecode(name)))
+    with pytest.raises(InputError, match=message):
+        open_folder(str(tmp_path))
 
 
 def test_missing_and_unreadable_folders_are_named(tmp_path: Path) -> None:

@@ -245,6 +245,14 @@ def test_factory_says_what_is_wrong(tmp_path: Path, case: str) -> None:
     assert str(raised.value) == message.format(dir=path)
 
 
+@pytest.mark.parametrize('name', [b'train-\xff', b'other-\xff'])
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path, name: bytes) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b'/' + name)).touch()
+    message = f'^--dataset_dir={tmp_path} holds {re.escape(repr(name))}, whose name is not UTF-8; rename it$'
+    with pytest.raises(InputError, match=message):
+        get_dataset('imagenet', str(tmp_path), 'train')
+
+
 # labels.txt
 
 

@@ -15,6 +15,8 @@ from configs.config import EvalConfig, TrainConfig
 from configs.conversion import ConvertConfig
 from configs.errors import InputError
 from configs.options import make_config
+from datasets.conversion import files
+from datasets.conversion import image_folder as source
 from datasets.conversion.convert import convert
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import FileExamples
@@ -216,6 +218,25 @@ def test_labels_txt_gives_the_folders_their_labels(photographs: Path, tmp_path: 
         assert f'{os.sep}class{3 - label}{os.sep}' in dataset.examples.describe(number)
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_an_offset_that_takes_away_images_is_refused_at_once(folder_of: FolderOf, kind: str) -> None:
+    message = r'^--labels_offset=1: there are images of label 0 \(class0\); use an offset of at most 0$'
+    with pytest.raises(InputError, match=message):
+        get_dataset(*folder_of(kind), split='validation', labels_offset=1)
+
+
+def test_only_the_split_that_is_read_is_listed(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+
+    def list_folder(path: str) -> list[files.Entry]:
+        listed.append(path)
+        return files.list_folder(path)
+
+    monkeypatch.setattr(source, 'list_folder', list_folder)
+    get_dataset('image_folder', str(photographs), 'validation')
+    assert listed == [str(photographs / 'validation' / f'class{number}') for number in range(3)]
+
+
 def test_unreadable_files_of_a_folder_are_named(photographs: Path, tmp_path: Path) -> None:
     shutil.copytree(photographs, tmp_path, dirs_exist_ok=True)
     bad = tmp_path / 'validation' / 'class1' / 'bad.png'
@@ -235,6 +256,7 @@ def test_unreadable_files_of_a_folder_are_named(photographs: Path, tmp_path: Pat
     [
         ('image_folder', None, 'train', '--dataset_dir is missing: the folder of the images'),
         ('image_folder', 'no_such', 'train', 'no_such: no such folder'),
+        ('image_folder', 'train/class0/0.jpg', 'train', '0.jpg: not a folder that can be read: Not a directory'),
         ('image_folder', '', 'tset', '--dataset_split_name=tset: image_folder has the splits train, validation'),
         ('image_folder', 'train', None, "image_folder has only the split train, and no other one to evaluate; name a "
          "part of it that was not trained on, as in --dataset_split_name='train[90%:]'"),
@@ -251,6 +273,7 @@ def test_what_is_wrong(photographs: Path, name: str, folder: str | None, split: 
     ('text', 'message'),
     [
         ('{', 'dataset.json: damaged, or of another version'),
+        ('["images_per_class"]', "dataset.json: damaged, or of another version: it is ['images_per_class'], and must"),
         ('{"name": "image_folder", "splits": {"train": {"images_per_class": []}}}', 'dataset.json: damaged, or of'),
         (
             '{"name": "tfds:mnist", "class_names": [], "channels": 1, '

@@ -155,6 +155,18 @@ def test_what_cannot_be_read_is_refused_in_one_line(name: str, message: str, tmp
     assert '\n' not in str(raised.value)
 
 
+def test_tfds_itself_is_silent(capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(InputError, match=r'^--dataset_name=tfds:huggingface:mnist: '):
+        reader.open_builder('huggingface:mnist')  # it prints which packages to install
+    assert capfd.readouterr() == ('', '')
+
+
+def test_an_offset_that_takes_away_images_is_refused_at_once(data_dir: Path) -> None:
+    message = '^--labels_offset=1: there are images of label 0 .n01694178.; use an offset of at most 0$'
+    with pytest.raises(InputError, match=message):
+        get_dataset('tfds:tiny_classes', str(data_dir), 'train', labels_offset=1)
+
+
 def test_splits_to_convert_must_exist_and_have_labels(
     data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ import zlib
 from typing import BinaryIO
 
 from configs.errors import InputError
+from datasets.conversion.disk import replacing
 from datasets.conversion.files import Entry, check_name
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -132,18 +133,16 @@ def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:
     modified = _modified(path)
     if modified is not None and _modified(target) == modified:
         return target
-    part = f'{target}.part'
     try:
         os.makedirs(folder, exist_ok=True)
-        with _open(path) as compressed, open(part, 'wb') as file:
+        with _open(path) as compressed, replacing(target, f'{target}.part') as file:
             _copy(compressed, file, path, folder, max_bytes)
-        os.utime(part, ns=(modified or 0, modified or 0))  # by which the next run knows whose content it is
-        os.replace(part, target)
+            file.flush()
+            os.utime(
+                file.fileno(), ns=(modified or 0, modified or 0)
+            )  # by which the next run knows whose content it is
     except OSError as error:
         raise InputError(f'cannot write {target}: {error.strerror or error}') from error
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
     return target
 
 

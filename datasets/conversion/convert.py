@@ -49,6 +49,7 @@ def convert(config: ConvertConfig) -> int:
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder for the TFRecords')
     layout = layout_of(name)
+    _check_quality(config.records, layout)
     _check_folders(config.source.source_dir, dataset_dir, may_be_inside=name != 'image_folder')
     try:
         with signals_raise(), Journal(dataset_dir) as journal:
@@ -60,6 +61,19 @@ def convert(config: ConvertConfig) -> int:
         print(f'{stopped}: finished files are kept; the same command goes on', file=sys.stderr)
         return 128 + stopped.number
     return 0
+
+
+def _check_quality(options: RecordOptions, layout: Layout) -> None:
+    """Refuses a quality where nothing is encoded at it."""
+    if options.jpeg_quality == RecordOptions.jpeg_quality:
+        return
+    if options.resize_shorter_side is None:
+        raise InputError(
+            f'--jpeg_quality={options.jpeg_quality}: only for images that are made smaller; give --resize_shorter_side '
+            'too, or leave it out'
+        )
+    if layout.keep_png:
+        raise InputError(f'--jpeg_quality={options.jpeg_quality}: the images of this data set stay PNGs; leave it out')
 
 
 def _check_folders(source_dir: str | None, dataset_dir: str, may_be_inside: bool) -> None:

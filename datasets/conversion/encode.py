@@ -18,10 +18,8 @@ import tensorflow as tf
 from PIL import Image
 
 from configs.errors import InputError
+from configs.limits import MAX_PIXELS
 from datasets.conversion.recipe import Encoding
-
-# Pillow's own bound, from which on it warns: 268 MB of pixels. The largest photographs of ILSVRC have 61 million.
-MAX_PIXELS = 89_478_485
 
 _SIGNATURES = {
     'JPEG': (0, b'\xff\xd8\xff'),
@@ -64,9 +62,7 @@ def encode(data: bytes, encoding: Encoding) -> EncodedImage:
         BadImage: not an image, damaged, cut short, or of too many pixels.
     """
     found = image_format(data)
-    height, width, channels = _header(data, found)
-    if height * width > MAX_PIXELS:
-        raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS:,} that are allowed')
+    height, width, channels = read_header(data, found)
     side = encoding.resize_shorter_side
     resized = side is not None and min(height, width) > side
     cmyk = found == 'JPEG' and channels == 4
@@ -97,8 +93,27 @@ def image_format(data: bytes) -> str:
     raise BadImage(f'not an image in a known format ({", ".join(_SIGNATURES)})')
 
 
-def _header(data: bytes, found: str) -> tuple[int, int, int]:
-    """Returns height, width and, of a JPEG, the number of components (else 0) without decoding."""
+def read_header(data: bytes, found: str) -> tuple[int, int, int]:
+    """Returns height, width and, of a JPEG, the number of components (else 0) without decoding.
+
+    Args:
+        data: An image file.
+        found: Its format, as `image_format` finds it.
+
+    Raises:
+        BadImage: a damaged header, or one of so many pixels that decoding could take all memory.
+    """
+    height, width, channels = _parse_header(data, found)
+    _refuse_too_many_pixels(height, width)
+    return height, width, channels
+
+
+def _refuse_too_many_pixels(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS:,} that are allowed')
+
+
+def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:
     try:
         if found == 'JPEG':
             height, width, channels = tf.io.extract_jpeg_shape(data).numpy().tolist()
@@ -121,6 +136,8 @@ def _decode(data: bytes, found: str, decoder: Callable[[bytes], Any]) -> np.ndar
     """Returns uint8 [height, width, 3]."""
     try:
         return np.asarray(decoder(data))
+    except BadImage:
+        raise
     except (tf.errors.OpError, *_PILLOW_FAILURES) as error:
         raise BadImage(f'a {found} that is damaged or cut short') from error
 
@@ -134,6 +151,39 @@ def _decode_jpeg(data: bytes, ratio: int = 1) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method='INTEGER_ACCURATE')
 
 
+def _decode_gif(data: bytes) -> tf.Tensor:
+    return _decode_by_tensorflow(_first_frame(data))
+
+
+def _first_frame(data: bytes) -> bytes:
+    """Returns a GIF without what follows its first frame: TensorFlow would read all frames into memory.
+
+    Raises:
+        BadImage: that frame, which may be larger than the header says, has too many pixels.
+    """
+    try:
+        position = 13 + _palette_bytes(data[10])
+        while data[position] == ord('!'):
+            position = _end_of_blocks(data, position + 2)
+        if data[position] != ord(','):
+            return data  # it has no frame
+        width, height = struct.unpack_from('<HH', data, position + 5)
+        _refuse_too_many_pixels(height, width)
+        return data[: _end_of_blocks(data, position + 11 + _palette_bytes(data[position + 9]))] + b';'
+    except (IndexError, struct.error):
+        return data  # cut short, which the decoder is left to say
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+
+def _end_of_blocks(data: bytes, position: int) -> int:
+    while data[position]:
+        position += data[position] + 1
+    return position + 1
+
+
 def _decode_by_pillow(data: bytes) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=['BMP', 'WEBP']) as image:
         return image.convert('RGB')
@@ -144,7 +194,7 @@ def _decode_by_pillow(data: bytes) -> Image.Image:
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     'JPEG': _decode_jpeg,
     'PNG': _decode_by_tensorflow,
-    'GIF': _decode_by_tensorflow,
+    'GIF': _decode_gif,
     'BMP': _decode_by_pillow,
     'WebP': _decode_by_pillow,
 }

@@ -54,20 +54,37 @@ def list_subfolders(folder: str) -> list[str]:
     """Returns the names of the folders in a folder, sorted and without the hidden ones.
 
     Raises:
-        InputError: it cannot be read, or a symbolic link in it leads nowhere.
+        InputError: it or what lies in it cannot be read, or a symbolic link in it leads nowhere.
     """
     names = []
     for name in list_names(folder):
         path = os.path.join(folder, name)
         if os.path.isdir(path):
             names.append(name)
-        elif not os.path.exists(path):
-            raise _dangling(path)
+        else:
+            _refuse_unusable(path)
     return names
 
 
-def _dangling(path: str) -> InputError:
-    return InputError(f'{path}: a symbolic link to {os.readlink(path)}, which does not exist; remove or mend it')
+def check_folder(flag: str, path: str) -> None:
+    """Refuses what a flag names if it is no folder that can be read."""
+    try:
+        os.scandir(path).close()
+    except FileNotFoundError as error:
+        raise InputError(f'--{flag}={path}: no such folder') from error
+    except OSError as error:
+        raise InputError(f'--{flag}={path}: not a folder that can be read: {error.strerror}') from error
+
+
+def _refuse_unusable(path: str) -> None:
+    """Refuses a symbolic link that leads nowhere, and what cannot even be looked at; pipes and devices are no harm."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and os.path.islink(path):
+            message = f'{path}: a symbolic link to {os.readlink(path)}, which does not exist; remove or mend it'
+            raise InputError(message) from error
+        raise InputError(f'{path}: cannot be read: {error.strerror}') from error
 
 
 def list_folder(folder: str) -> list[Entry]:
@@ -98,8 +115,8 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
                 yield from _walk(item.path, f'{prefix}{item.name}/', (*above, identity))
             elif item.is_file():
                 yield Entry(prefix + item.name, item.path, 0, item.stat().st_size)
-            elif item.is_symlink():
-                raise _dangling(item.path)
+            else:
+                _refuse_unusable(item.path)
 
 
 def check_name(name: str, where: str) -> None:

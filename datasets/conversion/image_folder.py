@@ -4,10 +4,12 @@
     photos/train/roses/1.jpg                # splits `train`, `validation` (or `val`), `test`
     source = open_source('photos')
     source.splits['train'][0].name, source.class_names    # 'train/roses/1.jpg', ('roses', 'tulips')
+    find_folders('photos').list_images('validation')      # of this split alone
 
 Labels are the positions of the sorted folders of `train`, or those of a `labels.txt` (`id:name` a line) beside them.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 
@@ -17,6 +19,7 @@ from configs import cli
 from configs.errors import InputError
 from datasets.conversion.files import (
     IMAGE_SUFFIXES,
+    check_folder,
     check_name,
     is_image,
     list_folder,
@@ -31,34 +34,56 @@ _SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validati
 _LIKE_SPLITS = {*_SPLIT_FOLDERS, 'training', 'testing', 'valid'}
 
 
+@dataclasses.dataclass(frozen=True)
+class SplitFolders:
+    """Where the splits lie; what they hold is not listed yet.
+
+    Attributes:
+        paths: Split -> the folder of its class folders.
+        class_names: Name of each label.
+    """
+
+    paths: dict[str, str]
+    class_names: tuple[str, ...]
+
+    def list_images(self, split: str) -> tuple[SourceImage, ...]:
+        """Returns the images of a split, those in sub-folders of the class folders too.
+
+        Raises:
+            InputError: a class folder without images or that is none of the classes, a symbolic link that leads
+                nowhere, what cannot be read.
+        """
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        return sort_images(_list_split(split, self.paths[split], labels))
+
+
 def open_source(source_dir: str) -> Source:
-    """Lists the images of a folder, those in sub-folders of the class folders too.
+    """Lists the images of all splits that are there; see `find_folders` and `SplitFolders.list_images`."""
+    folders = find_folders(source_dir)
+    return Source({split: folders.list_images(split) for split in folders.paths}, folders.class_names)
+
+
+def find_folders(source_dir: str) -> SplitFolders:
+    """Finds splits and classes.
 
     Args:
         source_dir: The folder. If one of its sub-folders is named as a split and has sub-folders itself, the layout is
             that with splits.
 
-    Returns:
-        The splits that are there.
-
     Raises:
-        InputError: no class folders or only one, a class folder without images or that is none of the classes, a
-            symbolic link that leads nowhere, what cannot be read.
+        InputError: no class folders or only one, a class that labels.txt has twice, what cannot be read.
     """
-    folders = _find_splits(source_dir)
-    class_names = _find_class_names(source_dir, folders)
-    labels = {name: label for label, name in enumerate(class_names)}
-    if len(labels) < len(class_names):
-        twice = next(name for name in class_names if class_names.count(name) > 1)
+    check_folder('source_dir', source_dir)
+    paths = _find_splits(source_dir)
+    names = _find_class_names(source_dir, paths)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f'{os.path.join(source_dir, LABELS_FILE)}: {twice!r} is there twice; each class has one label')
-    splits = {split: sort_images(_list_split(split, folder, labels)) for split, folder in folders.items()}
-    return Source(splits, class_names)
+    return SplitFolders(paths, names)
 
 
 def _find_splits(source_dir: str) -> dict[str, str]:
     """Returns the folder of each split."""
-    if not os.path.isdir(source_dir):
-        raise InputError(f'--source_dir={source_dir}: no such folder')
     names = list_subfolders(source_dir)
     found = [name for name in _SPLIT_FOLDERS if name in names and list_subfolders(os.path.join(source_dir, name))]
     if not found:

@@ -45,7 +45,7 @@ def open_source(
 
     Raises:
         InputError: no split, a class that is none of ILSVRC's, one without images, a validation image without label,
-            a damaged archive, a file of labels, names or boxes that is not one.
+            a damaged archive, a file of labels, names or boxes that is not one, validation labels that nothing needs.
     """
     wnids = imagenet_labels.load_wnids()
     labels = {wnid: label for label, wnid in enumerate(wnids, start=1)}
@@ -54,6 +54,10 @@ def open_source(
     train, validation = _find(source_dir, _TRAIN), _find(source_dir, _VALIDATION)
     if train is None and validation is None:
         raise InputError(f'--source_dir={source_dir} has none of {", ".join((*_TRAIN, *_VALIDATION))}')
+    if validation_labels_file is not None and (validation is None or _has_class_folders(validation)):
+        why = f'{source_dir} has no validation images' if validation is None else f'{validation} has class folders'
+        flag = f'--validation_labels_file={validation_labels_file}'
+        raise InputError(f'{flag}: of no use, for {why}; leave it out')
     splits = {}
     if train is not None:
         splits['train'] = _list_train(train, labels)
@@ -135,7 +139,7 @@ def _list_validation(
     path: str, labels_file: str | None, source_dir: str, labels: Mapping[str, int]
 ) -> Iterator[tuple[str, Entry]]:
     """Yields WordNet id and file of the images in a tar or flat folder, or those in class folders."""
-    if os.path.isdir(path) and list_subfolders(path):
+    if _has_class_folders(path):
         yield from _list_class_folders(path, labels)
         return
     entries = list_folder(path) if os.path.isdir(path) else list_tar(path)
@@ -146,6 +150,10 @@ def _list_validation(
     for image in images:
         name = os.path.basename(image.name)
         yield wnids[_validation_number(name, path, len(wnids)) - 1], image._replace(name=name)
+
+
+def _has_class_folders(path: str) -> bool:
+    return os.path.isdir(path) and bool(list_subfolders(path))
 
 
 def _validation_number(name: str, path: str, count: int) -> int:

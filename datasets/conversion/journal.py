@@ -6,7 +6,8 @@
         journal.add(finished_shard)                      # one line of JSON more
 
 The hidden file `.conversion.jsonl` has a line for the conversion and one for each finished shard. It stays, so that the
-converter still knows the folder as its own when the data set is complete.
+converter still knows the folder as its own when the data set is complete. `.conversion.lock` beside it is empty: a lock
+belongs to a file, not to its name, so it must be one that is neither replaced nor removed.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from typing import Any
 from configs.errors import InputError
 from datasets.conversion.disk import PART, cannot_write, write_text
 
-JOURNAL = '.conversion.jsonl'
+JOURNAL, LOCK = '.conversion.jsonl', '.conversion.lock'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,19 +70,18 @@ class Journal:
         self._dir = dataset_dir
         self._conversion: Mapping[str, Any] = {}
         self.finished: dict[str, FinishedShard] = {}
-        try:
-            os.makedirs(dataset_dir, exist_ok=True)
-            # Unbuffered: what a full disk has refused must not be written again when the file is closed.
-            self._file: FileIO = open(os.path.join(dataset_dir, JOURNAL), 'a+b', buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise InputError(f'--dataset_dir={dataset_dir}: cannot be written to: {error.strerror}') from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            busy = isinstance(error, BlockingIOError)
-            reason = 'another converter is writing to this folder' if busy else f'cannot be locked: {error.strerror}'
-            raise InputError(f'--dataset_dir={dataset_dir}: {reason}') from error
+        with contextlib.ExitStack() as opened:
+            try:
+                os.makedirs(dataset_dir, exist_ok=True)
+                lock = opened.enter_context(open(os.path.join(dataset_dir, LOCK), 'ab'))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Unbuffered: what a full disk has refused must not be written again when the file is closed.
+                self._file: FileIO = opened.enter_context(open(os.path.join(dataset_dir, JOURNAL), 'a+b', buffering=0))
+            except BlockingIOError as error:
+                raise InputError(f'--dataset_dir={dataset_dir}: another converter is writing to this folder') from error
+            except OSError as error:
+                raise InputError(f'--dataset_dir={dataset_dir}: cannot be written to: {error.strerror}') from error
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> 'Journal':
         return self
@@ -89,7 +89,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         if self._conversion:
             self._remove_parts()
-        self._file.close()
+        self._opened.close()
 
     def begin(self, conversion: Mapping[str, Any], patterns: Sequence[str]) -> None:
         """Takes the folder for a conversion, or finds that it is this one's already; removes parts of files.

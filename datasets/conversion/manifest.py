@@ -2,10 +2,12 @@
 
 manifest.write('/data/records', manifest.describe(conversion, source, finished_shards))
 lines = manifest.summary(manifest.load('/data/records'))
+described = manifest.check(json.loads(text), 'dataset.json')       # every field there and of its type, or an InputError
 """
 
 import json
 import os
+import reprlib
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,25 @@ from datasets.conversion.journal import FinishedShard
 from datasets.conversion.source import Source
 
 MANIFEST, LABELS = 'dataset.json', 'labels.txt'
+_MAX_CLASSES_LISTED = 20
+
+# What is in a dataset.json. `{str: x}` is an object of any keys whose values are x.
+_SCHEMA = {
+    'name': str,
+    'class_names': [str],
+    'channels': int,
+    'splits': {
+        str: {
+            'images': int,
+            'bytes': int,
+            'images_per_class': [int],
+            'shards': [{'file': str, 'images': int, 'bytes': int, 'sha256': str}],
+        }
+    },
+    'changed': {str: int},
+    'skipped': [{'split': str, 'image': str, 'reason': str}],
+}
+_TYPES = {str: 'a string', int: 'a whole number from 0', list: 'a list', dict: 'an object'}
 
 
 def describe(conversion: Mapping[str, Any], source: Source, shards: Sequence[FinishedShard]) -> dict[str, Any]:
@@ -77,11 +98,60 @@ def load(dataset_dir: str) -> dict[str, Any]:
             described = json.load(file)
     except OSError as error:
         raise InputError(f'{path}: {error.strerror}; it is written when a conversion is complete') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{path}: damaged: {error}') from error
     if not isinstance(described, dict) or not {'name', 'class_names', 'splits'} <= described.keys():
         raise InputError(f'{path}: not a dataset.json of this converter')
+    return check(described, path)
+
+
+def check(described: Any, path: str) -> dict[str, Any]:
+    """Returns what was read from a dataset.json, if all that readers take from it is there and can be used.
+
+    Raises:
+        InputError: a field that is missing, of another type, or that leads out of the folder.
+    """
+    if problem := next(_problems(described), None):
+        raise InputError(f'{path}: damaged, or of another version: {problem}; convert the data again')
     return described
+
+
+def _problems(described: dict[str, Any]) -> Iterator[str]:
+    yield from _type_problems(described, _SCHEMA, '')
+    if described['channels'] not in (1, 3):
+        yield f'channels is {described["channels"]}, and must be 1 or 3'
+    if not described['splits']:
+        yield 'splits is empty'
+    for name, split in described['splits'].items():
+        if not split['shards']:
+            yield f'splits.{name}.shards is empty'
+        if len(split['images_per_class']) != len(described['class_names']):
+            counts, classes = len(split['images_per_class']), len(described['class_names'])
+            yield f'splits.{name}.images_per_class has {counts} numbers for {classes} classes'
+        for shard in split['shards']:
+            file = shard['file']
+            if file != os.path.basename(file) or file in ('', '.', '..') or not file.isprintable():
+                yield f'splits.{name} has the file {file!r}, which is not one of this folder'
+
+
+def _type_problems(value: Any, schema: Any, where: str) -> Iterator[str]:
+    """Yields each field of `value` that is missing or not what `schema` says."""
+    kind: Any = schema if isinstance(schema, type) else type(schema)
+    name = where.removeprefix('.') or 'it'
+    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+        yield f'{name} is {reprlib.repr(value)}, and must be {_TYPES[kind]}'
+    elif kind is str and value != value.encode(errors='replace').decode():  # JSON can escape halves of characters
+        yield f'{name} is {value!r}, which is no text'
+    elif kind is list:
+        for number, element in enumerate(value):
+            yield from _type_problems(element, schema[0], f'{where}[{number}]')
+    elif kind is dict:
+        fields = dict.fromkeys(value, schema[str]) if str in schema else schema
+        for key, of_field in fields.items():
+            if key not in value:
+                yield f'{f"{where}.{key}".removeprefix(".")} is missing'
+            else:
+                yield from _type_problems(value[key], of_field, f'{where}.{key}')
 
 
 def summary(described: Mapping[str, Any]) -> Iterator[str]:
@@ -93,7 +163,21 @@ def summary(described: Mapping[str, Any]) -> Iterator[str]:
             f'{name}: {split["images"]:,} images in {len(split["shards"])} files, {split["bytes"] / 1e6:,.1f} MB; '
             f'{len(per_class)} classes of {spread} images (median {statistics.median(per_class or [0]):g})'
         )
+    yield from _per_class(described['class_names'], described['splits'])
     for what, count in described['changed'].items():
         yield f'changed, {what}: {count:,}'
     for skipped in described['skipped']:
         yield f'left out: {skipped["image"]}: {skipped["reason"]}'
+
+
+def _per_class(class_names: Sequence[str], splits: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a table of the images per class and split, or where it is if it would be long."""
+    if len(class_names) > _MAX_CLASSES_LISTED:
+        yield f'images of each of the {len(class_names):,} classes: {MANIFEST}, images_per_class'
+        return
+    rows = [('images per class', *splits)]
+    counts = zip(*(split['images_per_class'] for split in splits.values()), strict=True)
+    rows += [(name, *(f'{count:,}' for count in of_class)) for name, of_class in zip(class_names, counts, strict=True)]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for name, *cells in rows:
+        yield '  '.join([f'{name:<{first}}', *(f'{cell:>{width}}' for cell, width in zip(cells, others, strict=True))])

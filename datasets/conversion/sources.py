@@ -4,12 +4,12 @@ source = open_source(SourceOptions(dataset_name='imagenet', source_dir='/data/il
 """
 
 import importlib
-import os
 from types import ModuleType
 
 from configs import cli
 from configs.conversion import SourceOptions
 from configs.errors import InputError
+from datasets.conversion.files import check_folder
 from datasets.conversion.recipe import TFDS_PREFIX, layout_of
 from datasets.conversion.source import Source
 
@@ -32,8 +32,8 @@ def check_options(options: SourceOptions) -> str:
             raise InputError(f'--{flag}={getattr(options, flag)}: only for --dataset_name=imagenet, not for {name}')
     if source_dir is None and name in _FOLDERS:
         raise InputError(f'--source_dir is missing: where the images of {name} lie')
-    if source_dir is not None and not os.path.isdir(source_dir):
-        raise InputError(f'--source_dir={source_dir}: no such folder')
+    if source_dir is not None:
+        check_folder('source_dir', source_dir)
     return name
 
 

@@ -65,7 +65,7 @@ def verify(config: ConvertConfig) -> int:
 
 
 def _folder_problems(dataset_dir: str, described: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what is wrong beside the records: labels.txt, and files that a reader would take for more of them."""
+    """Yields what is wrong beside the records: labels.txt, the name, and files that a reader would take for more."""
     path = os.path.join(dataset_dir, manifest.LABELS)
     try:
         with open(path, encoding='utf-8') as file:
@@ -75,7 +75,11 @@ def _folder_problems(dataset_dir: str, described: Mapping[str, Any]) -> Iterator
     else:
         if text != manifest.labels_text(described['class_names']):
             yield f'{path}: its classes are not those of dataset.json'
-    layout = layout_of(described['name'])
+    try:
+        layout = layout_of(described['name'])
+    except InputError as error:
+        yield f'{os.path.join(dataset_dir, manifest.MANIFEST)}: {error}'
+        return
     for split, content in described['splits'].items():
         files = {shard['file'] for shard in content['shards']}
         for name in sorted(os.listdir(dataset_dir)):
@@ -166,6 +170,7 @@ def _check_record(record: 'Any', num_classes: int) -> tuple[int, str | None]:
     import tensorflow as tf
 
     from datasets import tfrecord
+    from datasets.conversion.encode import BadImage, image_format, read_header
 
     try:
         features = tf.train.Example.FromString(record.numpy()).features.feature
@@ -177,8 +182,10 @@ def _check_record(record: 'Any', num_classes: int) -> tuple[int, str | None]:
     if not 0 <= label < num_classes:
         return label, f'its label is {label}; there are {num_classes} classes'
     try:
-        shape = tf.io.decode_image(example['image'], channels=3, expand_animations=False).shape
-    except tf.errors.OpError as error:
+        encoded = example['image'].numpy()
+        read_header(encoded, image_format(encoded))
+        shape = tf.io.decode_image(encoded, channels=3, expand_animations=False).shape
+    except (tf.errors.OpError, BadImage) as error:
         return label, f'its image cannot be decoded: {first_line(error)}'
     if tuple(shape[:2]) != (height, width):
         return label, f'its image has {shape[1]} x {shape[0]} pixels, and the record says {width} x {height}'

@@ -1,0 +1,107 @@
+"""What `--data_service` may name: a dispatcher with a worker, and nothing else that listens."""
+
+import contextlib
+import http.server
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from datasets import service
+
+SERVERS = tf.data.experimental.service
+NO_DISPATCHER = 'what listens there is no dispatcher of a tf.data service'
+
+
+@contextlib.contextmanager
+def dispatcher() -> Iterator[str]:
+    server = SERVERS.DispatchServer(SERVERS.DispatcherConfig(port=0))
+    yield server.target.removeprefix('grpc://')
+    server._stop()
+
+
+@contextlib.contextmanager
+def worker(worker_address: str | None = None) -> Iterator[tuple[str, str]]:
+    """Yields the addresses of a dispatcher and of its only worker."""
+    with dispatcher() as address:
+        config = SERVERS.WorkerConfig(
+            dispatcher_address=address, worker_address=worker_address, heartbeat_interval_ms=100
+        )
+        server = SERVERS.WorkerServer(config)
+        yield address, server._address
+        server._stop()
+
+
+@contextlib.contextmanager
+def address_of_worker() -> Iterator[str]:
+    with worker() as (_, address):
+        yield address
+
+
+@contextlib.contextmanager
+def unreachable_worker() -> Iterator[str]:
+    with worker('localhost:1') as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[str]:
+    with socket.create_server(('localhost', 0)) as server:
+        yield f'localhost:{server.getsockname()[1]}'
+
+
+@contextlib.contextmanager
+def web_server() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(('localhost', 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f'localhost:{server.server_port}'
+        server.shutdown()
+        thread.join()
+
+
+def test_a_dispatcher_with_a_worker_is_accepted() -> None:
+    with worker() as (address, _):
+        service.check(f'grpc://{address}')
+
+
+def test_a_worker_that_comes_a_moment_later_is_waited_for() -> None:
+    with dispatcher() as address:
+        late: list[object] = []
+
+        def start() -> None:
+            config = SERVERS.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100)
+            late.append(SERVERS.WorkerServer(config))
+
+        timer = threading.Timer(0.3, start)
+        timer.start()
+        service.check(f'grpc://{address}')
+        timer.join()
+
+
+@pytest.mark.parametrize(
+    ('listening', 'message'),
+    [
+        (address_of_worker, f'{NO_DISPATCHER} (UNIMPLEMENTED); give the address of the DispatchServer'),
+        (web_server, f'{NO_DISPATCHER} (UNAVAILABLE); give the address of the DispatchServer'),
+        (silence, f'{NO_DISPATCHER} (DEADLINE_EXCEEDED); give the address of the DispatchServer'),
+        (dispatcher, 'the dispatcher has no workers; start at least one WorkerServer with dispatcher_address='),
+        (unreachable_worker, 'none of its workers can be reached from here: localhost:1; start them with a worker_add'),
+    ],
+)
+def test_what_gives_no_batches_is_refused(
+    listening: Callable[[], contextlib.AbstractContextManager[str]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, '_TIMEOUT_SECS', 0.5)
+    with listening() as address:
+        expected = re.escape(f'--data_service=grpc://{address}: {message}')
+        with pytest.raises(InputError, match=f'^{expected}'):
+            service.check(f'grpc://{address}')
