@@ -19,8 +19,9 @@ demo: $(VENV)/.installed
 	echo "trained and evaluated in $$(($$(date +%s) - start)) seconds; see the run with:" && \
 	echo "    $(BIN)/tensorboard --logdir $(DEMO_DIR)"
 
+# A worker for each core, two at most: each takes 1.5 GB, and as much again for a net that it trains in another process.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses=2 --dist=worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

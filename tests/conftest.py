@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,18 +11,30 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # read once, when TensorFlow
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # the numbers are a CPU's, and two of its devices stand for two GPUs
 os.environ['AUTOGRAPH_STRICT_CONVERSION'] = '1'  # what AutoGraph cannot convert is an error, not a log line
 
-import tensorflow as tf
+from configs import cli
 
-from datasets import digits
-from engine import learning
-from tests.runs import small_config
+if TYPE_CHECKING:
+    from engine import learning
 
 _SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
-# TensorFlow takes this only before it first computes. Two of them stand for two GPUs.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives TensorFlow two CPU devices, in each process that runs tests: they stand for two GPUs."""
+    if config.getoption('dist', 'no') != 'no':
+        return  # this process only hands tests to workers: TensorFlow would take it seconds and 700 MB
+    with cli.quiet_import():
+        import tensorflow as tf
+
+        # TensorFlow takes this only before it first computes.
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
 
 
 @pytest.fixture(scope='session')
@@ -40,14 +52,18 @@ def shared_path() -> Callable[[str], Path]:
 @pytest.fixture(scope='session')
 def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the TFRecords of the embedded digits."""
+    from datasets import digits
+
     folder = tmp_path_factory.mktemp('digits')
     digits.write(str(folder))
     return folder
 
 
 @pytest.fixture(scope='session')
-def train_digits(digits_dir: Path) -> Callable[..., learning.TrainResult]:
+def train_digits(digits_dir: Path) -> 'Callable[..., learning.TrainResult]':
     """Returns a function that makes a small run, in a folder and with options of its own."""
+    from engine import learning
+    from tests.runs import small_config
 
     def train(train_dir: Path | str, /, **options: Any) -> learning.TrainResult:
         return learning.train(small_config(digits_dir, train_dir, **options))
@@ -57,7 +73,20 @@ def train_digits(digits_dir: Path) -> Callable[..., learning.TrainResult]:
 
 @pytest.fixture(scope='session')
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, train_digits: Callable[..., learning.TrainResult]
-) -> learning.TrainResult:
+    tmp_path_factory: pytest.TempPathFactory, train_digits: 'Callable[..., learning.TrainResult]'
+) -> 'learning.TrainResult':
     """A run of 300 steps with moving averages, for tests that only look at it."""
     return train_digits(tmp_path_factory.mktemp('trained'), max_number_of_steps=300, moving_average_decay=0.9)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints what `test_faults.py` has injected, and what came of it."""
+    reports = [report for name in ('passed', 'failed') for report in terminalreporter.stats.get(name, [])]
+    rows = [value for report in reports for name, value in report.user_properties if name == 'fault']
+    if not rows:
+        return
+    width = max(len(fault) for fault, *_ in rows)
+    terminalreporter.section('faults')
+    terminalreporter.line(f'{"fault":{width}}  injected  survived  differences')
+    for fault, injected, survived, differences in [*rows, ['total', *map(sum, list(zip(*rows, strict=True))[1:])]]:
+        terminalreporter.line(f'{fault:{width}}  {injected:8}  {survived:8}  {differences:11}')

@@ -84,6 +84,7 @@ def test_links_of_the_documents_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f'{path.name}: {target}'
 
 
+@pytest.mark.slow
 def test_slims_commands_run_as_written(tmp_path: Path, shared_path: Callable[[str], Path]) -> None:
     """On real ImageNet photographs, at full width and size; only the length is bounded."""
     block = code_block('', 'DATASET_DIR=')
@@ -105,7 +106,10 @@ def test_slims_commands_run_as_written(tmp_path: Path, shared_path: Callable[[st
         assert line in evaluated.stdout
 
 
-def test_the_python_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    example = code_block('python', 'learning.train').replace('/tmp/lenet', str(tmp_path))
+def test_the_python_example_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))  # of the embedded digits, and not the user's
+    example = code_block('python', 'learning.train').replace('/tmp/lenet', str(tmp_path / 'lenet'))
     exec(compile(example, 'README.md', 'exec'), {})
     assert 'evaluated 360 of 360' in capsys.readouterr().out
