@@ -15,7 +15,11 @@ class NetOptions(Options):
     model_name: str = option('alexnet_v2', 'Net to train. (slim: inception_v3)')
     depth_multiplier: float = option(1.0, 'Scales the width of every layer but the last.', above=0.0, upper=16.0)
     dropout_keep_prob: float | None = option(
-        None, "Probability that dropout keeps a value; the default is the net's own.", above=0.0, upper=1.0
+        None,
+        "Probability that dropout keeps a value; the default is the net's own.",
+        above=0.0,
+        upper=1.0,
+        fixed=True,
     )
     train_image_size: int | None = option(
         None, "Side of the training images in pixels; the default is the net's own.", lower=1, upper=2**13
@@ -41,6 +45,7 @@ class DataOptions(Options):
         None,
         'Data set: imagenet, cifar10, mnist, flowers or digits (TFRecords); image_folder (a folder of images a class); '
         'tfds:<name>; synthetic. Default: imagenet; digits without --dataset_dir.',
+        fixed=True,
     )
     dataset_dir: str | None = option(
         None,
@@ -48,7 +53,9 @@ class DataOptions(Options):
         'by default ~/tensorflow_datasets.',
     )
     dataset_split_name: str = option(
-        'train', "Split to train on, or part of it as in TFDS: 'train[:90%]', 'train[100:200]', 'train+validation'."
+        'train',
+        "Split to train on, or part of it as in TFDS: 'train[:90%]', 'train[100:200]', 'train+validation'.",
+        fixed=True,
     )
     labels_offset: int = option(
         0,
@@ -74,7 +81,7 @@ class DataOptions(Options):
         choices=('device', 'host'),
     )
     seed: int = option(
-        0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0, upper=2**63 - 1
+        0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0, upper=2**63 - 1, fixed=True
     )
 
 
@@ -82,23 +89,28 @@ class DataOptions(Options):
 class AugmentOptions(Options):
     """How training images are varied; evaluation never is."""
 
-    random_flip: bool = option(True, 'Mirror every other training image, where the preprocessing does. (slim: always)')
+    random_flip: bool = option(
+        True, 'Mirror every other training image, where the preprocessing does. (slim: always)', fixed=True
+    )
     min_crop_area: float = option(
         0.05,
         "inception preprocessing: smallest share of the image's area that a crop takes. At least a tenth of a box, "
         'which without boxes is the whole image, is always inside.',
         above=0.0,
         upper=1.0,
+        fixed=True,
     )
     color_distortion: str = option(
         'fast',
         "inception preprocessing: fast is brightness and saturation, all that slim's scripts reach; full adds hue and "
         'contrast in one of four orders; off leaves the colours as they are.',
         choices=('fast', 'full', 'off'),
+        fixed=True,
     )
     use_bounding_boxes: bool = option(
         False,
         'inception preprocessing: sample crops around the boxes of the records. (slim never passes them in)',
+        fixed=True,
     )
 
 
@@ -106,7 +118,7 @@ class AugmentOptions(Options):
 class OptimizerOptions(Options):
     """The update rule; the defaults are slim's."""
 
-    optimizer: str = option('rmsprop', 'adadelta, adagrad, adam, ftrl, momentum, sgd or rmsprop.')
+    optimizer: str = option('rmsprop', 'adadelta, adagrad, adam, ftrl, momentum, sgd or rmsprop.', fixed=True)
     adadelta_rho: float = option(0.95, 'Decay rate of adadelta.', lower=0.0, upper=1.0)
     adagrad_initial_accumulator_value: float = option(0.1, 'Start of the adagrad accumulators.', above=0.0)
     adam_beta1: float = option(0.9, 'Decay of the first moment of adam.', lower=0.0, upper=1.0)
@@ -178,6 +190,14 @@ class CheckpointOptions(Options):
     save_interval_secs: int = option(600, 'Seconds between checkpoints; 0: only by steps and at the end.', lower=0)
     save_interval_steps: int = option(0, 'Steps between checkpoints; 0: only by time and at the end.', lower=0)
     max_checkpoints_to_keep: int = option(5, 'Checkpoints kept; older ones are deleted; 0 keeps all.', lower=0)
+    keep_checkpoint_every_n_hours: float | None = option(
+        None, 'Keep one checkpoint for every so many hours for ever, beside the latest ones.', above=0.0, upper=1e6
+    )
+    best_metric: str = option(
+        'accuracy',
+        'accuracy or recall_at_<k>: the checkpoint with the highest one that --eval_every_* has measured is kept in '
+        '<train_dir>/best; none keeps none.',
+    )
     checkpoint_path: str | None = option(
         None, 'Checkpoint, or folder of one, whose weights a new run starts from (fine-tuning).'
     )
@@ -186,7 +206,16 @@ class CheckpointOptions(Options):
     )
     ignore_missing_vars: bool = option(False, 'Warn instead of failing when --checkpoint_path lacks a variable.')
     trainable_scopes: tuple[str, ...] = option(
-        (), 'Scopes, separated by commas, whose variables are trained; the default is all.'
+        (), 'Scopes, separated by commas, whose variables are trained; the default is all.', fixed=True
+    )
+    force_resume: bool = option(
+        False, 'Go on in --train_dir although flags or data are not those that it was trained with before.'
+    )
+    recover_from_nonfinite: int = option(
+        0,
+        'When the loss or a weight is not finite any more: go back to the last good checkpoint and skip the batches '
+        'since, at most so many times; 0 stops.',
+        lower=0,
     )
 
 
@@ -222,6 +251,9 @@ class TrainEvalOptions(Options):
         0.0, 'Evaluate after every so many epochs; 0: not by epochs.', lower=0.0, upper=1e9
     )
     eval_every_steps: int = option(0, 'Evaluate after every so many steps; 0: not by steps.', lower=0)
+    early_stopping_patience: int | None = option(
+        None, 'Stop when so many evaluations in a row have not raised --best_metric.', lower=1
+    )
     eval_split_name: str | None = option(
         None, "Split, or part of one, that --eval_every_* measures; default: the data set's own, validation or test."
     )

@@ -26,9 +26,13 @@ def option(
     lower: float | None = None,
     upper: float | None = None,
     above: float | None = None,
+    fixed: bool = False,
 ) -> Any:
-    """Declares one option: its default, its help, and what is allowed (a choice, or a closed or open lower bound)."""
-    metadata = {'help': help, 'choices': choices, 'lower': lower, 'upper': upper, 'above': above}
+    """Declares one option: its default, its help, and what is allowed (a choice, or a closed or open lower bound).
+
+    A run that goes on must have the same value as before of one that is `fixed`.
+    """
+    metadata = {'help': help, 'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'fixed': fixed}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -67,6 +71,7 @@ class Option:
     default: Any
     help: str
     group: str
+    fixed: bool
 
 
 def flat_options(config_class: type) -> dict[str, Option]:
@@ -79,7 +84,10 @@ def flat_options(config_class: type) -> dict[str, Option]:
             if field.name in options:
                 raise AssertionError(f'option {field.name} stands in two groups of {config_class.__name__}')
             kind, many = _option_type(hints[field.name])
-            options[field.name] = Option(field.name, kind, many, field.default, field.metadata['help'], group.name)
+            metadata = field.metadata
+            options[field.name] = Option(
+                field.name, kind, many, field.default, metadata['help'], group.name, metadata['fixed']
+            )
     return options
 
 
@@ -131,3 +139,21 @@ def to_flagfile(config: Any) -> str:
         else:
             lines.append(f'--{name}={",".join(map(str, value)) if isinstance(value, tuple) else value}')
     return '\n'.join(lines) + '\n'
+
+
+def from_flagfile(config_class: type, text: str) -> dict[str, Any]:
+    """Returns the option values that `to_flagfile` wrote; those that this version does not know are left out.
+
+    Raises:
+        ValueError: a value that is not of its option's type.
+    """
+    options = flat_options(config_class)
+    values: dict[str, Any] = {name: option.default for name, option in options.items()}
+    for line in text.splitlines():
+        name, given, value = line.strip().removeprefix('--').partition('=')
+        if not given and name.removeprefix('no') in options:
+            values[name.removeprefix('no')] = not name.startswith('no')
+        elif given and name in options:
+            option = options[name]
+            values[name] = tuple(map(option.kind, value.split(','))) if option.many else option.kind(value)
+    return values

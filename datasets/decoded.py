@@ -300,6 +300,7 @@ def _decoded_batches(examples: Examples, channels: int) -> Iterator[dict[str, tf
         InputError: one that cannot be read or decoded, and where it lies.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def decode(number: tf.Tensor) -> dict[str, tf.Tensor]:
         example = examples.load(number)
         image = images.decode(example['image'], channels)

@@ -31,6 +31,10 @@ _FAILURES_OF_EXAMPLES = (
 )
 
 
+# Nothing here is Python control flow over tensors, and looking for it took a second of each start.
+without_autograph = tf.autograph.experimental.do_not_convert
+
+
 def training_batches(
     dataset: Dataset,
     preprocessing: Preprocessing,
@@ -61,10 +65,12 @@ def training_batches(
         return synthetic.training_batches(preprocessing, dataset.num_classes, batch_size)
     order = _training_order(dataset, seed, worker, batch_size)
 
+    @without_autograph
     def order_batch(i: tf.Tensor) -> tf.data.Dataset:
         positions = first_position + order.positions(i * batch_size, batch_size)
         return tf.data.Dataset.from_tensor_slices((positions, order.numbers(positions)))
 
+    @without_autograph
     def load(position: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
         example = dataset.examples.load(number, with_boxes=preprocessing.uses_boxes)
         return _prepare_training(dataset, preprocessing, example, tf.stack([tf.constant(seed, tf.int64), position]))
@@ -104,6 +110,7 @@ def evaluation_batches(
     if isinstance(dataset.examples, synthetic.SyntheticExamples):
         return synthetic.evaluation_batches(preprocessing, dataset.num_classes, batch_size, count, replicas)
 
+    @without_autograph
     def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
         prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number, with_boxes=False))
         return {**prepared, 'mask': tf.constant(True)}

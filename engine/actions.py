@@ -7,18 +7,21 @@ a line in `engine.learning.make_actions`.
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from configs.config import CheckpointOptions, LogOptions, TrainConfig
-from configs.errors import InputError
+from configs.config import LogOptions, TrainConfig
 from configs.progress import Progress
 from datasets import input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, evaluation
+from engine.best_checkpoint import BestCheckpoint
 from engine.intervals import Interval
+from engine.position import Position
+from engine.recovery import NonFiniteError
 from engine.summaries import SummaryWriter
 from engine.train_state import TrainState
 from engine.train_step import StepReport
@@ -30,16 +33,18 @@ class Moment:
     """Where training is, after a call of several steps.
 
     Attributes:
-        step: Steps made in all.
-        images_seen: Examples taken in all.
+        position: After these steps.
         report: Of the steps just made.
         batch_size: Examples a step.
     """
 
-    step: int
-    images_seen: int
+    position: Position
     report: StepReport
     batch_size: int
+
+    @property
+    def step(self) -> int:
+        return self.position.step
 
     @property
     def total_loss(self) -> float:
@@ -61,17 +66,36 @@ class Moment:
 
 
 class Action(abc.ABC):
-    """Something that is due at some steps, and perhaps after the last one, or where a signal stops training."""
+    """Something that is due at some steps, after the last one, and perhaps where training is stopped before.
+
+    Attributes:
+        interval: When it is due.
+        at_stop: Whether it is due where a signal, or `ends_training`, stops training.
+        on_request: Whether SIGUSR1 asks for it.
+        ends_training: Set by one that finds that training should go no further.
+    """
 
     interval: Interval
-    at_end: bool = True
     at_stop: bool = False
-    last_step: int | None = None
+    on_request: bool = False
+    ends_training: bool = False
+    _last_step: int | None = None
+
+    def begin(self, position: Position, last_step: float) -> None:
+        """Called before the first step, and where training has gone back."""
+        self._last_step = None
+
+    def watch(self) -> None:  # noqa: B027  # most have nothing to do
+        """Called after every call of several steps; raises what has gone wrong beside training."""
+
+    def finish(self) -> None:  # noqa: B027
+        """Called once, after the last step; waits for what goes on beside training."""
 
     def run(self, moment: Moment) -> None:
-        """Does it, and notes the step."""
-        self.last_step = moment.step
-        self.act(moment)
+        """Does it, unless it was done at this step."""
+        if self._last_step != moment.step:
+            self._last_step = moment.step
+            self.act(moment)
 
     @abc.abstractmethod
     def act(self, moment: Moment) -> None:
@@ -97,32 +121,51 @@ class Log(Action):
 
 
 class Save(Action):
-    """A checkpoint, once the weights are known to be finite."""
+    """A checkpoint, written beside training once the weights are known to be finite."""
 
     at_stop = True
+    on_request = True
 
-    def __init__(self, options: CheckpointOptions, state: TrainState, progress: Progress):
-        self.interval = Interval(steps=options.save_interval_steps, seconds=options.save_interval_secs)
-        self._options, self._state, self._progress = options, state, progress
-        self.saved: str | None = None
+    def __init__(
+        self, interval: Interval, saver: checkpoints.Saver, state: TrainState, progress: Progress, at_start: bool
+    ):
+        self.interval = interval
+        self._saver, self._state, self._progress, self._at_start = saver, state, progress, at_start
+
+    def begin(self, position: Position, last_step: float) -> None:
+        super().begin(position, last_step)
+        if self._at_start:
+            self._save(position)
+        self._at_start = False
 
     def act(self, moment: Moment) -> None:
-        variables = self._state.saved_variables()
-        broken = [name for name, value in variables.items() if not np.isfinite(tf.reduce_sum(value).numpy())]
-        if broken:
-            latest = checkpoints.latest_checkpoint(self._options.train_dir)
-            raise InputError(non_finite_message(f'variable {broken[0]}', f'at step {moment.step}', latest))
-        counters = {
-            checkpoints.STEP_KEY: np.int64(moment.step),
-            checkpoints.IMAGES_SEEN_KEY: np.int64(moment.images_seen),
-        }
-        self.saved = checkpoints.save(
-            self._options.train_dir,
-            moment.step,
-            {**variables, **counters},
-            self._options.max_checkpoints_to_keep,
-        )
-        self._progress.say(f'saved {self.saved}')
+        self._save(moment.position)
+
+    def _save(self, position: Position) -> None:
+        self._say(self._saver.wait())
+        variables = {**self._state.saved_variables(), **position.counters()}
+        self._saver.save(position.step, variables, lambda values: _check_variables(values, position))
+
+    def watch(self) -> None:
+        self._say(self._saver.saved())
+
+    def finish(self) -> None:
+        self._say(self._saver.wait())
+
+    def _say(self, saved: str | None) -> None:
+        if saved is not None:
+            self._progress.say(f'saved {saved}')
+
+
+def _check_variables(values: Mapping[str, tf.Tensor], position: Position) -> None:
+    """Refuses to save what is not finite; the loss may not have shown it yet.
+
+    Raises:
+        NonFiniteError: naming the variable.
+    """
+    for name, value in values.items():
+        if value.dtype.is_floating and not np.isfinite(tf.reduce_sum(value).numpy()):
+            raise NonFiniteError(f'variable {name}', position)
 
 
 class Evaluate(Action):
@@ -135,18 +178,37 @@ class Evaluate(Action):
         state: TrainState,
         eval_dir: str,
         num_examples: int,
+        best: BestCheckpoint,
+        should_stop: Callable[[], bool],
     ):
         self.interval = interval
-        self._evaluator, self._state = evaluator, state
+        self._evaluator, self._state, self._best, self._should_stop = evaluator, state, best, should_stop
         self._eval_dir, self._num_examples = eval_dir, num_examples
         self.results: evaluation.Results | None = None
 
+    def begin(self, position: Position, last_step: float) -> None:
+        """Makes up for the evaluation of the checkpoint that training goes on from, if it was cut short."""
+        super().begin(position, last_step)
+        self._best.go_back_to(position.step)
+        is_due = position.step == last_step or self.interval.next_step(position.step - 1) == position.step
+        if is_due and position.step > max(self._best.last_step, 0):
+            self._measure(position)
+
     def act(self, moment: Moment) -> None:
-        with _averages_as_weights(self._state):
-            measured = self._evaluator()
-        self.results = {**measured, 'step': moment.step, 'checkpoint_path': ''}
+        self._measure(moment.position)
+
+    def _measure(self, position: Position) -> None:
+        try:
+            with _averages_as_weights(self._state):
+                measured = self._evaluator(self._should_stop)
+        except evaluation.EvaluationStopped:
+            logging.info('the evaluation was cut short; it comes first when training goes on')
+            return
+        self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
         evaluation.report(self.results, self._num_examples)
         evaluation.write_summaries(self._eval_dir, self.results)
+        self._best.take(self.results, {**self._state.saved_variables(), **position.counters()})
+        self.ends_training = self._best.is_exhausted
 
 
 @contextlib.contextmanager
@@ -171,11 +233,11 @@ class NextImages:
     def __init__(self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing):
         self._data, self._dataset, self._preprocessing = config.data, dataset, preprocessing
 
-    def __call__(self, images_seen: int) -> tf.Tensor:
+    def __call__(self, stream: int) -> tf.Tensor:
         """Returns float32 [batch, height, width, channels]."""
         size, seed = self._data.batch_size, self._data.seed
-        batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, images_seen)
-        draws = self._preprocessing.make_draws(tf.constant([seed, images_seen], tf.int64), size)
+        batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, stream)
+        draws = self._preprocessing.make_draws(tf.constant([seed, stream], tf.int64), size)
         return self._preprocessing.device_train(next(iter(batches))['image'], draws)
 
 
@@ -209,16 +271,8 @@ class Summarize(Action):
             },
         )
         if self._options.summarize_images or self._options.summarize_histograms:
-            images = self._next_images(moment.images_seen)
+            images = self._next_images(moment.position.stream)
             if self._options.summarize_images:
                 self._writer.images(moment.step, images, self._preprocessing.value_range)
             if self._options.summarize_histograms:
                 self._writer.histograms(moment.step, self._state, images)
-
-
-def non_finite_message(what: str, where: str, latest: str | None) -> str:
-    """Returns the message for a value that is not finite any more."""
-    return (
-        f'{what} is not finite {where}; the last good checkpoint is {latest or "none"}. A lower --learning_rate, '
-        '--warmup_epochs or --clip_gradient_norm may keep it finite'
-    )

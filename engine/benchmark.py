@@ -26,6 +26,7 @@ from datasets.synthetic import SyntheticExamples
 from engine import distribution, evaluation, learning
 from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
 from engine.model_spec import ModelSpec
+from engine.position import Position
 from engine.train_state import make_state
 
 _BLOCKS = 10
@@ -135,19 +136,19 @@ def _train_mode(subject: _Subject) -> _Run:
     data, preprocessing = config.data, subject.spec.make_preprocessing(config.augment)
     with strategy.scope():
         state = make_state(config, subject.spec)
-    end = learning.steps_left(config, subject.dataset, 0, 0)
+    end = learning.steps_left(config, subject.dataset, Position())
     run_steps = learning.make_run_steps(config, strategy, state, subject.dataset, preprocessing, end)
     dataset = _with_cache(subject)
     iterator = learning.make_iterator(strategy, config, dataset, preprocessing, 0)
-    step = 0
+    position = Position()
 
     def run(num_steps: int) -> tuple[int, float]:
-        nonlocal step
-        first, images = step * data.batch_size, num_steps * data.batch_size
-        with input_pipeline.naming_failures(dataset, preprocessing, range(first, first + images), data.seed):
-            report = run_steps(iterator, step, first, num_steps)
-        step += num_steps
-        return images, report.waited
+        nonlocal position
+        before, position = position, position.after(num_steps, data.batch_size)
+        positions = range(before.stream, position.stream)
+        with input_pipeline.naming_failures(dataset, preprocessing, positions, data.seed):
+            report = run_steps(iterator, before, num_steps)
+        return len(positions), report.waited
 
     return run
 
@@ -191,7 +192,7 @@ _MODES: dict[str, Callable[[_Subject], _Run]] = {
 def _with_cache(subject: _Subject) -> Dataset:
     """Returns the data set with its decoded images kept, if training with this config would keep them."""
     config, dataset = subject.config, subject.dataset
-    passes = learning.steps_left(config, dataset, 0, 0) * config.data.batch_size / dataset.num_examples
+    passes = learning.steps_left(config, dataset, Position()) * config.data.batch_size / dataset.num_examples
     channels = subject.spec.make_preprocessing().source_channels
     return decoded.with_cache(dataset, learning.cache_mode(config), channels, passes)
 

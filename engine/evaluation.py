@@ -33,6 +33,10 @@ Results = dict[str, float | int | str]
 DEFAULT_BATCH_SIZE = EvalOptions().batch_size
 
 
+class EvaluationStopped(Exception):
+    """`should_stop` has said so; nothing was measured."""
+
+
 class Evaluator:
     """Measures a model on a split, as often as it is called."""
 
@@ -60,10 +64,14 @@ class Evaluator:
         )
         self._count_batch = _make_count_batch(model, preprocessing, strategy, self._metrics, xla)
 
-    def __call__(self) -> Results:
+    def __call__(self, should_stop: Callable[[], bool] = lambda: False) -> Results:
         """Counts over the split; returns num_examples, accuracy, recall_at_<k> and images_per_second.
 
+        Args:
+            should_stop: Asked before every batch.
+
         Raises:
+            EvaluationStopped: `should_stop` has said so.
             InputError: a record that cannot be used, by file and number.
         """
         num_batches = -(-self._num_examples // self._batch_size)
@@ -72,6 +80,8 @@ class Evaluator:
         with Progress('evaluation', total=num_batches, unit='batch') as progress:
             batches = iter(self._batches)
             for done in range(num_batches):
+                if should_stop():
+                    raise EvaluationStopped
                 first, size = done * self._batch_size, self._batch_size
                 positions = range(first, min(first + size, self._num_examples))
                 with input_pipeline.naming_failures(self._dataset, self._preprocessing, positions):
@@ -106,9 +116,9 @@ def _make_count_batch(
         logits = model(preprocessing.device_eval(batch['image']), training=False)
         return metrics.count(logits, batch['label'], batch['mask'])
 
-    replica_count = tf.function(count, jit_compile=True) if xla else count
+    replica_count = tf.function(count, jit_compile=True, autograph=False) if xla else count
 
-    @tf.function
+    @tf.function(autograph=False)
     def count_batch(batch: Any) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_count, args=(batch,)), axis=None)
 
@@ -156,7 +166,7 @@ def _checkpoints(config: EvalConfig) -> Iterator[str]:
     if output.eval_interval_secs is None:
         yield checkpoints.find_checkpoint(path)
         return
-    if not tf.io.gfile.isdir(path) and tf.io.gfile.exists(f'{path}.index'):
+    if not tf.io.gfile.isdir(path) and (tf.io.gfile.exists(f'{path}.index') or tf.io.gfile.exists(path)):
         raise InputError(f'--checkpoint_path={path}: to wait for new checkpoints, name the folder that they come in')
     new = checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
     yield from itertools.islice(new, output.max_number_of_evaluations)
@@ -168,7 +178,7 @@ class _CheckpointEvaluation:
     def __init__(self, config: EvalConfig, prefix: str):
         options = config.evaluation
         folder = os.path.dirname(prefix)
-        trained = ModelSpec.load(folder)
+        trained = ModelSpec.of_checkpoint(prefix)
         self._config = config
         self._dataset = _find_dataset(config, trained)
         self._spec = _resolve_spec(config, trained, self._dataset)
@@ -196,7 +206,7 @@ class _CheckpointEvaluation:
         suffix = ExponentialMovingAverage.SUFFIX if self._averages else ''
         variables = slim_variables(self._model)
         values = {name + suffix: variable.value for name, variable in variables.items()}
-        checkpoints.restore(prefix, values, unused=variables)
+        checkpoints.restore(prefix, values, unused=variables, labels_offset=self._dataset.labels_offset)
         step = checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
         measured = self._evaluator()
         results = {
@@ -244,7 +254,7 @@ def write_summaries(folder: str, results: Results, required: bool = False) -> No
 
 def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
     options = config.evaluation
-    name = options.dataset_name or (trained.dataset_name if trained else 'imagenet')
+    name = options.dataset_name or (trained.dataset_name if trained else '') or 'imagenet'
     dataset_dir = options.dataset_dir
     if dataset_dir is None and trained is not None and trained.dataset_name == name:
         dataset_dir = trained.dataset_dir

@@ -9,26 +9,31 @@ happens between steps in `actions.py`.
 import dataclasses
 import math
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.config import TrainConfig
+from configs.config import CheckpointOptions, TrainConfig
 from configs.errors import InputError
 from configs.options import replace_options
 from configs.progress import Progress
 from datasets import dataset_factory, decoded, input_pipeline, service, synthetic
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, evaluation, run_dir
-from engine.actions import Action, Evaluate, Log, Moment, NextImages, Save, Summarize, non_finite_message
+from engine.actions import Action, Evaluate, Log, Moment, NextImages, Save, Summarize
+from engine.best_checkpoint import BestCheckpoint
 from engine.intervals import Interval
+from engine.metrics import clip_recall_at
 from engine.model_spec import ModelSpec
+from engine.position import Position
+from engine.recovery import NonFiniteError, Recovery, check_finite
+from engine.run_lock import RunLock
 from engine.schedules import make_schedule
-from engine.signals import StopSignals
+from engine.signals import TrainingSignals
 from engine.train_state import TrainState, make_state, restore_run, warm_start
-from engine.train_step import ReplicaStep, RunSteps, StepReport, make_steps
+from engine.train_step import ReplicaStep, RunSteps, make_steps
 from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
@@ -69,59 +74,172 @@ def train(config: TrainConfig) -> TrainResult:
         data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
     )
     spec = make_spec(config, dataset)
-    preprocessing = spec.make_preprocessing(config.augment)
-    with strategy.scope():
-        state = make_state(config, spec)
+    with RunLock(run_dir.make(train_dir)):
+        checkpoints.delete_parts(train_dir)
+        return _train(config, strategy, dataset, spec)
 
+
+def _train(config: TrainConfig, strategy: tf.distribute.Strategy, dataset: Dataset, spec: ModelSpec) -> TrainResult:
     # ---------------------------------------------------------------- where it starts
     # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
-    run_dir.prepare(train_dir, spec)
-    latest = checkpoints.latest_checkpoint(train_dir)
-    step, images_seen = 0, 0
-    if latest is not None:
-        step, images_seen = restore_run(latest, state, config)
-    elif config.checkpoint.checkpoint_path:
+    data, train_dir = config.data, config.checkpoint.train_dir
+    preprocessing = spec.make_preprocessing(config.augment)
+    run_dir.check_goes_on(train_dir, config, spec, dataset)
+    with strategy.scope():
+        state = make_state(config, spec)
+    restored = restore_latest(config, state)
+    if restored is None and config.checkpoint.checkpoint_path:
         warm_start(config, state)
-    last_step = step + steps_left(config, dataset, step, images_seen)
-    if latest is not None and step >= last_step:
-        logging.info('nothing to do: %s has reached the last step, %d', latest, step)
-        return TrainResult(step, latest, None)
+    position = restored or Position()
+    last_step = position.step + steps_left(config, dataset, position)
+    best = make_best(config, spec)
+    best.go_back_to(position.step)
+    if restored and (position.step >= last_step or best.is_exhausted) and not owes_evaluation(config, best, position):
+        latest = checkpoints.latest_checkpoint(train_dir) or ''
+        logging.info('nothing to do: %s has reached the last step, %d', latest, position.step)
+        return TrainResult(position.step, latest, None)
 
     # ---------------------------------------------------------------- the compiled step and its input
     # The schedule counts in batches of today's size, however large those of an earlier part of the run were.
-    end = last_step - step + images_seen / data.batch_size
+    end = last_step - position.step + position.images_seen / data.batch_size
     run_steps = make_run_steps(config, strategy, state, dataset, preprocessing, end)
-    passes = (last_step - step) * data.batch_size / dataset.num_examples
-    dataset = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes)
-    iterator = make_iterator(strategy, config, dataset, preprocessing, images_seen)
+    passes = (last_step - position.step) * data.batch_size / dataset.num_examples
+    cached = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes)
 
     # ---------------------------------------------------------------- the loop
     shown_end = None if math.isinf(last_step) else int(last_step)
-    with StopSignals() as stop_signals, Progress('training', shown_end, first=step) as progress:
-        actions = make_actions(config, state, dataset, preprocessing, strategy, progress)
-        run_dir.write_config(train_dir, config, spec)  # only now that nothing of the config was refused
+    with (
+        TrainingSignals() as signals,
+        Progress('training', shown_end, first=position.step) as progress,
+        make_saver(config.checkpoint) as saver,
+    ):
+        actions = make_actions(config, state, cached, preprocessing, strategy, progress, saver, best, signals)
+        run_dir.describe(train_dir, config, spec, dataset)  # only now that nothing of the config was refused
         log_plan(config, dataset, spec, strategy, last_step)
-        most, moment = 1, None  # the first call compiles
-        while step < last_step and not stop_signals.is_set():
-            # No call goes beyond what is due next, nor takes so long that a signal is kept waiting.
-            stop = int(min(last_step, step + most, *(action.interval.next_step(step) for action in actions)))
-            next_images = images_seen + (stop - step) * data.batch_size
-            with input_pipeline.naming_failures(dataset, preprocessing, range(images_seen, next_images), data.seed):
-                report = run_steps(iterator, step, images_seen, stop - step)
-            check_finite(report, step, train_dir)
-            step, images_seen = stop, next_images
-            moment = Moment(step, images_seen, report, data.batch_size)
-            most = max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1)
-            for action in actions:
-                if action.interval.is_due(step) or (step == last_step and action.at_end):
-                    action.run(moment)
-        for action in actions:
-            if stop_signals.is_set() and moment is not None and action.at_stop and action.last_step != step:
-                action.run(moment)
-    latest = checkpoints.latest_checkpoint(train_dir)
+        loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step)
+        recover = Recovery(
+            config.checkpoint.recover_from_nonfinite, saver, train_dir, lambda: restore_latest(config, state)
+        )
+        while True:
+            try:
+                step = loop.run(make_iterator(strategy, config, cached, preprocessing, position.stream), position)
+                break
+            except NonFiniteError as error:
+                position = recover(error, position.recoveries)
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
-    log_end(step, config, stop_signals.received)
-    return TrainResult(step, latest or '', results, stop_signals.received)
+    log_end(step, config, signals.received)
+    return TrainResult(step, checkpoints.latest_checkpoint(train_dir) or '', results, signals.received)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """Steps, and what is due between them."""
+
+    config: TrainConfig
+    dataset: Dataset
+    preprocessing: Preprocessing
+    run_steps: RunSteps
+    actions: Sequence[Action]
+    signals: TrainingSignals
+    last_step: float
+
+    def run(self, iterator: Any, position: Position) -> int:
+        """Trains from a position, of which the iterator gives the batches, to the end; returns the last step.
+
+        Raises:
+            NonFiniteError: the loss, or a variable, is not finite any more.
+            InputError: whatever the user can put right.
+        """
+        for action in self.actions:
+            action.begin(position, self.last_step)
+        most, moment = 1, None  # the first call compiles
+        while position.step < self.last_step and not self._is_stopped():
+            moment = self._advance(iterator, position, most)
+            position = moment.position
+            most = max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1)
+            requested = self.signals.take_save_request()
+            for action in self.actions:
+                is_due = action.interval.is_due(position.step) or position.step == self.last_step
+                if is_due or (requested and action.on_request):
+                    action.run(moment)
+        for action in self.actions:
+            if moment is not None and action.at_stop:
+                action.run(moment)
+            action.finish()
+        return position.step
+
+    def _is_stopped(self) -> bool:
+        return self.signals.is_set() or any(action.ends_training for action in self.actions)
+
+    def _advance(self, iterator: Any, before: Position, most: int) -> Moment:
+        """Makes several steps: not beyond what is due next, nor so many that a signal is kept waiting."""
+        due = (action.interval.next_step(before.step) for action in self.actions)
+        num_steps = int(min(self.last_step, before.step + most, *due)) - before.step
+        batch_size, seed = self.config.data.batch_size, self.config.data.seed
+        after = before.after(num_steps, batch_size)
+        positions = range(before.stream, after.stream)
+        with input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed):
+            report = self.run_steps(iterator, before, num_steps)
+        check_finite(report, before, batch_size)
+        for action in self.actions:
+            action.watch()
+        return Moment(after, report, batch_size)
+
+
+def restore_latest(config: TrainConfig, state: TrainState) -> Position | None:
+    """Restores the newest checkpoint of `train_dir` that can be read; returns its position, None where there is none.
+
+    Raises:
+        InputError: none of them can be read, or they are of another net.
+    """
+    train_dir = config.checkpoint.train_dir
+    candidates = checkpoints.newest_first(train_dir)
+    for prefix in checkpoints.incomplete_checkpoints(train_dir):
+        logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
+    for prefix in candidates:
+        try:
+            restore_run(prefix, state, config)
+            return Position.load(prefix, config.data.batch_size)
+        except checkpoints.DamagedCheckpointError as error:
+            logging.warning('%s; trying the checkpoint before it', error)
+    if candidates:
+        raise InputError(
+            f'--train_dir={train_dir}: none of its {len(candidates)} checkpoints can be read; move them away to begin '
+            'anew'
+        )
+    return None
+
+
+def make_best(config: TrainConfig, spec: ModelSpec) -> BestCheckpoint:
+    """Returns what keeps the best checkpoint of the evaluations during training.
+
+    Raises:
+        InputError: a metric that is not measured; a patience without evaluations.
+    """
+    checks, options = config.evaluation, config.checkpoint
+    if checks.early_stopping_patience is not None and not evaluates(config):
+        raise InputError(
+            f'--early_stopping_patience={checks.early_stopping_patience}: counts evaluations; give --eval_every_epochs '
+            'or --eval_every_steps'
+        )
+    recalls = (f'recall_at_{k}' for k in clip_recall_at(checks.recall_at, spec.num_classes))
+    metrics = ('accuracy', *recalls)
+    return BestCheckpoint(options.train_dir, spec, options.best_metric, checks.early_stopping_patience, metrics)
+
+
+def evaluates(config: TrainConfig) -> bool:
+    """Says whether there are evaluations during training."""
+    return bool(config.evaluation.eval_every_epochs or config.evaluation.eval_every_steps)
+
+
+def owes_evaluation(config: TrainConfig, best: BestCheckpoint, position: Position) -> bool:
+    """Says whether a run that has reached its end was stopped before it measured it."""
+    return evaluates(config) and best.last_step < position.step
+
+
+def make_saver(options: CheckpointOptions) -> checkpoints.Saver:
+    """Returns what writes the checkpoints."""
+    return checkpoints.Saver(options.train_dir, options.max_checkpoints_to_keep, options.keep_checkpoint_every_n_hours)
 
 
 def refuse_ftrl_with_warmup(config: TrainConfig) -> None:
@@ -219,7 +337,7 @@ def make_iterator(
     return iter(batches)
 
 
-def steps_left(config: TrainConfig, dataset: Dataset, step: int, images_seen: int) -> float:
+def steps_left(config: TrainConfig, dataset: Dataset, position: Position) -> float:
     """Returns how many steps remain, infinity if training goes on until it is stopped.
 
     The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, 15 epochs of the embedded
@@ -228,9 +346,9 @@ def steps_left(config: TrainConfig, dataset: Dataset, step: int, images_seen: in
     steps, epochs = config.length.max_number_of_steps, config.length.num_epochs
     if steps is None and epochs is None and dataset.name == dataset_factory.EMBEDDED:
         epochs = _EPOCHS_OF_EMBEDDED
-    images = math.inf if epochs is None else epochs * dataset.num_examples - images_seen
+    images = math.inf if epochs is None else epochs * dataset.num_examples - position.images_seen
     by_epochs = images if math.isinf(images) else math.ceil(images / config.data.batch_size - 1e-9)
-    by_steps = math.inf if steps is None else steps - step
+    by_steps = math.inf if steps is None else steps - position.step
     return max(min(by_epochs, by_steps), 0)
 
 
@@ -273,11 +391,17 @@ def make_actions(
     preprocessing: Preprocessing,
     strategy: tf.distribute.Strategy,
     progress: Progress,
+    saver: checkpoints.Saver,
+    best: BestCheckpoint,
+    signals: TrainingSignals,
 ) -> list[Action]:
     """Makes what happens between steps, in the order in which it happens."""
     log, checks, train_dir = config.log, config.evaluation, config.checkpoint.train_dir
-    actions: list[Action] = [Log(log, progress), Save(config.checkpoint, state, progress)]
-    if checks.eval_every_epochs or checks.eval_every_steps:
+    save_interval = Interval(steps=config.checkpoint.save_interval_steps, seconds=config.checkpoint.save_interval_secs)
+    is_new = checkpoints.latest_checkpoint(train_dir) is None
+    at_start = is_new and config.checkpoint.recover_from_nonfinite > 0
+    actions: list[Action] = [Log(log, progress), Save(save_interval, saver, state, progress, at_start)]
+    if evaluates(config):
         measured = dataset_factory.get_dataset(
             dataset.name, dataset.dataset_dir or None, checks.eval_split_name, dataset.labels_offset, 'eval_split_name'
         )
@@ -295,24 +419,8 @@ def make_actions(
         epochs = checks.eval_every_epochs * dataset.num_examples / config.data.batch_size
         interval = Interval(steps=checks.eval_every_steps or epochs)
         eval_dir = evaluation.eval_dir(train_dir, split, averages=state.averages is not None)
-        actions.append(Evaluate(interval, evaluator, state, eval_dir, measured.num_examples))
+        actions.append(Evaluate(interval, evaluator, state, eval_dir, measured.num_examples, best, signals.is_set))
     if log.save_summaries_secs or log.save_summaries_steps:
         next_images = NextImages(config, dataset, preprocessing)
         actions.append(Summarize(log, state, preprocessing, next_images, train_dir))
     return actions
-
-
-def check_finite(report: StepReport, first_step: int, train_dir: str) -> None:
-    """Stops training whose loss is not finite; nothing is saved, so the last good checkpoint stays the latest.
-
-    Raises:
-        InputError: naming the step, and the steps of the call.
-    """
-    total = report.cross_entropy + np.float32(report.regularization)
-    if np.isfinite(total).all():
-        return
-    finite = np.isfinite(report.cross_entropy)
-    bad = int(np.argmin(finite)) if not finite.all() else len(finite) - 1
-    where = f'at step {first_step + bad + 1} (of steps {first_step + 1} to {first_step + len(finite)})'
-    latest = checkpoints.latest_checkpoint(train_dir)
-    raise InputError(non_finite_message(f'the loss ({report.cross_entropy[bad]})', where, latest))

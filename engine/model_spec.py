@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import typing
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,9 +20,11 @@ from configs.errors import InputError, first_line
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
 from nets import nets_factory
+from nets.variables import slim_variables
 from preprocessing import preprocessing_factory
 
 FILE_NAME = 'model.json'
+_NARROW = 1 / 16  # a net so narrow is made in no time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,41 @@ class ModelSpec:
             label_names=dataset.label_names,
         )
 
+    @classmethod
+    def for_net(
+        cls,
+        model_name: str,
+        *,
+        num_classes: int,
+        channels: int,
+        preprocessing_name: str | None,
+        image_size: int | None,
+        depth_multiplier: float,
+        labels_offset: int,
+        use_grayscale: bool,
+        dataset_name: str,
+    ) -> 'ModelSpec':
+        """Returns the spec of a net whose data set is not at hand; what is None is as the net says."""
+        net = nets_factory.get_net(model_name)
+        return cls(
+            model_name=model_name,
+            num_classes=num_classes,
+            image_size=image_size or net.image_size,
+            channels=channels,
+            preprocessing_name=preprocessing_name or net.preprocessing,
+            depth_multiplier=depth_multiplier,
+            labels_offset=labels_offset,
+            use_grayscale=use_grayscale,
+            dataset_name=dataset_name,
+            dataset_dir='',
+            label_names=(),
+        )
+
+    @staticmethod
+    def variable_names(model_name: str) -> list[str]:
+        """Returns the names of a net's variables from the first layer to the last, whatever its size."""
+        return list(slim_variables(nets_factory.make_model(model_name, 2, depth_multiplier=_NARROW)))
+
     def make_model(
         self,
         *,
@@ -131,11 +169,30 @@ class ModelSpec:
             return None
         try:
             with tf.io.gfile.GFile(path, 'rb') as file:
-                values = json.loads(file.read())
-            spec = cls(**{**values, 'label_names': tuple(values['label_names'])})
-            spec._check_types()
+                return cls._from_values(json.loads(file.read()))
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise InputError(f'{path}: damaged, or written by another version: {first_line(error)}') from error
+
+    @classmethod
+    def of_checkpoint(cls, prefix: str) -> 'ModelSpec | None':
+        """Returns what is known of a checkpoint's net: of an exported file what it says itself, else model.json beside.
+
+        Raises:
+            InputError: that is damaged, or the exported file is.
+        """
+        exported = checkpoints.read_metadata(prefix).get('model')
+        if exported is None:
+            return cls.load(os.path.dirname(prefix))
+        try:
+            return cls._from_values(exported)
+        except (ValueError, TypeError, KeyError) as error:
+            message = f'{prefix}: what it says of its net is damaged, or by another version: {first_line(error)}'
+            raise InputError(message) from error
+
+    @classmethod
+    def _from_values(cls, values: dict[str, Any]) -> 'ModelSpec':
+        spec = cls(**{**values, 'label_names': tuple(values['label_names'])})
+        spec._check_types()
         return spec
 
     def _check_types(self) -> None:
@@ -146,15 +203,16 @@ class ModelSpec:
 
     def contradictions(self, other: 'ModelSpec') -> list[str]:
         """Lists where `other` is another net or prepares images otherwise, as `name: this one, that one`."""
+        return [f'{name}: {_brief(here)}, {_brief(there)}' for name, here, there in self.differences(other)]
+
+    def differences(self, other: 'ModelSpec') -> list[tuple[str, object, object]]:
+        """Lists where `other` is another net or prepares images otherwise: name, value here, value there."""
         ignored = ['dataset_name', 'dataset_dir']
         if not (self.label_names and other.label_names):
             ignored.append('label_names')
         names = [field.name for field in dataclasses.fields(self) if field.name not in ignored]
-        return [
-            f'{name}: {_brief(getattr(self, name))}, {_brief(getattr(other, name))}'
-            for name in names
-            if getattr(self, name) != getattr(other, name)
-        ]
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
+        return [(name, here, there) for name, here, there in pairs if here != there]
 
 
 def _brief(value: object) -> str:

@@ -1,26 +1,42 @@
-"""The folder of a run: checkpoints, `config.cfg`, `model.json`, event files.
+"""The folder of a run: checkpoints, `config.cfg`, `model.json`, `data.json`, event files.
 
-prepare(train_dir, spec)            # before training: made, and not of another net
-write_config(train_dir, config, spec)
+with RunLock(make(train_dir)):
+    check_goes_on(train_dir, config, spec, dataset)     # where there are checkpoints: are they of this run?
+    describe(train_dir, config, spec, dataset)
 """
 
+import json
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from configs.config import TrainConfig
 from configs.errors import InputError, first_line
-from configs.options import to_flagfile
+from configs.options import flat_options, flat_values, from_flagfile, to_flagfile
+from datasets.dataset_factory import Dataset
+from datasets.examples import StoredExamples
 from engine import checkpoints
 from engine.model_spec import ModelSpec
 
+CONFIG, DATA = 'config.cfg', 'data.json'
+# What --force_resume cannot override: the variables would have other shapes.
+_SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
+# What may change between the parts of a run without a word: it changes no number of the training.
+_FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation')
+_FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service', 'synthetic_images')
 
-def prepare(train_dir: str, spec: ModelSpec) -> None:
-    """Makes the folder; refuses one in which another net was trained.
+_Row = tuple[str, Any, Any]
+
+
+def make(train_dir: str) -> str:
+    """Makes the folder, and returns its name.
 
     Raises:
-        InputError: it cannot be made, or it holds a run of another net.
+        InputError: it cannot be made.
     """
     if not train_dir or train_dir.startswith('~'):
         raise InputError(f'--train_dir={train_dir}: name a folder, without ~, which only a shell understands')
@@ -30,24 +46,106 @@ def prepare(train_dir: str, spec: ModelSpec) -> None:
         tf.io.gfile.makedirs(train_dir)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error
+    return train_dir
+
+
+def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> None:
+    """Refuses to go on with a run that was trained as another net or on other data; warns of what else has changed.
+
+    Raises:
+        InputError: a table of what differs, and what to do.
+    """
     before = ModelSpec.load(train_dir)
-    if before is not None and checkpoints.latest_checkpoint(train_dir):
-        differences = before.contradictions(spec)
-        if differences:
-            raise InputError(
-                f'--train_dir={train_dir} holds a run that differs (there, now): {"; ".join(differences)}; '
-                'give the flags of that run, or another --train_dir'
-            )
+    if checkpoints.latest_checkpoint(train_dir) is None:
+        return
+    fixed: list[_Row] = []
+    changed: list[_Row] = []
+    if before is not None:
+        fixed += before.differences(spec)
+    values, options = _load_config(train_dir), flat_options(TrainConfig)
+    for name, value in flat_values(config).items():
+        option, earlier = options[name], values.get(name, value)
+        is_free = name in _FREE_OPTIONS or (option.group in _FREE_GROUPS and not option.fixed)
+        if earlier == value or is_free:
+            continue
+        (fixed if option.fixed else changed).append((name, earlier, value))
+    earlier_data = _load_data(train_dir)
+    if earlier_data is not None and earlier_data != (now := _data(dataset)):
+        fixed.append(('examples', _describe_data(earlier_data), _describe_data(now)))
+    fixed = list({row[0]: row for row in fixed}.values())
+    impossible = [row for row in fixed if row[0] in _SHAPES]
+    if impossible or (fixed and not config.checkpoint.force_resume):
+        raise InputError(_refusal(train_dir, fixed, can_be_forced=not impossible))
+    for name, earlier, value in fixed + changed:
+        logging.warning('%s was %s in this run so far, and is %s from now on', name, _text(earlier), _text(value))
 
 
-def write_config(train_dir: str, config: TrainConfig, spec: ModelSpec) -> None:
-    """Writes config.cfg, a flagfile that repeats the run, and model.json.
+def _refusal(train_dir: str, rows: Sequence[_Row], can_be_forced: bool) -> str:
+    table = [('', 'there', 'now'), *((name, _text(there), _text(now)) for name, there, now in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    lines = ['  ' + '  '.join(map(str.ljust, row, widths)).rstrip() for row in table]
+    force = ', or go on all the same with --force_resume' if can_be_forced else ''
+    return '\n'.join(
+        [
+            f'--train_dir={train_dir} holds a run that differs:',
+            *lines,
+            f'Give the flags of that run (its {CONFIG} is a flagfile), or another --train_dir{force}',
+        ]
+    )
+
+
+def _text(value: object) -> str:
+    """Returns a value for a message; of many names, the first few."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return '/'.join(map(str, value[:4])) + ('/...' if len(value) > 4 else '')
+
+
+def _load_config(train_dir: str) -> dict[str, Any]:
+    """Reads the options of the run so far; of one that has none, or none that can be read, nothing is known."""
+    path = os.path.join(train_dir, CONFIG)
+    if not tf.io.gfile.exists(path):
+        return {}
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return from_flagfile(TrainConfig, file.read())
+    except (ValueError, tf.errors.OpError) as error:
+        logging.warning('%s: damaged, so that flags are not compared with it: %s', path, first_line(error))
+        return {}
+
+
+def _data(dataset: Dataset) -> dict[str, Any]:
+    assert isinstance(dataset.examples, StoredExamples), 'before any cache'
+    return {'num_examples': dataset.num_examples, 'digest': dataset.examples.identity()}
+
+
+def _describe_data(data: dict[str, Any]) -> str:
+    return f'{data.get("num_examples")} ({str(data.get("digest"))[:8]})'
+
+
+def _load_data(train_dir: str) -> dict[str, Any] | None:
+    path = os.path.join(train_dir, DATA)
+    if not tf.io.gfile.exists(path):
+        return None
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            data = json.loads(file.read())
+        if not isinstance(data, dict):
+            raise ValueError('no JSON object')
+    except (ValueError, tf.errors.OpError) as error:
+        raise InputError(f'{path}: damaged: {first_line(error)}; delete it to go on without the comparison') from error
+    return data
+
+
+def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> None:
+    """Writes config.cfg, a flagfile that repeats the run, model.json and data.json.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     try:
-        checkpoints.write_text(os.path.join(train_dir, 'config.cfg'), to_flagfile(config))
+        checkpoints.write_text(os.path.join(train_dir, CONFIG), to_flagfile(config))
+        checkpoints.write_text(os.path.join(train_dir, DATA), json.dumps(_data(dataset)) + '\n')
         spec.save(train_dir)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error

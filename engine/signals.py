@@ -1,43 +1,83 @@
-"""Stopping in an orderly way: SIGTERM and SIGINT (Ctrl-C) end training after the steps that are under way.
+"""Signals that training answers between its steps.
 
-with StopSignals() as stop:
-    while not stop.received: ...
+with TrainingSignals() as signals:
+    while not signals.is_set(): ...
+    if signals.take_save_request(): ...
+
+SIGTERM and SIGINT (Ctrl-C) end training after the steps under way, SIGUSR1 asks for a checkpoint.
 """
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
 
 from absl import logging
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
-class StopSignals:
-    """Notes the first SIGTERM or SIGINT; the second one ends the process at once.
+
+class TrainingSignals:
+    """Notes the first SIGTERM or SIGINT, ends the process at once at the second, and notes each SIGUSR1.
+
+    Python runs a signal's handler only between two of its own instructions, and TensorFlow may keep it waiting without
+    end where no data comes. So the numbers go through a pipe to a thread, which the interpreter's own handler does at
+    once.
 
     Attributes:
-        received: The signal's number, or None.
+        received: Number of the signal that ends training, or None.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, object] = {}
+        self._save_requested = False
+        self._undo = contextlib.ExitStack()
 
     def is_set(self) -> bool:
-        """Says whether a signal has come."""
+        """Says whether a signal to end has come."""
         return self.received is not None
 
-    def __enter__(self) -> 'StopSignals':
+    def take_save_request(self) -> bool:
+        """Says whether SIGUSR1 has come since the last call."""
+        requested, self._save_requested = self._save_requested, False
+        return requested
+
+    def __enter__(self) -> 'TrainingSignals':
         if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow it
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+            with self._undo:
+                self._listen()
+                self._undo = self._undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
+        self._undo.close()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
-        logging.info('%s: saving after the steps under way; once more ends at once', signal.Signals(number).name)
+    def _listen(self) -> None:
+        reading_end, writing_end = os.pipe()
+        os.set_blocking(writing_end, False)
+        watcher = threading.Thread(target=self._watch, args=(reading_end,), daemon=True)
+        self._undo.callback(os.close, reading_end)
+        self._undo.callback(watcher.join)
+        self._undo.callback(os.close, writing_end)  # which ends the watcher
+        watcher.start()
+        self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writing_end, warn_on_full_buffer=False))
+        for number in (*_STOPPING, signal.SIGUSR1):
+            self._undo.callback(signal.signal, number, signal.signal(number, _leave_to_watcher))
+
+    def _watch(self, reading_end: int) -> None:
+        while received := os.read(reading_end, 1):
+            self._note(received[0])
+
+    def _note(self, number: int) -> None:
+        if number == signal.SIGUSR1:
+            self._save_requested = True
+        elif number in _STOPPING:
+            if self.received is not None:
+                os._exit(128 + number)  # the main thread may be waiting where nothing else ends it
+            self.received = number
+            logging.info('%s: saving after the steps under way; once more ends at once', signal.Signals(number).name)
+
+
+def _leave_to_watcher(number: int, frame: FrameType | None) -> None:
+    del number, frame

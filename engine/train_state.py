@@ -2,7 +2,7 @@
 
 with strategy.scope():
     state = make_state(config, spec)
-step, images_seen = restore_run(checkpoint, state, config)     # or warm_start(config, state), or neither
+restore_run(checkpoint, state, config)     # or warm_start(config, state), or neither
 """
 
 import dataclasses
@@ -94,24 +94,37 @@ def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) ->
     return chosen
 
 
-def restore_run(latest: str, state: TrainState, config: TrainConfig) -> tuple[int, int]:
-    """Restores weights, slots and averages; returns the step and the images seen."""
-    checkpoints.restore(latest, state.saved_variables())
-    step = checkpoints.read_int(latest, checkpoints.STEP_KEY, checkpoints.checkpoint_step(latest))
-    images_seen = checkpoints.read_int(latest, checkpoints.IMAGES_SEEN_KEY, step * config.data.batch_size)
+def restore_run(latest: str, state: TrainState, config: TrainConfig) -> None:
+    """Restores weights, slots and averages; where the run is says `engine.position`.
+
+    Raises:
+        DamagedCheckpointError: the checkpoint cannot be read.
+        InputError: it is of another net, or of another optimizer.
+    """
+    plan = checkpoints.restore(latest, state.saved_variables(), labels_offset=config.data.labels_offset)
+    left = [name for name in plan.training_state if not checkpoints.is_counter(name)]
+    if left:
+        logging.warning(
+            '%s has more than this run goes on with, and later checkpoints will not: %s. That is for another '
+            '--optimizer, --trainable_scopes or --moving_average_decay',
+            *(latest, checkpoints.describe_state(left)),
+        )
     logging.info('continuing from %s', latest)
     if config.checkpoint.checkpoint_path:
         logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
-    return step, images_seen
 
 
 def warm_start(config: TrainConfig, state: TrainState) -> None:
-    """Takes weights from `--checkpoint_path`; moving averages begin at them."""
+    """Takes weights from `--checkpoint_path`, not its averages, as slim does; those of the run begin at the weights."""
     options = config.checkpoint
     weights = {name: variable.value for name, variable in state.variables.items()}
     assert options.checkpoint_path is not None
     checkpoints.warm_start(
-        options.checkpoint_path, weights, options.checkpoint_exclude_scopes, options.ignore_missing_vars
+        options.checkpoint_path,
+        weights,
+        options.checkpoint_exclude_scopes,
+        options.ignore_missing_vars,
+        config.data.labels_offset,
     )
     if state.averages:
         for name, variable in state.variables.items():

@@ -1,10 +1,10 @@
 """The compiled step: device stage of the preprocessing, forward, backward, reduction, update.
 
     run = make_steps(strategy, ReplicaStep(state, preprocessing, schedule, ...), schedule, batch_size)
-    report = run(iterator, step, images_seen, num_steps)     # several steps a call
+    report = run(iterator, position, num_steps)     # several steps a call
 
-Everything random in a step is drawn for the whole global batch from (seed, images seen before it); each replica takes
-its own rows. So N replicas compute what one does, and a step can be repeated.
+Everything random in a step is drawn for the whole global batch from (seed, position in the training stream); each
+replica takes its own rows. So N replicas compute what one does, and a step can be repeated.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine import losses
+from engine.position import Position
 from engine.schedules import Schedule
 from engine.train_state import TrainState
 from nets.layers import step_randomness
@@ -45,7 +46,7 @@ class StepReport:
 @functools.cache
 def _compiled_device_train(preprocessing: Preprocessing) -> Callable[..., tf.Tensor]:
     # Once for each preprocessing, which holds no state: compiling takes a second.
-    return tf.function(preprocessing.device_train, jit_compile=True)
+    return tf.function(preprocessing.device_train, jit_compile=True, autograph=False)
 
 
 class ReplicaStep:
@@ -70,19 +71,26 @@ class ReplicaStep:
         self._num_replicas = num_replicas
         self._seed = seed
         self._label_smoothing = label_smoothing
-        self._gradients = tf.function(self._compute_gradients, jit_compile=True) if xla else self._compute_gradients
+        compute = self._compute_gradients
+        self._gradients = tf.function(compute, jit_compile=True, autograph=False) if xla else compute
         # XLA fuses the device stage's many small passes, on CPUs too: 0.14 ms an image instead of 1.16.
         self._device_train = _compiled_device_train(preprocessing)
 
     def __call__(
-        self, batch: dict[str, tf.Tensor], step: tf.Tensor, images_seen: tf.Tensor, regularize: tf.Tensor
+        self,
+        batch: dict[str, tf.Tensor],
+        step: tf.Tensor,
+        images_seen: tf.Tensor,
+        stream: tf.Tensor,
+        regularize: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Makes one update.
 
         Args:
             batch: This replica's share: image uint8 [batch, height, width, channels], label int32 [batch].
             step: int64 scalar, steps made before this one.
-            images_seen: int64 scalar, examples taken before this step.
+            images_seen: int64 scalar, examples trained on before this step.
+            stream: int64 scalar, position of the batch in the training stream.
             regularize: bool scalar, whether the L2 loss is asked for; it costs a pass over the weights.
 
         Returns:
@@ -90,7 +98,7 @@ class ReplicaStep:
         """
         context = tf.distribute.get_replica_context()
         offset = context.replica_id_in_sync_group * (self._batch_size // self._num_replicas)
-        loss, gradients = self._gradients(batch, images_seen, tf.cast(offset, tf.int32))
+        loss, gradients = self._gradients(batch, stream, tf.cast(offset, tf.int32))
         if self._num_replicas > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         state = self._state
@@ -105,9 +113,9 @@ class ReplicaStep:
         return loss, l2_loss
 
     def _compute_gradients(
-        self, batch: dict[str, tf.Tensor], images_seen: tf.Tensor, offset: tf.Tensor
+        self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        seed = tf.stack([tf.constant(self._seed, tf.int64), images_seen])
+        seed = tf.stack([tf.constant(self._seed, tf.int64), stream])
         draws = self._preprocessing.make_draws(seed, self._batch_size)
         size = self._batch_size // self._num_replicas
         local_draws = {name: draw[offset : offset + size] for name, draw in draws.items()}
@@ -124,34 +132,42 @@ class ReplicaStep:
         return loss, tape.gradient(loss, variables)
 
 
-RunSteps = Callable[[Any, int, int, int], StepReport]
+RunSteps = Callable[[Any, Position, int], StepReport]
 
 
 def make_steps(
     strategy: tf.distribute.Strategy, replica_step: ReplicaStep, schedule: Schedule, batch_size: int
 ) -> RunSteps:
-    """Returns `run(iterator, step, images_seen, num_steps)`: so many steps in one call of a compiled function."""
+    """Returns `run(iterator, position, num_steps)`: so many steps in one call of a compiled function."""
 
-    @tf.function
-    def run(iterator: Any, step: tf.Tensor, images_seen: tf.Tensor, num_steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        cross_entropy = tf.TensorArray(tf.float32, size=num_steps)
-        waited = tf.constant(0.0, tf.float64)
-        l2_loss = tf.constant(0.0)
-        for i in tf.range(num_steps):
+    @tf.function(autograph=False)
+    def run(
+        iterator: Any, step: tf.Tensor, images_seen: tf.Tensor, stream: tf.Tensor, num_steps: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        def make_step(
+            i: tf.Tensor, cross_entropy: tf.TensorArray, waited: tf.Tensor, _: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor]:
             batch, seconds = _next_batch(strategy, iterator)
             done = tf.cast(i, tf.int64)
-            arguments = (batch, step + done, images_seen + done * batch_size, i == num_steps - 1)
+            images = done * batch_size
+            arguments = (batch, step + done, images_seen + images, stream + images, i == num_steps - 1)
             shares, l2_losses = strategy.run(replica_step, args=arguments)
             cross_entropy = cross_entropy.write(i, strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
-            l2_loss = strategy.experimental_local_results(l2_losses)[0]
-            waited += seconds
+            return i + 1, cross_entropy, waited + seconds, strategy.experimental_local_results(l2_losses)[0]
+
+        _, cross_entropy, waited, l2_loss = tf.while_loop(
+            lambda i, *_: i < num_steps,
+            make_step,
+            (tf.constant(0), tf.TensorArray(tf.float32, num_steps), tf.constant(0.0, tf.float64), tf.constant(0.0)),
+            parallel_iterations=1,
+        )
         return cross_entropy.stack(), l2_loss, waited
 
-    def call(iterator: Any, step: int, images_seen: int, num_steps: int) -> StepReport:
+    def call(iterator: Any, position: Position, num_steps: int) -> StepReport:
         start = time.monotonic()
-        at = (tf.constant(step, tf.int64), tf.constant(images_seen, tf.int64))
+        at = [tf.constant(count, tf.int64) for count in (position.step, position.images_seen, position.stream)]
         cross_entropy, l2_loss, waited = run(iterator, *at, tf.constant(num_steps, tf.int32))
-        rate = schedule(tf.constant(images_seen / batch_size + num_steps - 1, tf.float64))
+        rate = schedule(tf.constant(position.images_seen / batch_size + num_steps - 1, tf.float64))
         losses_of_steps = cross_entropy.numpy()  # waits for the last step
         return StepReport(losses_of_steps, float(l2_loss), float(rate), time.monotonic() - start, float(waited))
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from configs.config import EvalConfig, TrainConfig
 from configs.options import make_config
+from engine import run_lock
 
 # The digits are images of 8x8 pixels: a step takes milliseconds.
 SMALL_RUN = {
@@ -44,7 +45,7 @@ def assert_same_values(actual: str, expected: str) -> None:
 
 def files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
     """Returns the time of change and the content of every file in a folder by its name."""
-    paths = [path for path in Path(folder).iterdir() if path.is_file()]
+    paths = [path for path in Path(folder).iterdir() if path.is_file() and path.name != run_lock.FILE_NAME]
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 

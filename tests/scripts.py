@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from configs.benchmark import BenchmarkConfig
 from configs.config import EvalConfig, TrainConfig
 from configs.conversion import ConvertConfig
+from configs.export import ExportConfig
 from configs.options import flat_options
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 
 SCRIPTS: dict[str, tuple[type, Sequence[RetiredFlag]]] = {
     'train_image_classifier.py': (TrainConfig, RETIRED_TRAIN_FLAGS),
     'eval_image_classifier.py': (EvalConfig, RETIRED_EVAL_FLAGS),
+    'export_image_classifier.py': (ExportConfig, ()),
     'download_and_convert_data.py': (ConvertConfig, ()),
     'benchmark_image_classifier.py': (BenchmarkConfig, RETIRED_TRAIN_FLAGS),
 }

@@ -16,7 +16,7 @@ from configs.errors import InputError, first_line
 from datasets import dataset_factory
 from engine import checkpoints, evaluation, learning
 from engine.optimizers import OPTIMIZERS
-from engine.train_state import make_state
+from engine.train_state import make_state, restore_run
 from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
 
 # ------------------------------------------------------------------------ what is saved
@@ -94,6 +94,112 @@ def test_a_run_of_slims_goes_on_here(shared_path, train_digits, tmp_path):
             assert change < 0.05, name
 
 
+# What TensorFlow 1 calls them, with the arguments that it asks for.
+TENSORFLOW_1 = {
+    'adadelta': lambda v1: v1.AdadeltaOptimizer(0.01),
+    'adagrad': lambda v1: v1.AdagradOptimizer(0.01),
+    'adam': lambda v1: v1.AdamOptimizer(0.01),
+    'ftrl': lambda v1: v1.FtrlOptimizer(0.01),
+    'momentum': lambda v1: v1.MomentumOptimizer(0.01, 0.9),
+    'rmsprop': lambda v1: v1.RMSPropOptimizer(0.01, momentum=0.9),
+    'sgd': lambda v1: v1.GradientDescentOptimizer(0.01),
+}
+
+
+@pytest.fixture
+def run_of_slims(trained, tmp_path):
+    """Returns a function that trains a step with an optimizer of TensorFlow 1, and saves it as slim does."""
+    weights = {name: value for name, value in saved_values(trained.checkpoint_path).items() if name in LENET}
+
+    def train(optimizer: str) -> Path:
+        v1 = tf.compat.v1.train
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            step = v1.create_global_step()
+            variables = [tf.compat.v1.get_variable(name, initializer=value) for name, value in weights.items()]
+            gradients = [(tf.fill(variable.shape, 0.5), variable) for variable in variables]
+            updated = TENSORFLOW_1[optimizer](v1).apply_gradients(gradients, step)
+            with tf.control_dependencies([updated]):
+                averaged = v1.ExponentialMovingAverage(0.9, step).apply(variables)
+            session.run(tf.compat.v1.global_variables_initializer())
+            session.run(averaged)
+            v1.Saver().save(session, str(tmp_path / 'slims' / 'model.ckpt'), step)
+        return tmp_path / 'slims'
+
+    return train
+
+
+def state_of(digits_dir: Path, train_dir: Path, **options):
+    """Returns the config and the state of a run that is about to go on."""
+    config = small_config(digits_dir, train_dir, **options)
+    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train', config.data.labels_offset)
+    return config, make_state(config, learning.make_spec(config, dataset))
+
+
+@pytest.mark.parametrize('optimizer', TENSORFLOW_1)
+def test_every_optimizer_of_tensorflow_1_goes_on(run_of_slims, digits_dir, optimizer):
+    assert set(TENSORFLOW_1) == set(OPTIMIZERS)
+    train_dir = run_of_slims(optimizer)
+    config, state = state_of(digits_dir, train_dir, optimizer=optimizer, moving_average_decay=0.9)
+    restore_run(str(train_dir / 'model.ckpt-1'), state, config)
+    values = saved_values(str(train_dir / 'model.ckpt-1'))
+    assert values.pop('global_step') == 1
+    restored = state.saved_variables()
+    assert set(restored) == set(values)
+    for name, value in values.items():
+        np.testing.assert_array_equal(restored[name].numpy(), value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ('before', 'options', 'message'),
+    [
+        ('momentum', {'optimizer': 'rmsprop'}, 'it has the slots of --optimizer=momentum, not of rmsprop; go on with'),
+        ('adam', {'optimizer': 'momentum'}, 'it has the slots of --optimizer=adam, not of momentum; go on with'),
+        ('sgd', {'optimizer': 'adam'}, 'it lacks the slots of --optimizer=adam; go on with --optimizer=sgd, which'),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_optimizer(run_of_slims, digits_dir, before, options, message):
+    train_dir = run_of_slims(before)
+    prefix = str(train_dir / 'model.ckpt-1')
+    config, state = state_of(digits_dir, train_dir, **options)
+    with pytest.raises(InputError, match=re.escape(f'{prefix} cannot go on so: {message}')) as error:
+        restore_run(prefix, state, config)
+    assert str(error.value).endswith(
+        f', or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
+    )
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_run_whose_scopes_were_fewer_does_not_go_on(train_digits, digits_dir, tmp_path):
+    latest = train_digits(tmp_path, max_number_of_steps=1, trainable_scopes=('LeNet/fc4',)).checkpoint_path
+    config, state = state_of(digits_dir, tmp_path)
+    with pytest.raises(InputError, match='it lacks slots of --optimizer=momentum: 6 Momentum; give the --trainable_s'):
+        restore_run(latest, state, config)
+
+
+def test_averages_that_a_run_has_not_kept(run_of_slims, train_digits, digits_dir, tmp_path):
+    latest = train_digits(tmp_path / 'run', max_number_of_steps=1).checkpoint_path
+    config, state = state_of(digits_dir, tmp_path / 'run', moving_average_decay=0.9)
+    with pytest.raises(InputError, match='has no moving averages, which --moving_average_decay asks for: leave it out'):
+        restore_run(latest, state, config)
+
+
+@pytest.mark.parametrize(
+    ('options', 'left'),
+    [
+        ({'optimizer': 'sgd'}, '8 ExponentialMovingAverage, 8 Momentum'),
+        ({'optimizer': 'momentum'}, '8 ExponentialMovingAverage'),
+        ({'optimizer': 'momentum', 'moving_average_decay': 0.5}, None),
+    ],
+)
+def test_what_a_run_does_not_go_on_with_is_named(run_of_slims, digits_dir, caplog, options, left):
+    train_dir = run_of_slims('momentum')
+    config, state = state_of(digits_dir, train_dir, **options)
+    restore_run(str(train_dir / 'model.ckpt-1'), state, config)
+    message = f'has more than this run goes on with, and later checkpoints will not: {left}. That is for another'
+    assert (message in caplog.text) == (left is not None)
+    assert ('has more than' in caplog.text) == (left is not None)
+
+
 # ------------------------------------------------------------------------ files
 
 SUFFIXES = {'.index', '.data-00000-of-00001'}
@@ -137,11 +243,12 @@ def test_rotation(tmp_path, steps, keep, kept, latest):
 def test_checkpoint_file_is_relative(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2)
-    assert (tmp_path / 'checkpoint').read_text() == (
-        'model_checkpoint_path: "model.ckpt-2"\n'
-        'all_model_checkpoint_paths: "model.ckpt-1"\n'
-        'all_model_checkpoint_paths: "model.ckpt-2"\n'
-    )
+    names = [line for line in (tmp_path / 'checkpoint').read_text().splitlines() if 'time' not in line]
+    assert names == [
+        'model_checkpoint_path: "model.ckpt-2"',
+        'all_model_checkpoint_paths: "model.ckpt-1"',
+        'all_model_checkpoint_paths: "model.ckpt-2"',
+    ]
 
 
 def restored(prefix: str, size: int = 3) -> float:
@@ -221,6 +328,24 @@ def test_a_checkpoint_is_found_by_its_folder(tmp_path, ending):
     assert checkpoints.find_checkpoint(f'{tmp_path}{ending}') == prefix
 
 
+@pytest.mark.parametrize('name', ['inception_v3.ckpt', 'model.ckpt-5', 'weights.h5'])
+def test_a_checkpoint_of_one_file_is_read(tmp_path, name):
+    """As TensorFlow wrote them before 2017, and slim's published nets come; the content says so, not the name."""
+    path = str(tmp_path / name)
+    tf.raw_ops.Save(filename=path, tensor_names=['net/weights'], data=[tf.fill([3], 5.0)])
+    assert checkpoints.find_checkpoint(path) == path
+    assert checkpoints.recognise(path) is checkpoints.Format.TENSORFLOW_V1
+    assert restored(path) == 5
+
+
+@pytest.mark.parametrize('name', ['net.keras', 'net.weights.h5', 'model.ckpt-7'])
+def test_a_file_that_is_no_checkpoint(tmp_path, name):
+    path = tmp_path / name
+    path.write_text('text')
+    with pytest.raises(InputError, match=f'--checkpoint_path={path}: neither a TensorFlow checkpoint nor a .keras or'):
+        checkpoints.find_checkpoint(str(path))
+
+
 @pytest.mark.parametrize(
     ('path', 'message'),
     [
@@ -276,7 +401,7 @@ def test_a_damaged_checkpoint_is_named_and_changes_nothing(tmp_path, damage):
     prefix = save(tmp_path, 7, size=1000)
     DAMAGES[damage](tmp_path)
     variable = tf.Variable(tf.zeros([1000]))
-    with pytest.raises(InputError) as error:
+    with pytest.raises(checkpoints.DamagedCheckpointError) as error:
         checkpoints.restore(prefix, {'net/weights': variable})
     message = str(error.value)
     assert message.startswith(f'{prefix}: ')
@@ -286,12 +411,13 @@ def test_a_damaged_checkpoint_is_named_and_changes_nothing(tmp_path, damage):
 
 
 @pytest.mark.parametrize('damage', [DATA, INDEX])
-def test_nothing_goes_on_from_a_damaged_checkpoint(trained, train_digits, tmp_path, damage):
+def test_nothing_goes_on_from_a_damaged_checkpoint(trained, train_digits, tmp_path, caplog, damage):
     train_dir = Path(shutil.copytree(Path(trained.checkpoint_path).parent, tmp_path / 'run'))
     cut(train_dir / damage.replace('7', '300'), 0.5)
     before = files(train_dir)
-    with pytest.raises(InputError, match=r'model\.ckpt-300: (truncated|not a checkpoint that can be read)'):
+    with pytest.raises(InputError, match='none of its 1 checkpoints can be read'):
         train_digits(train_dir, max_number_of_steps=400, moving_average_decay=0.9)
+    assert re.search(r'model\.ckpt-300: (truncated|not a checkpoint that can be read)', caplog.text)
     with pytest.raises(InputError, match=r'model\.ckpt-300: (truncated|not a checkpoint that can be read)'):
         evaluation.evaluate(eval_config(train_dir, eval_dir=str(tmp_path / 'eval')))
     assert files(train_dir) == before
@@ -327,6 +453,24 @@ def test_a_checkpoint_of_another_net_is_answered_with_a_table(tmp_path):
     assert all(variable.numpy().all() for variable in wanted.values())
 
 
+@pytest.mark.parametrize('dtype', [tf.float64, tf.float16, tf.bfloat16, tf.int32])
+def test_numbers_of_another_kind_are_converted(tmp_path, dtype):
+    prefix = checkpoints.save(str(tmp_path), 1, {'net/weights': tf.cast(tf.constant([1, 2, 3]), dtype)}, 5)
+    for restore in (
+        lambda variable: checkpoints.restore(prefix, {'net/weights': variable}),
+        lambda variable: checkpoints.warm_start(prefix, {'net/weights': variable}, [], ignore_missing=False),
+    ):
+        variable = tf.Variable(tf.zeros([3]))
+        restore(variable)
+        assert list(variable.numpy()) == [1, 2, 3]
+
+
+def test_words_are_no_weights(tmp_path):
+    prefix = checkpoints.save(str(tmp_path), 1, {'net/weights': tf.constant(['a', 'b', 'c'])}, 5)
+    with pytest.raises(InputError, match=f'{prefix}: net/weights holds object, not numbers'):
+        checkpoints.restore(prefix, {'net/weights': tf.Variable(tf.zeros([3]))})
+
+
 def test_unused_names_are_allowed(tmp_path):
     prefix = checkpoints.save(str(tmp_path), 1, {'a': tf.ones([2]), 'b': tf.ones([2])}, 5)
     variable = tf.Variable([0.0, 0.0])
@@ -334,6 +478,56 @@ def test_unused_names_are_allowed(tmp_path):
     assert variable.numpy().all()
     with pytest.raises(InputError, match=r'  b +missing +2'):
         checkpoints.restore(prefix, {'a': variable})
+
+
+# ------------------------------------------------------------------------ the number of classes
+
+
+@pytest.fixture
+def of_classes(trained, tmp_path):
+    """Returns a function that writes the trained net, cut to some classes, as slim leaves it: without model.json."""
+
+    def write(classes: int) -> str:
+        values = saved_values(trained.checkpoint_path)
+        heads = [name for name in values if name.startswith('LeNet/fc4/')]
+        cut_values = {name: value[..., :classes] if name in heads else value for name, value in values.items()}
+        return checkpoints.save(str(tmp_path / 'slims'), 300, {**cut_values, 'global_step': np.int64(300)}, 5)
+
+    return write
+
+
+@pytest.mark.parametrize('averaged', [False, True])
+@pytest.mark.parametrize(
+    ('classes', 'labels_offset', 'message'),
+    [
+        (10, 1, 'has 10 classes, and the data set 9 with --labels_offset=1: give --labels_offset=0'),
+        (9, 0, 'has 9 classes, and the data set 10 with --labels_offset=0: give --labels_offset=1'),
+        (5, 0, 'has 5 classes, and the data set 10 with --labels_offset=0: choose the data set that it was trained on'),
+    ],
+)
+def test_labels_offset_is_suggested(of_classes, digits_dir, classes, labels_offset, message, averaged):
+    prefix = of_classes(classes)
+    flags = {'model_name': 'lenet', 'eval_image_size': 8, 'depth_multiplier': 0.25, 'dataset_name': 'digits'}
+    config = eval_config(
+        prefix,
+        dataset_dir=str(digits_dir),
+        labels_offset=labels_offset,
+        moving_average_decay=0.9 if averaged else None,
+        **flags,
+    )
+    with pytest.raises(InputError, match=re.escape(f'{prefix} {message}; what differs:')):
+        evaluation.evaluate(config)
+
+
+@pytest.mark.parametrize(('classes', 'suggested'), [(9, 1), (5, None)])
+def test_labels_offset_is_suggested_when_a_run_goes_on(of_classes, digits_dir, classes, suggested):
+    prefix = of_classes(classes)
+    config, state = state_of(digits_dir, Path(prefix).parent, moving_average_decay=0.9)
+    message = 'choose the data set' if suggested is None else f'give --labels_offset={suggested}'
+    with pytest.raises(
+        InputError, match=f'has {classes} classes, and the data set 10 with --labels_offset=0: {message}'
+    ):
+        restore_run(prefix, state, config)
 
 
 # ------------------------------------------------------------------------ saves that fail

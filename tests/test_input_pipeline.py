@@ -623,7 +623,8 @@ def test_image_that_only_training_refuses(make_dataset: MakeDataset) -> None:
     dataset = make_dataset([_example(1)], NUM_CLASSES)
     preprocessing = get_preprocessing('cifarnet', 32)
     assert _explained(dataset, preprocessing, SEED) == (
-        f'{_index(dataset).paths[0]}, record 0: its image cannot be prepared: the image is smaller than its crop'
+        f'{_index(dataset).paths[0]}, record 0: its image cannot be prepared: the image is '
+        'smaller than its crop; make this file again'
     )
     assert len(_read_all(dataset, preprocessing, None)) == 1
 

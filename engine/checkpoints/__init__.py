@@ -1,4 +1,4 @@
-"""Checkpoints: `model.ckpt-<step>` files whose keys are slim's variable names.
+"""Checkpoints: `model.ckpt-<step>` files whose keys are slim's variable names; `python -m engine.checkpoints PATH`.
 
     checkpoints.save(train_dir, step, {'alexnet_v2/conv1/weights': variable, ...}, max_to_keep=5)
     prefix = checkpoints.find_checkpoint(train_dir)            # the latest one, or the file that was named
@@ -6,37 +6,82 @@
 
 They are written by the same kernel as TensorFlow 1's `Saver` wrote them with (a table of name -> tensor), so a
 checkpoint of slim's is read like one of ours, and ours have the format that slim reads. The object graph that
-`tf.train.Checkpoint` adds would only put names between that mean nothing outside of Keras.
+`tf.train.Checkpoint` adds would only put names between that mean nothing outside of Keras. Whatever reads a checkpoint
+reads `.keras` and `.weights.h5` files too.
 """
+
+import sys
+
+from configs import cli
+
+if sys.argv[:1] == ['-m']:  # `python -m` imports the package before its __main__, which then could quiet nothing
+    with cli.quiet_import():
+        import tensorflow  # noqa: F401
 
 from engine.checkpoints.files import (
     checkpoint_step,
-    find_checkpoint,
+    delete_parts,
+    incomplete_checkpoints,
     latest_checkpoint,
     list_checkpoints,
     new_checkpoints,
+    newest_first,
     write_text,
 )
-from engine.checkpoints.names import IMAGES_SEEN_KEY, STEP_KEY, is_training_state
-from engine.checkpoints.reading import open_checkpoint, read, read_int
-from engine.checkpoints.restoring import Difference, compare, difference_table, restore, warm_start
-from engine.checkpoints.saving import save
+from engine.checkpoints.formats import Format, find_checkpoint, recognise
+from engine.checkpoints.keras_files import METADATA, crc32
+from engine.checkpoints.names import (
+    IMAGES_SEEN_KEY,
+    IMAGES_SKIPPED_KEY,
+    RECOVERIES_KEY,
+    STEP_KEY,
+    head_names,
+    is_average,
+    is_counter,
+    is_training_state,
+    optimizer_of,
+)
+from engine.checkpoints.reading import (
+    DamagedCheckpointError,
+    Reader,
+    open_checkpoint,
+    read,
+    read_int,
+    read_metadata,
+)
+from engine.checkpoints.restoring import describe_state, restore, warm_start
+from engine.checkpoints.saving import Saver, save
 
 __all__ = [
     'IMAGES_SEEN_KEY',
+    'IMAGES_SKIPPED_KEY',
+    'METADATA',
+    'RECOVERIES_KEY',
     'STEP_KEY',
-    'Difference',
+    'DamagedCheckpointError',
+    'Format',
+    'Reader',
+    'Saver',
     'checkpoint_step',
-    'compare',
-    'difference_table',
+    'crc32',
+    'delete_parts',
+    'describe_state',
     'find_checkpoint',
+    'head_names',
+    'incomplete_checkpoints',
+    'is_average',
+    'is_counter',
     'is_training_state',
     'latest_checkpoint',
     'list_checkpoints',
     'new_checkpoints',
+    'newest_first',
     'open_checkpoint',
+    'optimizer_of',
     'read',
     'read_int',
+    'read_metadata',
+    'recognise',
     'restore',
     'save',
     'warm_start',

@@ -3,17 +3,20 @@
 find_checkpoint('/tmp/tfmodel')                # '/tmp/tfmodel/model.ckpt-1000'
 """
 
+import dataclasses
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from configs.errors import InputError
 
-PREFIX = 'model.ckpt'
+PREFIX, STATE = 'model.ckpt', 'checkpoint'
+PART = f'.part-{PREFIX}-'
 SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index says that its data is complete
 _POLL_SECS = 1.0
 
@@ -39,10 +42,7 @@ def latest_checkpoint(train_dir: str) -> str | None:
     `tf.train.latest_checkpoint` takes the folder for a glob, and knows nothing where its `checkpoint` file is missing,
     damaged, or names a place that the files were moved away from.
     """
-    try:
-        state = tf.train.get_checkpoint_state(train_dir)
-    except (tf.errors.OpError, ValueError):
-        state = None
+    state = _read_state(train_dir)
     if state:
         # First in this folder: slim writes absolute paths, and a copy of a run must not lead back to the original.
         here = os.path.join(train_dir, os.path.basename(state.model_checkpoint_path))
@@ -93,11 +93,97 @@ def new_checkpoints(train_dir: str, interval_secs: float, timeout_secs: float | 
         since = time.monotonic()
 
 
-def write_state(train_dir: str, prefixes: Sequence[str]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Rotation:
+    """The checkpoints of a folder that are deleted in their turn: what TensorFlow keeps in its `checkpoint` file.
+
+    Attributes:
+        times: Prefix -> when it was written, in seconds since 1970, the oldest first.
+        last_preserved: When the last one that is kept for ever was written; before there is one, when the run began.
+    """
+
+    times: dict[str, float]
+    last_preserved: float
+
+    def adding(self, prefix: str, time_written: float) -> 'Rotation':
+        """Returns it with a new latest one."""
+        others = {other: written for other, written in self.times.items() if other != prefix}
+        return dataclasses.replace(self, times={**others, prefix: time_written})
+
+    def without_surplus(self, max_to_keep: int, keep_every_n_hours: float | None) -> tuple['Rotation', list[str]]:
+        """Returns it without the oldest beyond `max_to_keep` (0: all stay), and which of these are to be deleted."""
+        surplus = list(self.times)[: max(len(self.times) - max_to_keep, 0)] if max_to_keep else []
+        preserved, deleted = self.last_preserved, []
+        for prefix in surplus:
+            if keep_every_n_hours is not None and self.times[prefix] - preserved >= keep_every_n_hours * 3600:
+                preserved = self.times[prefix]
+            else:
+                deleted.append(prefix)
+        left = {prefix: written for prefix, written in self.times.items() if prefix not in surplus}
+        return Rotation(left, preserved), deleted
+
+
+def read_rotation(train_dir: str) -> Rotation:
+    """Reads TensorFlow's `checkpoint` file; what is newer on the disk than it says is taken in, what is gone left out.
+
+    Checkpoints that are older than those of the file, and not in it, are kept for ever.
+    """
+    state, present = _read_state(train_dir), list_checkpoints(train_dir)
+    written = {prefix: tf.io.gfile.stat(f'{prefix}.index').mtime_nsec / 1e9 for prefix in present}
+    if state is None:
+        return Rotation(written, time.time())
+    listed = [os.path.join(train_dir, os.path.basename(path)) for path in state.all_model_checkpoint_paths]
+    times = dict(zip(listed, state.all_model_checkpoint_timestamps, strict=False))
+    oldest = min(map(checkpoint_step, listed), default=-1)
+    unlisted = [prefix for prefix in present if prefix not in listed and checkpoint_step(prefix) >= oldest]
+    turning = [*(prefix for prefix in listed if prefix in written), *unlisted]
+    return Rotation(
+        {prefix: times.get(prefix, written[prefix]) for prefix in turning},
+        state.last_preserved_timestamp or time.time(),
+    )
+
+
+def write_rotation(train_dir: str, rotation: Rotation) -> None:
     """Writes TensorFlow's `checkpoint` file, with names relative to the folder, so that it can be moved."""
-    paths = [os.path.basename(prefix) for prefix in prefixes]
-    lines = [f'model_checkpoint_path: "{paths[-1]}"', *(f'all_model_checkpoint_paths: "{path}"' for path in paths)]
-    write_text(os.path.join(train_dir, 'checkpoint'), '\n'.join(lines) + '\n')
+    paths = [os.path.basename(prefix) for prefix in rotation.times]
+    lines = [
+        f'model_checkpoint_path: "{paths[-1]}"',
+        *(f'all_model_checkpoint_paths: "{path}"' for path in paths),
+        *(f'all_model_checkpoint_timestamps: {written}' for written in rotation.times.values()),
+        f'last_preserved_timestamp: {rotation.last_preserved}',
+    ]
+    write_text(os.path.join(train_dir, STATE), '\n'.join(lines) + '\n')
+
+
+def _read_state(train_dir: str) -> Any:
+    try:
+        return tf.train.get_checkpoint_state(train_dir)
+    except (tf.errors.OpError, ValueError):
+        return None
+
+
+def newest_first(train_dir: str) -> list[str]:
+    """Returns the checkpoints of a folder, the latest first: where it cannot be read, the next one may do."""
+    latest = latest_checkpoint(train_dir)
+    others = [prefix for prefix in reversed(list_checkpoints(train_dir)) if prefix != latest]
+    return [latest, *others] if latest is not None else others
+
+
+def incomplete_checkpoints(train_dir: str) -> list[str]:
+    """Returns the prefixes of data files without an index."""
+    names = tf.io.gfile.listdir(train_dir) if tf.io.gfile.isdir(train_dir) else []
+    found = [re.match(rf'({PREFIX}-\d+)\.data-', name) for name in names]
+    prefixes = {os.path.join(train_dir, match[1]) for match in found if match}
+    return sorted(prefixes - set(list_checkpoints(train_dir)), key=checkpoint_step)
+
+
+def delete_parts(train_dir: str) -> None:
+    """Deletes what a save that was killed has left behind: parts, and data older than the latest, without its index."""
+    delete(files_starting(train_dir, PART))
+    newest = max(map(checkpoint_step, list_checkpoints(train_dir)), default=-1)
+    for prefix in incomplete_checkpoints(train_dir):
+        if checkpoint_step(prefix) < newest:
+            delete(files_starting(train_dir, f'{os.path.basename(prefix)}.data-'))
 
 
 def files_starting(folder: str, start: str) -> list[str]:

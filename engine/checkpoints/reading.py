@@ -1,13 +1,38 @@
-"""Reading checkpoints."""
+"""Reading checkpoints, whichever format they have."""
 
-from typing import Any
+import zipfile
+import zlib
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
+from engine.checkpoints.formats import Format, recognise
+from engine.checkpoints.keras_files import KerasReader
 
-Reader = Any  # what `tf.train.load_checkpoint` returns; its class has no public name
+# TensorFlow's, HDF5's and zip's, in this order; a file cut short may show as any of them.
+_DAMAGE = (
+    *(tf.errors.OpError, ValueError, RuntimeError, LookupError),
+    *(OSError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, EOFError),
+)
+
+
+class Reader(Protocol):
+    """An open checkpoint: a table of name -> tensor, of which `tf.train.load_checkpoint` returns one too."""
+
+    def get_variable_to_shape_map(self) -> dict[str, list[int]]:
+        """Returns the shape of each variable by name."""
+
+    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
+        """Returns the dtype of each variable by name."""
+
+    def has_tensor(self, name: str) -> bool:
+        """Says whether there is such a variable."""
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        """Reads a variable."""
 
 
 class DamagedCheckpointError(InputError):
@@ -15,14 +40,16 @@ class DamagedCheckpointError(InputError):
 
 
 def open_checkpoint(prefix: str) -> Reader:
-    """Opens a checkpoint for reading.
+    """Opens a checkpoint for reading: TensorFlow's, by its prefix, or a `.keras` or `.weights.h5` file.
 
     Raises:
         DamagedCheckpointError: it is missing, truncated, or no checkpoint.
     """
     try:
+        if recognise(prefix) in (Format.KERAS, Format.WEIGHTS_H5):
+            return KerasReader(prefix)
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise DamagedCheckpointError(f'{prefix}: not a checkpoint that can be read: {first_line(error)}') from error
 
 
@@ -34,7 +61,7 @@ def read(reader: Reader, prefix: str, name: str) -> np.ndarray:
     """
     try:
         return reader.get_tensor(name)
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+    except _DAMAGE as error:
         raise DamagedCheckpointError(
             f'{prefix}: truncated or damaged: {name} cannot be read: {first_line(error)}'
         ) from error
@@ -44,3 +71,9 @@ def read_int(prefix: str, name: str, default: int) -> int:
     """Reads an integer such as `global_step`, or returns the default where the checkpoint has none."""
     reader = open_checkpoint(prefix)
     return int(read(reader, prefix, name)) if reader.has_tensor(name) else default
+
+
+def read_metadata(prefix: str) -> dict[str, Any]:
+    """Returns what `export/` wrote into a `.keras` or `.weights.h5` file beside its weights; else nothing."""
+    reader = open_checkpoint(prefix)
+    return reader.metadata if isinstance(reader, KerasReader) else {}

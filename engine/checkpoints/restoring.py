@@ -1,112 +1,323 @@
-"""Giving variables the values of a checkpoint, and saying what does not fit."""
+"""Giving variables the values of a checkpoint, and saying what becomes of each.
 
+restore(prefix, variables)                     # all of them, or an error that says why not: a run goes on
+warm_start(path, variables, ...)               # what fits, with a table: another run begins
+"""
+
+import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import enum
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from configs.errors import InputError
-from engine.checkpoints.files import find_checkpoint
-from engine.checkpoints.names import is_training_state
+from engine.checkpoints.formats import find_checkpoint
+from engine.checkpoints.names import head_names, is_average, is_slot, is_training_state, optimizer_of
 from engine.checkpoints.reading import Reader, open_checkpoint, read
+
+Shape = tuple[int, ...]
+
+
+class Fate(enum.StrEnum):
+    """What becomes of a variable."""
+
+    RESTORED = 'restored'
+    EXCLUDED = 'excluded'
+    OTHER_SHAPE = 'shape differs'
+    MISSING = 'missing'
+    UNUSED = 'unused'
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
-    """A variable for which checkpoint and net do not agree; a shape is None where it is missing."""
+class Row:
+    """A variable of the net or of the checkpoint, or of both.
+
+    Attributes:
+        name: Its name in the checkpoint.
+        wanted: Its shape in the net; None if the net has no such variable.
+        found: Its shape in the checkpoint, or None.
+        fate: What becomes of it.
+        note: The flag because of which it is so, or that would allow it.
+        stops: Whether nothing can be restored because of it.
+    """
 
     name: str
-    wanted: tuple[int, ...] | None
-    found: tuple[int, ...] | None
+    wanted: Shape | None
+    found: Shape | None
+    fate: Fate
+    note: str = ''
+    stops: bool = False
 
 
-def compare(reader: Reader, shapes: Mapping[str, Sequence[int]], ignore: Callable[[str], bool]) -> list[Difference]:
-    """Lists the variables that the checkpoint lacks, has in another shape, or has beyond those asked for.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What becomes of every variable of a net and of a checkpoint.
 
-    Args:
-        reader: Of the checkpoint.
-        shapes: Shape of each variable that is wanted, by name.
-        ignore: Says of a name in the checkpoint that nobody asks for whether that is as it should be.
+    Attributes:
+        rows: Those of the net in its order, then those that only the checkpoint has.
+        training_state: Names of counters, slots and moving averages that nobody asked for.
     """
-    found = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-    wanted = {name: tuple(shape) for name, shape in shapes.items()}
-    names = [*wanted, *sorted(name for name in found if name not in wanted and not ignore(name))]
-    rows = [Difference(name, wanted.get(name), found.get(name)) for name in names]
-    return [row for row in rows if row.wanted != row.found]
+
+    rows: tuple[Row, ...]
+    training_state: tuple[str, ...]
+
+    def names(self, fate: Fate) -> list[str]:
+        """Returns the variables of which this becomes."""
+        return [row.name for row in self.rows if row.fate is fate]
+
+    @property
+    def stopping(self) -> list[Row]:
+        """The rows because of which nothing can be restored."""
+        return [row for row in self.rows if row.stops]
+
+    def differences(self) -> str:
+        """Returns the table of what does not fit, a line a variable, with both shapes."""
+        differing = [row for row in self.rows if row.stops or row.fate is Fate.UNUSED]
+        rows = [('variable', 'in the net', 'in the checkpoint')]
+        return _table([*rows, *((row.name, _text(row.wanted), _text(row.found)) for row in differing)])
+
+    def table(self) -> str:
+        """Returns the table of all variables, a line each; training state that is not used is one line."""
+        rows = [('variable', 'in the net', 'in the checkpoint', 'state', 'because of, or allowed by')]
+        rows += [(row.name, _text(row.wanted), _text(row.found), str(row.fate), row.note) for row in self.rows]
+        if self.training_state:
+            what = f'training state: {describe_state(self.training_state)}'
+            rows.append((what, '', '', str(Fate.UNUSED), 'weights alone are taken'))
+        return _table(rows)
 
 
-def difference_table(differences: Iterable[Difference]) -> str:
-    """Returns the table of what differs, a line a variable."""
-    rows = [('variable', 'in the net', 'in the checkpoint')]
-    rows += [(row.name, _shape(row.wanted), _shape(row.found)) for row in differences]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
         '  ' + '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def _shape(shape: tuple[int, ...] | None) -> str:
+def _text(shape: Shape | None) -> str:
     return 'missing' if shape is None else 'x'.join(map(str, shape)) or 'scalar'
 
 
-def restore(prefix: str, variables: Mapping[str, tf.Variable], unused: Iterable[str] = ()) -> None:
+def describe_state(names: Iterable[str]) -> str:
+    """Returns counters, slots and averages in few words: `16 Momentum, 16 ExponentialMovingAverage, global_step`."""
+    kinds = collections.Counter(name.rpartition('/')[2] if '/' in name else name for name in sorted(names))
+    return ', '.join(f'{number} {kind}' if number > 1 else kind for kind, number in kinds.items())
+
+
+def make_plan(
+    reader: Reader,
+    wanted: Mapping[str, Shape],
+    *,
+    exclude_scopes: Sequence[str] = (),
+    ignore_missing: bool = False,
+    keep_other_head: bool = False,
+    unused: Iterable[str] = (),
+) -> Plan:
+    """Decides what becomes of every variable.
+
+    Args:
+        reader: Of the checkpoint.
+        wanted: Shape of each variable of the net, by its name in the checkpoint, from the first layer to the last.
+        exclude_scopes: Prefixes of names that are not restored.
+        ignore_missing: Whether a variable may be missing in the checkpoint.
+        keep_other_head: Whether the last layer may keep its values where it has another number of classes.
+        unused: Names that the checkpoint may have besides; they are not spoken of.
+    """
+    found = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    head = head_of_another_size(wanted, found) if keep_other_head else {}
+    not_restored = '--checkpoint_exclude_scopes'
+
+    def row(name: str, shape: Shape) -> Row:
+        make = functools.partial(Row, name, shape, found.get(name))
+        scope = next((scope for scope in exclude_scopes if name.startswith(scope)), None)
+        if scope is not None:
+            return make(Fate.EXCLUDED, f'{not_restored}={scope}')
+        if name not in found:
+            return make(Fate.MISSING, '--ignore_missing_vars', stops=not ignore_missing)
+        if name in head:
+            return make(Fate.OTHER_SHAPE, 'other classes: it keeps its initial value')
+        if found[name] != shape:
+            return make(Fate.OTHER_SHAPE, f'{not_restored}={name}', stops=True)
+        return make(Fate.RESTORED)
+
+    rows = [row(name, shape) for name, shape in wanted.items()]
+    left = sorted(set(found) - set(wanted) - set(unused))
+    rows += [Row(name, None, found[name], Fate.UNUSED) for name in left if not is_training_state(name)]
+    return Plan(tuple(rows), tuple(name for name in left if is_training_state(name)))
+
+
+def head_of_another_size(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Returns what the checkpoint has of the last layer, by name, if it differs in the number of classes alone."""
+    shapes = _without_suffixes(wanted)
+    head = [name for name in head_names(wanted) if name in found]
+    if not head or any(len(found[name]) != len(shapes[name]) or not shapes[name] for name in head):
+        return {}
+    same_but_classes = all(found[name][:-1] == shapes[name][:-1] for name in head)
+    other_classes = all(found[name][-1] != shapes[name][-1] for name in head)
+    return {name: found[name] for name in head} if same_but_classes and other_classes else {}
+
+
+def _without_suffixes(wanted: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Returns the shapes of the weights, also where only their averages are wanted."""
+    averaged = {name.rpartition('/')[0]: shape for name, shape in wanted.items() if is_average(name)}
+    return {**averaged, **wanted}
+
+
+def fitting_labels_offset(wanted: Mapping[str, Shape], found: Mapping[str, Shape], labels_offset: int) -> int | None:
+    """Returns the `--labels_offset` with which the last layer would fit: with the background class, or without it.
+
+    Args:
+        wanted: Shapes of the net's variables, for the classes of the data set less `labels_offset`.
+        found: Shapes of those in the checkpoint.
+        labels_offset: As it was given: 1 leaves out the background class.
+    """
+    classes, other = _classes(wanted, found)
+    fitting = labels_offset + classes - other
+    return fitting if classes != other and fitting in (0, 1) else None
+
+
+def _classes(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> tuple[int, int]:
+    """Returns the width of the last layer in the net and in the checkpoint, or 0 for both where they agree."""
+    head = head_of_another_size(wanted, found)
+    name = next(iter(head), None)
+    return (0, 0) if name is None else (_without_suffixes(wanted)[name][-1], head[name][-1])
+
+
+def restore(
+    prefix: str, variables: Mapping[str, tf.Variable], unused: Iterable[str] = (), *, labels_offset: int | None = None
+) -> Plan:
     """Assigns every variable its value from the checkpoint; all are checked before any is changed.
 
     Args:
         prefix: The checkpoint.
         variables: What to assign, by the name in the checkpoint.
         unused: Names that the checkpoint may have beside these, besides counters, slots and moving averages.
+        labels_offset: Of the data set; with it, a last layer of other classes is answered with the one that fits.
+
+    Returns:
+        What was decided; it names the training state that nobody asked for.
 
     Raises:
-        InputError: the checkpoint is missing, damaged, or of another net (with a table of what differs).
+        DamagedCheckpointError: the checkpoint is missing, or damaged.
+        InputError: it is of another net or run (with a table of what differs), or of another optimizer.
     """
     reader = open_checkpoint(prefix)
-    shapes = {name: variable.shape for name, variable in variables.items()}
-    expected = set(unused)
-    differences = compare(reader, shapes, ignore=lambda name: is_training_state(name) or name in expected)
-    if differences:
-        raise InputError(f'{prefix} is not of this net or run; what differs:\n{difference_table(differences)}')
-    values = {name: read(reader, prefix, name) for name in variables}
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    plan = make_plan(reader, wanted, unused=unused)
+    if plan.stopping or plan.names(Fate.UNUSED):
+        _refuse_other_slots(prefix, plan, reader, wanted)
+        raise InputError(
+            f'{prefix} {_reason(plan, reader, wanted, labels_offset)}; what differs:\n{plan.differences()}'
+        )
+    values = {name: _value(reader, prefix, name, variable) for name, variable in variables.items()}
     for name, variable in variables.items():
         variable.assign(values[name])
+    return plan
+
+
+def _value(reader: Reader, prefix: str, name: str, variable: tf.Variable) -> np.ndarray:
+    """Reads a value for a variable; other programs may have kept it as another kind of number."""
+    value, dtype = read(reader, prefix, name), variable.dtype.as_numpy_dtype
+    if value.dtype.kind not in 'fiub' and value.dtype != tf.bfloat16.as_numpy_dtype:
+        raise InputError(f'{prefix}: {name} holds {value.dtype}, not numbers, so it is not of this net')
+    return value if value.dtype == dtype else value.astype(dtype)
+
+
+def _refuse_other_slots(prefix: str, plan: Plan, reader: Reader, wanted: Mapping[str, Shape]) -> None:
+    """Says in one line, instead of in hundreds, that a run cannot go on with another optimizer."""
+    missing = plan.names(Fate.MISSING)
+    if len(missing) < len([*plan.stopping, *plan.names(Fate.UNUSED)]) or not all(map(is_slot, missing)):
+        return
+    before, now = optimizer_of(reader.get_variable_to_shape_map()), optimizer_of(wanted)
+    anew = f'or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
+    if before == now:
+        advice = (
+            f'it lacks slots of --optimizer={now}: {describe_state(missing)}; give the --trainable_scopes of its run'
+        )
+    elif before == 'sgd':
+        advice = f'it lacks the slots of --optimizer={now}; go on with --optimizer=sgd, which needs none'
+    else:
+        advice = f'it has the slots of --optimizer={before or "another"}, not of {now}; go on with the one of its run'
+    raise InputError(f'{prefix} cannot go on so: {advice}, {anew}')
+
+
+def _reason(plan: Plan, reader: Reader, wanted: Mapping[str, Shape], labels_offset: int | None) -> str:
+    missing = plan.names(Fate.MISSING)
+    if missing and len(missing) == len(plan.stopping) and all(map(is_average, missing)):
+        return 'has no moving averages, which --moving_average_decay asks for: leave it out'
+    found = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    classes, other = _classes(wanted, found)
+    if labels_offset is not None and classes != other:
+        fitting = fitting_labels_offset(wanted, found, labels_offset)
+        told = f'has {other} classes, and the data set {classes} with --labels_offset={labels_offset}'
+        advice = 'choose the data set that it was trained on' if fitting is None else f'give --labels_offset={fitting}'
+        return f'{told}: {advice}'
+    return 'is not of this net or run'
 
 
 def warm_start(
-    path: str, variables: Mapping[str, tf.Variable], exclude_scopes: Sequence[str], ignore_missing: bool
+    path: str,
+    variables: Mapping[str, tf.Variable],
+    exclude_scopes: Sequence[str],
+    ignore_missing: bool,
+    labels_offset: int = 0,
 ) -> None:
     """Assigns weights from a checkpoint for fine-tuning; neither optimizer slots nor the step, as slim does.
 
+    Unlike in slim, a last layer of another number of classes keeps its initial value, and a warning says so.
+
     Args:
         path: A checkpoint, or a folder, whose latest is taken.
-        variables: The net's variables by name.
+        variables: The net's variables by name, from the first layer to the last.
         exclude_scopes: Prefixes of names that keep their initial values.
         ignore_missing: Warn, instead of failing, of variables that the checkpoint lacks.
+        labels_offset: Of the data set; for the warning.
 
     Raises:
         InputError: no checkpoint, nothing to restore, a variable that is missing or has another shape.
     """
     prefix = find_checkpoint(path)
     reader = open_checkpoint(prefix)
-    wanted = {name: v for name, v in variables.items() if not name.startswith(tuple(exclude_scopes))}
-    differences = compare(reader, {name: v.shape for name, v in wanted.items()}, ignore=lambda name: True)
-    missing = [row.name for row in differences if row.found is None]
-    if (not ignore_missing and missing) or any(row.found is not None for row in differences):
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    plan = make_plan(reader, wanted, exclude_scopes=exclude_scopes, ignore_missing=ignore_missing, keep_other_head=True)
+    if plan.stopping:
         raise InputError(
-            f'--checkpoint_path={path}: {prefix} does not fit the net; what differs:\n{difference_table(differences)}\n'
-            'Leave variables out with --checkpoint_exclude_scopes, or missing ones with --ignore_missing_vars'
+            f'--checkpoint_path={path}: {prefix} does not fit the net; what differs:\n{plan.differences()}\n'
+            f'{_flags_that_allow(plan.stopping)}'
         )
-    for name in missing:
-        logging.warning('%s is not in %s and keeps its initial value', name, prefix)
-    restored = [name for name in wanted if name not in missing]
+    restored = plan.names(Fate.RESTORED)
     if not restored:
         raise InputError(f'--checkpoint_path={path}: {prefix} has none of the variables of the net')
-    values = {name: read(reader, prefix, name) for name in restored}
+    values = {name: _value(reader, prefix, name, variables[name]) for name in restored}
     for name, value in values.items():
         variables[name].assign(value)
-    logging.info(
-        'fine-tuning from %s: %d variables restored, %d excluded',
-        prefix,
-        len(restored),
-        len(variables) - len(wanted),
-    )
+    _tell(prefix, plan, wanted, labels_offset)
+
+
+def _flags_that_allow(rows: Sequence[Row]) -> str:
+    others = [row.name for row in rows if row.fate is Fate.OTHER_SHAPE]
+    missing = [row.name for row in rows if row.fate is Fate.MISSING]
+    ways = [f'leave out what has another shape with --checkpoint_exclude_scopes={",".join(others)}'] if others else []
+    ways += ['let what is missing keep its initial value with --ignore_missing_vars'] if missing else []
+    return f'To go on, {", and ".join(ways)}'
+
+
+def _tell(prefix: str, plan: Plan, wanted: Mapping[str, Shape], labels_offset: int) -> None:
+    counts = collections.Counter(row.fate for row in plan.rows)
+    told = ', '.join(f'{number} {fate}' for fate, number in counts.items())
+    logging.info('fine-tuning from %s: %s\n%s', prefix, told, plan.table())
+    for row in plan.rows:
+        if row.fate is Fate.MISSING:
+            logging.warning('%s is not in %s and keeps its initial value', row.name, prefix)
+        elif row.fate is Fate.OTHER_SHAPE:
+            logging.warning(
+                '%s is %s in the net and %s in %s: it keeps its initial value',
+                *(row.name, _text(row.wanted), _text(row.found), prefix),
+            )
+    found = {row.name: row.found for row in plan.rows if row.found is not None and row.fate is not Fate.EXCLUDED}
+    fitting = fitting_labels_offset(wanted, found, labels_offset)
+    if fitting is not None:
+        logging.warning('with --labels_offset=%d instead of %d its last layer would fit', fitting, labels_offset)

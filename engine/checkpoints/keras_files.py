@@ -1,0 +1,207 @@
+"""Reading what Keras 3 writes, `.keras` and `.weights.h5`, by slim's names and without running anything of it.
+
+    reader = KerasReader('/tmp/lenet.keras')
+    reader.get_tensor('LeNet/conv1/weights')
+
+Only numbers are taken: the config in a `.keras` file, which can name any Python function, is never deserialised, and
+HDF5's links to other files, virtual data sets and user blocks of pickles are refused. What a file claims to unpack to
+is compared with what it holds before memory is spent on it.
+
+Files that `export/` wrote carry a JSON text beside the weights, `METADATA`: what model.json says, the step, and a
+checksum of each variable, which HDF5 does not have.
+"""
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from engine.checkpoints.names import STEP_KEY
+from nets.variables import SEPARATOR, SLIM_NAMES
+
+METADATA = 'slim.json'
+HDF5_MAGIC, ZIP_MAGIC = b'\x89HDF\r\n\x1a\n', b'PK\x03\x04'
+
+_WEIGHTS = 'model.weights.h5'
+_MAX_EXPANSION, _ALWAYS_ALLOWED = 100, 1 << 20
+_MAX_DEPTH, _MAX_OBJECTS = 16, 100_000
+_KERNELS = tuple(SLIM_NAMES.values())
+# Keras numbers the variables of a layer; these are slim's names for them, by the layer's class.
+_NAMES_OF_CLASS = {
+    'depthwise_conv2d': ('depthwise_weights', 'biases'),
+    'separable_conv2d': ('depthwise_weights', 'pointwise_weights', 'biases'),
+}
+# Slim's batch normalisation has a scale (gamma) only where it is asked for.
+_BATCH_NORM = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+
+
+class KerasReader:
+    """A `.keras` or `.weights.h5` file, with the methods of what `tf.train.load_checkpoint` returns.
+
+    Attributes:
+        metadata: What `export/` wrote beside the weights; empty in files of other programs.
+
+    Raises:
+        ValueError, OSError, RuntimeError, KeyError or zipfile.BadZipFile, here and when reading: the file is damaged,
+            or holds what it should not.
+    """
+
+    def __init__(self, path: str) -> None:
+        metadata: Any = None
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            self._size = file.size()
+            is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+            if is_zip:
+                content, metadata = _unzip(file)
+            elif '://' in path:
+                file.seek(0)
+                content = io.BytesIO(file.read())
+        self._file = h5py.File(content if is_zip or '://' in path else path, 'r')
+        if metadata is None and METADATA in self._file:
+            metadata = bytes(_numbers(_child(self._file, METADATA), self._size).astype(np.uint8))
+        self.metadata = _parse(metadata) if metadata is not None else {}
+        self._datasets = _by_slims_names(self._file)
+        if not self._datasets:
+            raise ValueError('it holds no weights as Keras 3 writes them')
+
+    def get_variable_to_shape_map(self) -> dict[str, list[int]]:
+        """Returns the shape of each variable by name."""
+        shapes = {name: list(dataset.shape) for name, dataset in self._datasets.items()}
+        return {**shapes, STEP_KEY: []} if STEP_KEY in self.metadata else shapes
+
+    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
+        """Returns the dtype of each variable by name."""
+        dtypes = {name: tf.as_dtype(_dtype(dataset)) for name, dataset in self._datasets.items()}
+        return {**dtypes, STEP_KEY: tf.int64} if STEP_KEY in self.metadata else dtypes
+
+    def has_tensor(self, name: str) -> bool:
+        """Says whether there is such a variable."""
+        return name in self._datasets or (name == STEP_KEY and STEP_KEY in self.metadata)
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        """Reads a variable."""
+        if name == STEP_KEY and name not in self._datasets:
+            return np.asarray(self.metadata[STEP_KEY], np.int64)
+        value = _numbers(self._datasets[name], self._size)
+        checksum = self.metadata.get('crc32', {}).get(name)
+        if checksum is not None and checksum != crc32(value):
+            raise ValueError('its checksum does not agree')
+        return value
+
+
+def crc32(value: np.ndarray) -> int:
+    """Returns the checksum that is kept of a variable."""
+    return zlib.crc32(np.ascontiguousarray(value).data)
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    metadata = json.loads(text)
+    kinds = {STEP_KEY: int, 'crc32': dict, 'model': dict}
+    if not isinstance(metadata, dict) or any(
+        type(metadata.get(key, kind())) is not kind for key, kind in kinds.items()
+    ):
+        raise ValueError(f'{METADATA} in it is not as this project writes it')
+    return metadata
+
+
+def _unzip(file: tf.io.gfile.GFile) -> tuple[io.BytesIO, bytes | None]:
+    """Returns the HDF5 file and the metadata inside a `.keras` file."""
+    with zipfile.ZipFile(file) as archive:
+        size = file.size()
+        names = set(archive.namelist())
+        if _WEIGHTS not in names:
+            raise ValueError(f'a zip file without {_WEIGHTS}, so no .keras file')
+        weights = io.BytesIO(_member(archive, _WEIGHTS, size))
+        return weights, _member(archive, METADATA, size) if METADATA in names else None
+
+
+def _member(archive: zipfile.ZipFile, name: str, archive_size: int) -> bytes:
+    info = archive.getinfo(name)
+    _refuse_bomb(name, info.file_size, min(info.compress_size, archive_size))
+    return archive.read(info)  # at most `file_size` bytes, whatever is packed there, and with the checksum compared
+
+
+def _refuse_bomb(name: str, size: int, stored: int) -> None:
+    if size > _ALWAYS_ALLOWED + _MAX_EXPANSION * stored:
+        raise ValueError(f'{name} in it would unpack {stored} bytes to {size}: refused as a decompression bomb')
+
+
+def _by_slims_names(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Returns the variables of the layers by slim's names, and all others by their place in the file."""
+    found: dict[str, h5py.Dataset] = {}
+    scope = ''
+    for number, (place, name, datasets) in enumerate(_variable_groups(file, '', 0)):
+        if number > _MAX_OBJECTS:
+            raise ValueError(f'more than {_MAX_OBJECTS} groups of variables in it')
+        if not place:
+            scope = name
+        layer = [scope, *name.split(SEPARATOR)] if _is_layer(place) else [place or scope]
+        names = _variable_names(place, len(datasets)) if _is_layer(place) else tuple(map(str, range(len(datasets))))
+        found |= {'/'.join([*filter(None, layer), kind]): value for kind, value in zip(names, datasets, strict=True)}
+    return found
+
+
+def _is_layer(place: str) -> bool:
+    return place.startswith('layers/')
+
+
+def _variable_groups(group: h5py.Group, place: str, depth: int) -> Iterator[tuple[str, str, list[h5py.Dataset]]]:
+    """Yields place, layer name and variables of every group that has any, the outermost first."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f'groups in groups in it, more than {_MAX_DEPTH} deep')
+    members = {key: _child(group, key) for key in group if key != METADATA}
+    variables = members.pop('vars', None)
+    if isinstance(variables, h5py.Group):
+        datasets = {key: _child(variables, key) for key in variables}
+        in_order = [datasets[key] for key in sorted(datasets, key=lambda key: (len(key), key))]
+        yield place, _layer_name(variables, place), [item for item in in_order if isinstance(item, h5py.Dataset)]
+    for key, member in members.items():
+        if isinstance(member, h5py.Group):
+            yield from _variable_groups(member, f'{place}/{key}'.lstrip('/'), depth + 1)
+
+
+def _child(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise ValueError(f'{group.name}/{key} in it is a link, which is not followed')
+    return group[key]
+
+
+def _layer_name(variables: h5py.Group, place: str) -> str:
+    name = variables.attrs.get('name', place.rpartition('/')[2])
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _variable_names(place: str, number: int) -> tuple[str, ...]:
+    layer_class = re.sub(r'_\d+$', '', place.rpartition('/')[2])
+    if layer_class == 'batch_normalization':
+        return _BATCH_NORM[len(_BATCH_NORM) - number :] if number <= len(_BATCH_NORM) else ()
+    names = _NAMES_OF_CLASS.get(layer_class, _KERNELS)
+    return (*names[:number], *map(str, range(len(names), number)))
+
+
+def _dtype(dataset: h5py.Dataset) -> Any:
+    # NumPy has no bfloat16, so Keras notes it beside the bytes.
+    is_bfloat16 = dataset.dtype.itemsize == 2 and str(dataset.attrs.get('dtype')) == 'bfloat16'
+    dtype = tf.bfloat16.as_numpy_dtype if is_bfloat16 else dataset.dtype
+    if not is_bfloat16 and dtype.kind not in 'fiub':
+        raise ValueError(f'{dataset.name} in it holds {dtype}, not numbers')
+    return dtype
+
+
+def _numbers(dataset: h5py.Dataset, file_size: int) -> np.ndarray:
+    """Reads a data set, if it is numbers and they are in the file."""
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f'{dataset.name} in it is no array')
+    dtype = _dtype(dataset)
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f'{dataset.name} in it lies in another file, which is not read')
+    _refuse_bomb(str(dataset.name), dataset.nbytes, min(dataset.id.get_storage_size(), file_size))
+    value = np.asarray(dataset[()])
+    return value if value.dtype == dtype else value.view(dtype)

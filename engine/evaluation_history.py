@@ -1,0 +1,91 @@
+"""What was measured during training, kept in `train_dir/evaluations.json`: the best step, and when to give up.
+
+history = EvaluationHistory.load('/tmp/tfmodel', 'accuracy').until(step)
+history = history.adding(results)
+history.best_step, history.evaluations_since_best
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from configs.errors import InputError, first_line
+from engine import checkpoints
+
+FILE_NAME = 'evaluations.json'
+Measured = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationHistory:
+    """The evaluations of a run, in the order of their steps.
+
+    Whatever is decided at a step follows from what was measured up to it. So a run that goes on from an earlier
+    checkpoint measures again what came after it, and decides the same.
+
+    Attributes:
+        metric: By which the best is chosen; the higher the better.
+        measured: For each evaluation step, num_examples, accuracy, recall_at_<k>.
+    """
+
+    metric: str
+    measured: tuple[Measured, ...] = ()
+
+    @classmethod
+    def load(cls, train_dir: str, metric: str) -> 'EvaluationHistory':
+        """Reads it; it is empty where there is none.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = os.path.join(train_dir, FILE_NAME)
+        if not tf.io.gfile.exists(path):
+            return cls(metric)
+        try:
+            with tf.io.gfile.GFile(path, 'rb') as file:
+                measured = json.loads(file.read())
+            if not all(isinstance(row['step'], int) for row in measured):
+                raise ValueError('a step is no whole number')
+            return cls(metric, tuple(measured))
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            raise InputError(f'{path}: damaged: {first_line(error)}; delete it, and evaluations begin anew') from error
+
+    def save(self, train_dir: str) -> None:
+        """Writes it whole or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        rows = ',\n'.join(json.dumps(row) for row in self.measured)
+        try:
+            checkpoints.write_text(os.path.join(train_dir, FILE_NAME), f'[\n{rows}\n]\n')
+        except (OSError, tf.errors.OpError) as error:
+            raise InputError(f'--train_dir={train_dir}: {FILE_NAME}: {first_line(error)}') from error
+
+    def until(self, step: int) -> 'EvaluationHistory':
+        """Returns it without what was measured after a step."""
+        return dataclasses.replace(self, measured=tuple(row for row in self.measured if row['step'] <= step))
+
+    def adding(self, measured: Measured) -> 'EvaluationHistory':
+        """Returns it with one evaluation more, which replaces any of the same step or later."""
+        return dataclasses.replace(self, measured=(*self.until(measured['step'] - 1).measured, measured))
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last evaluation, -1 without one."""
+        return self.measured[-1]['step'] if self.measured else -1
+
+    @property
+    def best_step(self) -> int | None:
+        """First step of the highest value; None where nothing was measured."""
+        compared = [row for row in self.measured if self.metric in row]
+        return max(compared, key=lambda row: row[self.metric])['step'] if compared else None
+
+    @property
+    def evaluations_since_best(self) -> int:
+        """Number of evaluations after the best one."""
+        best = self.best_step
+        return 0 if best is None else sum(row['step'] > best for row in self.measured)

@@ -1,0 +1,73 @@
+"""Writing beside the place that is meant, and renaming once all is right.
+
+with written_beside('/tmp/alexnet.keras', overwrite=False) as part:
+    write(part)
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+
+from configs.errors import InputError, first_line
+
+# What an export of a folder consists of; anything else in it is the user's.
+_OURS = re.compile(r'checkpoint|model\.json|model\.ckpt-\d+\.(index|data-\d+-of-\d+)')
+
+
+def check_output(path: str | None, ending: str, overwrite: bool) -> str:
+    """Returns the path if it can be written, before there is any work.
+
+    Args:
+        path: As it was given.
+        ending: Of the file's name; empty for a folder.
+        overwrite: Whether an earlier export may be replaced.
+
+    Raises:
+        InputError: no path, another ending, or something is there.
+    """
+    if not path or path.startswith('~') or '://' in path:
+        raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}, without ~')
+    path = path.rstrip('/')
+    if not path.endswith(ending) or os.path.basename(path) == ending:
+        raise InputError(f'--output_path={path}: the name of such a file ends in {ending}, for instance net{ending}')
+    if not os.path.lexists(path):
+        return path
+    if not overwrite:
+        raise InputError(f'--output_path={path} exists; give another name, or --overwrite')
+    if os.path.isdir(path) == bool(ending) or os.path.islink(path):
+        raise InputError(f'--output_path={path} exists and is no {"file" if ending else "folder"}: it is not replaced')
+    others = [] if ending else sorted(name for name in os.listdir(path) if not _OURS.fullmatch(name))
+    if others:
+        raise InputError(f'--output_path={path} holds {others[0]}, which is of no export: the folder is not replaced')
+    return path
+
+
+@contextlib.contextmanager
+def written_beside(path: str) -> Iterator[str]:
+    """Gives a name beside `path` to write to; at the end it takes the place of `path`, on an error it is deleted.
+
+    Raises:
+        InputError: it cannot be written; what was there is unharmed.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    part, old = (os.path.join(folder, f'.{kind}-{os.getpid()}-{name}') for kind in ('part', 'old'))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        yield part
+        if os.path.isdir(path):  # a folder that is not empty cannot be renamed over
+            os.rename(path, old)
+        os.rename(part, path)
+    except OSError as error:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            os.rename(old, path)
+        raise InputError(f'--output_path={path}: {first_line(error)}') from error
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left) if os.path.isdir(left) else _unlink(left)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,76 @@
+"""Comparing what was written with what was meant, before it gets its name."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from configs.errors import InputError
+from engine import checkpoints
+from engine.model_spec import ModelSpec
+from export.source import Source
+from nets.variables import slim_variables
+
+_IMAGES = 4
+_TOLERANCE = 1e-5  # of the largest logit; float32 sums in another order differ by less
+
+
+def compare_tensors(path: str, expected: Mapping[str, np.ndarray]) -> str:
+    """Reads a checkpoint back; returns a line that says what was equal.
+
+    Args:
+        path: The checkpoint.
+        expected: All that it should hold, to the bit, by name.
+
+    Raises:
+        InputError: something differs.
+    """
+    reader = checkpoints.open_checkpoint(path)
+    names = set(reader.get_variable_to_shape_map())
+    if names != set(expected):
+        raise _failure(f'it holds other variables: {", ".join(sorted(names ^ set(expected)))}')
+    for name, value in expected.items():
+        found = checkpoints.read(reader, path, name)
+        if found.dtype != value.dtype or found.shape != value.shape or found.tobytes() != value.tobytes():
+            raise _failure(f'{name} differs')
+    numbers = sum(value.size for value in expected.values())
+    return f'compared {len(expected)} tensors, {numbers} numbers: equal'
+
+
+def compare_logits(source: Source, read_back: keras.Model) -> str:
+    """Runs the net and the one that was read back on the same images; returns a line that says how they compare.
+
+    Raises:
+        InputError: they differ.
+    """
+    shape = (_IMAGES, *source.model.input_shape[1:])
+    images = np.random.RandomState(0).uniform(-1, 1, shape).astype(np.float32)
+    expected, found = (np.asarray(model(images, training=False)) for model in (source.model, read_back))
+    difference = float(np.abs(found - expected).max())
+    if not difference <= _TOLERANCE * max(float(np.abs(expected).max()), 1.0):
+        raise _failure(f'its logits differ by {difference:.3g}')
+    return f'compared {expected.size} logits of {_IMAGES} images: largest difference {difference:.3g}'
+
+
+def compare_spec(source: Source, path: str) -> str:
+    """Checks that evaluation needs nothing but what was written; returns a line that says so.
+
+    Raises:
+        InputError: it would take it for another net.
+    """
+    if ModelSpec.of_checkpoint(path) != source.spec:
+        raise _failure('it is described as another net')
+    spec = source.spec
+    return f'compared what it says of itself: {spec.model_name}, {spec.num_classes} classes, {spec.image_size} px'
+
+
+def model_from(source: Source, path: str) -> keras.Model:
+    """Makes the net anew, with the weights that were written."""
+    model = source.spec.make_model(seed=1)
+    weights = {name: variable.value for name, variable in slim_variables(model).items()}
+    checkpoints.restore(path, weights)
+    return model
+
+
+def _failure(what: str) -> InputError:
+    return InputError(f'what was written does not read back as it was meant: {what}; nothing was kept of it')

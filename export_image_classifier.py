@@ -1,0 +1,20 @@
+"""Writes a checkpoint in another format: `python export_image_classifier.py --checkpoint_path=... --format=keras ...`.
+
+What was written is read back and compared before it gets its name. `--help` lists the flags.
+"""
+
+from configs import cli
+from configs.export import ExportConfig
+
+
+def main(config: ExportConfig) -> int:
+    """Exports as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    with cli.quiet_import():
+        from export import exporting
+
+    exporting.export(config)
+    return 0
+
+
+if __name__ == '__main__':
+    cli.run(ExportConfig, main)

@@ -1,0 +1,353 @@
+"""What keeps a run from loss, without processes of its own: recovery, the best checkpoint, rotation, saving."""
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.config import TrainConfig
+from configs.errors import InputError
+from configs.options import flat_values, from_flagfile, make_config, to_flagfile
+from engine import actions, checkpoints, evaluation, learning
+from engine.checkpoints import files as checkpoint_files
+from engine.evaluation_history import EvaluationHistory
+from engine.position import Position
+from engine.recovery import NonFiniteError
+from tests.runs import assert_same_values, eval_config, saved_values
+
+# ------------------------------------------------------------------------ values that are not finite
+
+
+class KilledError(Exception):
+    """Ends a run at once, as a kill does."""
+
+
+@pytest.fixture
+def spoil(monkeypatch) -> Callable[..., None]:
+    """A function that makes examples of the training stream give a loss that is not finite, and spoil the weights."""
+    make_run_steps = learning.make_run_steps
+
+    def spoil(*bad: int, killed_at: tuple[int, ...] = ()) -> None:
+        to_come = set(killed_at)
+
+        def make_spoiled(config, strategy, state, *rest):
+            run_steps = make_run_steps(config, strategy, state, *rest)
+
+            def run(iterator, position, num_steps):
+                reached = {step for step in to_come if step <= position.step + num_steps}
+                if reached:
+                    to_come.difference_update(reached)
+                    raise KilledError
+                report = run_steps(iterator, position, num_steps)
+                for image in bad:
+                    step = (image - position.stream) // config.data.batch_size
+                    if 0 <= step < num_steps:
+                        report.cross_entropy.setflags(write=True)
+                        report.cross_entropy[step:] = np.nan
+                        for variable in state.variables.values():
+                            variable.assign(tf.fill(variable.shape, np.nan))
+                return report
+
+            return run
+
+        monkeypatch.setattr(learning, 'make_run_steps', make_spoiled)
+
+    return spoil
+
+
+EVERY_TEN = {'max_number_of_steps': 60, 'save_interval_steps': 10, 'batch_size': 16}
+
+
+def test_recovery_skips_the_batches_since_the_last_checkpoint(train_digits, tmp_path, spoil, caplog):
+    spoil(33 * 16 + 3)
+    result = train_digits(tmp_path / 'run', recover_from_nonfinite=1, **EVERY_TEN)
+    assert 'is not finite at step 34: going back to step 30 and skipping the 64 images since (recovery 1 of 1)' in (
+        caplog.text
+    )
+    values = saved_values(result.checkpoint_path)
+    kept = {
+        name: int(values[name]) for name in ('global_step', 'images_seen', 'images_skipped', 'nonfinite_recoveries')
+    }
+    assert kept == {
+        'global_step': 60,
+        'images_seen': 960,
+        'images_skipped': 64,
+        'nonfinite_recoveries': 1,
+    }
+    assert all(np.isfinite(value).all() for value in values.values())
+
+
+def test_a_run_killed_after_a_recovery_ends_the_same(train_digits, tmp_path, spoil):
+    spoil(33 * 16, 52 * 16)
+    whole = train_digits(tmp_path / 'whole', recover_from_nonfinite=2, **EVERY_TEN)
+    spoil(33 * 16, 52 * 16, killed_at=(25, 35, 45))
+    for _ in range(3):
+        with pytest.raises(KilledError):
+            train_digits(tmp_path / 'parts', recover_from_nonfinite=2, **EVERY_TEN)
+    parts = train_digits(tmp_path / 'parts', recover_from_nonfinite=2, **EVERY_TEN)
+    assert_same_values(parts.checkpoint_path, whole.checkpoint_path)
+
+
+def test_recovery_begins_anew_without_a_checkpoint(train_digits, tmp_path, spoil, caplog):
+    spoil(3 * 16)
+    train_digits(tmp_path, recover_from_nonfinite=1, **EVERY_TEN)
+    assert 'going back to step 0 and skipping the 64 images since' in caplog.text
+
+
+def test_recovery_has_an_end(train_digits, tmp_path, spoil):
+    spoil(33 * 16, 45 * 16)
+    with pytest.raises(InputError) as error:
+        train_digits(tmp_path, recover_from_nonfinite=1, **EVERY_TEN)
+    assert 'the loss (nan) is not finite at step 42; the last good checkpoint is' in str(error.value)
+    assert 'at most N times (so far 1)' in str(error.value)
+    assert checkpoints.checkpoint_step(checkpoints.find_checkpoint(str(tmp_path))) == 40
+
+
+def test_the_failure_of_a_save_comes_before_that_of_the_loss(tmp_path):
+    earlier, later = (NonFiniteError(name, Position(step, step * 16)) for name, step in (('weights', 10), ('loss', 11)))
+
+    def fail(values):
+        time.sleep(0.2)
+        raise earlier
+
+    with checkpoints.Saver(str(tmp_path), 5) as saver:
+        saver.save(10, {'a': np.float32(1)}, fail)
+        recovery = learning.Recovery(1, saver, str(tmp_path), lambda: Position(5, 80))
+        assert recovery(later, 0) == Position(5, 80, images_skipped=80, recoveries=1)
+
+
+# ------------------------------------------------------------------------ the best checkpoint, and giving up
+
+CHECKED = {'eval_every_steps': 10, 'max_number_of_steps': 60}
+
+
+@pytest.fixture(scope='module')
+def checked(train_digits, tmp_path_factory) -> learning.TrainResult:
+    """A run with six evaluations, of which the best is not the last."""
+    train_dir = tmp_path_factory.mktemp('checked')
+    return train_digits(train_dir, save_interval_steps=10, learning_rate=0.1, seed=3, **CHECKED)
+
+
+def history_of(result: learning.TrainResult) -> list[dict]:
+    return json.loads(Path(result.checkpoint_path).with_name('evaluations.json').read_text())
+
+
+def test_the_best_checkpoint_is_kept(checked):
+    history = history_of(checked)
+    assert [row['step'] for row in history] == [10, 20, 30, 40, 50, 60]
+    assert set(history[0]) == {'step', 'accuracy', 'recall_at_5', 'num_examples'}
+    best_step = max(history, key=lambda row: row['accuracy'])['step']
+    best_dir = Path(checked.checkpoint_path).parent / 'best'
+    assert [path.name for path in best_dir.glob('*.index')] == [f'model.ckpt-{best_step}.index']
+    # Of the rotated ones, the last five are left; the best one is the same where it is among them.
+    if best_step > 10:
+        assert_same_values(f'{best_dir}/model.ckpt-{best_step}', f'{best_dir.parent}/model.ckpt-{best_step}')
+
+
+def test_the_best_checkpoint_evaluates_to_what_was_measured(checked, digits_dir):
+    best_dir = Path(checked.checkpoint_path).parent / 'best'
+    results = evaluation.evaluate(eval_config(best_dir, dataset_dir=str(digits_dir)))
+    assert results['accuracy'] == max(row['accuracy'] for row in history_of(checked))
+
+
+def test_no_best_checkpoint_on_request(train_digits, tmp_path):
+    train_digits(tmp_path, eval_every_steps=5, max_number_of_steps=5, best_metric='none')
+    assert not (tmp_path / 'best').exists()
+    assert (tmp_path / 'evaluations.json').exists()
+
+
+def test_training_gives_up(train_digits, tmp_path, caplog):
+    options = {'eval_every_steps': 5, 'max_number_of_steps': 1000, 'early_stopping_patience': 2, 'learning_rate': 1e-9}
+    with caplog.at_level(logging.INFO, logger='absl'):
+        result = train_digits(tmp_path, **options)
+    assert result.step == 15
+    assert checkpoints.checkpoint_step(result.checkpoint_path) == 15
+    assert 'no evaluation has raised accuracy above that of step 5 for 2 evaluations' in caplog.text
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob('*.index')}
+    assert train_digits(tmp_path, **options).step == 15
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob('*.index')} == before
+    assert train_digits(tmp_path, **{**options, 'early_stopping_patience': 3}).step == 20
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'best_metric': 'loss'}, '--best_metric=loss: must be one of accuracy, recall_at_5, none'),
+        ({'best_metric': 'recall_at_3', 'recall_at': (2,)}, 'must be one of accuracy, recall_at_2, none'),
+        ({'early_stopping_patience': 3}, '--early_stopping_patience=3: counts evaluations; give --eval_every_epochs'),
+        (
+            {'early_stopping_patience': 3, 'eval_every_steps': 1, 'best_metric': 'none'},
+            '--early_stopping_patience=3: needs a --best_metric: accuracy, recall_at_5',
+        ),
+    ],
+)
+def test_what_cannot_be_compared(train_digits, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        train_digits(tmp_path, max_number_of_steps=1, **options)
+
+
+@pytest.mark.parametrize('text', ['', '{', '[1]', '[{"accuracy": 1}]', '[{"step": "a"}]'])
+def test_a_damaged_history(train_digits, tmp_path, text):
+    (tmp_path / 'evaluations.json').write_text(text)
+    with pytest.raises(InputError, match=r'evaluations.json: damaged: .*; delete it, and evaluations begin anew'):
+        train_digits(tmp_path, max_number_of_steps=1, eval_every_steps=1)
+
+
+def measured(*accuracies: float) -> EvaluationHistory:
+    rows = tuple({'step': 10 * i, 'accuracy': value} for i, value in enumerate(accuracies, start=1))
+    return EvaluationHistory('accuracy', rows)
+
+
+@pytest.mark.parametrize(
+    ('history', 'best_step', 'since'),
+    [
+        (measured(), None, 0),
+        (measured(0.5), 10, 0),
+        (measured(0.5, 0.7, 0.6), 20, 1),
+        (measured(0.7, 0.7, 0.7), 10, 2),
+        (measured(0.5, 0.9, 0.6, 0.8).until(30), 20, 1),
+        (measured(0.5, 0.9, 0.6).adding({'step': 20, 'accuracy': 0.4}), 10, 1),
+    ],
+)
+def test_history(history, best_step, since):
+    assert (history.best_step, history.evaluations_since_best) == (best_step, since)
+
+
+def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path, monkeypatch, caplog):
+    options = {'save_interval_steps': 10, 'learning_rate': 0.1, 'seed': 3, **CHECKED}
+    evaluate, calls = evaluation.Evaluator.__call__, []
+
+    def interrupted(evaluator, should_stop):
+        calls.append(evaluator)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not should_stop():
+                time.sleep(0.01)
+        return evaluate(evaluator, should_stop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation.Evaluator, '__call__', interrupted)
+        caplog.set_level(logging.INFO, logger='absl')
+        stopped = train_digits(tmp_path, **options)
+    assert (stopped.step, stopped.stopped_by) == (20, signal.SIGTERM)
+    assert 'the evaluation was cut short; it comes first when training goes on' in caplog.text
+    assert [row['step'] for row in history_of(stopped)] == [10]
+    assert history_of(train_digits(tmp_path, **options)) == history_of(checked)
+
+
+# ------------------------------------------------------------------------ rotation
+
+
+def rotation_of(tmp_path: Path) -> set[int]:
+    return {checkpoints.checkpoint_step(prefix) for prefix in checkpoints.list_checkpoints(str(tmp_path))}
+
+
+def test_one_checkpoint_for_every_so_many_hours_stays(tmp_path, monkeypatch):
+    now = 1_700_000_000.0
+    for step in range(1, 13):  # one every half hour
+        monkeypatch.setattr(checkpoint_files.time, 'time', lambda now=now, step=step: now + 1800 * step)
+        checkpoints.save(str(tmp_path), step, {'a': np.float32(step)}, max_to_keep=2, keep_every_n_hours=2)
+    assert rotation_of(tmp_path) == {5, 9, 11, 12}
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    assert [Path(path).name for path in state.all_model_checkpoint_paths] == ['model.ckpt-11', 'model.ckpt-12']
+    assert state.last_preserved_timestamp == now + 1800 * 9
+
+
+def test_checkpoints_that_no_file_lists_take_their_turn(tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(str(tmp_path), step, {'a': np.float32(step)}, max_to_keep=5)
+    listed = (tmp_path / 'checkpoint').read_text()
+    checkpoints.save(str(tmp_path), 4, {'a': np.float32(4)}, max_to_keep=5)
+    (tmp_path / 'checkpoint').write_text(listed)  # killed before it was written
+    checkpoints.save(str(tmp_path), 5, {'a': np.float32(5)}, max_to_keep=2)
+    assert rotation_of(tmp_path) == {4, 5}
+
+
+def test_what_a_killed_save_leaves_is_removed(tmp_path):
+    for step in (2, 3):
+        checkpoints.save(str(tmp_path), step, {'a': np.float32(step)}, max_to_keep=5)
+    for name in ('.part-model.ckpt-4.index', 'model.ckpt-1.data-00000-of-00001', 'model.ckpt-5.data-00000-of-00001'):
+        (tmp_path / name).write_text('x')
+    checkpoints.delete_parts(str(tmp_path))
+    assert not (tmp_path / '.part-model.ckpt-4.index').exists()
+    assert not (tmp_path / 'model.ckpt-1.data-00000-of-00001').exists()
+    assert [Path(prefix).name for prefix in checkpoints.incomplete_checkpoints(str(tmp_path))] == ['model.ckpt-5']
+
+
+# ------------------------------------------------------------------------ saving beside training
+
+
+def test_a_save_takes_the_values_of_its_moment(tmp_path):
+    variable = tf.Variable(np.zeros(1 << 20, np.float32))
+    with checkpoints.Saver(str(tmp_path), 5) as saver:
+        saver.save(1, {'a': variable}, lambda values: time.sleep(0.2))
+        variable.assign_add(tf.ones_like(variable))
+        assert saver.saved() is None
+        assert saver.wait() == f'{tmp_path}/model.ckpt-1'
+    assert saved_values(f'{tmp_path}/model.ckpt-1')['a'].max() == 0
+    assert variable.numpy().min() == 1
+
+
+def test_a_save_that_fails_says_so_at_the_next_look(tmp_path):
+    (tmp_path / 'file').touch()
+    with checkpoints.Saver(str(tmp_path / 'file' / 'below'), 5) as saver:
+        saver.save(1, {'a': np.float32(1)}, lambda values: None)
+        with pytest.raises(InputError, match=r'cannot save \S+model\.ckpt-1: .*; the last good checkpoint is none'):
+            saver.wait()
+
+
+# ------------------------------------------------------------------------ flags of a run
+
+
+def test_a_flagfile_gives_its_options_back():
+    config = make_config(
+        TrainConfig,
+        random_flip=False,
+        use_grayscale=True,
+        learning_rate_boundaries=(1.0, 2.5),
+        num_epochs=0.5,
+        dataset_split_name='train[:50%]',
+        checkpoint_exclude_scopes=('a/b', 'c'),
+    )
+    text = f'# a comment\n{to_flagfile(config)}--no_such_option=1\n--neither\n'
+    assert from_flagfile(TrainConfig, text) == flat_values(config)
+
+
+def test_what_changes_a_run_only_a_little_is_announced(train_digits, tmp_path, caplog):
+    train_digits(tmp_path, max_number_of_steps=2)
+    with caplog.at_level(logging.WARNING, logger='absl'):
+        train_digits(tmp_path, max_number_of_steps=4, learning_rate=0.01, log_every_n_steps=1)
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        'learning_rate was 0.03 in this run so far, and is 0.01 from now on'
+    ]
+
+
+def test_force_resume_goes_on_with_other_data(train_digits, tmp_path, caplog):
+    train_digits(tmp_path, max_number_of_steps=2)
+    options = {'dataset_split_name': 'train[:50%]', 'seed': 1, 'max_number_of_steps': 4}
+    with pytest.raises(InputError, match='examples'):
+        train_digits(tmp_path, **options)
+    assert train_digits(tmp_path, force_resume=True, **options).step == 4
+    assert 'seed was 0 in this run so far, and is 1 from now on' in caplog.text
+
+
+def test_position_counts_only_what_has_happened():
+    position = Position(5, 160)
+    assert position.counters() == {'global_step': 5, 'images_seen': 160}
+    recovered = dataclasses.replace(position, images_skipped=32, recoveries=1)
+    assert recovered.stream == 192
+    assert recovered.after(2, 32) == Position(7, 224, 32, 1)
+    assert set(actions.Moment(recovered, None, 32).position.counters()) == {  # type: ignore[arg-type]
+        'global_step',
+        'images_seen',
+        'images_skipped',
+        'nonfinite_recoveries',
+    }
