@@ -199,7 +199,9 @@ class CheckpointOptions(Options):
         '<train_dir>/best; none keeps none.',
     )
     checkpoint_path: str | None = option(
-        None, 'Checkpoint, or folder of one, whose weights a new run starts from (fine-tuning).'
+        None,
+        'Checkpoint, .keras or .weights.h5 file, or folder of checkpoints, whose weights a new run starts from '
+        '(fine-tuning).',
     )
     checkpoint_exclude_scopes: tuple[str, ...] = option(
         (), 'Prefixes of variable names, separated by commas, that --checkpoint_path does not restore.'
@@ -284,7 +286,10 @@ _FROM_RUN = 'Default: as the run was trained (model.json); a contradiction is an
 class EvalOptions(Options):
     """What is evaluated, on which examples."""
 
-    checkpoint_path: str = option('/tmp/tfmodel/', 'A checkpoint, or a train_dir, whose latest one is evaluated.')
+    checkpoint_path: str = option(
+        '/tmp/tfmodel/',
+        'A checkpoint, a .keras or .weights.h5 file, or a train_dir, whose latest one is evaluated.',
+    )
     dataset_name: str | None = option(None, 'Data set. Default: the one that the run was trained on, else imagenet.')
     dataset_dir: str | None = option(None, 'Folder of the data set. Default: the one that the run was trained on.')
     dataset_split_name: str | None = option(

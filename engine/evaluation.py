@@ -145,26 +145,36 @@ def evaluate(config: EvalConfig) -> Results:
     Raises:
         InputError: whatever the user can put right; nothing is written then.
     """
+    path, waits = config.evaluation.checkpoint_path, config.output.eval_interval_secs is not None
     results: Results | None = None
     evaluation: _CheckpointEvaluation | None = None
+    damage: checkpoints.DamagedCheckpointError | None = None
     for prefix in _checkpoints(config):
         try:
             evaluation = evaluation or _CheckpointEvaluation(config, prefix)
             results = evaluation.run(prefix)
-        except InputError:
-            if config.output.eval_interval_secs is None or tf.io.gfile.exists(f'{prefix}.index'):
-                raise
-            logging.warning('%s was deleted before it was read; waiting for the next one', prefix)
+        except checkpoints.DamagedCheckpointError as error:
+            damage = error
+            if waits and not tf.io.gfile.exists(f'{prefix}.index'):
+                logging.warning('%s was deleted before it was read; waiting for the next one', prefix)
+            elif tf.io.gfile.isdir(path):
+                logging.warning('%s; %s', error, 'waiting for the next one' if waits else 'trying the one before it')
+            continue
+        if not waits:
+            break
     if results is None:
-        raise InputError(f'--checkpoint_path={config.evaluation.checkpoint_path}: no checkpoint came')
+        raise damage or InputError(f'--checkpoint_path={path}: no checkpoint came')
     return results
 
 
 def _checkpoints(config: EvalConfig) -> Iterator[str]:
-    """Yields the checkpoints to evaluate: one, or each new one of a folder."""
+    """Yields the checkpoints to evaluate: the one named, those of a folder until one can be read, or each new one."""
     path, output = config.evaluation.checkpoint_path, config.output
     if output.eval_interval_secs is None:
-        yield checkpoints.find_checkpoint(path)
+        first = checkpoints.find_checkpoint(path)
+        yield first
+        if tf.io.gfile.isdir(path):
+            yield from (other for other in checkpoints.newest_first(path) if other != first)
         return
     if not tf.io.gfile.isdir(path) and (tf.io.gfile.exists(f'{path}.index') or tf.io.gfile.exists(path)):
         raise InputError(f'--checkpoint_path={path}: to wait for new checkpoints, name the folder that they come in')

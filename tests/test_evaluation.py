@@ -365,6 +365,20 @@ def test_waiting_needs_a_folder(trained):
         evaluation.evaluate(config)
 
 
+def test_a_folder_whose_latest_is_damaged(train_digits, digits_dir, tmp_path, caplog):
+    train_digits(tmp_path, max_number_of_steps=4, save_interval_steps=2)
+    (tmp_path / 'model.ckpt-4.data-00000-of-00001').write_bytes(b'cut')
+    results = evaluation.evaluate(eval_config(tmp_path, dataset_dir=str(digits_dir)))
+    assert results['step'] == 2
+    assert f'{tmp_path}/model.ckpt-4' in caplog.text
+    assert 'trying the one before it' in caplog.text
+    with pytest.raises(InputError, match=r'model\.ckpt-4'):  # the one that was asked for, and no other
+        evaluation.evaluate(eval_config(tmp_path / 'model.ckpt-4', dataset_dir=str(digits_dir)))
+    (tmp_path / 'model.ckpt-2.data-00000-of-00001').write_bytes(b'cut')
+    with pytest.raises(InputError, match=r'model\.ckpt-2'):
+        evaluation.evaluate(eval_config(tmp_path, dataset_dir=str(digits_dir)))
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -1,6 +1,7 @@
 """Preprocessing against slim's recorded outputs, its distributions and TensorFlow's per-image operations."""
 
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,37 @@ def test_what_tensorflow_would_read_wrongly_is_refused(encoded: bytes, what: str
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         images.decode(encoded)
     assert f'{what}, which TensorFlow cannot read; save it otherwise, or convert it' in first_line(raised.value)
+
+
+def _declaring(encoded: bytes, place: int, sides: bytes) -> bytes:
+    """Returns an image file whose header has other sides."""
+    return encoded[:place] + sides + encoded[place + len(sides) :]
+
+
+_GIF, _PNG, _JPEG = (_saved(_RGB, name) for name in ('GIF', 'PNG', 'JPEG'))
+BOMBS = {
+    'gif': _declaring(_GIF, 6, struct.pack('<HH', 50_000, 50_000)),
+    'png': _declaring(_PNG, 16, struct.pack('>II', 50_000, 50_000)),
+    'png of two thin sides': _declaring(_PNG, 16, struct.pack('>II', 1_000_000, 1_000)),
+    'jpeg': _declaring(_JPEG, _JPEG.index(b'\xff\xc0') + 5, struct.pack('>HH', 50_000, 50_000)),
+}
+
+
+@pytest.mark.parametrize('stage', ['decode', 'host_eval', 'host_train'])
+@pytest.mark.parametrize('case', BOMBS)
+def test_bombs_are_refused(case: str, stage: str) -> None:
+    preprocessing = get_preprocessing('inception', 224)
+    read: dict[str, Callable[[bytes], tf.Tensor]] = {
+        'decode': images.decode,
+        'host_eval': preprocessing.host_eval,
+        'host_train': lambda encoded: preprocessing.host_train(
+            encoded, tf.constant([0, 0], tf.int64), tf.zeros([0, 4])
+        ),
+    }
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match='declares more than the 89,478,485 pixels that are allowed'
+    ):
+        read[stage](BOMBS[case])
 
 
 def test_cmyk_becomes_rgb(shared_path: SharedPath) -> None:
