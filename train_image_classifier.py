@@ -3,6 +3,8 @@
 The flags are slim's; `--help` lists them, `--flagfile=configs/alexnet_v2_digits.cfg` takes a recipe.
 """
 
+import signal
+
 from configs import cli
 from configs.config import TrainConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
@@ -14,6 +16,7 @@ def main(config: TrainConfig) -> int:
     Returns:
         The exit status: 0, or as a shell counts it for the signal that stopped training.
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which asks for a checkpoint, once there is one to save
     with cli.quiet_import():
         from engine import learning
 

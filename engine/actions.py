@@ -190,14 +190,18 @@ class Evaluate(Action):
         """Makes up for the evaluation of the checkpoint that training goes on from, if it was cut short."""
         super().begin(position, last_step)
         self._best.go_back_to(position.step)
+        self.ends_training = self._best.is_exhausted
         is_due = position.step == last_step or self.interval.next_step(position.step - 1) == position.step
-        if is_due and position.step > max(self._best.last_step, 0):
+        if is_due and position.step > 0 and self._best.lacks(position.step):
             self._measure(position)
 
     def act(self, moment: Moment) -> None:
         self._measure(moment.position)
 
     def _measure(self, position: Position) -> None:
+        variables = {**self._state.saved_variables(), **position.counters()}
+        values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
+        _check_variables(values, position)  # logits that are not numbers would be counted as the first class
         try:
             with _averages_as_weights(self._state):
                 measured = self._evaluator(self._should_stop)
@@ -207,7 +211,7 @@ class Evaluate(Action):
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
         evaluation.report(self.results, self._num_examples)
         evaluation.write_summaries(self._eval_dir, self.results)
-        self._best.take(self.results, {**self._state.saved_variables(), **position.counters()})
+        self._best.take(self.results, values)
         self.ends_training = self._best.is_exhausted
 
 

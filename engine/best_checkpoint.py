@@ -1,13 +1,15 @@
 """The best checkpoint so far, in `train_dir/best`, and when no better one is to be expected.
 
-best = BestCheckpoint(train_dir, spec, metric='accuracy', patience=5)
+best = BestCheckpoint(train_dir, spec, history, patience=5)
 best.go_back_to(step)
 best.take(results, variables)
 best.is_exhausted
 """
 
+import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -17,52 +19,43 @@ from engine import checkpoints
 from engine.evaluation_history import EvaluationHistory, Measured
 from engine.model_spec import ModelSpec
 
-FOLDER = 'best'
-NO_METRIC = 'none'
+FOLDER, FILE_NAME = 'best', 'best.json'
 
 
 class BestCheckpoint:
     """Keeps the checkpoint of the evaluation with the highest metric; the first of several equal ones.
 
-    Its folder is a `train_dir` of its own for evaluation, prediction and export, and no rotation touches it.
+    Its folder is a `train_dir` of its own for evaluation, prediction and export, and no rotation touches it. Where
+    training has gone back, what it holds stays until something better is measured: it was measured too.
     """
 
-    def __init__(self, train_dir: str, spec: ModelSpec, metric: str, patience: int | None, metrics: tuple[str, ...]):
+    def __init__(self, train_dir: str, spec: ModelSpec, history: EvaluationHistory, patience: int | None):
         """Opens it.
 
         Args:
             train_dir: Folder of the run.
             spec: Its net.
-            metric: What is compared, or 'none'.
+            history: Its evaluations so far; with no metric, no checkpoint is kept.
             patience: So many evaluations after the best one exhaust it; None never does.
-            metrics: What evaluations measure.
-
-        Raises:
-            InputError: a metric that is not measured, or a patience without one.
         """
-        if metric not in (*metrics, NO_METRIC):
-            raise InputError(f'--best_metric={metric}: must be one of {", ".join((*metrics, NO_METRIC))}')
-        if metric == NO_METRIC and patience is not None:
-            raise InputError(f'--early_stopping_patience={patience}: needs a --best_metric: {", ".join(metrics)}')
-        self._train_dir, self._spec, self._patience = train_dir, spec, patience
-        self._keeps = metric != NO_METRIC
-        self._history = EvaluationHistory.load(train_dir, metric)
+        self._train_dir, self._spec, self._history, self._patience = train_dir, spec, history, patience
+        self._folder = os.path.join(train_dir, FOLDER)
 
     def go_back_to(self, step: int) -> None:
         """Forgets what was measured after a step."""
         self._history = self._history.until(step)
 
-    @property
-    def last_step(self) -> int:
-        """Step of the last evaluation, -1 without one."""
-        return self._history.last_step
+    def lacks(self, step: int) -> bool:
+        """Says whether the evaluation of a step is not known, or its checkpoint was to be kept and is not there."""
+        history = self._history
+        return history.last_step < step or (history.best_step == step and self._held_value() is None)
 
     @property
     def is_exhausted(self) -> bool:
         """Whether too many evaluations have brought nothing better."""
         return self._patience is not None and self._history.evaluations_since_best >= self._patience
 
-    def take(self, results: Measured, variables: Mapping[str, tf.Variable]) -> None:
+    def take(self, results: Measured, variables: Mapping[str, tf.Tensor]) -> None:
         """Notes an evaluation, and saves the variables if it is the best.
 
         Raises:
@@ -71,8 +64,10 @@ class BestCheckpoint:
         names = [name for name in results if name.startswith(('accuracy', 'recall_at_')) or name == 'num_examples']
         step = results['step']
         history = self._history.adding({'step': step, **{name: results[name] for name in names}})
-        if self._keeps and history.best_step == step:
-            self._save(step, variables)
+        if history.best_step == step:
+            held, value = self._held_value(), results[history.metric]
+            if held is None or value > held:
+                self._save(step, value, variables)
         # Last: an evaluation that stands in the file is not made again.
         self._history = history
         history.save(self._train_dir)
@@ -82,12 +77,23 @@ class BestCheckpoint:
                 history.metric, history.best_step, history.evaluations_since_best,
             )  # fmt: skip
 
-    def _save(self, step: int, variables: Mapping[str, tf.Variable]) -> None:
-        folder = os.path.join(self._train_dir, FOLDER)
+    def _held_value(self) -> float | None:
+        """Returns the metric of the checkpoint that is there; None without one, or if it was measured otherwise."""
         try:
-            tf.io.gfile.makedirs(folder)
-            self._spec.save(folder)
+            with tf.io.gfile.GFile(os.path.join(self._folder, FILE_NAME), 'rb') as file:
+                held: dict[str, Any] = json.loads(file.read())
+            is_there = checkpoints.is_complete(os.path.join(self._folder, held['checkpoint']))
+            return float(held['value']) if is_there and held['measured'] == self._history.how else None
+        except (OSError, tf.errors.OpError, ValueError, TypeError, KeyError):
+            return None
+
+    def _save(self, step: int, value: float, variables: Mapping[str, tf.Tensor]) -> None:
+        try:
+            tf.io.gfile.makedirs(self._folder)
+            self._spec.save(self._folder)
+            checkpoints.delete_parts(self._folder)
+            prefix = checkpoints.save(self._folder, step, variables, max_to_keep=1)
+            held = {'checkpoint': os.path.basename(prefix), 'value': value, 'measured': self._history.how}
+            checkpoints.write_text(os.path.join(self._folder, FILE_NAME), json.dumps(held) + '\n')
         except (OSError, tf.errors.OpError) as error:
-            raise InputError(f'{folder}: {first_line(error)}') from error
-        checkpoints.delete_parts(folder)
-        checkpoints.save(folder, step, variables, max_to_keep=1)
+            raise InputError(f'{self._folder}: {first_line(error)}') from error

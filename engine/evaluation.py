@@ -5,7 +5,6 @@
 `Evaluator` is the part that the training loop uses too: it counts over a split with whatever weights the model has.
 """
 
-import itertools
 import json
 import os
 import time
@@ -149,6 +148,7 @@ def evaluate(config: EvalConfig) -> Results:
     results: Results | None = None
     evaluation: _CheckpointEvaluation | None = None
     damage: checkpoints.DamagedCheckpointError | None = None
+    done = 0
     for prefix in _checkpoints(config):
         try:
             evaluation = evaluation or _CheckpointEvaluation(config, prefix)
@@ -160,7 +160,8 @@ def evaluate(config: EvalConfig) -> Results:
             elif tf.io.gfile.isdir(path):
                 logging.warning('%s; %s', error, 'waiting for the next one' if waits else 'trying the one before it')
             continue
-        if not waits:
+        done += 1
+        if done == (config.output.max_number_of_evaluations if waits else 1):
             break
     if results is None:
         raise damage or InputError(f'--checkpoint_path={path}: no checkpoint came')
@@ -178,8 +179,7 @@ def _checkpoints(config: EvalConfig) -> Iterator[str]:
         return
     if not tf.io.gfile.isdir(path) and (tf.io.gfile.exists(f'{path}.index') or tf.io.gfile.exists(path)):
         raise InputError(f'--checkpoint_path={path}: to wait for new checkpoints, name the folder that they come in')
-    new = checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
-    yield from itertools.islice(new, output.max_number_of_evaluations)
+    yield from checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
 
 
 class _CheckpointEvaluation:

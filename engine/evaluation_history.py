@@ -1,6 +1,7 @@
 """What was measured during training, kept in `train_dir/evaluations.json`: the best step, and when to give up.
 
-history = EvaluationHistory.load('/tmp/tfmodel', 'accuracy').until(step)
+how = {'metric': 'accuracy', 'split': 'validation', 'averages': False}
+history = EvaluationHistory.load('/tmp/tfmodel', how).until(step)
 history = history.adding(results)
 history.best_step, history.evaluations_since_best
 """
@@ -27,15 +28,16 @@ class EvaluationHistory:
     checkpoint measures again what came after it, and decides the same.
 
     Attributes:
-        metric: By which the best is chosen; the higher the better.
-        measured: For each evaluation step, num_examples, accuracy, recall_at_<k>.
+        how: What is compared: `metric`, the higher the better, or None; `split`; whether of moving `averages`.
+        measured: For each evaluation step, num_examples, accuracy, recall_at_<k>, and split and averages. Those of
+            another split, or averaged or not otherwise, stay in the file and are compared with nothing.
     """
 
-    metric: str
+    how: dict[str, Any]
     measured: tuple[Measured, ...] = ()
 
     @classmethod
-    def load(cls, train_dir: str, metric: str) -> 'EvaluationHistory':
+    def load(cls, train_dir: str, how: dict[str, Any]) -> 'EvaluationHistory':
         """Reads it; it is empty where there is none.
 
         Raises:
@@ -43,13 +45,13 @@ class EvaluationHistory:
         """
         path = os.path.join(train_dir, FILE_NAME)
         if not tf.io.gfile.exists(path):
-            return cls(metric)
+            return cls(how)
         try:
             with tf.io.gfile.GFile(path, 'rb') as file:
                 measured = json.loads(file.read())
             if not all(isinstance(row['step'], int) for row in measured):
                 raise ValueError('a step is no whole number')
-            return cls(metric, tuple(measured))
+            return cls(how, tuple(measured))
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise InputError(f'{path}: damaged: {first_line(error)}; delete it, and evaluations begin anew') from error
 
@@ -71,21 +73,35 @@ class EvaluationHistory:
 
     def adding(self, measured: Measured) -> 'EvaluationHistory':
         """Returns it with one evaluation more, which replaces any of the same step or later."""
-        return dataclasses.replace(self, measured=(*self.until(measured['step'] - 1).measured, measured))
+        row = {**measured, **self._place}
+        return dataclasses.replace(self, measured=(*self.until(measured['step'] - 1).measured, row))
+
+    @property
+    def metric(self) -> str:
+        """By which the best is chosen; empty if none is."""
+        return self.how['metric'] or ''
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {name: value for name, value in self.how.items() if name != 'metric'}
+
+    @property
+    def _compared(self) -> list[Measured]:
+        return [row for row in self.measured if self._place.items() <= row.items()]
 
     @property
     def last_step(self) -> int:
         """Step of the last evaluation, -1 without one."""
-        return self.measured[-1]['step'] if self.measured else -1
+        return max((row['step'] for row in self._compared), default=-1)
 
     @property
     def best_step(self) -> int | None:
         """First step of the highest value; None where nothing was measured."""
-        compared = [row for row in self.measured if self.metric in row]
-        return max(compared, key=lambda row: row[self.metric])['step'] if compared else None
+        rows = [row for row in self._compared if self.metric in row]
+        return max(rows, key=lambda row: row[self.metric])['step'] if rows else None
 
     @property
     def evaluations_since_best(self) -> int:
         """Number of evaluations after the best one."""
         best = self.best_step
-        return 0 if best is None else sum(row['step'] > best for row in self.measured)
+        return 0 if best is None else sum(row['step'] > best for row in self._compared)

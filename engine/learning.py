@@ -24,6 +24,7 @@ from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, evaluation, run_dir
 from engine.actions import Action, Evaluate, Log, Moment, NextImages, Save, Summarize
 from engine.best_checkpoint import BestCheckpoint
+from engine.evaluation_history import EvaluationHistory
 from engine.intervals import Interval
 from engine.metrics import clip_recall_at
 from engine.model_spec import ModelSpec
@@ -38,6 +39,7 @@ from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
 _SECONDS_A_CALL = 2.0
+_NO_METRIC = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +76,18 @@ def train(config: TrainConfig) -> TrainResult:
         data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
     )
     spec = make_spec(config, dataset)
-    with RunLock(run_dir.make(train_dir)):
+    with TrainingSignals() as signals, RunLock(run_dir.make(train_dir)):
         checkpoints.delete_parts(train_dir)
-        return _train(config, strategy, dataset, spec)
+        return _train(config, strategy, dataset, spec, signals)
 
 
-def _train(config: TrainConfig, strategy: tf.distribute.Strategy, dataset: Dataset, spec: ModelSpec) -> TrainResult:
+def _train(
+    config: TrainConfig,
+    strategy: tf.distribute.Strategy,
+    dataset: Dataset,
+    spec: ModelSpec,
+    signals: TrainingSignals,
+) -> TrainResult:
     # ---------------------------------------------------------------- where it starts
     # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
     data, train_dir = config.data, config.checkpoint.train_dir
@@ -94,9 +102,10 @@ def _train(config: TrainConfig, strategy: tf.distribute.Strategy, dataset: Datas
     last_step = position.step + steps_left(config, dataset, position)
     best = make_best(config, spec)
     best.go_back_to(position.step)
-    if restored and (position.step >= last_step or best.is_exhausted) and not owes_evaluation(config, best, position):
+    if restored and is_over(config, best, position, last_step):
         latest = checkpoints.latest_checkpoint(train_dir) or ''
-        logging.info('nothing to do: %s has reached the last step, %d', latest, position.step)
+        reached = 'was stopped early' if best.is_exhausted else 'has reached the last step'
+        logging.info('nothing to do: %s %s, %d', latest, reached, position.step)
         return TrainResult(position.step, latest, None)
 
     # ---------------------------------------------------------------- the compiled step and its input
@@ -109,7 +118,6 @@ def _train(config: TrainConfig, strategy: tf.distribute.Strategy, dataset: Datas
     # ---------------------------------------------------------------- the loop
     shown_end = None if math.isinf(last_step) else int(last_step)
     with (
-        TrainingSignals() as signals,
         Progress('training', shown_end, first=position.step) as progress,
         make_saver(config.checkpoint) as saver,
     ):
@@ -193,16 +201,21 @@ def restore_latest(config: TrainConfig, state: TrainState) -> Position | None:
         InputError: none of them can be read, or they are of another net.
     """
     train_dir = config.checkpoint.train_dir
-    candidates = checkpoints.newest_first(train_dir)
+    candidates, damaged = checkpoints.newest_first(train_dir), []
     for prefix in checkpoints.incomplete_checkpoints(train_dir):
         logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
     for prefix in candidates:
         try:
             restore_run(prefix, state, config)
-            return Position.load(prefix, config.data.batch_size)
+            position = Position.load(prefix, config.data.batch_size)
         except checkpoints.DamagedCheckpointError as error:
             logging.warning('%s; trying the checkpoint before it', error)
-    if candidates:
+            damaged.append(prefix)
+            continue
+        for other in damaged:
+            logging.warning('%s is now %s', other, checkpoints.set_aside(other))
+        return position
+    if damaged:
         raise InputError(
             f'--train_dir={train_dir}: none of its {len(candidates)} checkpoints can be read; move them away to begin '
             'anew'
@@ -214,17 +227,27 @@ def make_best(config: TrainConfig, spec: ModelSpec) -> BestCheckpoint:
     """Returns what keeps the best checkpoint of the evaluations during training.
 
     Raises:
-        InputError: a metric that is not measured; a patience without evaluations.
+        InputError: a metric that is not measured; a patience without evaluations or a metric.
     """
     checks, options = config.evaluation, config.checkpoint
-    if checks.early_stopping_patience is not None and not evaluates(config):
-        raise InputError(
-            f'--early_stopping_patience={checks.early_stopping_patience}: counts evaluations; give --eval_every_epochs '
-            'or --eval_every_steps'
-        )
+    patience, metric = checks.early_stopping_patience, options.best_metric
     recalls = (f'recall_at_{k}' for k in clip_recall_at(checks.recall_at, spec.num_classes))
     metrics = ('accuracy', *recalls)
-    return BestCheckpoint(options.train_dir, spec, options.best_metric, checks.early_stopping_patience, metrics)
+    if metric not in (*metrics, _NO_METRIC):
+        raise InputError(f'--best_metric={metric}: must be one of {", ".join((*metrics, _NO_METRIC))}')
+    if patience is not None and not evaluates(config):
+        raise InputError(
+            f'--early_stopping_patience={patience}: counts evaluations; give --eval_every_epochs or --eval_every_steps'
+        )
+    if patience is not None and metric == _NO_METRIC:
+        raise InputError(f'--early_stopping_patience={patience}: needs a --best_metric: {", ".join(metrics)}')
+    how = {
+        'metric': None if metric == _NO_METRIC else metric,
+        'split': checks.eval_split_name,
+        'averages': bool(config.loss.moving_average_decay),
+    }
+    history = EvaluationHistory.load(options.train_dir, how) if evaluates(config) else EvaluationHistory(how)
+    return BestCheckpoint(options.train_dir, spec, history, patience)
 
 
 def evaluates(config: TrainConfig) -> bool:
@@ -232,9 +255,11 @@ def evaluates(config: TrainConfig) -> bool:
     return bool(config.evaluation.eval_every_epochs or config.evaluation.eval_every_steps)
 
 
-def owes_evaluation(config: TrainConfig, best: BestCheckpoint, position: Position) -> bool:
-    """Says whether a run that has reached its end was stopped before it measured it."""
-    return evaluates(config) and best.last_step < position.step
+def is_over(config: TrainConfig, best: BestCheckpoint, position: Position, last_step: float) -> bool:
+    """Says whether nothing is left to do: early stopping has ended the run, or its last step is made and measured."""
+    if best.is_exhausted:
+        return True
+    return position.step >= last_step and not (evaluates(config) and best.lacks(position.step))
 
 
 def make_saver(options: CheckpointOptions) -> checkpoints.Saver:

@@ -35,11 +35,10 @@ def check_finite(report: StepReport, before: Position, batch_size: int) -> None:
     Raises:
         NonFiniteError: naming the step.
     """
-    total = report.cross_entropy + np.float32(report.regularization)
-    if np.isfinite(total).all():
-        return
     finite = np.isfinite(report.cross_entropy)
-    bad = int(np.argmin(finite)) if not finite.all() else len(finite) - 1
+    if finite.all():
+        return
+    bad = int(np.argmin(finite))
     raise NonFiniteError(f'the loss ({report.cross_entropy[bad]})', before.after(bad + 1, batch_size))
 
 
@@ -48,7 +47,7 @@ class Recovery:
 
     All batches since the checkpoint are skipped, for which of them did the harm cannot be told: the loss shows it only
     after the weights have been spoiled. Every later number follows from the new position, so that a run that goes on
-    after a recovery, or is killed in it, still ends with the same weights.
+    after a recovery, or is killed in it, still ends with the same weights, as far as checkpoints come by steps.
     """
 
     def __init__(self, limit: int, saver: checkpoints.Saver, train_dir: str, restore: Callable[[], Position | None]):
@@ -81,7 +80,10 @@ class Recovery:
                 f'{recoveries})'
             ) from error
         restored = self._restore()
-        assert restored is not None, 'a run that may recover has a checkpoint from its first step on'
+        if restored is None:  # a run that may recover saves before its first step, and that has failed
+            raise InputError(
+                f'{error}, where the run begins: the weights of --checkpoint_path are not finite'
+            ) from error
         skipped = error.after.stream - restored.stream
         logging.warning(
             '%s: going back to step %d and skipping the %d images since (recovery %d of %d)',

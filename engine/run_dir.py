@@ -27,7 +27,7 @@ CONFIG, DATA = 'config.cfg', 'data.json'
 _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
 # What may change between the parts of a run without a word: it changes no number of the training.
 _FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation')
-_FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service', 'synthetic_images')
+_FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service')
 
 _Row = tuple[str, Any, Any]
 
@@ -63,9 +63,11 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
     if before is not None:
         fixed += before.differences(spec)
     values, options = _load_config(train_dir), flat_options(TrainConfig)
+    # Cosine decay runs to the end, wherever that is.
+    free_groups = set(_FREE_GROUPS) - ({'length'} if config.schedule.learning_rate_decay_type == 'cosine' else set())
     for name, value in flat_values(config).items():
         option, earlier = options[name], values.get(name, value)
-        is_free = name in _FREE_OPTIONS or (option.group in _FREE_GROUPS and not option.fixed)
+        is_free = name in _FREE_OPTIONS or (option.group in free_groups and not option.fixed)
         if earlier == value or is_free:
             continue
         (fixed if option.fixed else changed).append((name, earlier, value))
@@ -84,7 +86,7 @@ def _refusal(train_dir: str, rows: Sequence[_Row], can_be_forced: bool) -> str:
     table = [('', 'there', 'now'), *((name, _text(there), _text(now)) for name, there, now in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     lines = ['  ' + '  '.join(map(str.ljust, row, widths)).rstrip() for row in table]
-    force = ', or go on all the same with --force_resume' if can_be_forced else ''
+    force = ', or go on with --force_resume, which needs only that the variables are the same' if can_be_forced else ''
     return '\n'.join(
         [
             f'--train_dir={train_dir} holds a run that differs:',

@@ -4,12 +4,13 @@ with RunLock('/tmp/tfmodel'):
     ...
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import time
-from typing import BinaryIO
+from io import FileIO
 
 from absl import logging
 
@@ -27,7 +28,7 @@ class RunLock:
 
     def __init__(self, train_dir: str):
         self._dir = train_dir
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> 'RunLock':
         """Takes the lock.
@@ -39,7 +40,8 @@ class RunLock:
             return self
         path = os.path.join(self._dir, FILE_NAME)
         try:
-            self._file = open(path, 'a+b')  # held until __exit__
+            # Unbuffered: what a full disk has refused must not be written again when the file is closed.
+            self._file = open(path, 'a+b', buffering=0)
         except OSError as error:
             raise InputError(f'--train_dir={self._dir}: cannot be written to: {error.strerror}') from error
         try:
@@ -59,21 +61,19 @@ class RunLock:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             # Emptied, not removed: whoever waits for the name would otherwise lock a file that is gone.
-            self._file.truncate(0)
+            with contextlib.suppress(OSError):
+                self._file.truncate(0)
             self._file.close()
 
     def _write_holder(self) -> None:
         assert self._file is not None
         holder = {'pid': os.getpid(), 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S')}
-        try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without it, and saving will say so
             self._file.truncate(0)
             self._file.write(json.dumps(holder).encode())
-            self._file.flush()
-        except OSError:  # a full disk: the lock holds without it, and saving will say so
-            pass
 
 
-def _describe_holder(file: BinaryIO) -> str:
+def _describe_holder(file: FileIO) -> str:
     file.seek(0)
     try:
         holder = json.loads(file.read(1000))

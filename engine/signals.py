@@ -31,7 +31,7 @@ class TrainingSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._save_requested = False
+        self._save_requested = threading.Event()
         self._undo = contextlib.ExitStack()
 
     def is_set(self) -> bool:
@@ -40,7 +40,9 @@ class TrainingSignals:
 
     def take_save_request(self) -> bool:
         """Says whether SIGUSR1 has come since the last call."""
-        requested, self._save_requested = self._save_requested, False
+        requested = self._save_requested.is_set()
+        if requested:
+            self._save_requested.clear()
         return requested
 
     def __enter__(self) -> 'TrainingSignals':
@@ -71,7 +73,7 @@ class TrainingSignals:
 
     def _note(self, number: int) -> None:
         if number == signal.SIGUSR1:
-            self._save_requested = True
+            self._save_requested.set()
         elif number in _STOPPING:
             if self.received is not None:
                 os._exit(128 + number)  # the main thread may be waiting where nothing else ends it

@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -18,6 +20,7 @@ from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.options import flat_options, make_config
 from engine import checkpoints, evaluation
+from engine.checkpoints import keras_files
 from engine.checkpoints.__main__ import main as inspect
 from engine.model_spec import ModelSpec
 from export import export_factory, exporting, verification
@@ -328,6 +331,41 @@ def flip_a_weight(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def write_lying_zip(path: Path, content: bytes, claimed: int, method: int = zipfile.ZIP_DEFLATED) -> None:
+    """Writes a `.keras` file whose directory says that less is packed than there is, with the checksum of that."""
+    with zipfile.ZipFile(path, 'w', method) as archive:
+        archive.writestr('model.weights.h5', content)
+        (info,) = archive.filelist  # the directory is written from it, last
+        info.file_size, info.CRC = claimed, zlib.crc32(content[:claimed])
+
+
+def one_large_chunk(file: h5py.File, name: str) -> None:
+    """Makes a data set of one number, in a chunk of 400 MB."""
+    file.create_dataset(name, (1,), 'f4', chunks=(100_000_000,), maxshape=(None,))
+
+
+def one_large_chunk_of_large_numbers(file: h5py.File, name: str) -> None:
+    """Makes a data set of one number, of 2 bytes for NumPy and of 64 KB in the file, in a chunk of 64 MB."""
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_size(1 << 16)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((1 << 10,))
+    space = h5py.h5s.create_simple((1,), (h5py.h5s.UNLIMITED,))
+    h5py.h5d.create(file.id, name.encode(), kind, space, properties)
+
+
+def a_lying_chunk(file: h5py.File, name: str) -> None:
+    """Makes a data set of 200 numbers, in whose chunk 64 MB are deflated."""
+    dataset = file.create_dataset(name, (5, 5, 1, 8), 'f4', chunks=(5, 5, 1, 8), compression='gzip')
+    dataset.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(1 << 26)))
+
+
+def numbers_of_three_bytes(file: h5py.File, name: str) -> None:
+    kind = h5py.h5t.STD_I32LE.copy()
+    kind.set_size(3)
+    h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple((5, 5, 1, 8)))
+
+
 VARIABLE = 'layers/conv2d/vars/0'
 HARMS = [
     ('keras', cut, 'not a checkpoint that can be read'),
@@ -338,6 +376,27 @@ HARMS = [
     ('keras', lambda path: rewrite_zip(path, slim_json=b'[' * 100_000), 'not a checkpoint that can be read'),
     ('keras', lambda path: rewrite_zip(path, slim_json=b'{"global_step": "now"}'), 'not as this project writes it'),
     ('keras', lambda path: rewrite_zip(path, slim_json=b'{"model": {"a": 1}}'), 'damaged, or by another version'),
+    (
+        'keras',
+        lambda path: rewrite_zip(path, slim_json=b'{"global_step": 1%030d}' % 0),
+        'global_step in its slim.json is not from 0 to 9223372036854775807',
+    ),
+    ('keras', lambda path: rewrite_zip(path, slim_json=b'{"global_step": -1}'), 'is not from 0 to'),
+    (
+        'keras',
+        lambda path: write_lying_zip(path, bytes(10), 1000),
+        'model.weights.h5 in it holds 10 bytes, not 1000 as the zip directory says',
+    ),
+    (
+        'keras',
+        lambda path: write_lying_zip(path, bytes(10), 10, zipfile.ZIP_LZMA),
+        'compressed by method 14; Keras stores or deflates',
+    ),
+    (
+        'keras',
+        lambda path: write_lying_zip(path, bytes(10), 10, zipfile.ZIP_BZIP2),
+        'compressed by method 12; Keras stores or deflates',
+    ),
     ('weights.h5', cut, 'not a checkpoint that can be read'),
     ('weights.h5', flip_a_weight, 'LeNet/fc3/weights cannot be read: its checksum does not agree'),
     (
@@ -362,6 +421,30 @@ HARMS = [
         'weights.h5',
         replace_h5('slim.json', lambda file, name: file.create_dataset(name, (1 << 40,), 'u1', chunks=True)),
         'refused as a decompression bomb',
+    ),
+    ('weights.h5', replace_h5(VARIABLE, one_large_chunk), 'would unpack 0 bytes to 400000000: refused as'),
+    ('weights.h5', replace_h5('slim.json', one_large_chunk), 'would unpack 0 bytes to 400000000: refused as'),
+    ('weights.h5', replace_h5('slim.json', one_large_chunk_of_large_numbers), 'would unpack 0 bytes to 67108864'),
+    (
+        'weights.h5',
+        replace_h5(VARIABLE, a_lying_chunk),
+        'is compressed, as Keras never does; h5repack -f NONE makes it',
+    ),
+    (
+        'weights.h5',
+        replace_h5(VARIABLE, lambda file, name: file.create_dataset(name, data=h5py.Empty('f4'))),
+        'layers/conv2d/vars/0 in it is a data set of no shape',
+    ),
+    (
+        'weights.h5',
+        replace_h5('slim.json', lambda file, name: file.create_dataset(name, data=h5py.Empty('u1'))),
+        'slim.json in it is a data set of no shape',
+    ),
+    ('weights.h5', replace_h5(VARIABLE, numbers_of_three_bytes), 'LeNet/conv1/weights cannot be read: '),
+    (
+        'weights.h5',
+        lambda path: edit_h5(path, lambda file: file['layers/conv2d/vars'].attrs.__setitem__('name', 'a\x1b[2Jb')),
+        r"'LeNet/a\\x1b\[2Jb/weights' in it is no name of a variable",
     ),
     (
         'weights.h5',
@@ -400,6 +483,37 @@ def test_a_huge_variable_is_refused_before_memory_is_spent(exported, tmp_path, c
     bomb(path)
     assert inspect([str(path)]) == 1
     assert 'would unpack 0 bytes to 10000000000: refused as a decompression bomb' in capsys.readouterr().err
+
+
+def test_a_zip_that_lies_about_its_size_is_not_unpacked(tmp_path):
+    path = tmp_path / 'net.keras'
+    write_lying_zip(path, bytes(1 << 27), 1000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(checkpoints.DamagedCheckpointError, match='not a checkpoint that can be read'):
+            read_all(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+def test_groups_that_are_reached_by_many_paths_are_not_all_walked(exported, tmp_path, monkeypatch):
+    """Two links from each group to the next are 2^11 paths here, and with more of them no end."""
+    monkeypatch.setattr(keras_files, '_MAX_OBJECTS', 1000)
+    path = tmp_path / 'net.weights.h5'
+    shutil.copyfile(exported['weights.h5'], path)
+    read_all(path)
+
+    def add_lattice(file: h5py.File) -> None:
+        group = file
+        for _ in range(11):
+            group, above = file.create_group(None), group
+            above['left'] = above['right'] = group
+
+    edit_h5(path, add_lattice)
+    with pytest.raises(checkpoints.DamagedCheckpointError, match='more than 1000 groups and variables in it'):
+        read_all(path)
 
 
 class Tripwire:

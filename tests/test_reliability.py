@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +144,7 @@ def history_of(result: learning.TrainResult) -> list[dict]:
 def test_the_best_checkpoint_is_kept(checked):
     history = history_of(checked)
     assert [row['step'] for row in history] == [10, 20, 30, 40, 50, 60]
-    assert set(history[0]) == {'step', 'accuracy', 'recall_at_5', 'num_examples'}
+    assert set(history[0]) == {'step', 'accuracy', 'recall_at_5', 'num_examples', 'split', 'averages'}
     best_step = max(history, key=lambda row: row['accuracy'])['step']
     best_dir = Path(checked.checkpoint_path).parent / 'best'
     assert [path.name for path in best_dir.glob('*.index')] == [f'model.ckpt-{best_step}.index']
@@ -203,7 +204,7 @@ def test_a_damaged_history(train_digits, tmp_path, text):
 
 def measured(*accuracies: float) -> EvaluationHistory:
     rows = tuple({'step': 10 * i, 'accuracy': value} for i, value in enumerate(accuracies, start=1))
-    return EvaluationHistory('accuracy', rows)
+    return EvaluationHistory({'metric': 'accuracy'}, rows)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,58 @@ def measured(*accuracies: float) -> EvaluationHistory:
 )
 def test_history(history, best_step, since):
     assert (history.best_step, history.evaluations_since_best) == (best_step, since)
+
+
+def test_another_split_is_not_compared(train_digits, tmp_path):
+    options = {'save_interval_steps': 10, 'eval_every_steps': 10, 'learning_rate': 0.1}
+    train_digits(tmp_path, max_number_of_steps=30, eval_split_name='test[:3]', **options)
+    rows = json.loads((tmp_path / 'evaluations.json').read_text())
+    for row in rows:
+        row['accuracy'] = 1.0  # which nothing can raise
+    (tmp_path / 'evaluations.json').write_text(json.dumps(rows))
+    result = train_digits(tmp_path, max_number_of_steps=50, early_stopping_patience=3, **options)
+    assert result.step == 50
+    assert [row['split'] for row in history_of(result)] == ['test[:3]'] * 2 + [None] * 3
+    held = json.loads((tmp_path / 'best' / 'best.json').read_text())
+    assert held['measured'] == {'metric': 'accuracy', 'split': None, 'averages': False}
+    assert held['checkpoint'] in ('model.ckpt-30', 'model.ckpt-40', 'model.ckpt-50')
+
+
+def test_what_is_best_stays_where_training_has_gone_back(train_digits, tmp_path, spoil):
+    spoil(33 * 16)
+    options = {**EVERY_TEN, 'save_interval_steps': 20, 'eval_every_steps': 10, 'learning_rate': 0.1}
+    train_digits(tmp_path, recover_from_nonfinite=1, **options)
+    rows = json.loads((tmp_path / 'evaluations.json').read_text())
+    assert [row['step'] for row in rows] == [10, 20, 30, 40, 50, 60]
+    held = json.loads((tmp_path / 'best' / 'best.json').read_text())
+    assert held['value'] >= max(row['accuracy'] for row in rows)
+    assert (tmp_path / 'best' / f'{held["checkpoint"]}.index').exists()
+
+
+def test_weights_that_are_not_finite_are_never_the_best(train_digits, tmp_path):
+    with pytest.raises(InputError, match=r'variable LeNet/\S+ is not finite at step 1'):
+        train_digits(
+            tmp_path,
+            max_number_of_steps=5,
+            eval_every_steps=1,
+            learning_rate=3e38,
+            weight_decay=1e3,
+            optimizer='momentum',
+        )
+    assert not (tmp_path / 'best').exists()
+    assert not (tmp_path / 'evaluations.json').exists()
+
+
+def test_a_run_cannot_begin_with_weights_that_are_not_finite(trained, train_digits, tmp_path):
+    values = {name: value * np.float32(np.nan) for name, value in saved_values(trained.checkpoint_path).items()}
+    start = checkpoints.save(str(tmp_path / 'start'), 1, values, max_to_keep=1)
+    with pytest.raises(InputError, match='where the run begins: the weights of --checkpoint_path are not finite'):
+        train_digits(
+            tmp_path / 'run',
+            max_number_of_steps=5,
+            checkpoint_path=start,
+            recover_from_nonfinite=1,
+        )
 
 
 def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path, monkeypatch, caplog):
@@ -285,12 +338,17 @@ def test_what_a_killed_save_leaves_is_removed(tmp_path):
 # ------------------------------------------------------------------------ saving beside training
 
 
+def check(condition: bool) -> None:
+    assert condition
+
+
 def test_a_save_takes_the_values_of_its_moment(tmp_path):
-    variable = tf.Variable(np.zeros(1 << 20, np.float32))
+    variable, may_write = tf.Variable(np.zeros(1 << 20, np.float32)), threading.Event()
     with checkpoints.Saver(str(tmp_path), 5) as saver:
-        saver.save(1, {'a': variable}, lambda values: time.sleep(0.2))
+        saver.save(1, {'a': variable}, lambda values: check(may_write.wait(60)))
         variable.assign_add(tf.ones_like(variable))
         assert saver.saved() is None
+        may_write.set()
         assert saver.wait() == f'{tmp_path}/model.ckpt-1'
     assert saved_values(f'{tmp_path}/model.ckpt-1')['a'].max() == 0
     assert variable.numpy().min() == 1

@@ -344,7 +344,7 @@ def test_a_run_that_goes_on_ignores_checkpoint_path(trained, train_digits, tmp_p
     ('options', 'message'),
     [
         ({'depth_multiplier': 0.5}, r'depth_multiplier +0\.25 +0\.5'),
-        ({'train_image_size': 12}, 'image_size +8 +12(.|\n)*with --force_resume$'),
+        ({'train_image_size': 12}, 'image_size +8 +12(.|\n)*with --force_resume, which needs only'),
         (
             {'model_name': 'cifarnet', 'train_image_size': 16},
             r'model_name +lenet +cifarnet\n +image_size +8 +16\n(.|\n)*another --train_dir$',

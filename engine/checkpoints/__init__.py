@@ -22,10 +22,12 @@ from engine.checkpoints.files import (
     checkpoint_step,
     delete_parts,
     incomplete_checkpoints,
+    is_complete,
     latest_checkpoint,
     list_checkpoints,
     new_checkpoints,
     newest_first,
+    set_aside,
     write_text,
 )
 from engine.checkpoints.formats import Format, find_checkpoint, recognise
@@ -70,6 +72,7 @@ __all__ = [
     'head_names',
     'incomplete_checkpoints',
     'is_average',
+    'is_complete',
     'is_counter',
     'is_training_state',
     'latest_checkpoint',
@@ -84,6 +87,7 @@ __all__ = [
     'recognise',
     'restore',
     'save',
+    'set_aside',
     'warm_start',
     'write_text',
 ]

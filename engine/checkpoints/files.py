@@ -200,6 +200,34 @@ def delete(paths: Iterable[str]) -> None:
             tf.io.gfile.remove(path)
 
 
+def flush_to_disk(path: str) -> None:
+    """Waits until a file or folder is on the disk: a rename may otherwise outlive, in a power cut, what it names."""
+    if '://' in path:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not os.path.isdir(path):  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def is_complete(prefix: str) -> bool:
+    """Says whether a checkpoint has its index and its data."""
+    return all(tf.io.gfile.exists(prefix + suffix) for suffix in SUFFIXES)
+
+
+def set_aside(prefix: str) -> str:
+    """Renames a damaged checkpoint, so that it takes no turn in the rotation; returns its new prefix."""
+    aside = os.path.join(os.path.dirname(prefix), f'damaged-{os.path.basename(prefix)}')
+    for suffix in reversed(SUFFIXES):
+        if tf.io.gfile.exists(prefix + suffix):
+            tf.io.gfile.rename(prefix + suffix, aside + suffix, overwrite=True)
+    return aside
+
+
 def write_text(path: str, text: str) -> None:
     """Writes a text file whole or not at all.
 
@@ -215,6 +243,7 @@ def write_text(path: str, text: str) -> None:
     try:
         with tf.io.gfile.GFile(part, 'w') as file:
             file.write(text)
+        flush_to_disk(part)
         tf.io.gfile.rename(part, path, overwrite=True)
     except (tf.errors.OpError, OSError):
         delete([part])

@@ -42,11 +42,11 @@ def save(
     try:
         tf.raw_ops.SaveV2(prefix=part, tensor_names=names, shape_and_slices=[''] * len(names), tensors=tensors)
         for suffix in files.SUFFIXES:
-            _flush_to_disk(part + suffix)
+            files.flush_to_disk(part + suffix)
         files.delete([f'{prefix}.index'])  # of the same step: it must not stand beside other data
         for suffix in files.SUFFIXES:
             tf.io.gfile.rename(part + suffix, prefix + suffix, overwrite=True)
-        _flush_to_disk(train_dir)
+        files.flush_to_disk(train_dir)
         rotation = files.read_rotation(train_dir).adding(prefix, time.time())
         rotation, surplus = rotation.without_surplus(max_to_keep, keep_every_n_hours)
         files.write_rotation(train_dir, rotation)
@@ -59,20 +59,9 @@ def save(
         kept = files.latest_checkpoint(train_dir)
         raise InputError(
             f'cannot save {prefix}: {first_line(error)}; the last good checkpoint is {kept or "none"}. Make room, or '
-            'put it right, and start again with the same --train_dir'
+            'put it right, and start again'
         ) from error
     return prefix
-
-
-def _flush_to_disk(path: str) -> None:
-    """Waits until a file or folder is on the disk: a rename may otherwise outlive, in a power cut, what it names."""
-    if '://' in path:
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Saver:
