@@ -82,11 +82,13 @@ def trained(
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Prints what `test_faults.py` has injected, and what came of it."""
     reports = [report for name in ('passed', 'failed') for report in terminalreporter.stats.get(name, [])]
-    rows = [value for report in reports for name, value in report.user_properties if name == 'fault']
+    rows = [value for report in reports for name, value in report.user_properties if name == 'fault' and value[1]]
     if not rows:
         return
+    total = ['total', *(sum(row[column] or 0 for row in rows) for column in (1, 2, 3))]
     width = max(len(fault) for fault, *_ in rows)
     terminalreporter.section('faults')
     terminalreporter.line(f'{"fault":{width}}  injected  survived  differences')
-    for fault, injected, survived, differences in [*rows, ['total', *map(sum, list(zip(*rows, strict=True))[1:])]]:
-        terminalreporter.line(f'{fault:{width}}  {injected:8}  {survived:8}  {differences:11}')
+    for fault, injected, survived, differences in [*rows, total]:
+        found = 'test failed' if differences is None else differences  # before it came to compare
+        terminalreporter.line(f'{fault:{width}}  {injected:8}  {survived:8}  {found:>11}')

@@ -4,29 +4,33 @@ The processes are forked from a server that has TensorFlow loaded, which takes s
 it has injected, and `make test` prints the sum of it.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
 import random
 import resource
 import runpy
+import shutil
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
 from configs.options import to_flagfile
 from engine import checkpoints, evaluation_history, run_lock
 from engine.signals import TrainingSignals
-from tests.runs import saved_values, small_config
+from tests.runs import checkpoint_files, saved_values, small_config
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 240
+STEPS, BEGUN = 240, 40
 # Everything that has a state or is random: dropout, augmentation, slots, moving averages, evaluations, the best one.
 RUN = {
     'preprocessing_name': 'inception',
@@ -43,11 +47,18 @@ RUN = {
 }
 
 
-def _train_in_child(arguments: Sequence[str], log: str, largest_file: int | None) -> None:
-    """Runs the training script as a shell would, its output in a file."""
-    with open(log, 'ab') as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+# So that a signal finds it training, however late it comes: drawing takes many times what a step takes.
+SLOW = ('--save_summaries_steps=1', '--summarize_images', '--summarize_histograms')
+DATA, INDEX = '.data-00000-of-00001', '.index'
+WRITTEN = {'.': 'a checkpoint', 'best': 'the best one'}
+
+
+def _train_in_child(arguments: Sequence[str], output: str | Connection, largest_file: int | None) -> None:
+    """Runs the training script as a shell would, its output in a file or a pipe."""
+    with open(output, 'ab') if isinstance(output, str) else output as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = (open(number, 'w', buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     if largest_file is not None:  # the nearest to a full disk that needs no file system of its own
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = ['train_image_classifier.py', *arguments]
@@ -55,11 +66,38 @@ def _train_in_child(arguments: Sequence[str], log: str, largest_file: int | None
     runpy.run_path(sys.argv[0], run_name='__main__')
 
 
-def _wait_in_tensorflow(ready: str) -> None:
+def _wait_in_tensorflow(ready: Path, noted: Path) -> None:
     """Waits for ever where Python runs no signal handler."""
-    with TrainingSignals():
-        Path(ready).touch()
+
+    def watch(signals: TrainingSignals) -> None:
+        while not signals.is_set():
+            time.sleep(0.001)
+        noted.touch()
+
+    with TrainingSignals() as signals:
+        threading.Thread(target=watch, args=(signals,), daemon=True).start()
+        ready.touch()
         tf.queue.FIFOQueue(1, [tf.int32]).dequeue()
+
+
+def wait_for(condition: Callable[[], bool], process, output: Callable[[], str] = str) -> bool:
+    """Waits until something is true, or the process has ended; says whether it is true."""
+    deadline = time.monotonic() + 60
+    while not (is_true := condition()) and process.is_alive():
+        assert time.monotonic() < deadline, output()
+        time.sleep(0.001)
+    return is_true
+
+
+def answers(process, number: int) -> bool:
+    """Says whether a process handles or ignores a signal that would end it."""
+    lines = Path(f'/proc/{process.pid}/status').read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(('SigIgn:', 'SigCgt:'))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def _index(data: Path) -> str:
+    return data.name.removesuffix(DATA) + INDEX
 
 
 class Run:
@@ -71,17 +109,32 @@ class Run:
         self._flagfile = train_dir.with_name(f'{train_dir.name}.cfg')
         self._flagfile.write_text(to_flagfile(small_config(digits_dir, train_dir, **{**RUN, **options})))
 
-    def start(self, *flags: str, largest_file: int | None = None):
-        arguments = ([f'--flagfile={self._flagfile}', *flags], str(self._log), largest_file)
-        process = self._server.Process(target=_train_in_child, args=arguments)
+    def start(self, *flags: str, output: Connection | None = None, largest_file: int | None = None):
+        arguments = ([f'--flagfile={self._flagfile}', *flags], output or str(self._log), largest_file)
+        process = self._server.Process(target=_train_in_child, args=arguments, daemon=True)
         process.start()
         return process
 
-    def finish(self, *flags: str, largest_file: int | None = None) -> int:
+    def finish(self, *flags: str) -> int:
         """Trains until the process ends by itself; returns its exit status."""
-        process = self.start(*flags, largest_file=largest_file)
+        return self._end(self.start(*flags))
+
+    def finish_within(self, largest_file: int, *flags: str) -> tuple[int, str]:
+        """Trains where no file can be larger than so many bytes; returns the exit status and the output."""
+        reader, writer = self._server.Pipe(duplex=False)  # the limit would hold for a log file too
+        process = self.start(*flags, output=writer, largest_file=largest_file)
+        writer.close()
+        status, output = self._end(process), b''
+        while piece := os.read(reader.fileno(), 1 << 16):
+            output += piece
+        return status, output.decode()
+
+    def _end(self, process) -> int:
         process.join(120)
-        assert process.exitcode is not None, self.output()
+        is_over = process.exitcode is not None
+        if not is_over:
+            process.kill()
+        assert is_over, self.output()
         return process.exitcode
 
     def output(self) -> str:
@@ -93,35 +146,42 @@ class Run:
     def last(self) -> int:
         return max(self.steps(), default=-1)
 
-    def wait_for(self, condition: Callable[[], bool], process) -> None:
-        """Waits until something is true, or the process has ended."""
-        deadline = time.monotonic() + 60
-        while not condition() and process.is_alive():
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.001)
+    def wait_for(self, condition: Callable[[], bool], process) -> bool:
+        """Waits until something is true, or the process has ended; says whether it is true."""
+        return wait_for(condition, process, self.output)
 
     def wait_for_save(self, process) -> None:
         """Waits until the process has saved a checkpoint of its own."""
         before = self.last()
         self.wait_for(lambda: self.last() > before, process)
 
+    def parts(self, folder: str = '.') -> set[tuple[str, int, int]]:
+        """Returns what is not a whole checkpoint, by name, file and time: parts, and data without its index."""
+        found = set()
+        with contextlib.suppress(FileNotFoundError):  # it is renamed while we look
+            for path in (self.train_dir / folder).iterdir():
+                is_data = path.name.startswith('model.ckpt-') and path.name.endswith(DATA)
+                if path.name.startswith('.part-') or (is_data and not path.with_name(_index(path)).exists()):
+                    found.add((path.name, path.stat().st_ino, path.stat().st_mtime_ns))
+        return found
+
     def differences(self, other: 'Run') -> list[str]:
         """Lists what is not the same in the end: variables, evaluations, the best checkpoint, files left over."""
-        found = []
+        history, expected_history = (run.evaluations() for run in (self, other))
+        found = [] if history == expected_history else [f'{history} is not {expected_history}']
         for folder in ('.', 'best'):
             ours, theirs = (checkpoints.find_checkpoint(str(run.train_dir / folder)) for run in (self, other))
             if os.path.basename(ours) != os.path.basename(theirs):
-                return [f'{ours} is not {theirs}']
+                return [*found, f'{ours} is not {theirs}']
             values, expected = saved_values(ours), saved_values(theirs)
             found += sorted(set(values) ^ set(expected))
             found += [name for name in expected if values[name].tobytes() != expected[name].tobytes()]
-        history, expected_history = (run.evaluations() for run in (self, other))
-        if history != expected_history:
-            found.append(f'{history} is not {expected_history}')
-        names, expected_names = (
-            {path.name for path in run.train_dir.iterdir() if 'tfevents' not in path.name} for run in (self, other)
-        )
-        return found + sorted(names ^ expected_names)
+            names, expected_names = (run.file_names(folder) for run in (self, other))
+            found += [f'{folder}/{name}' for name in sorted(names ^ expected_names)]
+        return found
+
+    def file_names(self, folder: str) -> set[str]:
+        return {path.name for path in (self.train_dir / folder).iterdir() if 'tfevents' not in path.name}
 
     def evaluations(self) -> list[dict]:
         return json.loads((self.train_dir / evaluation_history.FILE_NAME).read_text())
@@ -148,70 +208,157 @@ def run(server, tmp_path, digits_dir) -> Run:
 
 
 @pytest.fixture
-def survived(record_property) -> Callable[[str, int, list[str]], None]:
-    """A function that notes what was injected, and that nothing differs."""
+def begun(begun_once, run) -> Run:
+    """A run that has come to the first evaluation, the same for each test."""
+    shutil.copytree(begun_once.train_dir, run.train_dir)
+    return run
 
-    def check(fault: str, injected: int, differences: list[str]) -> None:
-        record_property('fault', [fault, injected, injected - bool(differences), len(differences)])
+
+@pytest.fixture(scope='module')
+def begun_once(server, tmp_path_factory, digits_dir) -> Run:
+    run = Run(server, tmp_path_factory.mktemp('begun') / 'run', digits_dir)
+    assert run.finish(f'--max_number_of_steps={BEGUN}') == 0, run.output()
+    return run
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()  # which ends stopped ones too
+        process.join()
+
+
+class Fault:
+    """A row of the table that `make test` prints; what is injected stands in it even if the test then fails."""
+
+    def __init__(self, name: str, record_property: Callable[[str, object], None]):
+        self._row: list[Any] = [name, 0, 0, None]
+        record_property('fault', self._row)
+
+    @property
+    def injected(self) -> int:
+        return self._row[1]
+
+    def inject(self) -> None:
+        self._row[1] += 1
+
+    def survived(self, differences: list[str]) -> None:
+        self._row[2:] = [0 if differences else self.injected, len(differences)]
         assert not differences
 
-    return check
+
+@pytest.fixture
+def make_fault(record_property) -> Callable[[str], Fault]:
+    return lambda name: Fault(name, record_property)
 
 
 # ------------------------------------------------------------------------ killed
 
 
-def kill(process) -> None:
-    os.kill(process.pid, signal.SIGKILL)
+def kill(process) -> bool:
+    """Kills it; says whether it had not ended before."""
+    process.kill()
     process.join()
     assert process.exitcode in (-signal.SIGKILL, 0)
+    return process.exitcode == -signal.SIGKILL
+
+
+def stop_while_writing(run: Run, folder: str, process) -> None:
+    """Stops the process where it has begun to write a checkpoint into a folder of the run."""
+    before = run.parts(folder)
+    while run.wait_for(lambda: bool(run.parts(folder) - before), process):
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.005)  # all its threads stop
+        if run.parts(folder) - before:
+            return
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def wait_in_best(run: Run, process, moments: random.Random) -> None:
+    del moments
+    stop_while_writing(run, 'best', process)
+
+
+def wait_in_save(run: Run, process, moments: random.Random) -> None:
+    del moments
+    run.wait_for_save(process)
+    stop_while_writing(run, '.', process)
+
+
+def wait_after_save(run: Run, process, moments: random.Random) -> None:
+    run.wait_for_save(process)
+    time.sleep(moments.uniform(0, 0.15))
+
+
+def wait_from_start(run: Run, process, moments: random.Random) -> None:
+    before, end = run.last(), time.monotonic() + moments.uniform(0, 4)
+    run.wait_for(lambda: run.last() > before or time.monotonic() > end, process)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_killed_twenty_times_at_any_moment(run, uninterrupted, survived):
-    moments, kills, in_saves = random.Random(0), 0, 0
-    while kills < 20:
-        process = run.start()
-        if kills % 3 == 0:  # while it writes
-            run.wait_for_save(process)
-            run.wait_for(lambda: any(run.train_dir.glob('.part-model*')), process)
-            in_saves += 1
-        elif kills % 3 == 1:  # wherever it is, after it has come further
-            run.wait_for_save(process)
-            time.sleep(moments.uniform(0, 0.3))
-        else:  # perhaps before it has begun
-            time.sleep(moments.uniform(0, 4))
-        assert process.exitcode is None or kills > 10, run.output()
-        kill(process)
-        kills += 1
+def test_killed_twenty_times_at_any_moment(run, uninterrupted, make_fault):
+    moments, differences = random.Random(0), []
+    while_written = {folder: make_fault(f'kill -9, {name} half written') for folder, name in WRITTEN.items()}
+    otherwise = make_fault('kill -9, at another moment')
+    for wait in [wait_in_best] * 5 + [wait_in_save, wait_after_save, wait_from_start] * 5:
+        was_killed = False
+        while not was_killed:
+            before = {folder: run.parts(folder) for folder in WRITTEN if (run.train_dir / folder).exists()}
+            process = run.start()
+            wait(run, process, moments)
+            was_killed = kill(process)
+            if not was_killed:  # it was too quick for us and has reached its end: once more from the beginning
+                differences += run.differences(uninterrupted)
+                shutil.rmtree(run.train_dir)
+        left = [folder for folder in WRITTEN if (run.train_dir / folder).exists() and is_new(run, folder, before)]
+        for fault in [while_written[folder] for folder in left[-1:]] or [otherwise]:
+            fault.inject()
     assert run.finish() == 0, run.output()
-    assert in_saves >= 6
-    survived('kill -9, a third of them during a save', kills, run.differences(uninterrupted))
+    differences += run.differences(uninterrupted)
+    for fault in (*while_written.values(), otherwise):
+        fault.survived(differences)
+    assert sum(fault.injected for fault in (*while_written.values(), otherwise)) == 20
+    assert [fault.injected >= 4 for fault in while_written.values()] == [True, True]
+
+
+def is_new(run: Run, folder: str, before: dict[str, set[tuple[str, int, int]]]) -> bool:
+    """Says whether something half written is there that was not there before."""
+    return bool(run.parts(folder) - before.get(folder, set()))
 
 
 @pytest.mark.slow
-def test_killed_with_two_replicas(server, tmp_path, digits_dir, survived):
+def test_killed_with_two_replicas(server, tmp_path, digits_dir, make_fault):
     whole, killed = (
         Run(server, tmp_path / name, digits_dir, num_clones=2, max_number_of_steps=40) for name in ('whole', 'killed')
     )
     assert whole.finish() == 0, whole.output()
+    fault = make_fault('kill -9 with two replicas')
     for _ in range(3):
-        process = killed.start()
+        process = killed.start(*SLOW)
         killed.wait_for_save(process)
-        kill(process)
+        assert kill(process), killed.output()
+        fault.inject()
     assert killed.finish() == 0, killed.output()
-    survived('kill -9 with two replicas', 3, killed.differences(whole))
+    fault.survived(killed.differences(whole))
 
 
 # ------------------------------------------------------------------------ signals
 
 
+def start_and_reach_step_10(run: Run):
+    process = run.start('--save_interval_steps=0', *SLOW)
+    assert run.wait_for(lambda: 'global step 10' in run.output(), process), run.output()
+    return process
+
+
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_save_and_end(run, uninterrupted, survived, number, status):
-    process = run.start('--save_interval_steps=0')
-    run.wait_for(lambda: 'global step 10' in run.output(), process)
+def test_signals_save_and_end(run, uninterrupted, make_fault, number, status):
+    fault = make_fault(number.name)
+    process = start_and_reach_step_10(run)
     os.kill(process.pid, number)
+    fault.inject()
     process.join(60)
     assert process.exitcode == status, run.output()
     stopped = run.last()
@@ -219,37 +366,73 @@ def test_signals_save_and_end(run, uninterrupted, survived, number, status):
     assert f'stopped at step {stopped}; the same command goes on from there' in run.output()
     assert run.finish() == 0, run.output()
     assert f'continuing from {run.train_dir}/model.ckpt-{stopped}' in run.output()
-    survived(number.name, 1, run.differences(uninterrupted))
+    fault.survived(run.differences(uninterrupted))
 
 
 def test_a_second_signal_ends_at_once(server, tmp_path):
-    ready = tmp_path / 'ready'
-    process = server.Process(target=_wait_in_tensorflow, args=(str(ready),))
+    ready, noted = tmp_path / 'ready', tmp_path / 'noted'
+    process = server.Process(target=_wait_in_tensorflow, args=(ready, noted), daemon=True)
     process.start()
-    while not ready.exists():
-        time.sleep(0.01)
-    time.sleep(0.3)
+    assert wait_for(ready.exists, process)
+    time.sleep(0.3)  # so that it does wait in TensorFlow, most likely
     os.kill(process.pid, signal.SIGTERM)
-    process.join(0.5)
-    assert process.is_alive()
+    assert wait_for(noted.exists, process), process.exitcode
     os.kill(process.pid, signal.SIGTERM)
     process.join(10)
     assert process.exitcode == 143
 
 
-def test_sigusr1_saves_and_goes_on(run, uninterrupted, survived):
-    process = run.start('--save_interval_steps=0')
-    run.wait_for(lambda: 'global step 10' in run.output(), process)
+def test_sigusr1_saves_and_goes_on(run, uninterrupted, make_fault):
+    fault = make_fault('SIGUSR1')
+    process = start_and_reach_step_10(run)
     os.kill(process.pid, signal.SIGUSR1)
+    fault.inject()
+    assert run.wait_for(lambda: f'saved {run.train_dir}/model.ckpt-' in run.output(), process), run.output()
+    saved = run.last()
+    assert run.wait_for(lambda: f'global step {saved // 10 * 10 + 10}:' in run.output(), process), run.output()
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143, run.output()
+    assert len(run.steps()) == 2, run.output()
+    assert 0 < saved < run.last() < STEPS
+    assert run.finish() == 0, run.output()
+    fault.survived(run.differences(uninterrupted))
+
+
+def test_sigusr1_does_not_end_a_run_that_starts(run, uninterrupted, make_fault):
+    fault = make_fault('SIGUSR1 while it starts')
+    process = run.start(f'--max_number_of_steps={BEGUN}')
+    assert run.wait_for(lambda: answers(process, signal.SIGUSR1), process), run.output()
+    fault.inject()  # one row, many signals
+    while 'training ends at step' not in run.output() and process.is_alive():  # until the loop takes them
+        os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(0.02)
     process.join(60)
     assert process.exitcode == 0, run.output()
-    steps = run.steps()
-    assert len(steps) == 2, run.output()
-    assert 0 < steps[0] < steps[1] == STEPS
-    assert run.finish('--max_checkpoints_to_keep=1') == 0
-    checkpoints_differ = saved_values(f'{run.train_dir}/model.ckpt-{STEPS}').items()
-    expected = saved_values(f'{uninterrupted.train_dir}/model.ckpt-{STEPS}')
-    survived('SIGUSR1', 1, [name for name, value in checkpoints_differ if not np.array_equal(value, expected[name])])
+    assert run.finish() == 0, run.output()
+    fault.survived(run.differences(uninterrupted))
+
+
+@pytest.mark.parametrize(
+    ('moment', 'statuses'),
+    [
+        (lambda run, process: answers(process, signal.SIGUSR1), (-signal.SIGTERM, 143)),  # TensorFlow is not loaded
+        (lambda run, _: (run.train_dir / run_lock.FILE_NAME).exists(), (143,)),
+    ],
+    ids=['begins', 'has the lock'],
+)
+def test_sigterm_ends_a_run_that_starts(run, uninterrupted, make_fault, moment, statuses):
+    fault = make_fault('SIGTERM while it starts')
+    process = run.start(*SLOW)
+    assert run.wait_for(lambda: moment(run, process), process), run.output()
+    os.kill(process.pid, signal.SIGTERM)
+    fault.inject()
+    process.join(60)
+    assert process.exitcode in statuses, run.output()
+    assert 'Traceback' not in run.output()
+    assert 'global step 10' not in run.output()
+    assert run.finish() == 0, run.output()
+    fault.survived(run.differences(uninterrupted))
 
 
 # ------------------------------------------------------------------------ files
@@ -276,52 +459,99 @@ def lose_data(prefix: str) -> None:
 
 
 @pytest.mark.parametrize('damage', [truncate, flip_a_bit, spoil_index, lose_data])
-def test_a_damaged_checkpoint_is_passed_over(run, uninterrupted, survived, damage):
-    assert run.finish('--max_number_of_steps=20') == 0
-    latest = checkpoints.latest_checkpoint(str(run.train_dir))
+def test_a_damaged_checkpoint_is_passed_over(begun, uninterrupted, make_fault, damage):
+    fault = make_fault(f'checkpoint damaged: {damage.__name__}')
+    latest = checkpoints.latest_checkpoint(str(begun.train_dir))
     damage(latest)
-    assert run.finish() == 0, run.output()
-    output = run.output()
+    fault.inject()
+    assert begun.finish() == 0, begun.output()
+    output = begun.output()
     assert f'warning: {latest}' in output
-    assert f'continuing from {run.train_dir}/model.ckpt-15' in output
-    differences = [line for line in run.differences(uninterrupted) if not line.startswith('[')]  # evaluated at 20 too
-    survived(f'checkpoint damaged: {damage.__name__}', 1, differences)
+    assert f'continuing from {begun.train_dir}/model.ckpt-{BEGUN - 5}' in output
+    aside = [path for path in begun.train_dir.iterdir() if path.name.startswith(f'damaged-model.ckpt-{BEGUN}.')]
+    assert aside
+    for path in aside:
+        path.unlink()
+    fault.survived(begun.differences(uninterrupted))
 
 
-def test_only_damaged_checkpoints(run):
-    assert run.finish('--max_number_of_steps=10') == 0
-    for prefix in checkpoints.list_checkpoints(str(run.train_dir)):
+def test_only_damaged_checkpoints(begun):
+    for prefix in checkpoints.list_checkpoints(str(begun.train_dir)):
         truncate(prefix)
-    assert run.finish() == 1
-    assert 'none of its 2 checkpoints can be read; move them away to begin anew' in run.output()
+    assert begun.finish() == 1
+    assert 'none of its 3 checkpoints can be read; move them away to begin anew' in begun.output()
 
 
-def test_a_full_disk(run, uninterrupted, survived):
-    assert run.finish('--max_number_of_steps=20') == 0
-    before = sorted(path.name for path in run.train_dir.glob('*model.ckpt*'))
-    assert run.finish('--cache=off', largest_file=20_000) == 1
-    output = run.output()
-    assert f'cannot save {run.train_dir}/model.ckpt-25: ' in output
-    assert f'the last good checkpoint is {run.train_dir}/model.ckpt-20' in output
+def assert_refused(run: Run, status: int, output: str, before: dict[str, tuple[int, bytes]]) -> None:
+    """Checks that a run has ended in one line, and what it had is unharmed."""
+    assert status == 1, output
+    lines = output.splitlines()
+    assert [line for line in lines if line.startswith('error: ')] == lines[-1:], output
     assert 'Traceback' not in output
-    assert sorted(path.name for path in run.train_dir.glob('*model.ckpt*')) == before
-    assert not list(run.train_dir.glob('.part*'))
-    assert run.finish() == 0, run.output()
-    differences = [line for line in run.differences(uninterrupted) if not line.startswith('[')]
-    survived('disk full', 1, differences)
+    after = checkpoint_files(run.train_dir)
+    kept = {name: file for name, file in before.items() if name.startswith('model.ckpt')}
+    assert {name: after[name][1] for name in kept if name in after} == {
+        name: content for name, (_, content) in kept.items() if name in after
+    }
+    assert run.last() >= max(checkpoints.checkpoint_step(name.removesuffix(INDEX)) for name in kept)  # others turned
+    assert not run.parts()
+    assert not run.parts('best')
+
+
+@pytest.mark.parametrize(
+    ('largest_file', 'what'),
+    [
+        (0, '--train_dir={train_dir}: '),
+        (100, '--train_dir={train_dir}: '),  # a file is cut short
+        (4_000, 'cannot save {train_dir}/model.ckpt-45: '),  # no part of it is written: larger than a buffer
+        (20_000, 'cannot save {train_dir}/model.ckpt-45: '),
+    ],
+)
+def test_a_full_disk(begun, uninterrupted, make_fault, largest_file, what):
+    fault = make_fault(f'disk full at {largest_file} bytes')
+    before = checkpoint_files(begun.train_dir)
+    status, output = begun.finish_within(largest_file, '--cache=off')
+    fault.inject()
+    assert_refused(begun, status, output, before)
+    assert f'error: {what.format(train_dir=begun.train_dir)}' in output
+    if what.startswith('cannot save'):
+        assert f'the last good checkpoint is {begun.train_dir}/model.ckpt-{BEGUN}. ' in output
+    assert begun.finish() == 0, begun.output()
+    fault.survived(begun.differences(uninterrupted))
+
+
+def test_a_full_disk_at_one_file(begun, uninterrupted, make_fault):
+    fault = make_fault('disk full at one file')
+    texts = ('config.cfg', 'data.json', 'model.json', 'checkpoint', 'evaluations.json')
+    for name in (*texts, 'best/model.json', 'best/checkpoint', 'best/best.json'):
+        path = begun.train_dir / name
+        before, written = checkpoint_files(begun.train_dir), path.read_bytes()
+        path.with_name(f'.part-{path.name}').symlink_to('/dev/full')  # where it is written before it gets its name
+        start = len(begun.output())
+        status = begun.finish()
+        fault.inject()
+        assert_refused(begun, status, begun.output()[start:], before)
+        assert path.read_bytes() == written
+        assert str(begun.train_dir) in begun.output().splitlines()[-1], name
+    assert begun.finish() == 0, begun.output()
+    fault.survived(begun.differences(uninterrupted))
 
 
 # ------------------------------------------------------------------------ two trainers
 
 
-def test_a_second_trainer_is_refused(run, uninterrupted, survived):
-    process = run.start()
+def test_a_second_trainer_is_refused(run, uninterrupted, make_fault):
+    second, stale = make_fault('second trainer'), make_fault('stale lock')
+    process = run.start(*SLOW)
     run.wait_for_save(process)
     os.kill(process.pid, signal.SIGSTOP)  # it would end too soon
+    second.inject()
     assert run.finish() == 1
     assert f'in use by another trainer, process {process.pid} on ' in run.output()
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    assert kill(process), run.output()
     assert (run.train_dir / run_lock.FILE_NAME).stat().st_size > 0, 'a lock that nobody holds any more'
+    stale.inject()
     assert run.finish() == 0, run.output()
-    survived('second trainer, then a stale lock', 1, run.differences(uninterrupted))
+    differences = run.differences(uninterrupted)
+    for fault in (second, stale):
+        fault.survived(differences)

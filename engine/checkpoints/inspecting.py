@@ -15,7 +15,7 @@ from configs.errors import InputError, first_line
 from engine.checkpoints.files import checkpoint_step
 from engine.checkpoints.formats import find_checkpoint, recognise
 from engine.checkpoints.names import STEP_KEY, is_training_state
-from engine.checkpoints.reading import open_checkpoint, read, read_metadata
+from engine.checkpoints.reading import open_checkpoint, read, read_int, read_metadata
 
 _HEADER = ('variable', 'shape', 'dtype', 'mean', 'std', 'min', 'max', 'not finite')
 _BESIDE = ('model.json', 'config.cfg')
@@ -33,7 +33,7 @@ def describe(path: str) -> Iterator[str]:
     prefix = find_checkpoint(path)
     reader = open_checkpoint(prefix)
     names = sorted(reader.get_variable_to_shape_map(), key=lambda name: (is_training_state(name), name))
-    step = int(read(reader, prefix, STEP_KEY)) if STEP_KEY in names else checkpoint_step(prefix)
+    step = read_int(prefix, STEP_KEY, checkpoint_step(prefix))
     yield f'{prefix}: {recognise(prefix)}, step {step if step >= 0 else "unknown"}'
     rows: list[tuple[str, ...]] = [_HEADER]
     numbers = 0

@@ -5,14 +5,17 @@
 
 Only numbers are taken: the config in a `.keras` file, which can name any Python function, is never deserialised, and
 HDF5's links to other files, virtual data sets and user blocks of pickles are refused. What a file claims to unpack to
-is compared with what it holds before memory is spent on it.
+is compared with what it holds before memory is spent on it, and nothing is unpacked whose claim does not bind: neither
+zip's other methods nor HDF5's filters, which Keras does not use, stop where the file says that they end.
 
 Files that `export/` wrote carry a JSON text beside the weights, `METADATA`: what model.json says, the step, and a
 checksum of each variable, which HDF5 does not have.
 """
 
 import io
+import itertools
 import json
+import math
 import re
 import zipfile
 import zlib
@@ -30,8 +33,9 @@ METADATA = 'slim.json'
 HDF5_MAGIC, ZIP_MAGIC = b'\x89HDF\r\n\x1a\n', b'PK\x03\x04'
 
 _WEIGHTS = 'model.weights.h5'
-_MAX_EXPANSION, _ALWAYS_ALLOWED = 100, 1 << 20
-_MAX_DEPTH, _MAX_OBJECTS = 16, 100_000
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_MAX_EXPANSION, _ALWAYS_ALLOWED, _PIECE = 100, 1 << 20, 1 << 20
+_MAX_DEPTH, _MAX_OBJECTS, _MAX_STEP = 16, 100_000, np.iinfo(np.int64).max
 _KERNELS = tuple(SLIM_NAMES.values())
 # Keras numbers the variables of a layer; these are slim's names for them, by the layer's class.
 _NAMES_OF_CLASS = {
@@ -49,8 +53,8 @@ class KerasReader:
         metadata: What `export/` wrote beside the weights; empty in files of other programs.
 
     Raises:
-        ValueError, OSError, RuntimeError, KeyError or zipfile.BadZipFile, here and when reading: the file is damaged,
-            or holds what it should not.
+        ValueError, OSError, RuntimeError, KeyError, TypeError, ArithmeticError or zipfile.BadZipFile, here and when
+            reading: the file is damaged, or holds what it should not.
     """
 
     def __init__(self, path: str) -> None:
@@ -108,6 +112,8 @@ def _parse(text: bytes) -> dict[str, Any]:
         type(metadata.get(key, kind())) is not kind for key, kind in kinds.items()
     ):
         raise ValueError(f'{METADATA} in it is not as this project writes it')
+    if not 0 <= metadata.get(STEP_KEY, 0) <= _MAX_STEP:
+        raise ValueError(f'{STEP_KEY} in its {METADATA} is not from 0 to {_MAX_STEP}')
     return metadata
 
 
@@ -118,14 +124,23 @@ def _unzip(file: tf.io.gfile.GFile) -> tuple[io.BytesIO, bytes | None]:
         names = set(archive.namelist())
         if _WEIGHTS not in names:
             raise ValueError(f'a zip file without {_WEIGHTS}, so no .keras file')
-        weights = io.BytesIO(_member(archive, _WEIGHTS, size))
-        return weights, _member(archive, METADATA, size) if METADATA in names else None
+        weights = _member(archive, _WEIGHTS, size)
+        return weights, _member(archive, METADATA, size).getvalue() if METADATA in names else None
 
 
-def _member(archive: zipfile.ZipFile, name: str, archive_size: int) -> bytes:
+def _member(archive: zipfile.ZipFile, name: str, archive_size: int) -> io.BytesIO:
     info = archive.getinfo(name)
+    if info.compress_type not in _METHODS:
+        raise ValueError(f'{name} in it is compressed by method {info.compress_type}; Keras stores or deflates')
     _refuse_bomb(name, info.file_size, min(info.compress_size, archive_size))
-    return archive.read(info)  # at most `file_size` bytes, whatever is packed there, and with the checksum compared
+    content = io.BytesIO()
+    with archive.open(info) as member:  # which compares the checksum
+        # In pieces: asked for all, it unpacks whatever is there before it cuts that to `file_size`.
+        while piece := member.read(min(info.file_size - content.tell(), _PIECE)):
+            content.write(piece)
+    if content.tell() != info.file_size:
+        raise ValueError(f'{name} in it holds {content.tell()} bytes, not {info.file_size} as the zip directory says')
+    return content
 
 
 def _refuse_bomb(name: str, size: int, stored: int) -> None:
@@ -137,14 +152,15 @@ def _by_slims_names(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Returns the variables of the layers by slim's names, and all others by their place in the file."""
     found: dict[str, h5py.Dataset] = {}
     scope = ''
-    for number, (place, name, datasets) in enumerate(_variable_groups(file, '', 0)):
-        if number > _MAX_OBJECTS:
-            raise ValueError(f'more than {_MAX_OBJECTS} groups of variables in it')
+    for place, name, datasets in _variable_groups(file, '', 0, itertools.count(1)):
         if not place:
             scope = name
         layer = [scope, *name.split(SEPARATOR)] if _is_layer(place) else [place or scope]
         names = _variable_names(place, len(datasets)) if _is_layer(place) else tuple(map(str, range(len(datasets))))
         found |= {'/'.join([*filter(None, layer), kind]): value for kind, value in zip(names, datasets, strict=True)}
+    for name in found:
+        if not name.isprintable():
+            raise ValueError(f'{name!r} in it is no name of a variable')
     return found
 
 
@@ -152,25 +168,41 @@ def _is_layer(place: str) -> bool:
     return place.startswith('layers/')
 
 
-def _variable_groups(group: h5py.Group, place: str, depth: int) -> Iterator[tuple[str, str, list[h5py.Dataset]]]:
-    """Yields place, layer name and variables of every group that has any, the outermost first."""
+def _variable_groups(
+    group: h5py.Group, place: str, depth: int, opened: Iterator[int]
+) -> Iterator[tuple[str, str, list[h5py.Dataset]]]:
+    """Yields place, layer name and variables of every group that has any, the outermost first; counts what it opens."""
     if depth > _MAX_DEPTH:
         raise ValueError(f'groups in groups in it, more than {_MAX_DEPTH} deep')
-    members = {key: _child(group, key) for key in group if key != METADATA}
+    members = _members(group, opened)
+    members.pop(METADATA, None)
     variables = members.pop('vars', None)
     if isinstance(variables, h5py.Group):
-        datasets = {key: _child(variables, key) for key in variables}
+        datasets = _members(variables, opened)
         in_order = [datasets[key] for key in sorted(datasets, key=lambda key: (len(key), key))]
         yield place, _layer_name(variables, place), [item for item in in_order if isinstance(item, h5py.Dataset)]
     for key, member in members.items():
         if isinstance(member, h5py.Group):
-            yield from _variable_groups(member, f'{place}/{key}'.lstrip('/'), depth + 1)
+            yield from _variable_groups(member, f'{place}/{key}'.lstrip('/'), depth + 1, opened)
+
+
+def _members(group: h5py.Group, opened: Iterator[int]) -> dict[str, h5py.Group | h5py.Dataset]:
+    members = {}
+    for key, number in zip(group, opened, strict=False):
+        # Hard links let few groups be reached by many paths, of which each counts.
+        if number > _MAX_OBJECTS:
+            raise ValueError(f'more than {_MAX_OBJECTS} groups and variables in it')
+        members[key] = _child(group, key)
+    return members
 
 
 def _child(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         raise ValueError(f'{group.name}/{key} in it is a link, which is not followed')
-    return group[key]
+    child = group[key]
+    if isinstance(child, h5py.Dataset) and child.shape is None:
+        raise ValueError(f'{group.name}/{key} in it is a data set of no shape')
+    return child
 
 
 def _layer_name(variables: h5py.Group, place: str) -> str:
@@ -186,10 +218,10 @@ def _variable_names(place: str, number: int) -> tuple[str, ...]:
     return (*names[:number], *map(str, range(len(names), number)))
 
 
-def _dtype(dataset: h5py.Dataset) -> Any:
+def _dtype(dataset: h5py.Dataset) -> np.dtype:
     # NumPy has no bfloat16, so Keras notes it beside the bytes.
     is_bfloat16 = dataset.dtype.itemsize == 2 and str(dataset.attrs.get('dtype')) == 'bfloat16'
-    dtype = tf.bfloat16.as_numpy_dtype if is_bfloat16 else dataset.dtype
+    dtype = np.dtype(tf.bfloat16.as_numpy_dtype) if is_bfloat16 else dataset.dtype
     if not is_bfloat16 and dtype.kind not in 'fiub':
         raise ValueError(f'{dataset.name} in it holds {dtype}, not numbers')
     return dtype
@@ -202,6 +234,11 @@ def _numbers(dataset: h5py.Dataset, file_size: int) -> np.ndarray:
     dtype = _dtype(dataset)
     if dataset.external or dataset.is_virtual:
         raise ValueError(f'{dataset.name} in it lies in another file, which is not read')
-    _refuse_bomb(str(dataset.name), dataset.nbytes, min(dataset.id.get_storage_size(), file_size))
+    # Of a chunk HDF5 takes all into memory, however little of it is in the shape.
+    numbers = max(math.prod(dataset.shape), math.prod(dataset.chunks or ()))
+    stored = min(dataset.id.get_storage_size(), file_size)
+    _refuse_bomb(str(dataset.name), numbers * dtype.itemsize, stored)
+    if dataset.id.get_create_plist().get_nfilters():
+        raise ValueError(f'{dataset.name} in it is compressed, as Keras never does; h5repack -f NONE makes it readable')
     value = np.asarray(dataset[()])
     return value if value.dtype == dtype else value.view(dtype)

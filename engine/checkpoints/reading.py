@@ -12,11 +12,13 @@ from engine.checkpoints.formats import Format, recognise
 from engine.checkpoints.keras_files import KerasReader
 
 # TensorFlow's, HDF5's and zip's, in this order; a file cut short may show as any of them.
-_DAMAGE = (
+_DAMAGE: tuple[type[Exception], ...] = (
     *(tf.errors.OpError, ValueError, RuntimeError, LookupError),
     *(OSError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, EOFError),
 )
+# h5py and NumPy raise these for what HDF5 can describe and they cannot, such as numbers of 3 bytes.
+_DAMAGE_OF_KERAS_FILES: tuple[type[Exception], ...] = (*_DAMAGE, TypeError, ArithmeticError)
 
 
 class Reader(Protocol):
@@ -45,11 +47,13 @@ def open_checkpoint(prefix: str) -> Reader:
     Raises:
         DamagedCheckpointError: it is missing, truncated, or no checkpoint.
     """
+    damage = _DAMAGE
     try:
         if recognise(prefix) in (Format.KERAS, Format.WEIGHTS_H5):
+            damage = _DAMAGE_OF_KERAS_FILES
             return KerasReader(prefix)
         return tf.train.load_checkpoint(prefix)
-    except _DAMAGE as error:
+    except damage as error:
         raise DamagedCheckpointError(f'{prefix}: not a checkpoint that can be read: {first_line(error)}') from error
 
 
@@ -59,18 +63,28 @@ def read(reader: Reader, prefix: str, name: str) -> np.ndarray:
     Raises:
         DamagedCheckpointError: the checkpoint is damaged.
     """
+    damage = _DAMAGE_OF_KERAS_FILES if isinstance(reader, KerasReader) else _DAMAGE
     try:
         return reader.get_tensor(name)
-    except _DAMAGE as error:
+    except damage as error:
         raise DamagedCheckpointError(
             f'{prefix}: truncated or damaged: {name} cannot be read: {first_line(error)}'
         ) from error
 
 
 def read_int(prefix: str, name: str, default: int) -> int:
-    """Reads an integer such as `global_step`, or returns the default where the checkpoint has none."""
+    """Reads an integer such as `global_step`, or returns the default where the checkpoint has none.
+
+    Raises:
+        DamagedCheckpointError: the checkpoint cannot be read, or has something else by this name.
+    """
     reader = open_checkpoint(prefix)
-    return int(read(reader, prefix, name)) if reader.has_tensor(name) else default
+    if not reader.has_tensor(name):
+        return default
+    value = read(reader, prefix, name)
+    if value.shape or not np.issubdtype(value.dtype, np.integer):
+        raise DamagedCheckpointError(f'{prefix}: {name} is {value.dtype} of shape {list(value.shape)}, not an integer')
+    return int(value)
 
 
 def read_metadata(prefix: str) -> dict[str, Any]:
