@@ -83,8 +83,9 @@ class BestCheckpoint:
             with tf.io.gfile.GFile(os.path.join(self._folder, FILE_NAME), 'rb') as file:
                 held: dict[str, Any] = json.loads(file.read())
             is_there = checkpoints.is_complete(os.path.join(self._folder, held['checkpoint']))
-            return float(held['value']) if is_there and held['measured'] == self._history.how else None
-        except (OSError, tf.errors.OpError, ValueError, TypeError, KeyError):
+            value = float(held['value'])
+            return value if is_there and held['measured'] == self._history.how and 0 <= value <= 1 else None
+        except (OSError, tf.errors.OpError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
 
     def _save(self, step: int, value: float, variables: Mapping[str, tf.Tensor]) -> None:

@@ -49,10 +49,9 @@ class EvaluationHistory:
         try:
             with tf.io.gfile.GFile(path, 'rb') as file:
                 measured = json.loads(file.read())
-            if not all(isinstance(row['step'], int) for row in measured):
-                raise ValueError('a step is no whole number')
+            _check_rows(measured)
             return cls(how, tuple(measured))
-        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, tf.errors.OpError) as error:
             raise InputError(f'{path}: damaged: {first_line(error)}; delete it, and evaluations begin anew') from error
 
     def save(self, train_dir: str) -> None:
@@ -105,3 +104,15 @@ class EvaluationHistory:
         """Number of evaluations after the best one."""
         best = self.best_step
         return 0 if best is None else sum(row['step'] > best for row in self._compared)
+
+
+def _check_rows(rows: Any) -> None:
+    if not isinstance(rows, list):
+        raise TypeError('not a list of evaluations')
+    for row in rows:
+        if type(row['step']) is not int:
+            raise ValueError(f'the step {row["step"]!r} is no whole number')
+        for name, value in row.items():
+            is_metric = name.startswith(('accuracy', 'recall_at_'))
+            if is_metric and not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise ValueError(f'{name} is {value!r} at step {row["step"]}, not from 0 to 1')

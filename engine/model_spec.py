@@ -24,6 +24,8 @@ from nets.variables import slim_variables
 from preprocessing import preprocessing_factory
 
 FILE_NAME = 'model.json'
+# As for the flags: a net of any size is made before it is found not to fit the checkpoint.
+_HIGHEST = {'image_size': 2**13, 'depth_multiplier': 16.0, 'num_classes': 2**20}
 _NARROW = 1 / 16  # a net so narrow is made in no time
 
 
@@ -170,8 +172,13 @@ class ModelSpec:
         try:
             with tf.io.gfile.GFile(path, 'rb') as file:
                 return cls._from_values(json.loads(file.read()))
-        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise InputError(f'{path}: damaged, or written by another version: {first_line(error)}') from error
+        except tf.errors.PermissionDeniedError as error:
+            raise InputError(f'{path}: cannot be read: {first_line(error)}') from error
+        except (ValueError, TypeError, KeyError, RecursionError, tf.errors.OpError) as error:
+            raise InputError(
+                f'{path}: damaged, or written by another version: {first_line(error)}; put it right, or move it away '
+                'and give the flags of the net'
+            ) from error
 
     @classmethod
     def of_checkpoint(cls, prefix: str) -> 'ModelSpec | None':
@@ -185,7 +192,7 @@ class ModelSpec:
             return cls.load(os.path.dirname(prefix))
         try:
             return cls._from_values(exported)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             message = f'{prefix}: what it says of its net is damaged, or by another version: {first_line(error)}'
             raise InputError(message) from error
 
@@ -200,6 +207,9 @@ class ModelSpec:
             kind, value = typing.get_origin(hint) or hint, getattr(self, name)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise TypeError(f'{name} is {value!r}, which is not {kind.__name__}')
+        for name, highest in _HIGHEST.items():
+            if not 0 < getattr(self, name) <= highest:
+                raise ValueError(f'{name} is {getattr(self, name)!r}, which is not above 0 and at most {highest}')
 
     def contradictions(self, other: 'ModelSpec') -> list[str]:
         """Lists where `other` is another net or prepares images otherwise, as `name: this one, that one`."""

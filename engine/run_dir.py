@@ -98,6 +98,8 @@ def _refusal(train_dir: str, rows: Sequence[_Row], can_be_forced: bool) -> str:
 
 def _text(value: object) -> str:
     """Returns a value for a message; of many names, the first few."""
+    if value is None or value == ():
+        return 'none'
     if not isinstance(value, tuple):
         return str(value)
     return '/'.join(map(str, value[:4])) + ('/...' if len(value) > 4 else '')
@@ -110,7 +112,10 @@ def _load_config(train_dir: str) -> dict[str, Any]:
         return {}
     try:
         with tf.io.gfile.GFile(path) as file:
-            return from_flagfile(TrainConfig, file.read())
+            text = file.read()
+        if '--train_dir=' not in text:
+            raise ValueError('no flagfile')
+        return from_flagfile(TrainConfig, text)
     except (ValueError, tf.errors.OpError) as error:
         logging.warning('%s: damaged, so that flags are not compared with it: %s', path, first_line(error))
         return {}
@@ -134,7 +139,7 @@ def _load_data(train_dir: str) -> dict[str, Any] | None:
             data = json.loads(file.read())
         if not isinstance(data, dict):
             raise ValueError('no JSON object')
-    except (ValueError, tf.errors.OpError) as error:
+    except (ValueError, RecursionError, tf.errors.OpError) as error:
         raise InputError(f'{path}: damaged: {first_line(error)}; delete it to go on without the comparison') from error
     return data
 

@@ -69,5 +69,5 @@ def written_beside(path: str) -> Iterator[str]:
 
 
 def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # what has failed before is told
         os.unlink(path)

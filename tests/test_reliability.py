@@ -409,3 +409,56 @@ def test_position_counts_only_what_has_happened():
         'images_skipped',
         'nonfinite_recoveries',
     }
+
+
+# ------------------------------------------------------------------------ what is found in the folder
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'message'),
+    [
+        ('evaluations.json', '{}', r'evaluations\.json: damaged: not a list of evaluations; delete it'),
+        (
+            'evaluations.json',
+            '[{"step": 1, "accuracy": null}]',
+            'accuracy is None at step 1, not from 0 to 1; delete it',
+        ),
+        ('evaluations.json', '[{"step": 1, "accuracy": NaN}]', 'accuracy is nan at step 1'),
+        ('evaluations.json', '[' * 100_000, r'evaluations\.json: damaged: '),
+        ('data.json', '[' * 100_000, r'data\.json: damaged: .*; delete it to go on without the comparison'),
+        ('model.json', '[' * 100_000, r'model\.json: damaged, or written by another version: .*; put it right'),
+    ],
+)
+def test_a_file_of_the_run_that_says_nonsense(train_digits, tmp_path, name, text, message):
+    train_digits(tmp_path, max_number_of_steps=2)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        train_digits(tmp_path, max_number_of_steps=4, eval_every_steps=4)
+
+
+@pytest.mark.parametrize('value', ['NaN', '1' + '0' * 400, '"a"', 'null', '[' * 100_000])
+def test_a_record_of_the_best_that_says_nonsense_is_replaced(train_digits, tmp_path, value):
+    train_digits(tmp_path, max_number_of_steps=2, eval_every_steps=2)
+    record = tmp_path / 'best' / 'best.json'
+    record.write_text(f'{{"checkpoint": "model.ckpt-2", "value": {value}, "measured": {{}}}}')
+    result = train_digits(tmp_path, max_number_of_steps=4, eval_every_steps=2)
+    assert json.loads(record.read_text())['value'] == max(row['accuracy'] for row in history_of(result))
+
+
+def test_a_flagfile_of_the_run_that_is_none_is_not_compared(train_digits, tmp_path, caplog):
+    train_digits(tmp_path, max_number_of_steps=2)
+    (tmp_path / 'config.cfg').write_text('null\n')
+    assert train_digits(tmp_path, max_number_of_steps=4).step == 4
+    assert 'config.cfg: damaged, so that flags are not compared with it: no flagfile' in caplog.text
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_damaged(train_digits, tmp_path, monkeypatch):
+    train_digits(tmp_path, max_number_of_steps=4, save_interval_steps=2)
+    before = {path.name for path in tmp_path.glob('*model.ckpt*')}
+    data = tmp_path / 'model.ckpt-4.data-00000-of-00001'
+    truncated = data.read_bytes()[:100]  # the library reads as root; what it finds, and what access says, is the same
+    data.write_bytes(truncated)
+    monkeypatch.setattr(os, 'access', lambda path, mode: not str(path).endswith(data.name))
+    with pytest.raises(InputError, match=r'data-00000-of-00001: cannot be read: permission denied'):
+        train_digits(tmp_path, max_number_of_steps=6)
+    assert {path.name for path in tmp_path.glob('*model.ckpt*')} == before

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError
+from configs.errors import InputError, first_line
 
 PREFIX, STATE = 'model.ckpt', 'checkpoint'
 PART = f'.part-{PREFIX}-'
@@ -59,7 +59,10 @@ def find_checkpoint(path: str) -> str:
         InputError: there is none.
     """
     if tf.io.gfile.isdir(path):
-        latest = latest_checkpoint(path)
+        try:
+            latest = latest_checkpoint(path)
+        except tf.errors.OpError as error:
+            raise InputError(f'--checkpoint_path={path}: cannot be read: {first_line(error)}') from error
         if latest is None:
             raise InputError(f'--checkpoint_path={path}: no checkpoint in this folder')
         return latest

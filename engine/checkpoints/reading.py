@@ -1,5 +1,6 @@
 """Reading checkpoints, whichever format they have."""
 
+import os
 import zipfile
 import zlib
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
+from engine.checkpoints.files import SUFFIXES
 from engine.checkpoints.formats import Format, recognise
 from engine.checkpoints.keras_files import KerasReader
 
@@ -17,6 +19,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
     *(OSError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, EOFError),
 )
+_PASSING = (tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError, tf.errors.UnavailableError, MemoryError)
 # h5py and NumPy raise these for what HDF5 can describe and they cannot, such as numbers of 3 bytes.
 _DAMAGE_OF_KERAS_FILES: tuple[type[Exception], ...] = (*_DAMAGE, TypeError, ArithmeticError)
 
@@ -54,7 +57,7 @@ def open_checkpoint(prefix: str) -> Reader:
             return KerasReader(prefix)
         return tf.train.load_checkpoint(prefix)
     except damage as error:
-        raise DamagedCheckpointError(f'{prefix}: not a checkpoint that can be read: {first_line(error)}') from error
+        raise _failure(prefix, 'not a checkpoint that can be read', error) from error
 
 
 def read(reader: Reader, prefix: str, name: str) -> np.ndarray:
@@ -67,9 +70,18 @@ def read(reader: Reader, prefix: str, name: str) -> np.ndarray:
     try:
         return reader.get_tensor(name)
     except damage as error:
-        raise DamagedCheckpointError(
-            f'{prefix}: truncated or damaged: {name} cannot be read: {first_line(error)}'
-        ) from error
+        raise _failure(prefix, f'truncated or damaged: {name} cannot be read', error) from error
+
+
+def _failure(prefix: str, problem: str, error: Exception) -> InputError:
+    """Returns the error to raise; a file that may not be read, or not now, is not damaged."""
+    paths = [path for path in (prefix, *(prefix + suffix for suffix in SUFFIXES)) if os.path.exists(path)]
+    forbidden = [path for path in paths if not os.access(path, os.R_OK)]
+    if forbidden:
+        return InputError(f'{forbidden[0]}: cannot be read: permission denied')
+    if isinstance(error, _PASSING):
+        return InputError(f'{prefix}: cannot be read now: {first_line(error)}')
+    return DamagedCheckpointError(f'{prefix}: {problem}: {first_line(error)}')
 
 
 def read_int(prefix: str, name: str, default: int) -> int:
