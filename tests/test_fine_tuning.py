@@ -46,7 +46,7 @@ def test_the_table_says_what_becomes_of_every_variable(tmp_path, caplog):
     net = variables(stem_weights=[2], old_weights=[2], **NET)
     shapes = {**NET, 'old_weights': [2], 'gone_weights': [6, 6], 'fc_weights': [4, 1001], 'fc_biases': [1001]}
     prefix = checkpoint_of(tmp_path, **shapes)
-    caplog.set_level('INFO')
+    caplog.set_level('INFO', logger='absl')
     checkpoints.warm_start(prefix, net, ['net/ol', 'net/x'], ignore_missing=True)
     title, *rows = caplog.messages[0].splitlines()
     assert title == f'fine-tuning from {prefix}: 1 missing, 1 excluded, 2 restored, 2 shape differs, 1 unused'
@@ -71,7 +71,7 @@ def test_the_table_says_what_becomes_of_every_variable(tmp_path, caplog):
 
 
 def test_training_state_is_one_line(trained, train_digits, tmp_path, caplog):
-    caplog.set_level('INFO')
+    caplog.set_level('INFO', logger='absl')
     train_digits(tmp_path, checkpoint_path=trained.checkpoint_path, **STILL)
     (line,) = [line for line in caplog.text.splitlines() if 'training state' in line]
     assert 'training state: 8 ExponentialMovingAverage, 8 Momentum, global_step, images_seen' in line
