@@ -4,7 +4,7 @@ Prints Accuracy and Recall@k; `--results_path` writes them as JSON. The flags ar
 """
 
 from configs import cli
-from configs.config import EvalConfig
+from configs.evaluation import EvalConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS
 
 

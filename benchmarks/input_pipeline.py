@@ -212,6 +212,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def main() -> None:
+    """Makes the files, measures in turns, prints the tables and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dataset_dir', required=True, help="folder of ImageNet's TFRecords, or of a part of them")
     parser.add_argument('--raw_dir', help='folder of raw ILSVRC images, to measure the conversion')

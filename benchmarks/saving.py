@@ -18,7 +18,7 @@ import tensorflow as tf
 from configs.config import TrainConfig
 from configs.options import make_config
 from datasets import dataset_factory
-from engine import checkpoints, distribution, learning
+from engine import checkpoints, distribution, learning, train_input
 from engine.position import Position
 from engine.train_state import TrainState, make_state
 
@@ -35,7 +35,7 @@ def prepare(model_name: str, batch_size: int) -> tuple[TrainState, Callable[[], 
     with strategy.scope():
         state = make_state(config, spec)
     run_steps = learning.make_run_steps(config, strategy, state, dataset, preprocessing, 1000)
-    iterator = learning.make_iterator(strategy, config, dataset, preprocessing, 0)
+    iterator = train_input.make_iterator(strategy, config, dataset, preprocessing, 0)
     return state, lambda: run_steps(iterator, Position(), 1).seconds
 
 

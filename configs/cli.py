@@ -42,22 +42,27 @@ def run(
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error is: names may be more than a terminal has
     define_flags(config_class, retired_flags)
 
-    def call_main(_: list[str]) -> int:
+    def call_main() -> int:
         log_to_stderr()
-        try:
-            for line in answers_to_retired_flags(retired_flags):
-                logging.info('%s', line)
-            return main(config_from_flags(config_class))
-        except InputError as error:
-            print(f'error: {error}', file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
-        except BrokenPipeError:  # whoever read our output, such as `head`, has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 141
+        for line in answers_to_retired_flags(retired_flags):
+            logging.info('%s', line)
+        return main(config_from_flags(config_class))
 
-    app.run(call_main, flags_parser=_parse_flags)
+    app.run(lambda _: exit_status(call_main), flags_parser=_parse_flags)
+
+
+def exit_status(call: Callable[[], int]) -> int:
+    """Returns what `call` does, or the status for bad input (1, with its line), Ctrl-C, or output that nobody reads."""
+    try:
+        return call()
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
 
 
 def define_flags(config_class: type, retired_flags: Sequence[RetiredFlag] = ()) -> None:

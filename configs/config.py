@@ -1,4 +1,4 @@
-"""The options of training and evaluation, each declared once: default, unit, range and help.
+"""The options of training, each declared once: default, unit, range and help.
 
 Defaults are slim's (research/slim/train_image_classifier.py, eval_image_classifier.py) unless the help says otherwise.
 """
@@ -261,6 +261,11 @@ class TrainEvalOptions(Options):
     )
     recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there are evaluations at all."""
+        return bool(self.eval_every_epochs or self.eval_every_steps)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -277,81 +282,3 @@ class TrainConfig:
     log: LogOptions = LogOptions()
     devices: DeviceOptions = DeviceOptions()
     evaluation: TrainEvalOptions = TrainEvalOptions()
-
-
-_FROM_RUN = 'Default: as the run was trained (model.json); a contradiction is an error unless --force.'
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalOptions(Options):
-    """What is evaluated, on which examples."""
-
-    checkpoint_path: str = option(
-        '/tmp/tfmodel/',
-        'A checkpoint, a .keras or .weights.h5 file, or a train_dir, whose latest one is evaluated.',
-    )
-    dataset_name: str | None = option(None, 'Data set. Default: the one that the run was trained on, else imagenet.')
-    dataset_dir: str | None = option(None, 'Folder of the data set. Default: the one that the run was trained on.')
-    dataset_split_name: str | None = option(
-        None,
-        "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
-        'set has. (slim: test)',
-    )
-    batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1, upper=2**20)
-    max_num_batches: int | None = option(
-        None, 'Evaluate at most this many batches; the default is the whole split.', lower=1
-    )
-    recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
-    moving_average_decay: float | None = option(
-        None, 'If given and not 0, evaluate the moving averages of the weights.', lower=0.0, upper=1.0
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalNetOptions(Options):
-    """The net, where there is no model.json, or to check against it."""
-
-    model_name: str | None = option(None, f'Net. {_FROM_RUN}')
-    preprocessing_name: str | None = option(None, f'Preprocessing. {_FROM_RUN}')
-    eval_image_size: int | None = option(None, f'Side of the images in pixels. {_FROM_RUN}', lower=1, upper=2**13)
-    labels_offset: int | None = option(
-        None, f'Subtracted from the labels and the number of classes. {_FROM_RUN}', lower=0
-    )
-    use_grayscale: bool | None = option(None, f'Give the net one gray channel. {_FROM_RUN}')
-    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0, upper=16.0)
-    force: bool = option(False, 'Let flags contradict model.json.')
-    mixed_precision: str = option(
-        'float32', 'Arithmetic of the layers: float32, tf32 or bfloat16.', choices=('float32', 'tf32', 'bfloat16')
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalOutputOptions(Options):
-    """Where results go, and how often."""
-
-    eval_dir: str | None = option(
-        None, 'Folder of the event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)'
-    )
-    results_path: str | None = option(None, 'JSON file for the results of the last evaluation.')
-    eval_interval_secs: float | None = option(
-        None,
-        'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.',
-        lower=0.0,
-        upper=1e6,
-    )
-    max_number_of_evaluations: int | None = option(
-        None, 'With --eval_interval_secs: stop after this many evaluations.', lower=1
-    )
-    eval_timeout_secs: float | None = option(
-        None, 'With --eval_interval_secs: stop when no new checkpoint came for so long.', lower=0.0
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """All that `engine.evaluation.evaluate` depends on."""
-
-    evaluation: EvalOptions = EvalOptions()
-    net: EvalNetOptions = EvalNetOptions()
-    output: EvalOutputOptions = EvalOutputOptions()
-    devices: DeviceOptions = DeviceOptions()

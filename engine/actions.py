@@ -1,7 +1,7 @@
 """What training does between steps: log, save, evaluate, write summaries.
 
 Each action says with its `interval` when it is due; the loop knows nothing else of it, so a new one is a class here and
-a line in `engine.learning.make_actions`.
+a line in `actions_factory.py`.
 """
 
 import abc

@@ -23,7 +23,7 @@ from configs.options import replace_options
 from datasets import dataset_factory, decoded, input_pipeline
 from datasets.dataset_factory import Dataset
 from datasets.synthetic import SyntheticExamples
-from engine import distribution, evaluation, learning
+from engine import distribution, evaluation, learning, train_input
 from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
 from engine.model_spec import ModelSpec
 from engine.position import Position
@@ -139,7 +139,7 @@ def _train_mode(subject: _Subject) -> _Run:
     end = learning.steps_left(config, subject.dataset, Position())
     run_steps = learning.make_run_steps(config, strategy, state, subject.dataset, preprocessing, end)
     dataset = _with_cache(subject)
-    iterator = learning.make_iterator(strategy, config, dataset, preprocessing, 0)
+    iterator = train_input.make_iterator(strategy, config, dataset, preprocessing, 0)
     position = Position()
 
     def run(num_steps: int) -> tuple[int, float]:
@@ -194,7 +194,7 @@ def _with_cache(subject: _Subject) -> Dataset:
     config, dataset = subject.config, subject.dataset
     passes = learning.steps_left(config, dataset, Position()) * config.data.batch_size / dataset.num_examples
     channels = subject.spec.make_preprocessing().source_channels
-    return decoded.with_cache(dataset, learning.cache_mode(config), channels, passes)
+    return decoded.with_cache(dataset, train_input.cache_mode(config), channels, passes)
 
 
 def _block_size(num_steps: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
-from engine import checkpoints
+from engine.text_files import write_text
 
 Figures = dict[str, Any]
 
@@ -89,6 +89,6 @@ def _format_spread(values: dict[str, float]) -> str:
 def write_json(path: str, figures: Figures) -> None:
     """Writes the figures as JSON; an InputError says that, and why, they cannot be written."""
     try:
-        checkpoints.write_text(path, json.dumps(figures, indent=1) + '\n')
+        write_text(path, json.dumps(figures, indent=1) + '\n')
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--results_path={path}: {first_line(error)}') from error

@@ -1,6 +1,6 @@
 """The best checkpoint so far, in `train_dir/best`, and when no better one is to be expected.
 
-best = BestCheckpoint(train_dir, spec, history, patience=5)
+best = make_best(config, spec)
 best.go_back_to(step)
 best.take(results, variables)
 best.is_exhausted
@@ -14,12 +14,16 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from configs.config import TrainConfig
 from configs.errors import InputError, first_line
 from engine import checkpoints
 from engine.evaluation_history import EvaluationHistory, Measured
+from engine.metrics import clip_recall_at
 from engine.model_spec import ModelSpec
+from engine.text_files import load_json, write_text
 
 FOLDER, FILE_NAME = 'best', 'best.json'
+_NO_METRIC = 'none'
 
 
 class BestCheckpoint:
@@ -80,13 +84,14 @@ class BestCheckpoint:
     def _held_value(self) -> float | None:
         """Returns the metric of the checkpoint that is there; None without one, or if it was measured otherwise."""
         try:
-            with tf.io.gfile.GFile(os.path.join(self._folder, FILE_NAME), 'rb') as file:
-                held: dict[str, Any] = json.loads(file.read())
-            is_there = checkpoints.is_complete(os.path.join(self._folder, held['checkpoint']))
-            value = float(held['value'])
-            return value if is_there and held['measured'] == self._history.how and 0 <= value <= 1 else None
-        except (OSError, tf.errors.OpError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return load_json(os.path.join(self._folder, FILE_NAME), self._value_of, 'a better one replaces it')
+        except InputError:
             return None
+
+    def _value_of(self, held: Any) -> float | None:
+        is_there = checkpoints.is_complete(os.path.join(self._folder, held['checkpoint']))
+        value = float(held['value'])
+        return value if is_there and held['measured'] == self._history.how and 0 <= value <= 1 else None
 
     def _save(self, step: int, value: float, variables: Mapping[str, tf.Tensor]) -> None:
         try:
@@ -95,6 +100,33 @@ class BestCheckpoint:
             checkpoints.delete_parts(self._folder)
             prefix = checkpoints.save(self._folder, step, variables, max_to_keep=1)
             held = {'checkpoint': os.path.basename(prefix), 'value': value, 'measured': self._history.how}
-            checkpoints.write_text(os.path.join(self._folder, FILE_NAME), json.dumps(held) + '\n')
+            write_text(os.path.join(self._folder, FILE_NAME), json.dumps(held) + '\n')
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'{self._folder}: {first_line(error)}') from error
+
+
+def make_best(config: TrainConfig, spec: ModelSpec) -> BestCheckpoint:
+    """Returns what keeps the best checkpoint of the evaluations during training.
+
+    Raises:
+        InputError: a metric that is not measured; a patience without evaluations or a metric.
+    """
+    checks, options = config.evaluation, config.checkpoint
+    patience, metric = checks.early_stopping_patience, options.best_metric
+    recalls = (f'recall_at_{k}' for k in clip_recall_at(checks.recall_at, spec.num_classes))
+    metrics = ('accuracy', *recalls)
+    if metric not in (*metrics, _NO_METRIC):
+        raise InputError(f'--best_metric={metric}: must be one of {", ".join((*metrics, _NO_METRIC))}')
+    if patience is not None and not checks.is_wanted:
+        raise InputError(
+            f'--early_stopping_patience={patience}: counts evaluations; give --eval_every_epochs or --eval_every_steps'
+        )
+    if patience is not None and metric == _NO_METRIC:
+        raise InputError(f'--early_stopping_patience={patience}: needs a --best_metric: {", ".join(metrics)}')
+    how = {
+        'metric': None if metric == _NO_METRIC else metric,
+        'split': checks.eval_split_name,
+        'averages': bool(config.loss.moving_average_decay),
+    }
+    history = EvaluationHistory.load(options.train_dir, how) if checks.is_wanted else EvaluationHistory(how)
+    return BestCheckpoint(options.train_dir, spec, history, patience)

@@ -15,8 +15,9 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from configs.config import EvalConfig, EvalOptions, NetOptions
+from configs.config import NetOptions
 from configs.errors import InputError, first_line
+from configs.evaluation import EvalConfig, EvalOptions
 from configs.progress import Progress
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
@@ -25,6 +26,7 @@ from engine.metrics import ClassificationMetrics, clip_recall_at
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
 from engine.summaries import SummaryWriter
+from engine.text_files import write_text
 from nets.variables import slim_variables
 from preprocessing.preprocessing_factory import Preprocessing
 
@@ -236,7 +238,7 @@ class _CheckpointEvaluation:
         path, asked_dir = self._config.output.results_path, self._config.output.eval_dir
         try:
             if path:
-                checkpoints.write_text(path, json.dumps(results, indent=1) + '\n')
+                write_text(path, json.dumps(results, indent=1) + '\n')
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'--results_path={path}: {first_line(error)}') from error
         try:

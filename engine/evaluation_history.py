@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
-from engine import checkpoints
+from engine.text_files import load_json, write_text
 
 FILE_NAME = 'evaluations.json'
 Measured = dict[str, Any]
@@ -44,15 +44,8 @@ class EvaluationHistory:
             InputError: the file is damaged.
         """
         path = os.path.join(train_dir, FILE_NAME)
-        if not tf.io.gfile.exists(path):
-            return cls(how)
-        try:
-            with tf.io.gfile.GFile(path, 'rb') as file:
-                measured = json.loads(file.read())
-            _check_rows(measured)
-            return cls(how, tuple(measured))
-        except (ValueError, TypeError, KeyError, RecursionError, tf.errors.OpError) as error:
-            raise InputError(f'{path}: damaged: {first_line(error)}; delete it, and evaluations begin anew') from error
+        measured = load_json(path, _checked_rows, 'delete it, and evaluations begin anew')
+        return cls(how, measured or ())
 
     def save(self, train_dir: str) -> None:
         """Writes it whole or not at all.
@@ -62,7 +55,7 @@ class EvaluationHistory:
         """
         rows = ',\n'.join(json.dumps(row) for row in self.measured)
         try:
-            checkpoints.write_text(os.path.join(train_dir, FILE_NAME), f'[\n{rows}\n]\n')
+            write_text(os.path.join(train_dir, FILE_NAME), f'[\n{rows}\n]\n')
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'--train_dir={train_dir}: {FILE_NAME}: {first_line(error)}') from error
 
@@ -106,7 +99,7 @@ class EvaluationHistory:
         return 0 if best is None else sum(row['step'] > best for row in self._compared)
 
 
-def _check_rows(rows: Any) -> None:
+def _checked_rows(rows: Any) -> tuple[Measured, ...]:
     if not isinstance(rows, list):
         raise TypeError('not a list of evaluations')
     for row in rows:
@@ -116,3 +109,4 @@ def _check_rows(rows: Any) -> None:
             is_metric = name.startswith(('accuracy', 'recall_at_'))
             if is_metric and not (isinstance(value, int | float) and 0 <= value <= 1):
                 raise ValueError(f'{name} is {value!r} at step {row["step"]}, not from 0 to 1')
+    return tuple(rows)

@@ -2,8 +2,8 @@
 
     result = train(make_config(TrainConfig, dataset_name='digits', train_dir='/tmp/digits', num_epochs=12))
 
-`train` is one road: what is trained on what, where it starts, the loop. The step itself is in `train_step.py`, what
-happens between steps in `actions.py`.
+`train` is one road: what is trained on what, where it starts, the loop. The step itself is in `train_step.py`, its
+batches in `train_input.py`, what happens between steps in `actions.py`.
 """
 
 import dataclasses
@@ -15,31 +15,28 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from configs.config import CheckpointOptions, TrainConfig
+from configs.config import TrainConfig
 from configs.errors import InputError
 from configs.options import replace_options
 from configs.progress import Progress
-from datasets import dataset_factory, decoded, input_pipeline, service, synthetic
+from datasets import dataset_factory, decoded, input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, evaluation, run_dir
-from engine.actions import Action, Evaluate, Log, Moment, NextImages, Save, Summarize
-from engine.best_checkpoint import BestCheckpoint
-from engine.evaluation_history import EvaluationHistory
-from engine.intervals import Interval
-from engine.metrics import clip_recall_at
+from engine.actions import Action, Evaluate, Moment
+from engine.actions_factory import make_actions
+from engine.best_checkpoint import BestCheckpoint, make_best
 from engine.model_spec import ModelSpec
 from engine.position import Position
 from engine.recovery import NonFiniteError, Recovery, check_finite
-from engine.run_lock import RunLock
 from engine.schedules import make_schedule
 from engine.signals import TrainingSignals
-from engine.train_state import TrainState, make_state, restore_run, warm_start
+from engine.train_input import cache_mode, make_iterator
+from engine.train_state import TrainState, make_state, restore_latest, warm_start
 from engine.train_step import ReplicaStep, RunSteps, make_steps
 from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
 _SECONDS_A_CALL = 2.0
-_NO_METRIC = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +73,7 @@ def train(config: TrainConfig) -> TrainResult:
         data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
     )
     spec = make_spec(config, dataset)
-    with TrainingSignals() as signals, RunLock(run_dir.make(train_dir)):
+    with TrainingSignals() as signals, run_dir.lock(run_dir.make(train_dir)):
         checkpoints.delete_parts(train_dir)
         return _train(config, strategy, dataset, spec, signals)
 
@@ -90,13 +87,13 @@ def _train(
 ) -> TrainResult:
     # ---------------------------------------------------------------- where it starts
     # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
-    data, train_dir = config.data, config.checkpoint.train_dir
+    data, options, train_dir = config.data, config.checkpoint, config.checkpoint.train_dir
     preprocessing = spec.make_preprocessing(config.augment)
     run_dir.check_goes_on(train_dir, config, spec, dataset)
     with strategy.scope():
         state = make_state(config, spec)
     restored = restore_latest(config, state)
-    if restored is None and config.checkpoint.checkpoint_path:
+    if restored is None and options.checkpoint_path:
         warm_start(config, state)
     position = restored or Position()
     last_step = position.step + steps_left(config, dataset, position)
@@ -119,15 +116,13 @@ def _train(
     shown_end = None if math.isinf(last_step) else int(last_step)
     with (
         Progress('training', shown_end, first=position.step) as progress,
-        make_saver(config.checkpoint) as saver,
+        checkpoints.Saver(train_dir, options.max_checkpoints_to_keep, options.keep_checkpoint_every_n_hours) as saver,
     ):
         actions = make_actions(config, state, cached, preprocessing, strategy, progress, saver, best, signals)
         run_dir.describe(train_dir, config, spec, dataset)  # only now that nothing of the config was refused
         log_plan(config, dataset, spec, strategy, last_step)
         loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step)
-        recover = Recovery(
-            config.checkpoint.recover_from_nonfinite, saver, train_dir, lambda: restore_latest(config, state)
-        )
+        recover = Recovery(options.recover_from_nonfinite, saver, train_dir, lambda: restore_latest(config, state))
         while True:
             try:
                 step = loop.run(make_iterator(strategy, config, cached, preprocessing, position.stream), position)
@@ -194,77 +189,11 @@ class Loop:
         return Moment(after, report, batch_size)
 
 
-def restore_latest(config: TrainConfig, state: TrainState) -> Position | None:
-    """Restores the newest checkpoint of `train_dir` that can be read; returns its position, None where there is none.
-
-    Raises:
-        InputError: none of them can be read, or they are of another net.
-    """
-    train_dir = config.checkpoint.train_dir
-    candidates, damaged = checkpoints.newest_first(train_dir), []
-    for prefix in checkpoints.incomplete_checkpoints(train_dir):
-        logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
-    for prefix in candidates:
-        try:
-            restore_run(prefix, state, config)
-            position = Position.load(prefix, config.data.batch_size)
-        except checkpoints.DamagedCheckpointError as error:
-            logging.warning('%s; trying the checkpoint before it', error)
-            damaged.append(prefix)
-            continue
-        for other in damaged:
-            logging.warning('%s is now %s', other, checkpoints.set_aside(other))
-        return position
-    if damaged:
-        raise InputError(
-            f'--train_dir={train_dir}: none of its {len(candidates)} checkpoints can be read; move them away to begin '
-            'anew'
-        )
-    return None
-
-
-def make_best(config: TrainConfig, spec: ModelSpec) -> BestCheckpoint:
-    """Returns what keeps the best checkpoint of the evaluations during training.
-
-    Raises:
-        InputError: a metric that is not measured; a patience without evaluations or a metric.
-    """
-    checks, options = config.evaluation, config.checkpoint
-    patience, metric = checks.early_stopping_patience, options.best_metric
-    recalls = (f'recall_at_{k}' for k in clip_recall_at(checks.recall_at, spec.num_classes))
-    metrics = ('accuracy', *recalls)
-    if metric not in (*metrics, _NO_METRIC):
-        raise InputError(f'--best_metric={metric}: must be one of {", ".join((*metrics, _NO_METRIC))}')
-    if patience is not None and not evaluates(config):
-        raise InputError(
-            f'--early_stopping_patience={patience}: counts evaluations; give --eval_every_epochs or --eval_every_steps'
-        )
-    if patience is not None and metric == _NO_METRIC:
-        raise InputError(f'--early_stopping_patience={patience}: needs a --best_metric: {", ".join(metrics)}')
-    how = {
-        'metric': None if metric == _NO_METRIC else metric,
-        'split': checks.eval_split_name,
-        'averages': bool(config.loss.moving_average_decay),
-    }
-    history = EvaluationHistory.load(options.train_dir, how) if evaluates(config) else EvaluationHistory(how)
-    return BestCheckpoint(options.train_dir, spec, history, patience)
-
-
-def evaluates(config: TrainConfig) -> bool:
-    """Says whether there are evaluations during training."""
-    return bool(config.evaluation.eval_every_epochs or config.evaluation.eval_every_steps)
-
-
 def is_over(config: TrainConfig, best: BestCheckpoint, position: Position, last_step: float) -> bool:
     """Says whether nothing is left to do: early stopping has ended the run, or its last step is made and measured."""
     if best.is_exhausted:
         return True
-    return position.step >= last_step and not (evaluates(config) and best.lacks(position.step))
-
-
-def make_saver(options: CheckpointOptions) -> checkpoints.Saver:
-    """Returns what writes the checkpoints."""
-    return checkpoints.Saver(options.train_dir, options.max_checkpoints_to_keep, options.keep_checkpoint_every_n_hours)
+    return position.step >= last_step and not (config.evaluation.is_wanted and best.lacks(position.step))
 
 
 def refuse_ftrl_with_warmup(config: TrainConfig) -> None:
@@ -278,7 +207,7 @@ def refuse_ftrl_with_warmup(config: TrainConfig) -> None:
 
 def with_default_dataset(config: TrainConfig) -> TrainConfig:
     """Returns the config with a data set: imagenet as in slim, or without any folder the embedded digits, evaluated."""
-    data, checks = config.data, config.evaluation
+    data = config.data
     if data.dataset_name is not None:
         return config
     if data.dataset_dir is not None:
@@ -287,7 +216,7 @@ def with_default_dataset(config: TrainConfig) -> TrainConfig:
         'no --dataset_dir was given: using the embedded %s (configs/alexnet_v2_digits.cfg learns them better)',
         dataset_factory.EMBEDDED,
     )
-    every = {} if checks.eval_every_epochs or checks.eval_every_steps else {'eval_every_epochs': 5.0}
+    every = {} if config.evaluation.is_wanted else {'eval_every_epochs': 5.0}
     return replace_options(config, dataset_name=dataset_factory.EMBEDDED, **every)
 
 
@@ -325,41 +254,6 @@ def make_run_steps(
         xla=distribution.use_xla(config.devices, strategy),
     )
     return make_steps(strategy, replica_step, schedule, batch_size)
-
-
-def cache_mode(config: TrainConfig) -> str:
-    """Returns which decoded images are kept: none where another machine decodes them.
-
-    Raises:
-        InputError: a cache and a tf.data service are both asked for.
-    """
-    data = config.data
-    if data.data_service is None:
-        return data.cache
-    if data.cache not in ('auto', 'off'):
-        raise InputError(f'--cache={data.cache}: --data_service decodes elsewhere; leave one of them out')
-    return 'off'
-
-
-def make_iterator(
-    strategy: tf.distribute.Strategy,
-    config: TrainConfig,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    first_image: int,
-) -> Any:
-    """Returns the endless iterator of batches that the compiled step takes, beginning at an image of the stream."""
-    data, per_replica = config.data, distribution.batch_per_replica(strategy, config.data.batch_size)
-    if isinstance(dataset.examples, synthetic.SyntheticExamples) and data.synthetic_images == 'device':
-        return distribution.SameBatch(strategy, synthetic.make_batch(preprocessing, dataset.num_classes, per_replica))
-    if data.data_service is not None:
-        service.check(data.data_service)
-    batches = strategy.distribute_datasets_from_function(
-        lambda _: input_pipeline.training_batches(
-            dataset, preprocessing, per_replica, data.seed, first_image, data_service=data.data_service
-        )
-    )
-    return iter(batches)
 
 
 def steps_left(config: TrainConfig, dataset: Dataset, position: Position) -> float:
@@ -407,45 +301,3 @@ def log_end(step: int, config: TrainConfig, stopped_by: int | None) -> None:
         if split is not None:
             command += f' {shlex.quote(f"--dataset_split_name={split}")}'
         logging.info('finished at step %d; evaluate it with: %s', step, command)
-
-
-def make_actions(
-    config: TrainConfig,
-    state: TrainState,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    strategy: tf.distribute.Strategy,
-    progress: Progress,
-    saver: checkpoints.Saver,
-    best: BestCheckpoint,
-    signals: TrainingSignals,
-) -> list[Action]:
-    """Makes what happens between steps, in the order in which it happens."""
-    log, checks, train_dir = config.log, config.evaluation, config.checkpoint.train_dir
-    save_interval = Interval(steps=config.checkpoint.save_interval_steps, seconds=config.checkpoint.save_interval_secs)
-    is_new = checkpoints.latest_checkpoint(train_dir) is None
-    at_start = is_new and config.checkpoint.recover_from_nonfinite > 0
-    actions: list[Action] = [Log(log, progress), Save(save_interval, saver, state, progress, at_start)]
-    if evaluates(config):
-        measured = dataset_factory.get_dataset(
-            dataset.name, dataset.dataset_dir or None, checks.eval_split_name, dataset.labels_offset, 'eval_split_name'
-        )
-        split = measured.split
-        measured = decoded.with_cache(measured, cache_mode(config), preprocessing.source_channels, math.inf)
-        evaluator = evaluation.Evaluator(
-            state.model,
-            measured,
-            preprocessing,
-            strategy,
-            batch_size=evaluation.DEFAULT_BATCH_SIZE,
-            recall_at=checks.recall_at,
-            xla=distribution.use_xla(config.devices, strategy),
-        )
-        epochs = checks.eval_every_epochs * dataset.num_examples / config.data.batch_size
-        interval = Interval(steps=checks.eval_every_steps or epochs)
-        eval_dir = evaluation.eval_dir(train_dir, split, averages=state.averages is not None)
-        actions.append(Evaluate(interval, evaluator, state, eval_dir, measured.num_examples, best, signals.is_set))
-    if log.save_summaries_secs or log.save_summaries_steps:
-        next_images = NextImages(config, dataset, preprocessing)
-        actions.append(Summarize(log, state, preprocessing, next_images, train_dir))
-    return actions

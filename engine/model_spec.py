@@ -13,12 +13,13 @@ import typing
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from configs.config import AugmentOptions
 from configs.errors import InputError, first_line
+from configs.tables import brief
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
+from engine.text_files import load_json, write_text
 from nets import nets_factory
 from nets.variables import slim_variables
 from preprocessing import preprocessing_factory
@@ -157,7 +158,7 @@ class ModelSpec:
     def save(self, train_dir: str) -> None:
         """Writes model.json whole or not at all."""
         text = json.dumps(dataclasses.asdict(self), indent=1)
-        checkpoints.write_text(os.path.join(train_dir, FILE_NAME), text + '\n')
+        write_text(os.path.join(train_dir, FILE_NAME), text + '\n')
 
     @classmethod
     def load(cls, train_dir: str) -> 'ModelSpec | None':
@@ -167,18 +168,7 @@ class ModelSpec:
             InputError: it is damaged.
         """
         path = os.path.join(train_dir, FILE_NAME)
-        if not tf.io.gfile.exists(path):
-            return None
-        try:
-            with tf.io.gfile.GFile(path, 'rb') as file:
-                return cls._from_values(json.loads(file.read()))
-        except tf.errors.PermissionDeniedError as error:
-            raise InputError(f'{path}: cannot be read: {first_line(error)}') from error
-        except (ValueError, TypeError, KeyError, RecursionError, tf.errors.OpError) as error:
-            raise InputError(
-                f'{path}: damaged, or written by another version: {first_line(error)}; put it right, or move it away '
-                'and give the flags of the net'
-            ) from error
+        return load_json(path, cls._from_values, 'put it right, or move it away and give the flags of the net')
 
     @classmethod
     def of_checkpoint(cls, prefix: str) -> 'ModelSpec | None':
@@ -213,7 +203,7 @@ class ModelSpec:
 
     def contradictions(self, other: 'ModelSpec') -> list[str]:
         """Lists where `other` is another net or prepares images otherwise, as `name: this one, that one`."""
-        return [f'{name}: {_brief(here)}, {_brief(there)}' for name, here, there in self.differences(other)]
+        return [f'{name}: {brief(here)}, {brief(there)}' for name, here, there in self.differences(other)]
 
     def differences(self, other: 'ModelSpec') -> list[tuple[str, object, object]]:
         """Lists where `other` is another net or prepares images otherwise: name, value here, value there."""
@@ -223,10 +213,3 @@ class ModelSpec:
         names = [field.name for field in dataclasses.fields(self) if field.name not in ignored]
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
         return [(name, here, there) for name, here, there in pairs if here != there]
-
-
-def _brief(value: object) -> str:
-    """Returns a value for a message; of many names, the first few."""
-    if not isinstance(value, tuple):
-        return str(value)
-    return '/'.join(map(str, value[:4])) + ('/...' if len(value) > 4 else '')

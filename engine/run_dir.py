@@ -1,6 +1,6 @@
 """The folder of a run: checkpoints, `config.cfg`, `model.json`, `data.json`, event files.
 
-with RunLock(make(train_dir)):
+with lock(make(train_dir)):
     check_goes_on(train_dir, config, spec, dataset)     # where there are checkpoints: are they of this run?
     describe(train_dir, config, spec, dataset)
 """
@@ -16,13 +16,16 @@ from absl import logging
 
 from configs.config import TrainConfig
 from configs.errors import InputError, first_line
+from configs.folder_lock import FolderLock
 from configs.options import flat_options, flat_values, from_flagfile, to_flagfile
+from configs.tables import brief, format_table
 from datasets.dataset_factory import Dataset
 from datasets.examples import StoredExamples
 from engine import checkpoints
 from engine.model_spec import ModelSpec
+from engine.text_files import load_json, write_text
 
-CONFIG, DATA = 'config.cfg', 'data.json'
+CONFIG, DATA, LOCK = 'config.cfg', 'data.json', '.lock'
 # What --force_resume cannot override: the variables would have other shapes.
 _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
 # What may change between the parts of a run without a word: it changes no number of the training.
@@ -49,6 +52,11 @@ def make(train_dir: str) -> str:
     return train_dir
 
 
+def lock(train_dir: str) -> FolderLock:
+    """Returns the lock that a trainer holds while it uses the folder."""
+    return FolderLock(train_dir, LOCK, flag='train_dir', user='trainer')
+
+
 def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> None:
     """Refuses to go on with a run that was trained as another net or on other data; warns of what else has changed.
 
@@ -71,7 +79,8 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
         if earlier == value or is_free:
             continue
         (fixed if option.fixed else changed).append((name, earlier, value))
-    earlier_data = _load_data(train_dir)
+    advice = 'delete it to go on without the comparison'
+    earlier_data = load_json(os.path.join(train_dir, DATA), dict, advice)
     if earlier_data is not None and earlier_data != (now := _data(dataset)):
         fixed.append(('examples', _describe_data(earlier_data), _describe_data(now)))
     fixed = list({row[0]: row for row in fixed}.values())
@@ -79,30 +88,19 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
     if impossible or (fixed and not config.checkpoint.force_resume):
         raise InputError(_refusal(train_dir, fixed, can_be_forced=not impossible))
     for name, earlier, value in fixed + changed:
-        logging.warning('%s was %s in this run so far, and is %s from now on', name, _text(earlier), _text(value))
+        logging.warning('%s was %s in this run so far, and is %s from now on', name, brief(earlier), brief(value))
 
 
 def _refusal(train_dir: str, rows: Sequence[_Row], can_be_forced: bool) -> str:
-    table = [('', 'there', 'now'), *((name, _text(there), _text(now)) for name, there, now in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(3)]
-    lines = ['  ' + '  '.join(map(str.ljust, row, widths)).rstrip() for row in table]
+    table = [('', 'there', 'now'), *((name, brief(there), brief(now)) for name, there, now in rows)]
     force = ', or go on with --force_resume, which needs only that the variables are the same' if can_be_forced else ''
     return '\n'.join(
         [
             f'--train_dir={train_dir} holds a run that differs:',
-            *lines,
+            format_table(table, indent='  '),
             f'Give the flags of that run (its {CONFIG} is a flagfile), or another --train_dir{force}',
         ]
     )
-
-
-def _text(value: object) -> str:
-    """Returns a value for a message; of many names, the first few."""
-    if value is None or value == ():
-        return 'none'
-    if not isinstance(value, tuple):
-        return str(value)
-    return '/'.join(map(str, value[:4])) + ('/...' if len(value) > 4 else '')
 
 
 def _load_config(train_dir: str) -> dict[str, Any]:
@@ -130,20 +128,6 @@ def _describe_data(data: dict[str, Any]) -> str:
     return f'{data.get("num_examples")} ({str(data.get("digest"))[:8]})'
 
 
-def _load_data(train_dir: str) -> dict[str, Any] | None:
-    path = os.path.join(train_dir, DATA)
-    if not tf.io.gfile.exists(path):
-        return None
-    try:
-        with tf.io.gfile.GFile(path) as file:
-            data = json.loads(file.read())
-        if not isinstance(data, dict):
-            raise ValueError('no JSON object')
-    except (ValueError, RecursionError, tf.errors.OpError) as error:
-        raise InputError(f'{path}: damaged: {first_line(error)}; delete it to go on without the comparison') from error
-    return data
-
-
 def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> None:
     """Writes config.cfg, a flagfile that repeats the run, model.json and data.json.
 
@@ -151,8 +135,8 @@ def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Data
         InputError: the folder cannot be written to.
     """
     try:
-        checkpoints.write_text(os.path.join(train_dir, CONFIG), to_flagfile(config))
-        checkpoints.write_text(os.path.join(train_dir, DATA), json.dumps(_data(dataset)) + '\n')
+        write_text(os.path.join(train_dir, CONFIG), to_flagfile(config))
+        write_text(os.path.join(train_dir, DATA), json.dumps(_data(dataset)) + '\n')
         spec.save(train_dir)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error

@@ -18,6 +18,7 @@ from engine import checkpoints
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
 from engine.optimizers import Optimizer, make_optimizer
+from engine.position import Position
 from nets.layers import L2Regularizer
 from nets.variables import slim_variables
 
@@ -92,6 +93,35 @@ def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) ->
             f'--trainable_scopes={",".join(scopes)}: matches no variable; there are {", ".join(variables)}'
         )
     return chosen
+
+
+def restore_latest(config: TrainConfig, state: TrainState) -> Position | None:
+    """Restores the newest checkpoint of `train_dir` that can be read; returns its position, None where there is none.
+
+    Raises:
+        InputError: none of them can be read, or they are of another net.
+    """
+    train_dir = config.checkpoint.train_dir
+    candidates, damaged = checkpoints.newest_first(train_dir), []
+    for prefix in checkpoints.incomplete_checkpoints(train_dir):
+        logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
+    for prefix in candidates:
+        try:
+            restore_run(prefix, state, config)
+            position = Position.load(prefix, config.data.batch_size)
+        except checkpoints.DamagedCheckpointError as error:
+            logging.warning('%s; trying the checkpoint before it', error)
+            damaged.append(prefix)
+            continue
+        for other in damaged:
+            logging.warning('%s is now %s', other, checkpoints.set_aside(other))
+        return position
+    if damaged:
+        raise InputError(
+            f'--train_dir={train_dir}: none of its {len(candidates)} checkpoints can be read; move them away to begin '
+            'anew'
+        )
+    return None
 
 
 def restore_run(latest: str, state: TrainState, config: TrainConfig) -> None:

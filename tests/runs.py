@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs.config import EvalConfig, TrainConfig
+from configs.config import TrainConfig
+from configs.evaluation import EvalConfig
 from configs.options import make_config
-from engine import run_lock
+from datasets.conversion import journal
+from engine import run_dir
 
+_LOCKS = {run_dir.LOCK, journal.LOCK}  # who holds one stands in it, and no data
 # The digits are images of 8x8 pixels: a step takes milliseconds.
 SMALL_RUN = {
     'dataset_name': 'digits',
@@ -45,7 +48,7 @@ def assert_same_values(actual: str, expected: str) -> None:
 
 def files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
     """Returns the time of change and the content of every file in a folder by its name."""
-    paths = [path for path in Path(folder).iterdir() if path.is_file() and path.name != run_lock.FILE_NAME]
+    paths = [path for path in Path(folder).iterdir() if path.is_file() and path.name not in _LOCKS]
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 

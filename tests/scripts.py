@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from configs.benchmark import BenchmarkConfig
-from configs.config import EvalConfig, TrainConfig
+from configs.config import TrainConfig
 from configs.conversion import ConvertConfig
+from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
 from configs.options import flat_options
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from configs.errors import InputError, first_line
 from datasets import dataset_factory
-from engine import checkpoints, evaluation, learning
+from engine import checkpoints, evaluation, learning, text_files
 from engine.optimizers import OPTIMIZERS
 from engine.train_state import make_state, restore_run
 from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
@@ -619,9 +619,9 @@ def test_training_on_a_full_disk(train_digits, tmp_path, monkeypatch):
 @pytest.mark.parametrize('place', ['rename0', 'GFile'])
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, place):
     path = tmp_path / 'results.json'
-    checkpoints.write_text(str(path), 'before')
+    text_files.write_text(str(path), 'before')
     with full_disk(monkeypatch, place), pytest.raises(tf.errors.ResourceExhaustedError):
-        checkpoints.write_text(str(path), 'after')
+        text_files.write_text(str(path), 'after')
     assert {name: content for name, (_, content) in files(tmp_path).items()} == {'results.json': b'before'}
 
 
@@ -641,12 +641,12 @@ def test_first_line_of_an_error(error, line):
 def test_text_is_written_through_links_and_into_pipes(tmp_path):
     target, link, pipe = tmp_path / 'target.json', tmp_path / 'link.json', tmp_path / 'pipe'
     link.symlink_to(target)
-    checkpoints.write_text(str(link), 'text')
+    text_files.write_text(str(link), 'text')
     assert link.is_symlink()
     assert target.read_text() == 'text'
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    checkpoints.write_text(str(pipe), 'text')
+    text_files.write_text(str(pipe), 'text')
     assert os.read(reader, 10) == b'text'
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from configs.config import EvalConfig, TrainConfig
+from configs.config import TrainConfig
 from configs.errors import InputError
+from configs.evaluation import EvalConfig
 from configs.options import Option, flat_options, make_config
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 

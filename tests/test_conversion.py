@@ -398,7 +398,9 @@ def test_a_line_of_the_journal_that_was_cut_short_is_left_out(converted: Path, r
 
 
 def test_a_second_converter_is_refused(raw_mini: Path, tmp_path: Path) -> None:
-    message = f'^--dataset_dir={tmp_path}: another converter is writing to this folder$'
+    message = (
+        f'^--dataset_dir={tmp_path}: in use by another converter, process {os.getpid()} on .*another --dataset_dir$'
+    )
     with Journal(str(tmp_path)) as journal:
         with pytest.raises(InputError, match=message):
             _convert(raw_mini, tmp_path, **SHARDS)

@@ -411,4 +411,5 @@ def test_sources_on_the_disk_are_listed_without_tensorflow() -> None:
     """It takes seconds to import, which the process that hands out the work need not wait for."""
     modules = 'imagenet, image_folder, cifar10, mnist, flowers'
     code = f'import sys; from datasets.conversion import {modules}; sys.exit("tensorflow" in sys.modules)'
-    subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parents[1], check=True)
+    done = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 0

@@ -25,7 +25,7 @@ import pytest
 import tensorflow as tf
 
 from configs.options import to_flagfile
-from engine import checkpoints, evaluation_history, run_lock
+from engine import checkpoints, evaluation_history, run_dir
 from engine.signals import TrainingSignals
 from tests.runs import checkpoint_files, saved_values, small_config
 
@@ -417,7 +417,7 @@ def test_sigusr1_does_not_end_a_run_that_starts(run, uninterrupted, make_fault):
     ('moment', 'statuses'),
     [
         (lambda run, process: answers(process, signal.SIGUSR1), (-signal.SIGTERM, 143)),  # TensorFlow is not loaded
-        (lambda run, _: (run.train_dir / run_lock.FILE_NAME).exists(), (143,)),
+        (lambda run, _: (run.train_dir / run_dir.LOCK).exists(), (143,)),
     ],
     ids=['begins', 'has the lock'],
 )
@@ -549,7 +549,7 @@ def test_a_second_trainer_is_refused(run, uninterrupted, make_fault):
     assert run.finish() == 1
     assert f'in use by another trainer, process {process.pid} on ' in run.output()
     assert kill(process), run.output()
-    assert (run.train_dir / run_lock.FILE_NAME).stat().st_size > 0, 'a lock that nobody holds any more'
+    assert (run.train_dir / run_dir.LOCK).stat().st_size > 0, 'a lock that nobody holds any more'
     stale.inject()
     assert run.finish() == 0, run.output()
     differences = run.differences(uninterrupted)

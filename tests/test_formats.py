@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from configs.config import EvalConfig, TrainConfig
+from configs.config import TrainConfig
 from configs.conversion import ConvertConfig
 from configs.errors import InputError
+from configs.evaluation import EvalConfig
 from configs.options import make_config
 from datasets.conversion import files
 from datasets.conversion import image_folder as source

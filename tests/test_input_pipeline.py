@@ -349,10 +349,6 @@ def test_two_workers_of_a_service_make_each_batch_once(numbered: Dataset) -> Non
         worker.stop()
 
 
-def test_service_that_answers_is_accepted(service_address: str) -> None:
-    service.check(service_address)
-
-
 @pytest.mark.parametrize(
     ('address', 'message'),
     [

@@ -198,7 +198,8 @@ def test_what_cannot_be_compared(train_digits, tmp_path, options, message):
 @pytest.mark.parametrize('text', ['', '{', '[1]', '[{"accuracy": 1}]', '[{"step": "a"}]'])
 def test_a_damaged_history(train_digits, tmp_path, text):
     (tmp_path / 'evaluations.json').write_text(text)
-    with pytest.raises(InputError, match=r'evaluations.json: damaged: .*; delete it, and evaluations begin anew'):
+    message = r'evaluations\.json: damaged, or written by another version: .*; delete it, and evaluations begin anew'
+    with pytest.raises(InputError, match=message):
         train_digits(tmp_path, max_number_of_steps=1, eval_every_steps=1)
 
 
@@ -417,15 +418,15 @@ def test_position_counts_only_what_has_happened():
 @pytest.mark.parametrize(
     ('name', 'text', 'message'),
     [
-        ('evaluations.json', '{}', r'evaluations\.json: damaged: not a list of evaluations; delete it'),
+        ('evaluations.json', '{}', 'another version: not a list of evaluations; delete it'),
         (
             'evaluations.json',
             '[{"step": 1, "accuracy": null}]',
             'accuracy is None at step 1, not from 0 to 1; delete it',
         ),
         ('evaluations.json', '[{"step": 1, "accuracy": NaN}]', 'accuracy is nan at step 1'),
-        ('evaluations.json', '[' * 100_000, r'evaluations\.json: damaged: '),
-        ('data.json', '[' * 100_000, r'data\.json: damaged: .*; delete it to go on without the comparison'),
+        ('evaluations.json', '[' * 100_000, r'evaluations\.json: damaged, or written by another version: '),
+        ('data.json', '[' * 100_000, r'data\.json: damaged, .*; delete it to go on without the comparison'),
         ('model.json', '[' * 100_000, r'model\.json: damaged, or written by another version: .*; put it right'),
     ],
 )

@@ -68,7 +68,7 @@ def web_server() -> Iterator[str]:
         thread.join()
 
 
-def test_a_dispatcher_with_a_worker_is_accepted() -> None:
+def test_a_dispatcher_with_a_worker_is_accepted() -> None:  # the other cases show that it is looked at
     with worker() as (address, _):
         service.check(f'grpc://{address}')
 
@@ -84,6 +84,7 @@ def test_a_worker_that_comes_a_moment_later_is_waited_for() -> None:
         timer = threading.Timer(0.3, start)
         timer.start()
         service.check(f'grpc://{address}')
+        assert late, 'it has not waited'
         timer.join()
 
 

@@ -6,14 +6,12 @@
         journal.add(finished_shard)                      # one line of JSON more
 
 The hidden file `.conversion.jsonl` has a line for the conversion and one for each finished shard. It stays, so that the
-converter still knows the folder as its own when the data set is complete. `.conversion.lock` beside it is empty: a lock
-belongs to a file, not to its name, so it must be one that is neither replaced nor removed.
+converter still knows the folder as its own when the data set is complete. `.conversion.lock` beside it is the lock's.
 """
 
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import fnmatch
 import json
 import os
@@ -23,6 +21,7 @@ from io import FileIO
 from typing import Any
 
 from configs.errors import InputError
+from configs.folder_lock import FolderLock
 from datasets.conversion.disk import PART, cannot_write, write_text
 
 JOURNAL, LOCK = '.conversion.jsonl', '.conversion.lock'
@@ -73,12 +72,9 @@ class Journal:
         with contextlib.ExitStack() as opened:
             try:
                 os.makedirs(dataset_dir, exist_ok=True)
-                lock = opened.enter_context(open(os.path.join(dataset_dir, LOCK), 'ab'))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                opened.enter_context(FolderLock(dataset_dir, LOCK, flag='dataset_dir', user='converter'))
                 # Unbuffered: what a full disk has refused must not be written again when the file is closed.
                 self._file: FileIO = opened.enter_context(open(os.path.join(dataset_dir, JOURNAL), 'a+b', buffering=0))
-            except BlockingIOError as error:
-                raise InputError(f'--dataset_dir={dataset_dir}: another converter is writing to this folder') from error
             except OSError as error:
                 raise InputError(f'--dataset_dir={dataset_dir}: cannot be written to: {error.strerror}') from error
             self._opened = opened.pop_all()

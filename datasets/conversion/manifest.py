@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from configs.errors import InputError
+from configs.tables import format_table
 from datasets.conversion.disk import write_text
 from datasets.conversion.journal import FinishedShard
 from datasets.conversion.source import Source
@@ -178,6 +179,4 @@ def _per_class(class_names: Sequence[str], splits: Mapping[str, Any]) -> Iterato
     rows = [('images per class', *splits)]
     counts = zip(*(split['images_per_class'] for split in splits.values()), strict=True)
     rows += [(name, *(f'{count:,}' for count in of_class)) for name, of_class in zip(class_names, counts, strict=True)]
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    for name, *cells in rows:
-        yield '  '.join([f'{name:<{first}}', *(f'{cell:>{width}}' for cell, width in zip(cells, others, strict=True))])
+    yield format_table(rows, numbers=True)

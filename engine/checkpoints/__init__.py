@@ -28,7 +28,6 @@ from engine.checkpoints.files import (
     new_checkpoints,
     newest_first,
     set_aside,
-    write_text,
 )
 from engine.checkpoints.formats import Format, find_checkpoint, recognise
 from engine.checkpoints.keras_files import METADATA, crc32
@@ -89,5 +88,4 @@ __all__ = [
     'save',
     'set_aside',
     'warm_start',
-    'write_text',
 ]

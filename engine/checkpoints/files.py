@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from configs.errors import InputError, first_line
+from engine.text_files import write_text
 
 PREFIX, STATE = 'model.ckpt', 'checkpoint'
 PART = f'.part-{PREFIX}-'
@@ -203,20 +204,6 @@ def delete(paths: Iterable[str]) -> None:
             tf.io.gfile.remove(path)
 
 
-def flush_to_disk(path: str) -> None:
-    """Waits until a file or folder is on the disk: a rename may otherwise outlive, in a power cut, what it names."""
-    if '://' in path:
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not os.path.isdir(path):  # some file systems cannot do it for folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def is_complete(prefix: str) -> bool:
     """Says whether a checkpoint has its index and its data."""
     return all(tf.io.gfile.exists(prefix + suffix) for suffix in SUFFIXES)
@@ -229,25 +216,3 @@ def set_aside(prefix: str) -> str:
         if tf.io.gfile.exists(prefix + suffix):
             tf.io.gfile.rename(prefix + suffix, aside + suffix, overwrite=True)
     return aside
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a text file whole or not at all.
-
-    Raises:
-        OSError or tf.errors.OpError: it cannot be written; a file that was there is unharmed.
-    """
-    if '://' not in path and os.path.exists(path) and not os.path.isfile(path):
-        with open(path, 'w') as file:  # a device or a pipe, which a file must not replace; a folder refuses
-            file.write(text)
-        return
-    path = path if '://' in path else os.path.realpath(path)  # through a link, not over it
-    part = os.path.join(os.path.dirname(path), f'.part-{os.path.basename(path)}')
-    try:
-        with tf.io.gfile.GFile(part, 'w') as file:
-            file.write(text)
-        flush_to_disk(part)
-        tf.io.gfile.rename(part, path, overwrite=True)
-    except (tf.errors.OpError, OSError):
-        delete([part])
-        raise

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
+from configs.tables import format_table
 from engine.checkpoints.files import checkpoint_step
 from engine.checkpoints.formats import find_checkpoint, recognise
 from engine.checkpoints.names import STEP_KEY, is_training_state
@@ -41,10 +42,7 @@ def describe(path: str) -> Iterator[str]:
         value = read(reader, prefix, name)
         rows.append((name, 'x'.join(map(str, value.shape)) or 'scalar', value.dtype.name, *_statistics(value)))
         numbers += 0 if is_training_state(name) else value.size
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        yield '  '.join([first.ljust(widths[0]), *cells]).rstrip()
+    yield format_table(rows, numbers=True)
     weights = [name for name in names if not is_training_state(name)]
     yield f'{len(weights)} weights of {numbers} numbers, training state: {len(names) - len(weights)} tensors'
     yield from _config(prefix)

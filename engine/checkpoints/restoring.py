@@ -15,6 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from configs.errors import InputError
+from configs.tables import format_table
 from engine.checkpoints.formats import find_checkpoint
 from engine.checkpoints.names import head_names, is_average, is_slot, is_training_state, optimizer_of
 from engine.checkpoints.reading import Reader, open_checkpoint, read
@@ -78,7 +79,8 @@ class Plan:
         """Returns the table of what does not fit, a line a variable, with both shapes."""
         differing = [row for row in self.rows if row.stops or row.fate is Fate.UNUSED]
         rows = [('variable', 'in the net', 'in the checkpoint')]
-        return _table([*rows, *((row.name, _text(row.wanted), _text(row.found)) for row in differing)])
+        rows += [(row.name, _text(row.wanted), _text(row.found)) for row in differing]
+        return format_table(rows, indent='  ')
 
     def table(self) -> str:
         """Returns the table of all variables, a line each; training state that is not used is one line."""
@@ -87,14 +89,7 @@ class Plan:
         if self.training_state:
             what = f'training state: {describe_state(self.training_state)}'
             rows.append((what, '', '', str(Fate.UNUSED), 'weights alone are taken'))
-        return _table(rows)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join(
-        '  ' + '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+        return format_table(rows, indent='  ')
 
 
 def _text(shape: Shape | None) -> str:

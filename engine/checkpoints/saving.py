@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from configs.errors import InputError, first_line
 from engine.checkpoints import files
+from engine.text_files import flush_to_disk
 
 Variables = Mapping[str, tf.Variable | tf.Tensor | np.generic]
 
@@ -42,11 +43,11 @@ def save(
     try:
         tf.raw_ops.SaveV2(prefix=part, tensor_names=names, shape_and_slices=[''] * len(names), tensors=tensors)
         for suffix in files.SUFFIXES:
-            files.flush_to_disk(part + suffix)
+            flush_to_disk(part + suffix)
         files.delete([f'{prefix}.index'])  # of the same step: it must not stand beside other data
         for suffix in files.SUFFIXES:
             tf.io.gfile.rename(part + suffix, prefix + suffix, overwrite=True)
-        files.flush_to_disk(train_dir)
+        flush_to_disk(train_dir)
         rotation = files.read_rotation(train_dir).adding(prefix, time.time())
         rotation, surplus = rotation.without_surplus(max_to_keep, keep_every_n_hours)
         files.write_rotation(train_dir, rotation)

@@ -1,0 +1,32 @@
+"""Tables and values as text, for messages and what the scripts print.
+
+print(format_table([('flag', 'there', 'now'), ('seed', '0', '1')], indent='  '))
+"""
+
+from collections.abc import Sequence
+
+
+def format_table(rows: Sequence[Sequence[str]], *, indent: str = '', numbers: bool = False) -> str:
+    """Returns rows of cells as lines in which the columns stand under each other.
+
+    Args:
+        rows: Of the same length.
+        indent: Before each line.
+        numbers: Whether all columns but the first are aligned to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *others = zip(row, widths, strict=True)
+        align = str.rjust if numbers else str.ljust
+        lines.append(indent + '  '.join([str.ljust(*first), *(align(*cell) for cell in others)]).rstrip())
+    return '\n'.join(lines)
+
+
+def brief(value: object) -> str:
+    """Returns a value for a message; of many names, the first few."""
+    if value is None or value == ():
+        return 'none'
+    if not isinstance(value, tuple):
+        return str(value)
+    return '/'.join(map(str, value[:4])) + ('/...' if len(value) > 4 else '')

@@ -1,0 +1,50 @@
+"""The batches of training: from the host stage to the devices.
+
+iterator = make_iterator(strategy, config, dataset, preprocessing, position.stream)
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from configs.config import TrainConfig
+from configs.errors import InputError
+from datasets import input_pipeline, service, synthetic
+from datasets.dataset_factory import Dataset
+from engine import distribution
+from preprocessing.preprocessing_factory import Preprocessing
+
+
+def cache_mode(config: TrainConfig) -> str:
+    """Returns which decoded images are kept: none where another machine decodes them.
+
+    Raises:
+        InputError: a cache and a tf.data service are both asked for.
+    """
+    data = config.data
+    if data.data_service is None:
+        return data.cache
+    if data.cache not in ('auto', 'off'):
+        raise InputError(f'--cache={data.cache}: --data_service decodes elsewhere; leave one of them out')
+    return 'off'
+
+
+def make_iterator(
+    strategy: tf.distribute.Strategy,
+    config: TrainConfig,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    first_image: int,
+) -> Any:
+    """Returns the endless iterator of batches that the compiled step takes, beginning at an image of the stream."""
+    data, per_replica = config.data, distribution.batch_per_replica(strategy, config.data.batch_size)
+    if isinstance(dataset.examples, synthetic.SyntheticExamples) and data.synthetic_images == 'device':
+        return distribution.SameBatch(strategy, synthetic.make_batch(preprocessing, dataset.num_classes, per_replica))
+    if data.data_service is not None:
+        service.check(data.data_service)
+    batches = strategy.distribute_datasets_from_function(
+        lambda _: input_pipeline.training_batches(
+            dataset, preprocessing, per_replica, data.seed, first_image, data_service=data.data_service
+        )
+    )
+    return iter(batches)
