@@ -4,13 +4,19 @@ Prints images a second, and a CPU-second, as a table; `--results_path` writes th
 taken, `--flagfile=` of a recipe too; `--help` lists them. Nothing is written to a train_dir.
 """
 
+import os
+import sys
+
 from configs import cli
 from configs.benchmark import BenchmarkConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
+from engine.cluster import launching
 
 
 def main(config: BenchmarkConfig) -> int:
     """Measures as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    if config.cluster.launch_workers:
+        return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import():
         from engine import benchmark
 

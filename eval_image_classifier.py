@@ -3,13 +3,19 @@
 Prints Accuracy and Recall@k; `--results_path` writes them as JSON. The flags are slim's; `--help` lists them.
 """
 
+import os
+import sys
+
 from configs import cli
 from configs.evaluation import EvalConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS
+from engine.cluster import launching
 
 
 def main(config: EvalConfig) -> int:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    if config.cluster.launch_workers:
+        return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import():
         from engine import evaluation
 

@@ -3,20 +3,26 @@
 The flags are slim's; `--help` lists them, `--flagfile=configs/alexnet_v2_digits.cfg` takes a recipe.
 """
 
+import os
 import signal
+import sys
 
 from configs import cli
 from configs.config import TrainConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
+from engine.cluster import launching
 
 
 def main(config: TrainConfig) -> int:
     """Trains as `config` says; TensorFlow is imported only once the flags are known to be right.
 
     Returns:
-        The exit status: 0, or as a shell counts it for the signal that stopped training.
+        The exit status: 0, or as a shell counts it for the signal that stopped training; that of the worker that failed
+        first with `--launch_workers`.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which asks for a checkpoint, once there is one to save
+    if config.cluster.launch_workers:
+        return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import():
         from engine import learning
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
+from configs import console
 from configs import options as options_lib
 from configs.errors import InputError
 from configs.retired_flags import RetiredFlag
@@ -56,7 +57,7 @@ def exit_status(call: Callable[[], int]) -> int:
     try:
         return call()
     except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
+        console.print_error(error)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -148,8 +149,7 @@ def log_to_stderr() -> None:
     """Sends the log to standard error, a line a message, without absl's prefix."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
-    handler = logging.get_absl_handler()
-    handler.setFormatter(_Formatter())
+    logging.get_absl_handler().setFormatter(console.Formatter())
     flags.FLAGS['stderrthreshold'].value = 'info'
 
 
@@ -172,11 +172,3 @@ def quiet_import() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-
-
-class _Formatter(logging.PythonFormatter):
-    """Plain text for information; warnings and errors say what they are."""
-
-    def format(self, record: Any) -> str:
-        message = record.getMessage()
-        return message if record.levelname == 'INFO' else f'{record.levelname.lower()}: {message}'

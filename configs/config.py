@@ -5,6 +5,7 @@ Defaults are slim's (research/slim/train_image_classifier.py, eval_image_classif
 
 import dataclasses
 
+from configs.cluster import ClusterOptions
 from configs.options import Options, option
 
 
@@ -29,11 +30,22 @@ class NetOptions(Options):
         'L2 factor: weight_decay * sum(w^2) / 2 for each of the weights that the net decays.',
         lower=0.0,
     )
+    weight_decay_exclude: tuple[str, ...] = option(
+        (),
+        'Regular expressions, separated by commas, found in the names of weights that do not decay; biases never do.',
+        regex=True,
+    )
     mixed_precision: str = option(
         'float32',
-        'float32; tf32: float32, but GPUs may multiply in TensorFloat-32; bfloat16: layers compute in bfloat16. '
-        'Variables, logits and loss are float32.',
-        choices=('float32', 'tf32', 'bfloat16'),
+        'float32; tf32: float32, but GPUs may multiply in TensorFloat-32; bfloat16 or float16: layers compute in it, '
+        'with float16 under a dynamic loss scale. Variables, logits and loss are float32.',
+        choices=('float32', 'tf32', 'bfloat16', 'float16'),
+    )
+    sync_batch_norm: bool = option(
+        False,
+        'Normalise with the statistics of the whole batch instead of those of each replica. Moving statistics are '
+        "means over the replicas either way, where slim keeps the first clone's.",
+        fixed=True,
     )
 
 
@@ -63,6 +75,12 @@ class DataOptions(Options):
         lower=0,
     )
     batch_size: int = option(32, 'Examples a step over all devices. (slim: per clone)', lower=1, upper=2**20)
+    gradient_accumulation_steps: int = option(
+        1,
+        'Batches whose gradients are added up for each step, which is then that of a so many times larger batch.',
+        lower=1,
+        upper=2**16,
+    )
     preprocessing_name: str | None = option(None, "Preprocessing; the default is the net's own.")
     use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
     cache: str = option(
@@ -75,6 +93,12 @@ class DataOptions(Options):
         'Read through the tf.data service whose dispatcher listens at grpc://host:port; its workers need the same '
         'data at the same path.',
     )
+    worker_files: str = option(
+        'all',
+        'all: each worker reads its share of every batch from all files, so that batches do not depend on the number '
+        'of workers; own: it reads files of its own, where there are enough, which fewer bytes of disk or cache serve.',
+        choices=('all', 'own'),
+    )
     synthetic_images: str = option(
         'device',
         'synthetic data: device keeps one batch there; host sends one to the device in every step.',
@@ -83,6 +107,11 @@ class DataOptions(Options):
     seed: int = option(
         0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0, upper=2**63 - 1, fixed=True
     )
+
+    @property
+    def examples_per_step(self) -> int:
+        """Examples of each step, over all devices."""
+        return self.batch_size * self.gradient_accumulation_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,22 +145,37 @@ class AugmentOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions(Options):
-    """The update rule; the defaults are slim's."""
+    """The update rule; the defaults are slim's, which has neither lars nor lamb."""
 
-    optimizer: str = option('rmsprop', 'adadelta, adagrad, adam, ftrl, momentum, sgd or rmsprop.', fixed=True)
+    optimizer: str = option(
+        'rmsprop', 'adadelta, adagrad, adam, ftrl, momentum, sgd, rmsprop, lars or lamb.', fixed=True
+    )
     adadelta_rho: float = option(0.95, 'Decay rate of adadelta.', lower=0.0, upper=1.0)
     adagrad_initial_accumulator_value: float = option(0.1, 'Start of the adagrad accumulators.', above=0.0)
-    adam_beta1: float = option(0.9, 'Decay of the first moment of adam.', lower=0.0, upper=1.0)
-    adam_beta2: float = option(0.999, 'Decay of the second moment of adam.', lower=0.0, upper=1.0)
+    adam_beta1: float = option(0.9, 'Decay of the first moment of adam and lamb.', lower=0.0, upper=1.0)
+    adam_beta2: float = option(0.999, 'Decay of the second moment of adam and lamb.', lower=0.0, upper=1.0)
     opt_epsilon: float = option(1.0, 'Epsilon of adadelta, adam and rmsprop (inside its root).', lower=0.0)
     ftrl_learning_rate_power: float = option(-0.5, 'Learning rate power of ftrl.', upper=0.0)
     ftrl_initial_accumulator_value: float = option(0.1, 'Start of the ftrl accumulators.', lower=0.0)
     ftrl_l1: float = option(0.0, 'l1 strength of ftrl.', lower=0.0)
     ftrl_l2: float = option(0.0, 'l2 strength of ftrl.', lower=0.0)
-    momentum: float = option(0.9, 'Momentum of the momentum optimizer.', lower=0.0, upper=1.0)
+    momentum: float = option(0.9, 'Momentum of the momentum optimizer and of lars.', lower=0.0, upper=1.0)
     rmsprop_momentum: float = option(0.9, 'Momentum of rmsprop.', lower=0.0, upper=1.0)
     rmsprop_decay: float = option(0.9, 'Decay of the mean square of rmsprop, which starts at 1.', lower=0.0, upper=1.0)
+    lars_eta: float = option(0.001, 'Trust coefficient of lars.', above=0.0)
+    lamb_epsilon: float = option(1e-6, 'Epsilon of lamb, outside its root.', above=0.0)
+    trust_ratio_exclude: tuple[str, ...] = option(
+        ('biases$', 'beta$', 'gamma$'),
+        'lars and lamb: regular expressions, separated by commas, found in the names of variables whose rate is the '
+        'learning rate itself, without a trust ratio.',
+        regex=True,
+    )
     clip_gradient_norm: float = option(0.0, 'Largest global norm of the gradients; 0 does not clip.', lower=0.0)
+    gradient_dtype: str = option(
+        'float32',
+        'In which gradients travel between replicas, and are summed; bfloat16 halves the traffic.',
+        choices=('float32', 'bfloat16'),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +187,15 @@ class ScheduleOptions(Options):
     )
     learning_rate: float = option(0.01, 'Initial learning rate.', lower=0.0)
     end_learning_rate: float = option(0.0001, 'Learning rate at the end of polynomial and cosine decay.', lower=0.0)
+    scale_learning_rate: str = option(
+        'none',
+        'Multiply the learning rate and its end by examples a step / --scale_learning_rate_from: linear; by the root '
+        'of that: sqrt; none leaves them as they are.',
+        choices=('none', 'linear', 'sqrt'),
+    )
+    scale_learning_rate_from: int = option(
+        256, 'Examples a step for which the learning rate is meant.', lower=1, upper=2**20
+    )
     learning_rate_decay_factor: float = option(0.94, 'Factor of each exponential or piecewise decay.', above=0.0)
     num_epochs_per_decay: float = option(
         2.0,
@@ -150,6 +203,7 @@ class ScheduleOptions(Options):
         above=0.0,
         upper=1e9,
     )
+    polynomial_power: float = option(1.0, 'Power of polynomial decay; 1 is a straight line.', above=0.0)
     learning_rate_boundaries: tuple[float, ...] = option(
         (),
         'piecewise: epochs, separated by commas, after each of which the rate is multiplied by the decay factor.',
@@ -243,6 +297,11 @@ class DeviceOptions(Options):
         lower=1,
     )
     xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
+    all_reduce: str = option(
+        'auto',
+        'How gradients are summed over replicas: nccl (GPUs only), ring, or auto: nccl on GPUs.',
+        choices=('auto', 'nccl', 'ring'),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,3 +341,4 @@ class TrainConfig:
     log: LogOptions = LogOptions()
     devices: DeviceOptions = DeviceOptions()
     evaluation: TrainEvalOptions = TrainEvalOptions()
+    cluster: ClusterOptions = ClusterOptions()  # noqa: RUF009  # frozen, as the others

@@ -5,6 +5,7 @@ make_config(EvalConfig, checkpoint_path='/tmp/tfmodel', dataset_split_name='vali
 
 import dataclasses
 
+from configs.cluster import ClusterOptions
 from configs.config import DeviceOptions
 from configs.options import Options, option
 
@@ -50,7 +51,9 @@ class EvalNetOptions(Options):
     depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0, upper=16.0)
     force: bool = option(False, 'Let flags contradict model.json.')
     mixed_precision: str = option(
-        'float32', 'Arithmetic of the layers: float32, tf32 or bfloat16.', choices=('float32', 'tf32', 'bfloat16')
+        'float32',
+        'Arithmetic of the layers: float32, tf32, bfloat16 or float16.',
+        choices=('float32', 'tf32', 'bfloat16', 'float16'),
     )
 
 
@@ -84,3 +87,4 @@ class EvalConfig:
     net: EvalNetOptions = EvalNetOptions()
     output: EvalOutputOptions = EvalOutputOptions()
     devices: DeviceOptions = DeviceOptions()  # noqa: RUF009  # frozen, as the others
+    cluster: ClusterOptions = ClusterOptions()  # noqa: RUF009

@@ -9,8 +9,10 @@ A config class has one field for each group; an option's name is its flag's name
 
 import dataclasses
 import math
+import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from configs.errors import InputError
@@ -26,14 +28,15 @@ def option(
     lower: float | None = None,
     upper: float | None = None,
     above: float | None = None,
+    regex: bool = False,
     fixed: bool = False,
 ) -> Any:
-    """Declares one option: its default, its help, and what is allowed (a choice, or a closed or open lower bound).
+    """Declares one option: its default, its help, and what is allowed (a choice, a bound, or a regular expression).
 
-    A run that goes on must have the same value as before of one that is `fixed`.
+    Bounds are closed, but for `above`. A run that goes on must have the same value as before of one that is `fixed`.
     """
-    metadata = {'help': help, 'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'fixed': fixed}
-    return dataclasses.field(default=default, metadata=metadata)
+    allowed = {'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'regex': regex}
+    return dataclasses.field(default=default, metadata={'help': help, **allowed, 'fixed': fixed})
 
 
 class Options:
@@ -59,6 +62,15 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
             raise InputError(f'--{field.name}={item}: must be greater than {allowed["above"]}')
         if allowed['upper'] is not None and item > allowed['upper']:
             raise InputError(f'--{field.name}={item}: must be at most {allowed["upper"]}')
+        if allowed['regex']:
+            _check_regex(field.name, item)
+
+
+def _check_regex(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(f'--{name}={pattern}: not a regular expression: {error}') from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,12 +139,12 @@ def flat_values(config: Any) -> dict[str, Any]:
     return {name: getattr(getattr(config, option.group), name) for name, option in options.items()}
 
 
-def to_flagfile(config: Any) -> str:
-    """Returns `config` as an absl flagfile that makes the same config again."""
+def to_flagfile(config: Any, without: Sequence[str] = ()) -> str:
+    """Returns `config` as an absl flagfile that makes the same config again, but for the groups that are left out."""
     options = flat_options(type(config))
     lines = []
     for name, value in flat_values(config).items():
-        if value is None or value == options[name].default == ():
+        if options[name].group in without or value is None or value == options[name].default == ():
             continue
         if isinstance(value, bool):
             lines.append(f'--{name}' if value else f'--no{name}')
@@ -155,5 +167,6 @@ def from_flagfile(config_class: type, text: str) -> dict[str, Any]:
             values[name.removeprefix('no')] = not name.startswith('no')
         elif given and name in options:
             option = options[name]
-            values[name] = tuple(map(option.kind, value.split(','))) if option.many else option.kind(value)
+            items = value.split(',') if value else ()  # `--name=`: an empty list
+            values[name] = tuple(map(option.kind, items)) if option.many else option.kind(value)
     return values

@@ -6,6 +6,8 @@ import time
 from absl import logging
 from tqdm import tqdm
 
+from configs import console
+
 # A short bar, so that on 80 columns there is room for loss, learning rate, speed and waiting share.
 _BAR = '{desc} {n_fmt}/{total_fmt} {bar:8} {remaining}{postfix}'
 
@@ -22,7 +24,7 @@ class Progress:
         self._total, self._first = total, first
         self._start = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if console.has_bars():
             layout = None if total is None else _BAR  # tqdm's own, which needs no total
             self._bar = tqdm(total=total, initial=first, desc=what, unit=unit, dynamic_ncols=True, bar_format=layout)
 

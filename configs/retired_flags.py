@@ -21,16 +21,19 @@ class RetiredFlag:
 
 
 _INPUT_THREADS = 'the input pipeline tunes its own parallelism'
-_NO_PARAMETER_SERVERS = 'training is synchronous, without parameter servers: one process drives all GPUs of a machine'
+_WORKERS = (
+    'name the workers with --worker_hosts and --task, or start them with --launch_workers; one process drives all GPUs '
+    'of a machine (docs/distribution.md)'
+)
+_NO_SESSIONS = f'there are no sessions: the script computes in its own process; of several, {_WORKERS}'
 
 RETIRED_TRAIN_FLAGS = (
-    RetiredFlag('master', str, '', 'there are no sessions: the script computes in its own process'),
+    RetiredFlag('master', str, '', _NO_SESSIONS),
     RetiredFlag('clone_on_cpu', bool, False, 'the CPU is used where there is no GPU; --devices=cpu insists on it'),
-    RetiredFlag('worker_replicas', int, 1, _NO_PARAMETER_SERVERS, refuse=True),
-    RetiredFlag('num_ps_tasks', int, 0, _NO_PARAMETER_SERVERS),
-    RetiredFlag('task', int, 0, _NO_PARAMETER_SERVERS, refuse=True),
-    RetiredFlag('sync_replicas', bool, False, 'updates over several devices are always synchronous'),
-    RetiredFlag('replicas_to_aggregate', int, 1, 'every step takes the gradients of all replicas'),
+    RetiredFlag('worker_replicas', int, 1, _WORKERS, refuse=True),
+    RetiredFlag('num_ps_tasks', int, 0, 'training is synchronous, without parameter servers: workers alone are enough'),
+    RetiredFlag('sync_replicas', bool, False, 'updates over several devices and workers are always synchronous'),
+    RetiredFlag('replicas_to_aggregate', int, 1, 'every step takes the gradients of all replicas of all workers'),
     RetiredFlag('num_readers', int, 4, _INPUT_THREADS),
     RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
     RetiredFlag(
@@ -43,7 +46,7 @@ RETIRED_TRAIN_FLAGS = (
 )
 
 RETIRED_EVAL_FLAGS = (
-    RetiredFlag('master', str, '', 'there are no sessions: the script computes in its own process'),
+    RetiredFlag('master', str, '', _NO_SESSIONS),
     RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
     RetiredFlag(
         'quantize',

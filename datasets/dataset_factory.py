@@ -67,6 +67,11 @@ class Dataset:
     def num_examples(self) -> int:
         return len(self.examples)
 
+    def identity(self) -> str:
+        """Returns a digest of which examples these are, wherever their files lie; ask for it before any cache."""
+        assert isinstance(self.examples, StoredExamples)
+        return self.examples.identity()
+
 
 def get_dataset(
     name: str,

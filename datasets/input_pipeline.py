@@ -43,6 +43,7 @@ def training_batches(
     first_position: int,
     *,
     worker: Worker = ONE_WORKER,
+    replicas: int = 1,
     data_service: str | None = None,
 ) -> tf.data.Dataset:
     """Returns endless batches of the training stream, beginning at `first_position`.
@@ -54,15 +55,16 @@ def training_batches(
         seed: Of the order and of all randomness.
         first_position: Examples that all workers have taken before.
         worker: Which share of each batch is read.
+        replicas: Parts that each batch of a worker comes in.
         data_service: Address of the dispatcher of a tf.data service, grpc://host:port, whose workers then prepare
             the batches. Each is prepared once, but they come in the order in which the service's workers end.
 
     Returns:
-        image: uint8 [batch, height, width, channels];
-        label: int32 [batch] in 0 .. num_classes - 1.
+        image: uint8 [batch / replicas, height, width, channels];
+        label: int32 [batch / replicas] in 0 .. num_classes - 1.
     """
     if isinstance(dataset.examples, synthetic.SyntheticExamples):
-        return synthetic.training_batches(preprocessing, dataset.num_classes, batch_size)
+        return synthetic.training_batches(preprocessing, dataset.num_classes, batch_size // replicas)
     order = _training_order(dataset, seed, worker, batch_size)
 
     @without_autograph
@@ -78,11 +80,19 @@ def training_batches(
     # Numbered by batches, because these are what a service hands out to its workers.
     ordered = tf.data.Dataset.range(tf.int64.max // batch_size).flat_map(order_batch)
     prepared = ordered.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batched = prepared.batch(batch_size, drop_remainder=True)
+    batched = prepared.batch(batch_size // replicas, drop_remainder=True)
     if data_service is not None:
         mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         batched = batched.apply(tf.data.experimental.service.distribute(mode, data_service))
-    return batched.prefetch(2).with_options(_options())
+    return endless(batched.prefetch(2 * replicas).with_options(_options()))
+
+
+def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Says that whoever takes these batches never comes to their end, which TensorFlow cannot see.
+
+    Its strategies would otherwise ask all replicas before each batch whether they still have one.
+    """
+    return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def evaluation_batches(
@@ -91,6 +101,7 @@ def evaluation_batches(
     batch_size: int,
     num_examples: int | None = None,
     replicas: int = 1,
+    worker: Worker = ONE_WORKER,
 ) -> tf.data.Dataset:
     """Returns every example once, in the order of the files; the last batch is filled up with masked zeros.
 
@@ -99,7 +110,8 @@ def evaluation_batches(
         preprocessing: How its images are prepared.
         batch_size: Examples a batch over all replicas, a multiple of their number.
         num_examples: Only the first so many; None is all.
-        replicas: Parts that each batch comes in.
+        replicas: Parts that each batch comes in, over all workers; a multiple of their number.
+        worker: Which share of each batch is read.
 
     Returns:
         image: float32 [batch / replicas, height, width, channels];
@@ -107,18 +119,23 @@ def evaluation_batches(
         mask: bool [batch / replicas], False for what only fills up the last batch.
     """
     count = dataset.num_examples if num_examples is None else num_examples
+    share, part = batch_size // worker.count, batch_size // replicas
+    first_of_share = worker.index * share
+    own_count = count // batch_size * share + min(max(count % batch_size - first_of_share, 0), share)
+    filling = -(-count // batch_size) * share - own_count
     if isinstance(dataset.examples, synthetic.SyntheticExamples):
-        return synthetic.evaluation_batches(preprocessing, dataset.num_classes, batch_size, count, replicas)
+        return synthetic.evaluation_batches(preprocessing, dataset.num_classes, part, own_count, own_count + filling)
 
     @without_autograph
-    def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
+    def load(i: tf.Tensor) -> dict[str, tf.Tensor]:
+        number = i // share * batch_size + first_of_share + i % share
         prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number, with_boxes=False))
         return {**prepared, 'mask': tf.constant(True)}
 
-    prepared = tf.data.Dataset.range(count).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    filling = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in prepared.element_spec.items()}
-    prepared = prepared.concatenate(tf.data.Dataset.from_tensors(filling).repeat(-count % batch_size))
-    return prepared.batch(batch_size // replicas, drop_remainder=True).prefetch(2).with_options(_options())
+    prepared = tf.data.Dataset.range(own_count).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in prepared.element_spec.items()}
+    prepared = prepared.concatenate(tf.data.Dataset.from_tensors(zeros).repeat(filling))
+    return prepared.batch(part, drop_remainder=True).prefetch(2).with_options(_options())
 
 
 def _options() -> tf.data.Options:

@@ -21,10 +21,17 @@ _SHUFFLE_ROUNDS = 16
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-    """One of several processes that each read a share of every batch."""
+    """One of several processes that each read a share of every batch.
+
+    Attributes:
+        index: Which it is.
+        count: How many there are.
+        own_files: Whether each reads files of its own where there are enough; the batches then depend on `count`.
+    """
 
     index: int
     count: int
+    own_files: bool = True
 
 
 ONE_WORKER = Worker(index=0, count=1)
@@ -108,8 +115,8 @@ class RangesOrder(Order):
 
 
 def make_order(num_examples: int, num_files: int, seed: int, worker: Worker, batch_size: int) -> Order:
-    """Returns the order for a worker: of files of its own where there are enough, else of all examples."""
-    own_files = 1 < worker.count <= num_files
+    """Returns the order for a worker: of files of its own if it wants them and there are enough, else of all examples."""
+    own_files = worker.own_files and 1 < worker.count <= num_files
     return (RangesOrder if own_files else WholeOrder)(num_examples, seed, worker, batch_size)
 
 

@@ -78,14 +78,21 @@ def training_batches(preprocessing: Preprocessing, num_classes: int, batch_size:
 
 
 def evaluation_batches(
-    preprocessing: Preprocessing, num_classes: int, batch_size: int, num_examples: int, replicas: int
+    preprocessing: Preprocessing, num_classes: int, batch_size: int, num_examples: int, num_rows: int
 ) -> tf.data.Dataset:
-    """Returns batches as `input_pipeline.evaluation_batches` does: float32 images, labels and the mask."""
-    part = batch_size // replicas
-    batch = make_batch(preprocessing, num_classes, part)
+    """Returns batches as `input_pipeline.evaluation_batches` does: float32 images, labels and the mask.
+
+    Args:
+        preprocessing: How images are prepared.
+        num_classes: Of the labels.
+        batch_size: Examples a batch.
+        num_examples: Rows that are not masked; they come first.
+        num_rows: Of all batches.
+    """
+    batch = make_batch(preprocessing, num_classes, batch_size)
     batch['image'] = tf.cast(batch['image'], tf.float32)
 
     def with_mask(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**batch, 'mask': number * part + tf.range(part, dtype=tf.int64) < num_examples}
+        return {**batch, 'mask': number * batch_size + tf.range(batch_size, dtype=tf.int64) < num_examples}
 
-    return tf.data.Dataset.range(-(-num_examples // batch_size) * replicas).map(with_mask)
+    return tf.data.Dataset.range(num_rows // batch_size).map(with_mask)

@@ -19,6 +19,7 @@ from datasets import input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, evaluation
 from engine.best_checkpoint import BestCheckpoint
+from engine.cluster.cluster import ALONE, Cluster
 from engine.intervals import Interval
 from engine.position import Position
 from engine.recovery import NonFiniteError
@@ -115,9 +116,24 @@ class Log(Action):
         self._progress.report(
             moment.step,
             f'global step {moment.step}: loss = {loss:.4f} ({moment.seconds_per_step:.3f} sec/step), '
-            f'learning rate {rate:.4g}, {speed:.1f} images/s, waiting for data {waiting:.0%}',
+            f'learning rate {rate:.4g}, {speed:.1f} images/s, waiting for data {waiting:.0%}{_loss_scale(moment)}',
             brief=f'loss {loss:.4f}, lr {rate:.3g}, {speed:.0f} img/s, wait {waiting:.0%}',
         )
+
+
+def _loss_scale(moment: Moment) -> str:
+    scale = moment.report.loss_scale
+    return '' if scale is None else f', loss scale {scale:g}'
+
+
+class LeftToChief(Action):
+    """What only the chief does: the others' steps are counted up to where it is due too."""
+
+    def __init__(self, interval: Interval):
+        self.interval = interval
+
+    def act(self, moment: Moment) -> None:
+        pass
 
 
 class Save(Action):
@@ -180,8 +196,9 @@ class Evaluate(Action):
         num_examples: int,
         best: BestCheckpoint,
         should_stop: Callable[[], bool],
+        cluster: Cluster = ALONE,
     ):
-        self.interval = interval
+        self.interval, self._cluster = interval, cluster
         self._evaluator, self._state, self._best, self._should_stop = evaluator, state, best, should_stop
         self._eval_dir, self._num_examples = eval_dir, num_examples
         self.results: evaluation.Results | None = None
@@ -209,8 +226,9 @@ class Evaluate(Action):
             logging.info('the evaluation was cut short; it comes first when training goes on')
             return
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
-        evaluation.report(self.results, self._num_examples)
-        evaluation.write_summaries(self._eval_dir, self.results)
+        if self._cluster.is_chief:
+            evaluation.report(self.results, self._num_examples)
+            evaluation.write_summaries(self._eval_dir, self.results)
         self._best.take(self.results, values)
         self.ends_training = self._best.is_exhausted
 
@@ -250,22 +268,25 @@ class Summarize(Action):
 
     def __init__(
         self,
+        interval: Interval,
         options: LogOptions,
         state: TrainState,
         preprocessing: Preprocessing,
         next_images: NextImages,
         train_dir: str,
     ):
-        self.interval = Interval(steps=options.save_summaries_steps, seconds=options.save_summaries_secs)
+        self.interval = interval
         self._options, self._state, self._preprocessing = options, state, preprocessing
         self._next_images = next_images
         self._writer = SummaryWriter(train_dir)
 
     def act(self, moment: Moment) -> None:
         report = moment.report
+        scale = {} if report.loss_scale is None else {'loss_scale': report.loss_scale}
         self._writer.scalars(
             moment.step,
             {
+                **scale,
                 'losses/total_loss': moment.total_loss,
                 'losses/cross_entropy': float(report.cross_entropy[-1]),
                 'losses/regularization_loss': report.regularization,

@@ -1,6 +1,6 @@
 """What happens between the steps of a run, made from its config.
 
-actions = make_actions(config, state, dataset, preprocessing, strategy, progress, saver, best, signals)
+actions = make_actions(config, state, dataset, preprocessing, strategy, progress, saver, best, signals, cluster)
 """
 
 import math
@@ -12,8 +12,9 @@ from configs.progress import Progress
 from datasets import dataset_factory, decoded
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, evaluation
-from engine.actions import Action, Evaluate, Log, NextImages, Save, Summarize
+from engine.actions import Action, Evaluate, LeftToChief, Log, NextImages, Save, Summarize
 from engine.best_checkpoint import BestCheckpoint
+from engine.cluster.cluster import Cluster
 from engine.intervals import Interval
 from engine.signals import TrainingSignals
 from engine.train_input import cache_mode
@@ -31,17 +32,29 @@ def make_actions(
     saver: checkpoints.Saver,
     best: BestCheckpoint,
     signals: TrainingSignals,
+    cluster: Cluster,
 ) -> list[Action]:
-    """Makes what happens between steps, in the order in which it happens."""
+    """Makes what happens between steps, in the order in which it happens.
+
+    All workers have the same list, for the chief says by its places what is due.
+    """
     log, checks, train_dir = config.log, config.evaluation, config.checkpoint.train_dir
     save_interval = Interval(steps=config.checkpoint.save_interval_steps, seconds=config.checkpoint.save_interval_secs)
-    is_new = checkpoints.latest_checkpoint(train_dir) is None
-    at_start = is_new and config.checkpoint.recover_from_nonfinite > 0
-    actions: list[Action] = [Log(log, progress), Save(save_interval, saver, state, progress, at_start)]
+    actions: list[Action] = [Log(log, progress)]
+    if cluster.is_chief:
+        is_new = checkpoints.latest_checkpoint(train_dir) is None
+        at_start = is_new and config.checkpoint.recover_from_nonfinite > 0
+        actions.append(Save(save_interval, saver, state, progress, at_start))
+    else:
+        actions.append(LeftToChief(save_interval))
     if checks.is_wanted:
-        measured = dataset_factory.get_dataset(
-            dataset.name, dataset.dataset_dir or None, checks.eval_split_name, dataset.labels_offset, 'eval_split_name'
+        offset = dataset.labels_offset
+        measured = cluster.after_chief(
+            lambda: dataset_factory.get_dataset(
+                dataset.name, dataset.dataset_dir or None, checks.eval_split_name, offset, 'eval_split_name'
+            )
         )
+        cluster.check_same({'examples to evaluate': measured.identity()})
         split = measured.split
         measured = decoded.with_cache(measured, cache_mode(config), preprocessing.source_channels, math.inf)
         evaluator = evaluation.Evaluator(
@@ -52,12 +65,16 @@ def make_actions(
             batch_size=evaluation.DEFAULT_BATCH_SIZE,
             recall_at=checks.recall_at,
             xla=distribution.use_xla(config.devices, strategy),
+            cluster=cluster,
         )
-        epochs = checks.eval_every_epochs * dataset.num_examples / config.data.batch_size
+        epochs = checks.eval_every_epochs * dataset.num_examples / config.data.examples_per_step
         interval = Interval(steps=checks.eval_every_steps or epochs)
         eval_dir = evaluation.eval_dir(train_dir, split, averages=state.averages is not None)
-        actions.append(Evaluate(interval, evaluator, state, eval_dir, measured.num_examples, best, signals.is_set))
+        count = measured.num_examples
+        actions.append(Evaluate(interval, evaluator, state, eval_dir, count, best, signals.is_set, cluster))
     if log.save_summaries_secs or log.save_summaries_steps:
         next_images = NextImages(config, dataset, preprocessing)
-        actions.append(Summarize(log, state, preprocessing, next_images, train_dir))
+        interval = Interval(steps=log.save_summaries_steps, seconds=log.save_summaries_secs)
+        summarize = Summarize(interval, log, state, preprocessing, next_images, train_dir) if cluster.is_chief else None
+        actions.append(summarize or LeftToChief(interval))
     return actions

@@ -17,6 +17,7 @@ from absl import logging
 from configs.config import TrainConfig
 from configs.errors import InputError, first_line
 from engine import checkpoints
+from engine.cluster.cluster import ALONE, Cluster
 from engine.evaluation_history import EvaluationHistory, Measured
 from engine.metrics import clip_recall_at
 from engine.model_spec import ModelSpec
@@ -33,7 +34,14 @@ class BestCheckpoint:
     training has gone back, what it holds stays until something better is measured: it was measured too.
     """
 
-    def __init__(self, train_dir: str, spec: ModelSpec, history: EvaluationHistory, patience: int | None):
+    def __init__(
+        self,
+        train_dir: str,
+        spec: ModelSpec,
+        history: EvaluationHistory,
+        patience: int | None,
+        cluster: Cluster = ALONE,
+    ):
         """Opens it.
 
         Args:
@@ -41,9 +49,10 @@ class BestCheckpoint:
             spec: Its net.
             history: Its evaluations so far; with no metric, no checkpoint is kept.
             patience: So many evaluations after the best one exhaust it; None never does.
+            cluster: All its workers know the evaluations, and the chief keeps the checkpoint.
         """
         self._train_dir, self._spec, self._history, self._patience = train_dir, spec, history, patience
-        self._folder = os.path.join(train_dir, FOLDER)
+        self._folder, self._cluster = os.path.join(train_dir, FOLDER), cluster
 
     def go_back_to(self, step: int) -> None:
         """Forgets what was measured after a step."""
@@ -52,7 +61,9 @@ class BestCheckpoint:
     def lacks(self, step: int) -> bool:
         """Says whether the evaluation of a step is not known, or its checkpoint was to be kept and is not there."""
         history = self._history
-        return history.last_step < step or (history.best_step == step and self._held_value() is None)
+        if history.best_step != step:
+            return history.last_step < step
+        return self._cluster.on_chief(lambda: self._held_value() is None)
 
     @property
     def is_exhausted(self) -> bool:
@@ -68,13 +79,14 @@ class BestCheckpoint:
         names = [name for name in results if name.startswith(('accuracy', 'recall_at_')) or name == 'num_examples']
         step = results['step']
         history = self._history.adding({'step': step, **{name: results[name] for name in names}})
-        if history.best_step == step:
-            held, value = self._held_value(), results[history.metric]
-            if held is None or value > held:
-                self._save(step, value, variables)
-        # Last: an evaluation that stands in the file is not made again.
+        if self._cluster.is_chief:
+            if history.best_step == step:
+                held, value = self._held_value(), results[history.metric]
+                if held is None or value > held:
+                    self._save(step, value, variables)
+            # Last: an evaluation that stands in the file is not made again.
+            history.save(self._train_dir)
         self._history = history
-        history.save(self._train_dir)
         if self.is_exhausted:
             logging.info(
                 'no evaluation has raised %s above that of step %s for %d evaluations: training ends here',
@@ -105,7 +117,7 @@ class BestCheckpoint:
             raise InputError(f'{self._folder}: {first_line(error)}') from error
 
 
-def make_best(config: TrainConfig, spec: ModelSpec) -> BestCheckpoint:
+def make_best(config: TrainConfig, spec: ModelSpec, cluster: Cluster = ALONE) -> BestCheckpoint:
     """Returns what keeps the best checkpoint of the evaluations during training.
 
     Raises:
@@ -128,5 +140,8 @@ def make_best(config: TrainConfig, spec: ModelSpec) -> BestCheckpoint:
         'split': checks.eval_split_name,
         'averages': bool(config.loss.moving_average_decay),
     }
-    history = EvaluationHistory.load(options.train_dir, how) if checks.is_wanted else EvaluationHistory(how)
-    return BestCheckpoint(options.train_dir, spec, history, patience)
+    history = EvaluationHistory(how)
+    if checks.is_wanted:
+        measured = cluster.on_chief(lambda: EvaluationHistory.load(options.train_dir, how).measured)
+        history = EvaluationHistory(how, tuple(measured))
+    return BestCheckpoint(options.train_dir, spec, history, patience, cluster)

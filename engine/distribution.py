@@ -1,28 +1,40 @@
-"""Which devices compute: one CPU, one GPU, or all GPUs of the machine, under one strategy.
+"""Which devices compute: one CPU, one GPU, all GPUs of the machine, or those of several, under one strategy.
 
-strategy = make_strategy(options)
+strategy = make_strategy(options, cluster)
 per_replica = batch_per_replica(strategy, batch_size)
+with naming_lost_workers(cluster): ...      # what waits for other workers
 """
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy
+from tensorflow.python.eager import context
 
 from configs.config import DeviceOptions
 from configs.errors import InputError
+from engine.cluster.cluster import ALONE, Cluster, WorkerLostError
+
+_SECONDS_FOR_NEWS = 10.0
 
 
-def make_strategy(options: DeviceOptions) -> tf.distribute.Strategy:
-    """Returns a strategy over the devices that the options ask for.
+def make_strategy(options: DeviceOptions, cluster: Cluster = ALONE) -> tf.distribute.Strategy:
+    """Returns a strategy over the devices that the options ask for, in all workers.
 
-    Without GPUs, `--num_clones=N` divides the CPU into N logical devices, which compute what N GPUs would.
+    Without GPUs, `--num_clones=N` divides the CPU into N logical devices, which compute what N GPUs would. With several
+    workers it is the first thing that may be asked of TensorFlow in a process.
 
     Raises:
-        InputError: more clones than GPUs, or `--devices=gpu` without one.
+        InputError: more clones than GPUs, `--devices=gpu` without one, several logical CPUs in several workers, or
+            TensorFlow cannot start its server.
     """
-    return _strategy_over(*_devices(options))
+    devices = _devices(options, cluster)
+    if cluster.count == 1:
+        return _strategy_over(*devices)
+    return _strategy_of_workers(cluster, len(devices), is_on_gpus=any('GPU' in device for device in devices))
 
 
 @functools.cache
@@ -34,16 +46,75 @@ def _strategy_over(*devices: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-def _devices(options: DeviceOptions) -> list[str]:
+def _strategy_of_workers(cluster: Cluster, num_devices: int, is_on_gpus: bool) -> tf.distribute.Strategy:
+    tf.get_logger().setLevel('WARNING')  # every collective that is compiled is worth a line of information to it
+    # Who is gone or hangs, `Cluster` finds: sooner than TensorFlow, by name, and without the death of this process.
+    collective_all_reduce_strategy.CollectiveAllReduceExtended._enable_check_health = False
+    context.context().configure_coordination_service(service_type='', service_leader='')
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({'worker': list(cluster.addresses)}),
+        task_type='worker',
+        task_id=cluster.index,
+        num_accelerators={'GPU': num_devices} if is_on_gpus else {},
+        rpc_layer='grpc',
+    )
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except (RuntimeError, tf.errors.OpError) as error:
+        raise InputError(
+            f'TensorFlow cannot start its server at {cluster.addresses[cluster.index]}: {error}'
+        ) from error
+    cluster.check_same({'devices': num_devices, 'on GPUs': is_on_gpus})
+    cluster.watch(lambda: int(batches_taken().numpy()), _abort_collectives)
+    return strategy
+
+
+def _abort_collectives(why: str) -> None:
+    context.context().abort_collective_ops(tf.errors.UNAVAILABLE, why)
+
+
+@functools.cache
+def batches_taken() -> tf.Variable:
+    """Returns the counter of the batches that this worker has taken, by which it is seen to go on: int64 scalar."""
+    with tf.device('CPU:0'):
+        return tf.Variable(0, trainable=False, dtype=tf.int64)
+
+
+@contextlib.contextmanager
+def naming_lost_workers(cluster: Cluster) -> Iterator[None]:
+    """Turns TensorFlow's error where a collective has been waiting in vain into one that names the lost worker.
+
+    Raises:
+        WorkerLostError: as `Cluster.gather`.
+    """
+    try:
+        with cluster.working():
+            yield
+    except tf.errors.OpError as error:
+        loss = cluster.loss(within=_SECONDS_FOR_NEWS)
+        if loss is None:
+            raise
+        raise WorkerLostError(loss) from error
+
+
+def _devices(options: DeviceOptions, cluster: Cluster) -> list[str]:
     gpus = [] if options.devices == 'cpu' else tf.config.list_physical_devices('GPU')
+    if len(gpus) >= cluster.local_count > 1:  # workers of one machine divide its GPUs
+        gpus = gpus[cluster.local_index :: cluster.local_count][: len(gpus) // cluster.local_count]
     if options.devices == 'gpu' and not gpus:
         raise InputError('--devices=gpu: TensorFlow sees no GPU; install the extra "gpu", or use --devices=cpu')
     if not gpus:
         _use_only([])
-        return _cpu_devices(options.num_clones or 1)
+        if cluster.count > 1 and (options.num_clones or 1) > 1:
+            raise InputError(
+                f'--num_clones={options.num_clones}: without GPUs each of several workers is one replica; start more'
+            )
+        return ['CPU:0'] if cluster.count > 1 else _cpu_devices(options.num_clones or 1)
     if options.num_clones and options.num_clones > len(gpus):
         raise InputError(f'--num_clones={options.num_clones}: TensorFlow sees {len(gpus)} GPUs')
     _use_only(gpus[: options.num_clones])
+    if cluster.count > 1:  # TensorFlow must not start before its server does
+        return [gpu.name for gpu in gpus[: options.num_clones]]
     return [gpu.name for gpu in tf.config.list_logical_devices('GPU')[: options.num_clones]]
 
 

@@ -21,10 +21,14 @@ from configs.evaluation import EvalConfig, EvalOptions
 from configs.progress import Progress
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
+from datasets.order import Worker
 from engine import checkpoints, distribution
+from engine.cluster import joining
+from engine.cluster.cluster import ALONE, Cluster
 from engine.metrics import ClassificationMetrics, clip_recall_at
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
+from engine.reduction import broadcast
 from engine.summaries import SummaryWriter
 from engine.text_files import write_text
 from nets.variables import slim_variables
@@ -52,15 +56,19 @@ class Evaluator:
         recall_at: tuple[int, ...],
         max_batches: int | None = None,
         xla: bool = False,
+        cluster: Cluster = ALONE,
     ):
         replicas = strategy.num_replicas_in_sync
         self._dataset, self._preprocessing = dataset, preprocessing
         self._batch_size = -(-min(batch_size, dataset.num_examples) // replicas) * replicas
         self._num_examples = min(dataset.num_examples, (max_batches or dataset.num_examples) * self._batch_size)
         self._metrics = ClassificationMetrics(_clip_recall_at(recall_at, dataset.num_classes))
+        self._cluster, worker = cluster, Worker(cluster.index, cluster.count)
         self._batches = strategy.distribute_datasets_from_function(
-            lambda _: input_pipeline.evaluation_batches(
-                dataset, preprocessing, self._batch_size, self._num_examples, replicas
+            lambda _: input_pipeline.endless(
+                input_pipeline.evaluation_batches(
+                    dataset, preprocessing, self._batch_size, self._num_examples, replicas, worker
+                )
             )
         )
         self._count_batch = _make_count_batch(model, preprocessing, strategy, self._metrics, xla)
@@ -69,11 +77,11 @@ class Evaluator:
         """Counts over the split; returns num_examples, accuracy, recall_at_<k> and images_per_second.
 
         Args:
-            should_stop: Asked before every batch.
+            should_stop: Asked before every batch, in every worker.
 
         Raises:
-            EvaluationStopped: `should_stop` has said so.
-            InputError: a record that cannot be used, by file and number.
+            EvaluationStopped: `should_stop` has said so, in any worker.
+            InputError: a record that cannot be used, by file and number; or a lost worker.
         """
         num_batches = -(-self._num_examples // self._batch_size)
         counts = tf.zeros(self._metrics.num_counts, tf.int64)
@@ -81,12 +89,16 @@ class Evaluator:
         with Progress('evaluation', total=num_batches, unit='batch') as progress:
             batches = iter(self._batches)
             for done in range(num_batches):
-                if should_stop():
+                if self._cluster.any(should_stop()):
                     raise EvaluationStopped
                 first, size = done * self._batch_size, self._batch_size
                 positions = range(first, min(first + size, self._num_examples))
-                with input_pipeline.naming_failures(self._dataset, self._preprocessing, positions):
+                with (
+                    distribution.naming_lost_workers(self._cluster),
+                    input_pipeline.naming_failures(self._dataset, self._preprocessing, positions),
+                ):
                     counts += self._count_batch(next(batches))
+                    distribution.batches_taken().assign_add(1)
                 if (done + 1) % max(num_batches // 10, 1) == 0:
                     progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
         results: Results = dict(self._metrics.result(counts))
@@ -139,6 +151,8 @@ def report(results: Results, num_examples: int) -> None:
 def evaluate(config: EvalConfig) -> Results:
     """Evaluates a checkpoint, or every new one of a folder, as `eval_image_classifier.py` does.
 
+    Of several workers the chief alone reads checkpoints and writes results.
+
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, num_examples, images_per_second, step,
         checkpoint_path, and what was evaluated.
@@ -146,14 +160,22 @@ def evaluate(config: EvalConfig) -> Results:
     Raises:
         InputError: whatever the user can put right; nothing is written then.
     """
+    with joining.join_as_told(config) as cluster:
+        return _evaluate(config, cluster)
+
+
+def _evaluate(config: EvalConfig, cluster: Cluster) -> Results:
     path, waits = config.evaluation.checkpoint_path, config.output.eval_interval_secs is not None
+    distribution.set_precision(config.net.mixed_precision)
+    strategy = distribution.make_strategy(config.devices, cluster)
     results: Results | None = None
     evaluation: _CheckpointEvaluation | None = None
     damage: checkpoints.DamagedCheckpointError | None = None
     done = 0
-    for prefix in _checkpoints(config):
+    found = _checkpoints(config) if cluster.is_chief else iter(())
+    while (prefix := cluster.on_chief(lambda: next(found, None))) is not None:
         try:
-            evaluation = evaluation or _CheckpointEvaluation(config, prefix)
+            evaluation = evaluation or _CheckpointEvaluation(config, prefix, strategy, cluster)
             results = evaluation.run(prefix)
         except checkpoints.DamagedCheckpointError as error:
             damage = error
@@ -168,6 +190,25 @@ def evaluate(config: EvalConfig) -> Results:
     if results is None:
         raise damage or InputError(f'--checkpoint_path={path}: no checkpoint came')
     return results
+
+
+def _read_on_chief(cluster: Cluster, read: Callable[[], Any]) -> Any:
+    """Returns in all workers what the chief reads of a checkpoint.
+
+    Raises:
+        DamagedCheckpointError: it is damaged; in all workers, which go on together with another one.
+    """
+
+    def read_or_damage() -> dict[str, Any]:
+        try:
+            return {'read': read()}
+        except checkpoints.DamagedCheckpointError as error:
+            return {'damage': str(error)}
+
+    result = cluster.on_chief(read_or_damage)
+    if 'damage' in result:
+        raise checkpoints.DamagedCheckpointError(result['damage'])
+    return result['read']
 
 
 def _checkpoints(config: EvalConfig) -> Iterator[str]:
@@ -187,39 +228,38 @@ def _checkpoints(config: EvalConfig) -> Iterator[str]:
 class _CheckpointEvaluation:
     """The net, the data and the outputs of one call of the script."""
 
-    def __init__(self, config: EvalConfig, prefix: str):
+    def __init__(self, config: EvalConfig, prefix: str, strategy: tf.distribute.Strategy, cluster: Cluster):
         options = config.evaluation
         folder = os.path.dirname(prefix)
-        trained = ModelSpec.of_checkpoint(prefix)
-        self._config = config
+        trained = ModelSpec.from_json(_read_on_chief(cluster, lambda: ModelSpec.to_json_of(prefix)))
+        self._config, self._strategy, self._cluster = config, strategy, cluster
         self._dataset = _find_dataset(config, trained)
         self._spec = _resolve_spec(config, trained, self._dataset)
+        cluster.check_same({'examples': self._dataset.identity()})
         self._averages = bool(options.moving_average_decay)
         self._eval_dir = config.output.eval_dir or eval_dir(folder, self._dataset.split, self._averages)
-        distribution.set_precision(config.net.mixed_precision)
-        strategy = distribution.make_strategy(config.devices)
-        preprocessing = self._spec.make_preprocessing()
         with strategy.scope():
             self._model = self._spec.make_model(mixed_precision=config.net.mixed_precision)
         self._evaluator = Evaluator(
             self._model,
             self._dataset,
-            preprocessing,
+            self._spec.make_preprocessing(),
             strategy,
             batch_size=options.batch_size,
             recall_at=options.recall_at,
             max_batches=options.max_num_batches,
             xla=distribution.use_xla(config.devices, strategy),
+            cluster=cluster,
         )
 
     def run(self, prefix: str) -> Results:
         """Evaluates one checkpoint, prints, and writes JSON and event files."""
         logging.info('Evaluating %s on %s, split %s', prefix, self._dataset.name, self._dataset.split)
-        suffix = ExponentialMovingAverage.SUFFIX if self._averages else ''
-        variables = slim_variables(self._model)
-        values = {name + suffix: variable.value for name, variable in variables.items()}
-        checkpoints.restore(prefix, values, unused=variables, labels_offset=self._dataset.labels_offset)
-        step = checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
+        step = _read_on_chief(self._cluster, lambda: self._restore(prefix))
+        if self._cluster.count > 1:
+            weights = [variable.value for variable in slim_variables(self._model).values()]
+            with distribution.naming_lost_workers(self._cluster):
+                broadcast(self._strategy, weights)
         measured = self._evaluator()
         results = {
             **measured,
@@ -230,9 +270,18 @@ class _CheckpointEvaluation:
             'dataset_split_name': self._dataset.split,
             'moving_averages': self._averages,
         }
-        report(results, self._dataset.num_examples)
-        self._write(results)
+        if self._cluster.is_chief:
+            report(results, self._dataset.num_examples)
+            self._write(results)
         return results
+
+    def _restore(self, prefix: str) -> int:
+        """Takes the weights, or their averages, from a checkpoint; returns its step."""
+        suffix = ExponentialMovingAverage.SUFFIX if self._averages else ''
+        variables = slim_variables(self._model)
+        values = {name + suffix: variable.value for name, variable in variables.items()}
+        checkpoints.restore(prefix, values, unused=variables, labels_offset=self._dataset.labels_offset)
+        return checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
 
     def _write(self, results: Results) -> None:
         path, asked_dir = self._config.output.results_path, self._config.output.eval_dir

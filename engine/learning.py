@@ -25,12 +25,15 @@ from engine import checkpoints, distribution, evaluation, run_dir
 from engine.actions import Action, Evaluate, Moment
 from engine.actions_factory import make_actions
 from engine.best_checkpoint import BestCheckpoint, make_best
+from engine.cluster import joining
+from engine.cluster.cluster import ALONE, Cluster
 from engine.model_spec import ModelSpec
 from engine.position import Position
-from engine.recovery import NonFiniteError, Recovery, check_finite
-from engine.schedules import make_schedule
+from engine.recovery import NonFiniteError, Recovery, agreeing_on_finite, check_finite
+from engine.reduction import Reduction, broadcast
+from engine.schedules import make_schedule, scaled
 from engine.signals import TrainingSignals
-from engine.train_input import cache_mode, make_iterator
+from engine.train_input import cache_mode, make_iterator, worker_of
 from engine.train_state import TrainState, make_state, restore_latest, warm_start
 from engine.train_step import ReplicaStep, RunSteps, make_steps
 from preprocessing.preprocessing_factory import Preprocessing
@@ -59,27 +62,48 @@ class TrainResult:
 def train(config: TrainConfig) -> TrainResult:
     """Trains as the config says, from the start or from where `train_dir` has come to.
 
+    Of several workers, which all call this, the chief alone reads and writes `train_dir`.
+
     Raises:
-        InputError: whatever the user can put right.
+        InputError: whatever the user can put right; or another worker is lost.
     """
-    # ---------------------------------------------------------------- what is trained, on what, where
+    # ---------------------------------------------------------------- what is trained, on what, where, by whom
     refuse_ftrl_with_warmup(config)
     distribution.set_precision(config.net.mixed_precision)
     config = with_default_dataset(config)
-    data, train_dir = config.data, config.checkpoint.train_dir
-    strategy = distribution.make_strategy(config.devices)
-    distribution.batch_per_replica(strategy, data.batch_size)
-    dataset = dataset_factory.get_dataset(
-        data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
+    with joining.join_as_told(config) as cluster:
+        strategy = distribution.make_strategy(config.devices, cluster)
+        distribution.batch_per_replica(strategy, config.data.batch_size)
+        dataset = open_dataset(config, cluster)
+        spec = make_spec(config, dataset)
+        with TrainingSignals() as signals, run_dir.held(config.checkpoint.train_dir, cluster):
+            return _train(config, cluster, strategy, dataset, spec, signals)
+
+
+def open_dataset(config: TrainConfig, cluster: Cluster) -> Dataset:
+    """Opens the data that is trained on.
+
+    Raises:
+        InputError: as `get_dataset`; workers whose data differ, or more workers than examples.
+    """
+    data = config.data
+    dataset = cluster.after_chief(
+        lambda: dataset_factory.get_dataset(
+            data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
+        )
     )
-    spec = make_spec(config, dataset)
-    with TrainingSignals() as signals, run_dir.lock(run_dir.make(train_dir)):
-        checkpoints.delete_parts(train_dir)
-        return _train(config, strategy, dataset, spec, signals)
+    cluster.check_same({'examples': dataset.identity()})
+    if dataset.num_examples < cluster.count:
+        raise InputError(
+            f'{dataset.name}, split {dataset.split}, has {dataset.num_examples} examples, fewer than the '
+            f'{cluster.count} workers; start fewer'
+        )
+    return dataset
 
 
 def _train(
     config: TrainConfig,
+    cluster: Cluster,
     strategy: tf.distribute.Strategy,
     dataset: Dataset,
     spec: ModelSpec,
@@ -89,27 +113,27 @@ def _train(
     # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
     data, options, train_dir = config.data, config.checkpoint, config.checkpoint.train_dir
     preprocessing = spec.make_preprocessing(config.augment)
-    run_dir.check_goes_on(train_dir, config, spec, dataset)
+    cluster.on_chief(lambda: run_dir.check_goes_on(train_dir, config, spec, dataset))
     with strategy.scope():
         state = make_state(config, spec)
-    restored = restore_latest(config, state)
-    if restored is None and options.checkpoint_path:
-        warm_start(config, state)
-    position = restored or Position()
+    start = Start(config, cluster, strategy, state)
+    position = start.restore()
+    if position is None:
+        position = start.begin()
     last_step = position.step + steps_left(config, dataset, position)
-    best = make_best(config, spec)
+    best = make_best(config, spec, cluster)
     best.go_back_to(position.step)
-    if restored and is_over(config, best, position, last_step):
-        latest = checkpoints.latest_checkpoint(train_dir) or ''
+    if position.step and is_over(config, best, position, last_step):
+        latest = cluster.on_chief(lambda: checkpoints.latest_checkpoint(train_dir)) or ''
         reached = 'was stopped early' if best.is_exhausted else 'has reached the last step'
         logging.info('nothing to do: %s %s, %d', latest, reached, position.step)
         return TrainResult(position.step, latest, None)
 
     # ---------------------------------------------------------------- the compiled step and its input
     # The schedule counts in batches of today's size, however large those of an earlier part of the run were.
-    end = last_step - position.step + position.images_seen / data.batch_size
+    end = last_step - position.step + position.images_seen / data.examples_per_step
     run_steps = make_run_steps(config, strategy, state, dataset, preprocessing, end)
-    passes = (last_step - position.step) * data.batch_size / dataset.num_examples
+    passes = (last_step - position.step) * data.examples_per_step / dataset.num_examples
     cached = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes)
 
     # ---------------------------------------------------------------- the loop
@@ -118,20 +142,58 @@ def _train(
         Progress('training', shown_end, first=position.step) as progress,
         checkpoints.Saver(train_dir, options.max_checkpoints_to_keep, options.keep_checkpoint_every_n_hours) as saver,
     ):
-        actions = make_actions(config, state, cached, preprocessing, strategy, progress, saver, best, signals)
-        run_dir.describe(train_dir, config, spec, dataset)  # only now that nothing of the config was refused
+        actions = make_actions(config, state, cached, preprocessing, strategy, progress, saver, best, signals, cluster)
+        if cluster.is_chief:
+            run_dir.describe(train_dir, config, spec, dataset)  # only now that nothing of the config was refused
         log_plan(config, dataset, spec, strategy, last_step)
-        loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step)
-        recover = Recovery(options.recover_from_nonfinite, saver, train_dir, lambda: restore_latest(config, state))
+        loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step, cluster)
+        recover = Recovery(options.recover_from_nonfinite, saver, train_dir, start.restore, cluster)
         while True:
             try:
-                step = loop.run(make_iterator(strategy, config, cached, preprocessing, position.stream), position)
+                batches = make_iterator(strategy, config, cached, preprocessing, position.stream, cluster)
+                step = loop.run(batches, position)
                 break
             except NonFiniteError as error:
                 position = recover(error, position.recoveries)
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
     log_end(step, config, signals.received)
-    return TrainResult(step, checkpoints.latest_checkpoint(train_dir) or '', results, signals.received)
+    latest = cluster.on_chief(lambda: checkpoints.latest_checkpoint(train_dir)) or ''
+    return TrainResult(step, latest, results, signals.received)
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Gives all workers the values that the chief finds on its disk."""
+
+    config: TrainConfig
+    cluster: Cluster
+    strategy: tf.distribute.Strategy
+    state: TrainState
+
+    def restore(self) -> Position | None:
+        """Restores the newest checkpoint of the run; returns where it is, or None if there is none."""
+
+        def restore_on_chief() -> dict[str, int] | None:
+            position = restore_latest(self.config, self.state)
+            return None if position is None else dataclasses.asdict(position)
+
+        found = self.cluster.on_chief(restore_on_chief)
+        if found is None:
+            return None
+        self._broadcast()
+        return Position(**found)
+
+    def begin(self) -> Position:
+        """Begins a new run: with the weights of `--checkpoint_path`, if there is one, else with the initial ones."""
+        if self.config.checkpoint.checkpoint_path:
+            self.cluster.on_chief(lambda: warm_start(self.config, self.state))
+            self._broadcast()
+        return Position()
+
+    def _broadcast(self) -> None:
+        if self.cluster.count > 1:
+            with distribution.naming_lost_workers(self.cluster):
+                broadcast(self.strategy, list(self.state.saved_variables().values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +207,7 @@ class Loop:
     actions: Sequence[Action]
     signals: TrainingSignals
     last_step: float
+    cluster: Cluster = ALONE
 
     def run(self, iterator: Any, position: Position) -> int:
         """Trains from a position, of which the iterator gives the batches, to the end; returns the last step.
@@ -154,38 +217,58 @@ class Loop:
             InputError: whatever the user can put right.
         """
         for action in self.actions:
-            action.begin(position, self.last_step)
+            with agreeing_on_finite(self.cluster):
+                action.begin(position, self.last_step)
         most, moment = 1, None  # the first call compiles
         while position.step < self.last_step and not self._is_stopped():
             moment = self._advance(iterator, position, most)
             position = moment.position
-            most = max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1)
-            requested = self.signals.take_save_request()
-            for action in self.actions:
-                is_due = action.interval.is_due(position.step) or position.step == self.last_step
-                if is_due or (requested and action.on_request):
+            most = self.cluster.share(max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1))
+            for action in self._due(position.step):
+                with agreeing_on_finite(self.cluster):
                     action.run(moment)
         for action in self.actions:
-            if moment is not None and action.at_stop:
-                action.run(moment)
-            action.finish()
+            with agreeing_on_finite(self.cluster):
+                if moment is not None and action.at_stop:
+                    action.run(moment)
+                action.finish()
         return position.step
 
     def _is_stopped(self) -> bool:
-        return self.signals.is_set() or any(action.ends_training for action in self.actions)
+        """Says whether training ends before its last step: a signal to one worker ends all."""
+        received = [number for number in self.cluster.gather(self.signals.received) if number is not None]
+        if received:
+            self.signals.received = received[0]
+        return bool(received) or any(action.ends_training for action in self.actions)
+
+    def _due(self, step: int) -> list[Action]:
+        """Returns what is due: by steps, by the chief's clock, or because a signal to any worker asks for it."""
+        by_interval = self.cluster.share([action.interval.is_due(step) for action in self.actions])
+        requested = self.cluster.any(self.signals.take_save_request())
+        is_last = step == self.last_step
+        return [
+            action
+            for action, is_due in zip(self.actions, by_interval, strict=True)
+            if is_due or is_last or (requested and action.on_request)
+        ]
 
     def _advance(self, iterator: Any, before: Position, most: int) -> Moment:
         """Makes several steps: not beyond what is due next, nor so many that a signal is kept waiting."""
         due = (action.interval.next_step(before.step) for action in self.actions)
         num_steps = int(min(self.last_step, before.step + most, *due)) - before.step
-        batch_size, seed = self.config.data.batch_size, self.config.data.seed
+        batch_size, seed = self.config.data.examples_per_step, self.config.data.seed
         after = before.after(num_steps, batch_size)
         positions = range(before.stream, after.stream)
-        with input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed):
+        worker = worker_of(self.config, self.cluster)
+        with (
+            distribution.naming_lost_workers(self.cluster),
+            input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed, worker),
+        ):
             report = self.run_steps(iterator, before, num_steps)
-        check_finite(report, before, batch_size)
-        for action in self.actions:
-            action.watch()
+        with agreeing_on_finite(self.cluster):
+            check_finite(report, before, batch_size)
+            for action in self.actions:
+                action.watch()
         return Moment(after, report, batch_size)
 
 
@@ -241,19 +324,34 @@ def make_run_steps(
     end: float,
 ) -> RunSteps:
     """Returns the compiled function that makes several steps; the learning rate's schedule ends at step `end`."""
-    batch_size = config.data.batch_size
-    schedule = make_schedule(config.schedule, dataset.num_examples / batch_size, None if math.isinf(end) else int(end))
+    batch_size, replicas = config.data.examples_per_step, strategy.num_replicas_in_sync
+    options = scaled(config.schedule, batch_size)
+    schedule = make_schedule(options, dataset.num_examples / batch_size, None if math.isinf(end) else int(end))
     replica_step = ReplicaStep(
         state,
         preprocessing,
         schedule,
+        Reduction(replicas, config.optimizer.gradient_dtype, config.devices.all_reduce),
         batch_size=batch_size,
-        num_replicas=strategy.num_replicas_in_sync,
+        num_batches=config.data.gradient_accumulation_steps,
         seed=config.data.seed,
         label_smoothing=config.loss.label_smoothing,
-        xla=distribution.use_xla(config.devices, strategy),
+        sync_batch_norm=config.net.sync_batch_norm,
+        xla=use_xla(config, strategy),
     )
-    return make_steps(strategy, replica_step, schedule, batch_size)
+    return make_steps(strategy, replica_step, schedule, batch_size, distribution.batches_taken())
+
+
+def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:
+    """Says whether forward and backward are compiled by XLA.
+
+    Raises:
+        InputError: `--xla=on`, and the replicas have to speak with each other in between.
+    """
+    speaks = config.net.sync_batch_norm and strategy.num_replicas_in_sync > 1
+    if speaks and config.devices.xla == 'on':
+        raise InputError('--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out')
+    return distribution.use_xla(config.devices, strategy) and not speaks
 
 
 def steps_left(config: TrainConfig, dataset: Dataset, position: Position) -> float:
@@ -266,7 +364,7 @@ def steps_left(config: TrainConfig, dataset: Dataset, position: Position) -> flo
     if steps is None and epochs is None and dataset.name == dataset_factory.EMBEDDED:
         epochs = _EPOCHS_OF_EMBEDDED
     images = math.inf if epochs is None else epochs * dataset.num_examples - position.images_seen
-    by_epochs = images if math.isinf(images) else math.ceil(images / config.data.batch_size - 1e-9)
+    by_epochs = images if math.isinf(images) else math.ceil(images / config.data.examples_per_step - 1e-9)
     by_steps = math.inf if steps is None else steps - position.step
     return max(min(by_epochs, by_steps), 0)
 
@@ -275,15 +373,17 @@ def log_plan(
     config: TrainConfig, dataset: Dataset, spec: ModelSpec, strategy: tf.distribute.Strategy, last_step: float
 ) -> None:
     """Says what is about to happen."""
-    batch_size, replicas = config.data.batch_size, strategy.num_replicas_in_sync
+    data, replicas = config.data, strategy.num_replicas_in_sync
     logging.info(
         '%s on %s, split %s: %d examples of %d classes, %d px, %s preprocessing',
         spec.model_name, dataset.name, dataset.split, dataset.num_examples, spec.num_classes, spec.image_size,
         spec.preprocessing_name,
     )  # fmt: skip
+    added = f' {data.gradient_accumulation_steps} of which make a step,' if data.gradient_accumulation_steps > 1 else ''
     logging.info(
-        'batches of %d (%d on each of %d devices), %.1f steps an epoch; checkpoints go to %s',
-        batch_size, batch_size // replicas, replicas, dataset.num_examples / batch_size, config.checkpoint.train_dir,
+        'batches of %d (%d on each of %d devices),%s %.1f steps an epoch; checkpoints go to %s',
+        data.batch_size, data.batch_size // replicas, replicas, added, dataset.num_examples / data.examples_per_step,
+        config.checkpoint.train_dir,
     )  # fmt: skip
     if not math.isinf(last_step):
         logging.info('training ends at step %d', last_step)

@@ -187,6 +187,17 @@ class ModelSpec:
             raise InputError(message) from error
 
     @classmethod
+    def to_json_of(cls, prefix: str) -> dict[str, Any] | None:
+        """Returns what `of_checkpoint` does as values of JSON's types, for other workers."""
+        spec = cls.of_checkpoint(prefix)
+        return None if spec is None else dataclasses.asdict(spec)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any] | None) -> 'ModelSpec | None':
+        """Returns the spec of such values."""
+        return None if values is None else cls._from_values(values)
+
+    @classmethod
     def _from_values(cls, values: dict[str, Any]) -> 'ModelSpec':
         spec = cls(**{**values, 'label_names': tuple(values['label_names'])})
         spec._check_types()

@@ -4,14 +4,16 @@ recover = Recovery(3, saver, train_dir, restore=...)
 position = recover(error, position.recoveries)      # from the last good checkpoint, past the batches since; or raises
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from absl import logging
 
 from configs.errors import InputError
 from engine import checkpoints
+from engine.cluster.cluster import ALONE, Cluster
 from engine.position import Position
 from engine.train_step import StepReport
 
@@ -42,6 +44,23 @@ def check_finite(report: StepReport, before: Position, batch_size: int) -> None:
     raise NonFiniteError(f'the loss ({report.cross_entropy[bad]})', before.after(bad + 1, batch_size))
 
 
+@contextlib.contextmanager
+def agreeing_on_finite(cluster: Cluster) -> Iterator[None]:
+    """Lets all workers raise the NonFiniteError of the first that does; the chief alone sees it in a checkpoint.
+
+    What is inside must not speak with other workers after it may have raised.
+    """
+    own: NonFiniteError | None = None
+    try:
+        yield
+    except NonFiniteError as error:
+        own = error
+    errors = cluster.gather(own and {'what': own.what, 'after': dataclasses.asdict(own.after)})
+    first = next((error for error in errors if error), None)
+    if first:
+        raise NonFiniteError(first['what'], Position(**first['after'])) from own
+
+
 class Recovery:
     """Goes back at most so many times in a run.
 
@@ -50,16 +69,25 @@ class Recovery:
     after a recovery, or is killed in it, still ends with the same weights, as far as checkpoints come by steps.
     """
 
-    def __init__(self, limit: int, saver: checkpoints.Saver, train_dir: str, restore: Callable[[], Position | None]):
+    def __init__(
+        self,
+        limit: int,
+        saver: checkpoints.Saver,
+        train_dir: str,
+        restore: Callable[[], Position | None],
+        cluster: Cluster = ALONE,
+    ):
         """Makes it.
 
         Args:
             limit: How often it may happen in a run.
             saver: What it may be writing is waited for.
             train_dir: Folder of the checkpoints.
-            restore: Restores the last good one and returns its position; None if there is none.
+            restore: Restores the last good one, in all workers, and returns its position; None if there is none.
+            cluster: Those who go back together.
         """
         self._limit, self._saver, self._train_dir, self._restore = limit, saver, train_dir, restore
+        self._cluster = cluster
 
     def __call__(self, error: NonFiniteError, recoveries: int) -> Position:
         """Returns where training goes on.
@@ -73,8 +101,9 @@ class Recovery:
         """
         error = self._earliest(error)
         if recoveries >= self._limit:
+            latest = self._cluster.on_chief(lambda: checkpoints.latest_checkpoint(self._train_dir))
             raise InputError(
-                f'{error}; the last good checkpoint is {checkpoints.latest_checkpoint(self._train_dir) or "none"}. A '
+                f'{error}; the last good checkpoint is {latest or "none"}. A '
                 'lower --learning_rate, --warmup_epochs or --clip_gradient_norm may keep it finite; '
                 '--recover_from_nonfinite=N goes back and skips the batches in question, at most N times (so far '
                 f'{recoveries})'
@@ -96,7 +125,8 @@ class Recovery:
     def _earliest(self, error: NonFiniteError) -> NonFiniteError:
         """Returns the failure of the checkpoint that is being written, if it fails: which is seen first is chance."""
         try:
-            self._saver.wait()
+            with agreeing_on_finite(self._cluster):
+                self._saver.wait()
         except NonFiniteError as of_checkpoint:
             return of_checkpoint
         return error

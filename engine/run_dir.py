@@ -1,14 +1,15 @@
 """The folder of a run: checkpoints, `config.cfg`, `model.json`, `data.json`, event files.
 
-with lock(make(train_dir)):
+with held(train_dir, cluster):                          # of several workers, the chief alone does all this
     check_goes_on(train_dir, config, spec, dataset)     # where there are checkpoints: are they of this run?
     describe(train_dir, config, spec, dataset)
 """
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -20,8 +21,8 @@ from configs.folder_lock import FolderLock
 from configs.options import flat_options, flat_values, from_flagfile, to_flagfile
 from configs.tables import brief, format_table
 from datasets.dataset_factory import Dataset
-from datasets.examples import StoredExamples
 from engine import checkpoints
+from engine.cluster.cluster import Cluster
 from engine.model_spec import ModelSpec
 from engine.text_files import load_json, write_text
 
@@ -29,8 +30,10 @@ CONFIG, DATA, LOCK = 'config.cfg', 'data.json', '.lock'
 # What --force_resume cannot override: the variables would have other shapes.
 _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
 # What may change between the parts of a run without a word: it changes no number of the training.
-_FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation')
+FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation', 'cluster')
 _FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service')
+# What is said of a process, and not of the run.
+_OF_PROCESS = ('cluster',)
 
 _Row = tuple[str, Any, Any]
 
@@ -57,6 +60,20 @@ def lock(train_dir: str) -> FolderLock:
     return FolderLock(train_dir, LOCK, flag='train_dir', user='trainer')
 
 
+@contextlib.contextmanager
+def held(train_dir: str, cluster: Cluster) -> Iterator[None]:
+    """Makes the folder, keeps other trainers out of it, and deletes what one that was killed has left half written.
+
+    Raises:
+        InputError: it cannot be made, or another trainer holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        if cluster.is_chief:
+            stack.enter_context(lock(make(train_dir)))
+            checkpoints.delete_parts(train_dir)
+        yield
+
+
 def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> None:
     """Refuses to go on with a run that was trained as another net or on other data; warns of what else has changed.
 
@@ -72,7 +89,7 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
         fixed += before.differences(spec)
     values, options = _load_config(train_dir), flat_options(TrainConfig)
     # Cosine decay runs to the end, wherever that is.
-    free_groups = set(_FREE_GROUPS) - ({'length'} if config.schedule.learning_rate_decay_type == 'cosine' else set())
+    free_groups = set(FREE_GROUPS) - ({'length'} if config.schedule.learning_rate_decay_type == 'cosine' else set())
     for name, value in flat_values(config).items():
         option, earlier = options[name], values.get(name, value)
         is_free = name in _FREE_OPTIONS or (option.group in free_groups and not option.fixed)
@@ -120,8 +137,7 @@ def _load_config(train_dir: str) -> dict[str, Any]:
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    assert isinstance(dataset.examples, StoredExamples), 'before any cache'
-    return {'num_examples': dataset.num_examples, 'digest': dataset.examples.identity()}
+    return {'num_examples': dataset.num_examples, 'digest': dataset.identity()}
 
 
 def _describe_data(data: dict[str, Any]) -> str:
@@ -135,7 +151,7 @@ def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Data
         InputError: the folder cannot be written to.
     """
     try:
-        write_text(os.path.join(train_dir, CONFIG), to_flagfile(config))
+        write_text(os.path.join(train_dir, CONFIG), to_flagfile(config, without=_OF_PROCESS))
         write_text(os.path.join(train_dir, DATA), json.dumps(_data(dataset)) + '\n')
         spec.save(train_dir)
     except (OSError, tf.errors.OpError) as error:

@@ -1,12 +1,13 @@
 """The learning rate as a function of the step.
 
-    schedule = make_schedule(options, steps_per_epoch=40036.5, total_steps=None)
+    schedule = make_schedule(scaled(options, examples_per_step=32), steps_per_epoch=40036.5, total_steps=None)
     learning_rate = schedule(step)       # float32 scalar; step is the number of steps made before this one
 
 All compute in float32, as slim's `_configure_learning_rate`: after thousands of decays a float64 schedule
 would differ from slim's in the fourth digit.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -36,6 +37,25 @@ def make_schedule(options: ScheduleOptions, steps_per_epoch: float, total_steps:
     if name not in SCHEDULES:
         raise unknown_name('learning_rate_decay_type', name, SCHEDULES)
     return _with_warmup(SCHEDULES[name](options, steps_per_epoch, total_steps), options, steps_per_epoch)
+
+
+def scaled(options: ScheduleOptions, examples_per_step: int) -> ScheduleOptions:
+    """Returns the options with the rates that `scale_learning_rate` makes of theirs, and nothing left to scale.
+
+    Linear is the rule of Goyal et al. 2017, arXiv:1706.02677; sqrt that of Krizhevsky 2014, arXiv:1404.5997.
+
+    Args:
+        options: The flags of the schedule.
+        examples_per_step: Of one update, over all devices.
+    """
+    ratio = examples_per_step / options.scale_learning_rate_from
+    factor = {'none': 1.0, 'linear': ratio, 'sqrt': math.sqrt(ratio)}[options.scale_learning_rate]
+    return dataclasses.replace(
+        options,
+        learning_rate=options.learning_rate * factor,
+        end_learning_rate=options.end_learning_rate * factor,
+        scale_learning_rate='none',
+    )
 
 
 def _with_warmup(schedule: Schedule, options: ScheduleOptions, steps_per_epoch: float) -> Schedule:
@@ -71,7 +91,7 @@ def _polynomial(options: ScheduleOptions, steps_per_epoch: float, total_steps: i
 
     def polynomial(step: tf.Tensor) -> tf.Tensor:
         progress = tf.minimum(tf.cast(step, tf.float32), decay_steps) / decay_steps
-        return (start - end) * (1.0 - progress) + end
+        return (start - end) * tf.pow(1.0 - progress, options.polynomial_power) + end
 
     return polynomial
 

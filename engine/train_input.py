@@ -1,6 +1,6 @@
 """The batches of training: from the host stage to the devices.
 
-iterator = make_iterator(strategy, config, dataset, preprocessing, position.stream)
+iterator = make_iterator(strategy, config, dataset, preprocessing, position.stream, cluster)
 """
 
 from typing import Any
@@ -11,7 +11,9 @@ from configs.config import TrainConfig
 from configs.errors import InputError
 from datasets import input_pipeline, service, synthetic
 from datasets.dataset_factory import Dataset
+from datasets.order import Worker
 from engine import distribution
+from engine.cluster.cluster import ALONE, Cluster
 from preprocessing.preprocessing_factory import Preprocessing
 
 
@@ -35,16 +37,31 @@ def make_iterator(
     dataset: Dataset,
     preprocessing: Preprocessing,
     first_image: int,
+    cluster: Cluster = ALONE,
 ) -> Any:
     """Returns the endless iterator of batches that the compiled step takes, beginning at an image of the stream."""
-    data, per_replica = config.data, distribution.batch_per_replica(strategy, config.data.batch_size)
+    data = config.data
+    per_replica = distribution.batch_per_replica(strategy, data.batch_size) * data.gradient_accumulation_steps
+    share = data.examples_per_step // cluster.count
     if isinstance(dataset.examples, synthetic.SyntheticExamples) and data.synthetic_images == 'device':
         return distribution.SameBatch(strategy, synthetic.make_batch(preprocessing, dataset.num_classes, per_replica))
     if data.data_service is not None:
         service.check(data.data_service)
     batches = strategy.distribute_datasets_from_function(
         lambda _: input_pipeline.training_batches(
-            dataset, preprocessing, per_replica, data.seed, first_image, data_service=data.data_service
+            dataset,
+            preprocessing,
+            share,
+            data.seed,
+            first_image,
+            worker=worker_of(config, cluster),
+            replicas=share // per_replica,
+            data_service=data.data_service,
         )
     )
     return iter(batches)
+
+
+def worker_of(config: TrainConfig, cluster: Cluster) -> Worker:
+    """Returns which share of each batch this worker reads."""
+    return Worker(cluster.index, cluster.count, own_files=config.data.worker_files == 'own')

@@ -15,10 +15,12 @@ from absl import logging
 from configs.config import TrainConfig
 from configs.errors import InputError
 from engine import checkpoints
+from engine.loss_scale import LossScale
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
 from engine.optimizers import Optimizer, make_optimizer
 from engine.position import Position
+from nets.batch_norm import BatchNormalization
 from nets.layers import L2Regularizer
 from nets.variables import slim_variables
 
@@ -34,6 +36,7 @@ class TrainState:
         weight_decays: L2 factor of each variable that has one, by name.
         optimizer: Built for `trainable`.
         averages: Moving averages of `variables`, or None.
+        loss_scale: That of float16, or None.
     """
 
     model: keras.Model
@@ -41,19 +44,30 @@ class TrainState:
     trainable: dict[str, keras.Variable]
     weight_decays: dict[str, float]
     optimizer: Optimizer
-    averages: ExponentialMovingAverage | None
+    averages: ExponentialMovingAverage | None = None
+    loss_scale: LossScale | None = None
+
+    @property
+    def moving_statistics(self) -> list[tuple[keras.Variable, float]]:
+        """What batch normalisation keeps beside the trained variables, and the share of it that a step keeps."""
+        layers = [layer for layer in self.model.layers if isinstance(layer, BatchNormalization)]
+        return [(kept, layer.momentum) for layer in layers for kept in (layer.moving_mean, layer.moving_variance)]
 
     def saved_variables(self) -> dict[str, tf.Variable]:
-        """Returns weights, optimizer slots and moving averages by slim's names."""
-        weights = {name: variable.value for name, variable in self.variables.items()}
-        return {**weights, **self.optimizer.slots, **(self.averages.averages if self.averages else {})}
+        """Returns weights, optimizer slots, moving averages and loss scale by their names in slim's checkpoints."""
+        saved = {name: variable.value for name, variable in self.variables.items()} | self.optimizer.slots
+        if self.averages:
+            saved |= self.averages.averages
+        if self.loss_scale:
+            saved |= self.loss_scale.variables
+        return saved
 
 
 def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
     """Makes the net with its initial weights, and what the optimizer and the moving averages keep.
 
     Raises:
-        InputError: `--trainable_scopes` leaves nothing to train.
+        InputError: `--trainable_scopes` leaves nothing to train, or `--weight_decay_exclude` matches nothing.
     """
     model = spec.make_model(
         mixed_precision=config.net.mixed_precision,
@@ -68,13 +82,33 @@ def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
         for name, variable in variables.items()
         if isinstance(variable.regularizer, L2Regularizer)
     }
+    weight_decays = _without(weight_decays, config.net.weight_decay_exclude)
     optimizer = make_optimizer(config.optimizer)
     optimizer.build(trainable, weight_decays)
     averages = None
     if config.loss.moving_average_decay:
         averages = ExponentialMovingAverage(config.loss.moving_average_decay)
         averages.build(variables)
-    return TrainState(model, variables, trainable, weight_decays, optimizer, averages)
+    loss_scale = None
+    if config.net.mixed_precision == 'float16':
+        loss_scale = LossScale()
+        loss_scale.build()
+    return TrainState(model, variables, trainable, weight_decays, optimizer, averages, loss_scale)
+
+
+def _without(weight_decays: dict[str, float], excluded: tuple[str, ...]) -> dict[str, float]:
+    """Returns the L2 factors of the variables in whose names no regular expression of `excluded` is found."""
+    for pattern in excluded:
+        if not any(re.search(pattern, name) for name in weight_decays):
+            raise InputError(
+                f'--weight_decay_exclude={pattern}: matches no variable that decays; there are '
+                f'{", ".join(weight_decays) or "none"}'
+            )
+    return {
+        name: decay
+        for name, decay in weight_decays.items()
+        if not any(re.search(pattern, name) for pattern in excluded)
+    }
 
 
 def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) -> dict[str, keras.Variable]:
@@ -131,7 +165,10 @@ def restore_run(latest: str, state: TrainState, config: TrainConfig) -> None:
         DamagedCheckpointError: the checkpoint cannot be read.
         InputError: it is of another net, or of another optimizer.
     """
-    plan = checkpoints.restore(latest, state.saved_variables(), labels_offset=config.data.labels_offset)
+    optional = state.loss_scale.variables if state.loss_scale else ()
+    plan = checkpoints.restore(
+        latest, state.saved_variables(), optional=optional, labels_offset=config.data.labels_offset
+    )
     left = [name for name in plan.training_state if not checkpoints.is_counter(name)]
     if left:
         logging.warning(

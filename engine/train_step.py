@@ -4,7 +4,8 @@
     report = run(iterator, position, num_steps)     # several steps a call
 
 Everything random in a step is drawn for the whole global batch from (seed, position in the training stream); each
-replica takes its own rows. So N replicas compute what one does, and a step can be repeated.
+replica takes its own rows. So N replicas compute what one does, K batches whose gradients are added up what a K times
+larger one does, and a step can be repeated.
 """
 
 import dataclasses
@@ -18,8 +19,10 @@ import tensorflow as tf
 
 from engine import losses
 from engine.position import Position
+from engine.reduction import Reduction
 from engine.schedules import Schedule
 from engine.train_state import TrainState
+from nets.batch_norm import batch_statistics, update_moving
 from nets.layers import step_randomness
 from preprocessing.preprocessing_factory import Preprocessing
 
@@ -34,6 +37,7 @@ class StepReport:
         learning_rate: Of the last step.
         seconds: What the call took; the first one compiles.
         waited: Seconds of these in which it waited for the input pipeline.
+        loss_scale: After these steps; None without one.
     """
 
     cross_entropy: np.ndarray
@@ -41,6 +45,7 @@ class StepReport:
     learning_rate: float
     seconds: float
     waited: float
+    loss_scale: float | None = None
 
 
 @functools.cache
@@ -57,20 +62,39 @@ class ReplicaStep:
         state: TrainState,
         preprocessing: Preprocessing,
         schedule: Schedule,
+        reduction: Reduction,
         *,
         batch_size: int,
-        num_replicas: int,
+        num_batches: int = 1,
         seed: int,
-        label_smoothing: float,
-        xla: bool,
+        label_smoothing: float = 0.0,
+        sync_batch_norm: bool = False,
+        xla: bool = False,
     ):
+        """Makes it.
+
+        Args:
+            state: What it changes.
+            preprocessing: Whose device stage it runs.
+            schedule: Of the learning rate.
+            reduction: How the replicas sum what each has computed.
+            batch_size: Examples of a step, over all replicas.
+            num_batches: Parts that each replica takes its share in, one after the other.
+            seed: Of all randomness.
+            label_smoothing: Of the loss.
+            sync_batch_norm: Whether batch normalisation normalises with the statistics of all replicas.
+            xla: Whether forward and backward are compiled by XLA.
+        """
         self._state = state
         self._preprocessing = preprocessing
         self._schedule = schedule
-        self._batch_size = batch_size
-        self._num_replicas = num_replicas
+        self._reduction = reduction
+        self._batch_size, self._num_batches = batch_size, num_batches
+        self._share = batch_size // reduction.num_replicas
         self._seed = seed
         self._label_smoothing = label_smoothing
+        self._reduce_mean = reduction.mean if sync_batch_norm and reduction.num_replicas > 1 else None
+        self._moving = state.moving_statistics
         compute = self._compute_gradients
         self._gradients = tf.function(compute, jit_compile=True, autograph=False) if xla else compute
         # XLA fuses the device stage's many small passes, on CPUs too: 0.14 ms an image instead of 1.16.
@@ -94,51 +118,107 @@ class ReplicaStep:
             regularize: bool scalar, whether the L2 loss is asked for; it costs a pass over the weights.
 
         Returns:
-            This replica's share of the mean cross-entropy, and the L2 loss (0 if not asked for), before the update.
+            The mean cross-entropy of the whole batch, and the L2 loss (0 if not asked for), before the update.
         """
-        context = tf.distribute.get_replica_context()
-        offset = context.replica_id_in_sync_group * (self._batch_size // self._num_replicas)
-        loss, gradients = self._gradients(batch, stream, tf.cast(offset, tf.int32))
-        if self._num_replicas > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        state = self._state
+        state, replica = self._state, tf.distribute.get_replica_context().replica_id_in_sync_group
+        scale = state.loss_scale.value() if state.loss_scale else tf.constant(1.0)
+        loss, statistics, gradients = self._gradients(batch, stream, tf.cast(replica, tf.int32) * self._share, scale)
+        gradients, (loss, *statistics) = self._reduction(gradients, [loss, *statistics])
         l2_loss = tf.cond(
             regularize, lambda: losses.l2_loss(state.variables, state.weight_decays), lambda: tf.constant(0.0)
         )
-        with tf.control_dependencies([l2_loss]):
+
+        def update(gradients: list[tf.Tensor]) -> None:
             rate = self._schedule(images_seen / self._batch_size)
             state.optimizer.apply(dict(zip(state.trainable, gradients, strict=True)), rate)
-        if state.averages:
-            state.averages.update(step)
+            shares = self._reduction.num_replicas * self._num_batches
+            update_moving(self._moving, [total / shares for total in statistics])
+            if state.averages:
+                state.averages.update(step)
+
+        with tf.control_dependencies([l2_loss]):
+            if state.loss_scale:
+                state.loss_scale.apply(gradients, update)
+            else:
+                update(gradients)
         return loss, l2_loss
 
+    def loss_scale(self) -> float | None:
+        """Returns the loss scale as it is now, or None."""
+        scale = self._state.loss_scale
+        return float(tf.convert_to_tensor(scale.variables[scale.SCALE])) if scale else None
+
     def _compute_gradients(
-        self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Returns what this replica adds to the loss, to the statistics of batch normalisation, to the gradients.
+
+        Args:
+            batch: The replica's share.
+            stream: Position of the whole batch in the training stream.
+            offset: Of the share in the whole batch.
+            scale: Factor of the loss whose gradients these are.
+        """
         seed = tf.stack([tf.constant(self._seed, tf.int64), stream])
         draws = self._preprocessing.make_draws(seed, self._batch_size)
-        size = self._batch_size // self._num_replicas
-        local_draws = {name: draw[offset : offset + size] for name, draw in draws.items()}
-        images = self._device_train(batch['image'], local_draws)
+        draws = {name: draw[offset : offset + self._share] for name, draw in draws.items()}
+        size = self._share // self._num_batches
+
+        def of_part(first: int | tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+            rows = slice(first, first + size)
+            images = self._device_train(batch['image'][rows], {name: draw[rows] for name, draw in draws.items()})
+            with step_randomness(seed, offset + first, self._batch_size):
+                return self._differentiate(images, batch['label'][rows], scale)
+
+        if self._num_batches == 1:
+            return of_part(0)
+        zeros = [tf.zeros(variable.shape) for variable in self._state.trainable.values()]
+        start = (tf.constant(0.0), [tf.zeros(kept.shape) for kept, _ in self._moving], zeros)
+        _, sums = tf.while_loop(
+            lambda part, _: part < self._num_batches,
+            lambda part, sums: (part + 1, tf.nest.map_structure(tf.add, sums, of_part(part * size))),
+            (tf.constant(0), start),
+            parallel_iterations=1,
+        )
+        return sums
+
+    def _differentiate(
+        self, images: tf.Tensor, labels: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Returns loss, statistics and gradients, as `_compute_gradients`, of images that the net takes."""
         variables = [variable.value for variable in self._state.trainable.values()]
         with (
-            step_randomness(seed, offset, self._batch_size),
+            batch_statistics(self._reduce_mean, self._reduction.num_replicas) as statistics,
             tf.GradientTape(watch_accessed_variables=False) as tape,
         ):
             tape.watch(variables)
             logits = self._state.model(images, training=True)
-            per_example = losses.softmax_cross_entropy(logits, batch['label'], self._label_smoothing)
+            per_example = losses.softmax_cross_entropy(logits, labels, self._label_smoothing)
             loss = tf.reduce_sum(per_example) / self._batch_size
-        return loss, tape.gradient(loss, variables)
+            scaled = loss * scale if self._state.loss_scale else loss
+        values = {id(statistic.variable): statistic.value for statistic in statistics}
+        return loss, [values[id(kept)] for kept, _ in self._moving], tape.gradient(scaled, variables)
 
 
 RunSteps = Callable[[Any, Position, int], StepReport]
 
 
 def make_steps(
-    strategy: tf.distribute.Strategy, replica_step: ReplicaStep, schedule: Schedule, batch_size: int
+    strategy: tf.distribute.Strategy,
+    replica_step: ReplicaStep,
+    schedule: Schedule,
+    batch_size: int,
+    batches_taken: tf.Variable | None = None,
 ) -> RunSteps:
-    """Returns `run(iterator, position, num_steps)`: so many steps in one call of a compiled function."""
+    """Returns `run(iterator, position, num_steps)`: so many steps in one call of a compiled function.
+
+    Args:
+        strategy: Over the devices.
+        replica_step: One step on each.
+        schedule: Of the learning rate, for the report.
+        batch_size: Examples of a step.
+        batches_taken: Counts the batches that have come, for whoever looks on: int64 scalar.
+    """
 
     @tf.function(autograph=False)
     def run(
@@ -147,13 +227,15 @@ def make_steps(
         def make_step(
             i: tf.Tensor, cross_entropy: tf.TensorArray, waited: tf.Tensor, _: tf.Tensor
         ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor]:
-            batch, seconds = _next_batch(strategy, iterator)
+            batch, seconds = _next_batch(strategy, iterator, batches_taken)
             done = tf.cast(i, tf.int64)
             images = done * batch_size
             arguments = (batch, step + done, images_seen + images, stream + images, i == num_steps - 1)
-            shares, l2_losses = strategy.run(replica_step, args=arguments)
-            cross_entropy = cross_entropy.write(i, strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
-            return i + 1, cross_entropy, waited + seconds, strategy.experimental_local_results(l2_losses)[0]
+            loss, l2_loss = (
+                strategy.experimental_local_results(values)[0]  # they are alike in all replicas
+                for values in strategy.run(replica_step, args=arguments)
+            )
+            return i + 1, cross_entropy.write(i, loss), waited + seconds, l2_loss
 
         _, cross_entropy, waited, l2_loss = tf.while_loop(
             lambda i, *_: i < num_steps,
@@ -169,16 +251,21 @@ def make_steps(
         cross_entropy, l2_loss, waited = run(iterator, *at, tf.constant(num_steps, tf.int32))
         rate = schedule(tf.constant(position.images_seen / batch_size + num_steps - 1, tf.float64))
         losses_of_steps = cross_entropy.numpy()  # waits for the last step
-        return StepReport(losses_of_steps, float(l2_loss), float(rate), time.monotonic() - start, float(waited))
+        seconds, scale = time.monotonic() - start, replica_step.loss_scale()
+        return StepReport(losses_of_steps, float(l2_loss), float(rate), seconds, float(waited), scale)
 
     return call
 
 
-def _next_batch(strategy: tf.distribute.Strategy, iterator: Any) -> tuple[Any, tf.Tensor]:
+def _next_batch(
+    strategy: tf.distribute.Strategy, iterator: Any, batches_taken: tf.Variable | None
+) -> tuple[Any, tf.Tensor]:
     """Returns the next batch and the seconds (float64 scalar) that it took to come."""
     before = tf.timestamp()
     with tf.control_dependencies([before]):
         batch = next(iterator)
     arrived = [part for value in batch.values() for part in strategy.experimental_local_results(value)]
     with tf.control_dependencies(arrived):
+        if batches_taken is not None:
+            batches_taken.assign_add(1)
         return batch, tf.timestamp() - before

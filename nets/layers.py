@@ -20,7 +20,12 @@ from keras import ops
 
 from configs.errors import InputError, unknown_name
 
-POLICIES = {'float32': 'float32', 'tf32': 'float32', 'bfloat16': 'mixed_bfloat16'}
+POLICIES = {
+    'float32': 'float32',
+    'tf32': 'float32',
+    'bfloat16': 'mixed_bfloat16',
+    'float16': 'mixed_float16',
+}
 
 EndPoints = dict[str, keras.KerasTensor]
 
@@ -232,7 +237,7 @@ def apply_layers(net: keras.KerasTensor, layers: Sequence[keras.Layer]) -> EndPo
 
 
 def layer_policy(dtype: str) -> str:
-    """Returns the Keras policy for float32, or for bfloat16 (computes in bfloat16, float32 variables)."""
+    """Returns the Keras policy for float32, or for bfloat16 or float16 (computes in it, float32 variables)."""
     if dtype not in POLICIES:
         raise unknown_name('dtype', dtype, POLICIES)
     return POLICIES[dtype]

@@ -40,6 +40,7 @@ class Net:
 
 
 NETS = {
+    'alexnet_bn': Net(alexnet.alexnet_bn, 'alexnet_bn', 227, alexnet.BN_MIN_IMAGE_SIZE, 'inception'),
     # Slim has no preprocessing for alexnet_v2; inception's is what its published recipes pass.
     'alexnet_v2': Net(
         alexnet.alexnet_v2, 'alexnet_v2', 224, alexnet.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True

@@ -16,6 +16,7 @@ from configs.config import TrainConfig
 from configs.options import make_config
 from engine.model_spec import ModelSpec
 from engine.position import Position
+from engine.reduction import Reduction
 from engine.schedules import make_schedule
 from engine.train_state import TrainState, make_state
 from engine.train_step import ReplicaStep, make_steps
@@ -81,8 +82,8 @@ class RecordedRun:
             self.state,
             AsRecorded(),  # type: ignore[arg-type]
             schedule,
+            Reduction(num_replicas=1),
             batch_size=len(labels),
-            num_replicas=1,
             seed=0,
             label_smoothing=config.loss.label_smoothing,
             xla=xla,

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
+from configs import cli
 from configs.config import TrainConfig
 from configs.errors import InputError
 from configs.evaluation import EvalConfig
-from configs.options import Option, flat_options, make_config
+from configs.options import Option, flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 
 # What differs from slim on purpose; docs/slim.md says why.
 OTHER_DEFAULTS: dict[str, dict[str, Any]] = {
-    'train': {'model_name': 'alexnet_v2', 'num_clones': None, 'dataset_name': None},
+    'train': {'model_name': 'alexnet_v2', 'num_clones': None, 'dataset_name': None, 'task': None},
     'eval': {
         'eval_dir': None,
         'model_name': None,
@@ -80,9 +81,40 @@ def value_of(text: str) -> Any:
         ({'seed': 2**63}, f'--seed={2**63}: must be at most {2**63 - 1}'),
         ({'xla': 'maybe'}, '--xla=maybe: must be one of auto, on, off'),
         ({'recall_at': (5, 0)}, '--recall_at=0: must be at least 1'),
+        ({'polynomial_power': 0.0}, '--polynomial_power=0.0: must be greater than 0.0'),
+        ({'scale_learning_rate': 'cubic'}, '--scale_learning_rate=cubic: must be one of none, linear, sqrt'),
+        ({'trust_ratio_exclude': ('a', '[')}, '--trust_ratio_exclude=[: not a regular expression: unterminated'),
+        ({'weight_decay_exclude': ('*',)}, '--weight_decay_exclude=*: not a regular expression: nothing to repeat'),
         ({'bach_size': 1}, 'no option named bach_size in TrainConfig'),
     ],
 )
 def test_values_outside_what_an_option_allows(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         make_config(TrainConfig, **values)
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        {},
+        {'trust_ratio_exclude': (), 'recall_at': ()},
+        {'trust_ratio_exclude': ('gamma$', '^fc8/'), 'weight_decay_exclude': ('fc8',), 'recall_at': (1, 3)},
+    ],
+)
+def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None:
+    """An empty list too, where the default is not empty: by what reads them back, and on the command line."""
+    config = make_config(TrainConfig, **values)
+    text = to_flagfile(config)
+    assert ('--trust_ratio_exclude=\n' in text) == (values.get('trust_ratio_exclude') == ())
+    assert from_flagfile(TrainConfig, text) == flat_values(config)
+    path = tmp_path / 'config.cfg'
+    path.write_text(text)
+    known = set(cli.flags.FLAGS)
+    try:
+        cli.define_flags(TrainConfig)
+        cli.flags.FLAGS(['script', f'--flagfile={path}'])
+        assert cli.config_from_flags(TrainConfig) == config
+    finally:
+        for name in set(cli.flags.FLAGS) - known:
+            delattr(cli.flags.FLAGS, name)
+        cli.flags.FLAGS.unparse_flags()

@@ -13,6 +13,7 @@ from configs.config import DeviceOptions
 from configs.errors import InputError
 from engine import distribution
 from nets.alexnet import alexnet_v2
+from nets.batch_norm import BatchNormalization
 from nets.layers import (
     Dropout,
     FullyConnectedConv2D,
@@ -30,7 +31,12 @@ from nets.variables import slim_variables
 TOLERANCE = 1e-4  # of the largest value, or of the standard deviation where that is what was recorded
 
 # Net -> (number of classes that slim's recipes use, exact number of parameters).
-NUM_PARAMS = {'alexnet_v2': (1001, 50_308_009), 'cifarnet': (10, 1_756_426), 'lenet': (10, 3_276_234)}
+NUM_PARAMS = {
+    'alexnet_bn': (1000, 62_379_752),
+    'alexnet_v2': (1001, 50_308_009),
+    'cifarnet': (10, 1_756_426),
+    'lenet': (10, 3_276_234),
+}
 
 ALEXNET_CASES: dict[str, dict] = {
     'nc1001_224': {'num_classes': 1001},
@@ -72,6 +78,12 @@ def filled_model(name: str, num_classes: int | None, **kwargs) -> keras.Model:
 
 def small_model(name: str, **kwargs) -> keras.Model:
     return make_model(name, 10, **{'depth_multiplier': 0.25, **kwargs})
+
+
+def freeze_batch_norm(model: keras.Model) -> None:
+    """Makes batch normalisation use its moving statistics in training too, so that only dropout is left of it."""
+    for layer in model.layers:
+        layer.trainable = not isinstance(layer, BatchNormalization)
 
 
 def make_images(model: keras.Model, batch: int = 4) -> np.ndarray:
@@ -230,6 +242,7 @@ def test_dropout_is_a_function_of_the_seed(name):
 @for_every_net
 def test_parts_of_a_batch_drop_what_the_whole_drops(name):
     model = small_model(name)
+    freeze_batch_norm(model)
     images = make_images(model)
     parts = [train_logits(model, images[i : i + 2], offset=i, global_batch=4) for i in (0, 2)]
     assert error(tf.concat(parts, axis=0), train_logits(model, images)) < 1e-6
@@ -238,6 +251,7 @@ def test_parts_of_a_batch_drop_what_the_whole_drops(name):
 @for_every_net
 def test_dropout_keeping_all_changes_nothing(name):
     model = small_model(name, dropout_keep_prob=1.0)
+    freeze_batch_norm(model)
     images = make_images(model)
     np.testing.assert_array_equal(model(images, training=True), model(images))
 
@@ -260,7 +274,8 @@ def test_initial_weights_are_a_function_of_the_seed(name):
     for variable_name, variable in first.items():
         np.testing.assert_array_equal(variable, again[variable_name])
         if variable_name.endswith('weights'):
-            assert not np.any(variable.numpy() == other[variable_name].numpy())
+            # Of the 2^23 values of a uniform draw, some meet.
+            assert np.mean(variable.numpy() == other[variable_name].numpy()) < 1e-5
     kernels = [v.numpy().flat[:16].tobytes() for n, v in first.items() if n.endswith('weights')]
     assert len(set(kernels)) == len(kernels)
 
@@ -305,11 +320,11 @@ def test_no_weight_decay_is_no_regularizer(name):
 REFUSED = {
     'unknown net': (
         lambda: get_net('alexnet_v3'),
-        r"unknown net 'alexnet_v3' \(did you mean 'alexnet_v2'\?\); valid: alexnet_v2, cifarnet, lenet",
+        r"unknown net 'alexnet_v3' \(did you mean 'alexnet_v2'\?\); valid: alexnet_bn, alexnet_v2, cifarnet, lenet",
     ),
     'unknown dtype': (
-        lambda: layer_policy('float16'),
-        r"unknown dtype 'float16' \(did you mean 'bfloat16'\?\); valid: bfloat16, float32",
+        lambda: layer_policy('float64'),
+        r"unknown dtype 'float64' \(did you mean 'float16'\?\); valid: bfloat16, float16, float32",
     ),
     'pool': (lambda: small_model('lenet', global_pool=True), 'lenet is not fully convolutional'),
     'no squeeze': (lambda: small_model('lenet', spatial_squeeze=False), 'lenet is not fully convolutional'),
@@ -362,6 +377,41 @@ def test_alexnet_takes_images_of_unknown_size():
         fixed = small_model('alexnet_v2', image_size=side, global_pool=True)
         images = make_images(fixed, batch=1)
         assert error(tf.squeeze(model(images), [1, 2]), fixed(images)) < TOLERANCE
+
+
+# --- alexnet_bn ---------------------------------------------------------------------------------------------
+
+
+def test_alexnet_bn_is_made_of():
+    model = make_model('alexnet_bn', 1000, weight_decay=5e-4)
+    assert sum(math.prod(variable.shape) for variable in model.trainable_variables) == 62_379_048
+    shapes = {name.removeprefix('alexnet_bn/'): tensor.shape[1:] for name, tensor in get_end_points(model).items()}
+    assert shapes == {
+        'conv1': (55, 55, 96),
+        'bn1': (55, 55, 96),
+        'pool1': (27, 27, 96),
+        'conv2': (27, 27, 256),
+        'bn2': (27, 27, 256),
+        'pool2': (13, 13, 256),
+        'conv3': (13, 13, 384),
+        'conv4': (13, 13, 384),
+        'conv5': (13, 13, 256),
+        'pool5': (6, 6, 256),
+        'flatten': (9216,),
+        'fc6': (4096,),
+        'fc7': (4096,),
+        'fc8': (1000,),
+    }
+    layers = ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8']
+    assert list(regularization(model)) == [f'alexnet_bn/{layer}/weights' for layer in layers]
+    variables = list(slim_variables(model))
+    assert variables[2:6] == [f'alexnet_bn/bn1/{name}' for name in ('gamma', 'beta', 'moving_mean', 'moving_variance')]
+
+
+def test_alexnet_bn_takes_upscaled_cifar():
+    model = small_model('alexnet_bn', image_size=80)
+    assert get_end_points(model)['alexnet_bn/pool5'].shape == (None, 1, 1, 64)
+    assert model(make_images(model)).shape == (4, 10)
 
 
 # --- Layers -------------------------------------------------------------------------------------------------
@@ -467,6 +517,7 @@ def test_slim_names_of_nested_scopes():
 
 # Net -> layer -> (standard deviation before truncation, or None for Glorot's uniform; initial bias).
 INITIAL: dict[str, dict[str, tuple[float | None, float]]] = {
+    'alexnet_bn': dict.fromkeys(('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8'), (None, 0.0)),
     'alexnet_v2': {
         'conv1': (None, 0.1),
         'conv2': (None, 0.1),
@@ -491,12 +542,13 @@ INITIAL: dict[str, dict[str, tuple[float | None, float]]] = {
 @for_every_net
 def test_initial_weights_are_drawn_as_slim_draws_them(name):
     model = make_model(name, 10)
-    assert [layer.name for layer in model.layers if layer.weights] == list(INITIAL[name])
+    normalizing = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+    assert [layer.name for layer in model.layers if layer.weights and layer not in normalizing] == list(INITIAL[name])
     for layer_name, (spread, bias) in INITIAL[name].items():
         kernel, biases = (variable.numpy() for variable in model.get_layer(layer_name).weights)
         if spread is None:
-            positions = math.prod(kernel.shape[:2])
-            limit = math.sqrt(6 / (positions * sum(kernel.shape[2:])))
+            positions = math.prod(kernel.shape[:-2])
+            limit = math.sqrt(6 / (positions * sum(kernel.shape[-2:])))
             std = limit / math.sqrt(3)
         else:
             limit, std = 2 * spread, spread * 0.87962566  # of a standard normal that is cut at two
@@ -504,3 +556,6 @@ def test_initial_weights_are_drawn_as_slim_draws_them(name):
         assert np.std(kernel) == pytest.approx(std, rel=3 / math.sqrt(kernel.size)), layer_name
         assert abs(np.mean(kernel)) < 5 * std / math.sqrt(kernel.size), layer_name
         np.testing.assert_array_equal(biases, np.float32(bias))
+    for layer in normalizing:
+        for variable, start in zip(layer.variables, (1.0, 0.0, 0.0, 1.0), strict=True):
+            np.testing.assert_array_equal(variable, np.float32(start), variable.path)

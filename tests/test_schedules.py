@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from configs.config import ScheduleOptions
 from configs.errors import InputError
-from engine.schedules import SCHEDULES, make_schedule
+from engine.schedules import SCHEDULES, make_schedule, scaled
 
 SLIMS = {'fixed', 'exponential', 'polynomial'}
 OURS = {'cosine', 'piecewise'}  # these have NumPy rows below
@@ -75,6 +75,43 @@ def test_cosine_follows_numpy(warmup_epochs):
         expected = np.minimum(0.1 * STEPS / warmup_steps, expected)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
     assert actual[-1] == np.float32(0.01)
+
+
+@pytest.mark.parametrize('warmup_epochs', [0.0, 2.5])
+@pytest.mark.parametrize('power', [0.5, 1.0, 2.0])
+def test_polynomial_follows_numpy(power, warmup_epochs):
+    options = ScheduleOptions(
+        'polynomial', 10.0, end_learning_rate=0.1, num_epochs_per_decay=10.0, polynomial_power=power,
+        warmup_epochs=warmup_epochs,
+    )  # fmt: skip
+    expected = 0.1 + (10.0 - 0.1) * (1 - np.minimum(STEPS, 85) / 85) ** power
+    if warmup_epochs:
+        expected = np.minimum(10.0 * STEPS / (8.5 * warmup_epochs), expected)
+    np.testing.assert_allclose(rates(make_schedule(options, 8.5, None), STEPS), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('how', 'base', 'examples', 'factor'),
+    [
+        ('none', 256, 8192, 1.0),
+        ('linear', 256, 256, 1.0),
+        ('linear', 256, 8192, 32.0),
+        ('linear', 512, 64, 0.125),
+        ('sqrt', 256, 1024, 2.0),
+        ('sqrt', 128, 256, 2**0.5),
+    ],
+)
+def test_rates_scale_with_the_examples_of_a_step(how, base, examples, factor):
+    options = ScheduleOptions(
+        'polynomial', 0.02, end_learning_rate=0.001, scale_learning_rate=how, scale_learning_rate_from=base
+    )
+    expected = dataclasses.replace(
+        options, learning_rate=0.02 * factor, end_learning_rate=0.001 * factor, scale_learning_rate='none'
+    )
+    assert scaled(options, examples) == expected
+    assert scaled(scaled(options, examples), examples) == expected
+    actual = rates(make_schedule(scaled(options, examples), 8.5, 100), STEPS)
+    np.testing.assert_allclose(actual, factor * rates(make_schedule(options, 8.5, 100), STEPS), rtol=1e-5)
 
 
 def test_cosine_shorter_than_its_warmup_stays_finite():

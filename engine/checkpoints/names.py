@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from configs.config import OptimizerOptions
+from engine.loss_scale import LossScale
 from engine.moving_averages import ExponentialMovingAverage
 from engine.optimizers import OPTIMIZERS
 
@@ -52,5 +53,5 @@ def head_names(names: Iterable[str]) -> list[str]:
 _KERAS_OPTIMIZER = 'optimizer/'  # in a .keras file of a model that Keras trained
 _KEPT = tuple(rule(OptimizerOptions()) for rule in OPTIMIZERS.values())
 _COUNTERS = {STEP_KEY, IMAGES_SEEN_KEY, IMAGES_SKIPPED_KEY, RECOVERIES_KEY}
-_SCALARS = {*_COUNTERS, *(name for rule in _KEPT for name in rule.power_bases())}
+_SCALARS = {*_COUNTERS, LossScale.SCALE, LossScale.STEPS, *(name for rule in _KEPT for name in rule.power_bases())}
 _SLOTS = (ExponentialMovingAverage.SUFFIX, *(f'/{slot}' for rule in _KEPT for slot in rule.slot_starts()))

@@ -182,7 +182,12 @@ def _classes(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> tuple[i
 
 
 def restore(
-    prefix: str, variables: Mapping[str, tf.Variable], unused: Iterable[str] = (), *, labels_offset: int | None = None
+    prefix: str,
+    variables: Mapping[str, tf.Variable],
+    unused: Iterable[str] = (),
+    *,
+    optional: Iterable[str] = (),
+    labels_offset: int | None = None,
 ) -> Plan:
     """Assigns every variable its value from the checkpoint; all are checked before any is changed.
 
@@ -190,6 +195,7 @@ def restore(
         prefix: The checkpoint.
         variables: What to assign, by the name in the checkpoint.
         unused: Names that the checkpoint may have beside these, besides counters, slots and moving averages.
+        optional: Names of variables that keep their values if the checkpoint lacks them.
         labels_offset: Of the data set; with it, a last layer of other classes is answered with the one that fits.
 
     Returns:
@@ -200,6 +206,8 @@ def restore(
         InputError: it is of another net or run (with a table of what differs), or of another optimizer.
     """
     reader = open_checkpoint(prefix)
+    absent = set(optional) - set(reader.get_variable_to_shape_map())
+    variables = {name: variable for name, variable in variables.items() if name not in absent}
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
     plan = make_plan(reader, wanted, unused=unused)
     if plan.stopping or plan.names(Fate.UNUSED):

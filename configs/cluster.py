@@ -1,0 +1,42 @@
+"""The options of several workers: who they are, and how long they wait for each other.
+
+make_config(TrainConfig, worker_hosts=('node1:2222', 'node2:2222'), task=0)
+"""
+
+import dataclasses
+
+from configs.errors import InputError
+from configs.options import Options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterOptions(Options):
+    """Which workers train together, and which of them this process is; by default it is alone."""
+
+    worker_hosts: tuple[str, ...] = option(
+        (), 'host:port of every worker, separated by commas, the same on all; the first one is the chief.'
+    )
+    task: int | None = option(None, 'Which of --worker_hosts this process is, from 0.', lower=0)
+    launch_workers: int = option(
+        0, 'Start so many workers on this machine, and end them all when one fails; 0: none.', lower=0, upper=64
+    )
+    cluster: str = option(
+        'auto',
+        'Where to look for the workers without --worker_hosts: auto (TF_CONFIG; RANK, WORLD_SIZE and MASTER_ADDR; the '
+        "variables of Open MPI and of SLURM's srun), none.",
+        choices=('auto', 'none'),
+    )
+    worker_timeout_secs: float = option(
+        120.0,
+        'A worker that is not heard of, or does not go on, for so long is lost; the others then end too.',
+        above=0.0,
+    )
+    worker_join_timeout_secs: float = option(600.0, 'Seconds that workers wait for each other at the start.', above=0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.launch_workers and self.worker_hosts:
+            raise InputError(
+                f'--launch_workers={self.launch_workers} finds the addresses of its workers itself: give it without '
+                '--worker_hosts, or start each of --worker_hosts with its own --task'
+            )

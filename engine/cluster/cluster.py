@@ -1,0 +1,337 @@
+"""How the workers of a run speak with each other, beside TensorFlow's collectives.
+
+cluster.gather(value)            # everybody's values, in everybody
+cluster.share(value)             # the chief's
+cluster.on_chief(compute)        # computed there alone
+
+Every worker has a connection to the chief. Over it they decide together between steps, and learn at once who has died,
+and soon who hangs: TensorFlow's collectives would wait for ever.
+"""
+
+import contextlib
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from configs import console
+from configs.errors import InputError, first_line
+from configs.tables import brief, format_table
+from engine.cluster.peer import Peer
+from engine.cluster.tasks import Task
+
+_SECONDS_TO_END = 60.0
+_ADVICE = ', so all others end too; start all again: a training goes on from its last checkpoint'
+
+T = TypeVar('T')
+
+
+class WorkerLostError(InputError):
+    """Another worker has ended, hangs or has failed, so that the run cannot go on."""
+
+
+class Cluster:
+    """One worker alone; what is asked of several, it answers as a cluster of one.
+
+    Attributes:
+        index: Number of this worker. The chief, which writes the run's files, is 0.
+        count: How many workers there are.
+        addresses: host:port of each worker's TensorFlow server; empty for one alone.
+        local_index: Which it is of the workers on this machine that divide its GPUs.
+        local_count: How many these are.
+    """
+
+    index = 0
+    count = 1
+    addresses: tuple[str, ...] = ()
+    local_index = 0
+    local_count = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes the run's files."""
+        return self.index == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns the values of all workers, which all call this in the same order; of JSON's types.
+
+        Raises:
+            WorkerLostError: one of them is gone.
+        """
+        return [value]
+
+    def share(self, value: Any) -> Any:
+        """Returns the chief's value in all workers; nobody looks at the others'."""
+        return self.gather(value if self.is_chief else None)[0]
+
+    def on_chief(self, compute: Callable[[], Any]) -> Any:
+        """Returns in all workers what `compute` returns on the chief, where alone it is called."""
+        return self.share(compute() if self.is_chief else None)
+
+    def after_chief(self, compute: Callable[[], T]) -> T:
+        """Returns what `compute` returns, called on the chief first: what it writes or fetches the others find."""
+        if not self.is_chief:
+            self.gather(None)
+        value = compute()
+        if self.is_chief:
+            self.gather(None)
+        return value
+
+    def any(self, value: bool) -> bool:
+        """Says whether it is so in any worker."""
+        return any(self.gather(value))
+
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        """Refuses to go on where the workers differ.
+
+        Raises:
+            InputError: a table of what differs.
+        """
+        refusal = differences(self.gather({name: str(value) for name, value in facts.items()}))
+        if refusal:
+            raise InputError(refusal)
+
+    def watch(self, progress: Callable[[], int], on_loss: Callable[[str], None]) -> None:
+        """Begins to look for workers that do not go on.
+
+        Args:
+            progress: A number that grows while this worker goes on; another thread asks for it.
+            on_loss: Another thread calls it with what has happened, so that the main one waits no more.
+        """
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Says that all workers compute together inside it, so that progress is expected."""
+        yield
+
+    def loss(self, within: float = 0.0) -> str | None:
+        """Returns what has happened to another worker, waiting so many seconds for news; None if nothing has."""
+        del within
+        return None
+
+    def __enter__(self) -> 'Cluster':
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Leaves; an error ends the others too."""
+
+
+ALONE = Cluster()
+
+
+def differences(facts_of_workers: Sequence[Mapping[str, str]]) -> str | None:
+    """Returns a table of the facts that are not the same in all workers, or None."""
+    names = dict.fromkeys(name for facts in facts_of_workers for name in facts)
+    rows = [(name, *(brief(facts.get(name)) for facts in facts_of_workers)) for name in names]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    if not rows:
+        return None
+    heading = ('', *(f'worker {index}' for index in range(len(facts_of_workers))))
+    advice = 'Start all with the same flags, data and versions; --task alone is their own'
+    return '\n'.join(['the workers differ:', format_table([heading, *rows], indent='  '), advice])
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """One of the workers, for messages and for TensorFlow.
+
+    Attributes:
+        index: Its number.
+        address: host:port of its TensorFlow server.
+        process: Which process on which host.
+    """
+
+    index: int
+    address: str
+    process: str
+
+    def __str__(self) -> str:
+        return f'worker {self.index} at {self.address} ({self.process})'
+
+
+@dataclasses.dataclass
+class _Heard:
+    """What is known of a worker's life, by this process' clock (seconds)."""
+
+    last: float
+    progress: int = -1
+    since: float = 0.0
+    is_working: bool = False
+
+    def note(self, progress: int, is_working: bool) -> None:
+        now = time.monotonic()
+        self.last = now
+        if progress != self.progress or is_working != self.is_working:
+            self.progress, self.is_working, self.since = progress, is_working, now
+
+
+class ConnectedCluster(Cluster):
+    """Several workers. The chief holds a connection to each of the others, and these one to the chief."""
+
+    def __init__(self, task: Task, workers: Sequence[Worker], peers: Mapping[int, Peer], timeout: float):
+        """Takes over the connections.
+
+        Args:
+            task: Who this one is.
+            workers: All of them.
+            peers: By the number of the worker at the other end.
+            timeout: Seconds after which a worker that is not heard of, or does not go on, is lost.
+        """
+        self.index, self.count = task.index, task.count
+        self.local_index, self.local_count = task.local_index, task.local_count
+        self.addresses = tuple(worker.address for worker in workers)
+        self._workers, self._peers, self._timeout = workers, peers, timeout
+        self._news = threading.Condition()  # of all that follows
+        self._values: dict[int, dict[int, Any]] = {}  # of the rounds of `gather` that are not over, by worker
+        self._round = 0
+        self._loss: str | None = None
+        self._goodbyes: set[int] = set()
+        self._heard = {worker.index: _Heard(time.monotonic()) for worker in workers}
+        self._is_working, self._has_left = False, threading.Event()
+        self._progress: Callable[[], int] = lambda: 0
+        self._on_loss: Callable[[str], None] = lambda _: None
+        self._last_resort: threading.Timer | None = None
+        for index, peer in peers.items():
+            threading.Thread(target=self._listen, args=(index, peer), daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def gather(self, value: Any) -> list[Any]:
+        number, self._round = self._round, self._round + 1
+        if not self.is_chief:
+            self._send({'value': value, 'round': number})
+        with self._news:
+            values = self._values.setdefault(number, {})
+            values[self.index] = value
+            self._wait(lambda: len(values) == self.count)
+            del self._values[number]
+        gathered = [values[index] for index in range(self.count)]
+        if self.is_chief:
+            self._send({'gathered': gathered, 'round': number})
+        return gathered
+
+    def watch(self, progress: Callable[[], int], on_loss: Callable[[str], None]) -> None:
+        self._progress, self._on_loss = progress, on_loss
+        if self._loss is not None:
+            on_loss(self._loss)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        self._is_working = True
+        try:
+            yield
+        finally:
+            self._is_working = False
+
+    def loss(self, within: float = 0.0) -> str | None:
+        with self._news:
+            self._news.wait_for(lambda: self._loss is not None, within)
+            return self._loss
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            if error is None:
+                self._say_goodbye()
+            elif not isinstance(error, WorkerLostError):
+                why = first_line(error) if isinstance(error, Exception) else type(error).__name__
+                self._send({'lost': f'{self._workers[self.index]} has failed: {why}'})
+        finally:
+            self._has_left.set()
+            if self._last_resort is not None:
+                self._last_resort.cancel()
+            for peer in self._peers.values():
+                peer.close()
+
+    def _say_goodbye(self) -> None:
+        """Leaves when all others do: until then they may still need this worker's TensorFlow server."""
+        if not self.is_chief:
+            self._send({'bye': True})
+        with self._news:
+            self._wait(lambda: self._goodbyes == set(self._peers))
+        if self.is_chief:
+            self._send({'bye': True})
+
+    def _wait(self, is_there: Callable[[], bool]) -> None:
+        """Waits, holding the lock, for what other threads bring; raises WorkerLostError where it will not come."""
+        self._news.wait_for(lambda: self._loss is not None or is_there())
+        if self._loss is not None and not is_there():
+            raise WorkerLostError(self._loss)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        for peer in self._peers.values():
+            with contextlib.suppress(OSError):  # who has gone is noticed where it is listened to
+                peer.send(message)
+
+    # ------------------------------------------------------------------ in threads of their own
+
+    def _listen(self, index: int, peer: Peer) -> None:
+        """Takes what a worker says, until it ends."""
+        while (message := peer.receive()) is not None:
+            with self._news:
+                if 'beat' in message:
+                    self._heard[index].note(message['beat'], message['working'])
+                elif 'value' in message:
+                    self._values.setdefault(message['round'], {})[index] = message['value']
+                elif 'gathered' in message:
+                    self._values.setdefault(message['round'], {}).update(enumerate(message['gathered']))
+                elif 'bye' in message:
+                    self._goodbyes.add(index)
+                self._news.notify_all()
+            if 'lost' in message:
+                self._lose(message['lost'])
+        if index not in self._goodbyes:
+            self._lose(f'{self._workers[index]} has ended{_ADVICE}')
+
+    def _beat(self) -> None:
+        """Tells the others that this process lives, and looks for those that are not heard of."""
+        interval = min(self._timeout / 8, 1.0)
+        last = time.monotonic()
+        while not self._has_left.wait(interval):
+            before, now = last, time.monotonic()
+            last = now
+            progress = self._progress()
+            self._send({'beat': progress, 'working': self._is_working})
+            with self._news:
+                self._heard[self.index].note(progress, self._is_working)
+                if now - before > 4 * interval + 1:  # this process itself was stopped meanwhile, and could hear nobody
+                    for heard in self._heard.values():
+                        heard.last = now
+            lost = self._find_silent(now) or (self._find_stuck(now) if self.is_chief else None)
+            if lost:
+                self._lose(f'{lost} for {self._timeout:g} s (--worker_timeout_secs){_ADVICE}')
+
+    def _find_silent(self, now: float) -> str | None:
+        silent = [index for index in self._peers if now - self._heard[index].last > self._timeout]
+        silent = [index for index in silent if index not in self._goodbyes]
+        return f'{self._workers[silent[0]]} has not been heard of' if silent else None
+
+    def _find_stuck(self, now: float) -> str | None:
+        """Returns who keeps all others waiting: those that have come least far where none has moved for long."""
+        heard = [self._heard[worker.index] for worker in self._workers]
+        is_stuck = all(one.is_working and one.progress > 1 and now - one.since > self._timeout for one in heard)
+        if not is_stuck:  # the first step may compile for long
+            return None
+        least = min(one.progress for one in heard)
+        stuck = [worker for worker, one in zip(self._workers, heard, strict=True) if one.progress == least]
+        return f'{stuck[0] if len(stuck) < self.count else "every worker"} has not gone on'
+
+    def _lose(self, why: str) -> None:
+        """Notes that the run cannot go on; tells the others, and whoever waits in this process."""
+        with self._news:
+            if self._loss is not None or self._has_left.is_set():
+                return
+            self._loss = why
+            self._news.notify_all()
+        if self.is_chief:
+            self._send({'lost': why})
+        # What else holds the main thread, such as a read from a disk that does not answer, is not waited for.
+        self._last_resort = threading.Timer(_SECONDS_TO_END, _end_process, [why])
+        self._last_resort.daemon = True
+        self._last_resort.start()
+        self._on_loss(why)
+
+
+def _end_process(why: str) -> None:
+    console.print_error(why)
+    os._exit(1)

@@ -1,0 +1,252 @@
+"""How the workers of a run meet.
+
+with join_as_told(config) as cluster: ...
+
+The others connect to the chief at its own port, before TensorFlow's server takes it: so a cluster needs no port beside
+those of TensorFlow, and a worker need only know the chief's address and its own number.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from configs import console
+from configs.cluster import ClusterOptions
+from configs.errors import InputError, first_line
+from configs.options import flat_options, flat_values
+from engine.cluster.cluster import ALONE, Cluster, ConnectedCluster, Worker, differences
+from engine.cluster.peer import Peer
+from engine.cluster.tasks import Task, check_port_is_free, find_task, free_port, resolve, split_address
+
+_PROTOCOL = 1
+_HELLO_SECONDS = 5.0
+_FIRST_REMINDER, _REMINDERS = 10.0, 60.0  # seconds
+
+# What may differ: where things lie on each machine, and what only the chief does.
+_OWN_OPTIONS = ('dataset_dir', 'train_dir', 'checkpoint_path', 'cache', 'eval_dir', 'results_path')
+_PACKAGES = ('tensorflow', 'keras', 'numpy')
+
+Facts = Mapping[str, Any]
+_Hello = dict[str, Any]
+
+
+def join_as_told(config: Any) -> Cluster:
+    """Meets the other workers that flags or environment tell of, and speaks as one of them from now on.
+
+    Args:
+        config: With ClusterOptions as `cluster`; all must have the same of it, but for the paths on each machine.
+
+    Raises:
+        InputError: as `join`, or flags or environment are malformed.
+    """
+    task = find_task(config.cluster, os.environ)
+    if task is None:
+        return ALONE
+    console.speak_as(f'worker {task.index}')
+    return join(task, config.cluster, facts_of(config))
+
+
+def facts_of(config: Any) -> dict[str, Any]:
+    """Returns what workers must agree on before they begin: options, versions, and this project's source."""
+    options = flat_options(type(config))
+    facts = {
+        f'--{name}': value
+        for name, value in flat_values(config).items()
+        if options[name].group != 'cluster' and name not in _OWN_OPTIONS
+    }
+    return {**facts, **{name: importlib.metadata.version(name) for name in _PACKAGES}, 'source': _source_digest()}
+
+
+def _source_digest() -> str:
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[2]
+    for folder in ('configs', 'datasets', 'engine', 'nets', 'preprocessing'):
+        for path in sorted((root / folder).rglob('*.py')):
+            digest.update(f'{path.relative_to(root)}\n'.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def join(task: Task | None, options: ClusterOptions, facts: Facts) -> Cluster:
+    """Meets the other workers.
+
+    Args:
+        task: Who this one is; None: there are no others.
+        options: How long it waits.
+        facts: What must be the same in all, by name; compared as text.
+
+    Raises:
+        InputError: an address that cannot be used, workers that do not come, or that do not do the same.
+    """
+    if task is None:
+        return ALONE
+    if task.is_written_out:
+        for address in dict.fromkeys([task.chief, task.address or task.chief]):
+            resolve(address, task.source)
+    if task.address is not None:
+        check_port_is_free(task.address, task.source)
+    waiting = _Waiting(task, options.worker_join_timeout_secs)
+    texts = {name: str(value) for name, value in facts.items()}
+    peers, hellos = (_receive_workers if task.index == 0 else _meet_chief)(task, texts, waiting)
+    workers = [Worker(hello['index'], hello['address'], hello['process']) for hello in hellos]
+    return ConnectedCluster(task, workers, peers, options.worker_timeout_secs)
+
+
+class _Waiting:
+    """Says now and then who is waited for, and when that has been long enough."""
+
+    def __init__(self, task: Task, seconds: float):
+        now = time.monotonic()
+        self._task, self._end, self._next_reminder = task, now + seconds, now + _FIRST_REMINDER
+
+    def check(self, who: str) -> None:
+        """Raises InputError once the time is over."""
+        now, task = time.monotonic(), self._task
+        if now > self._end:
+            raise InputError(
+                f'worker {task.index} of {task.count} ({task.source}): {who} did not come in time '
+                '(--worker_join_timeout_secs)'
+            )
+        if now > self._next_reminder:
+            logging.info('worker %d of %d (%s): waiting for %s', task.index, task.count, task.source, who)
+            self._next_reminder = now + _REMINDERS
+
+
+def _receive_workers(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[dict[int, Peer], list[_Hello]]:
+    """Waits, as the chief, for all others, and tells them who all are."""
+    meeting = _Meeting(task, _hello(task, task.chief, facts))
+    try:
+        with _listen(task) as listener:
+            while meeting.missing:
+                waiting.check(f'{_name(meeting.missing)} at {task.chief}')
+                with contextlib.suppress(TimeoutError):
+                    meeting.take(Peer(listener.accept()[0]))
+        refusal = differences([hello['facts'] for hello in meeting.hellos])
+        if refusal:
+            raise InputError(refusal)
+    except InputError as error:
+        meeting.answer({'refused': str(error)})
+        raise
+    meeting.answer({'workers': [{**hello, 'facts': {}} for hello in meeting.hellos]})
+    return meeting.peers, meeting.hellos
+
+
+class _Meeting:
+    """Who has come to the chief so far."""
+
+    def __init__(self, task: Task, own_hello: _Hello):
+        self._task = task
+        self._hellos = {0: own_hello}
+        self.peers: dict[int, Peer] = {}
+
+    @property
+    def missing(self) -> list[int]:
+        return [index for index in range(self._task.count) if index not in self._hellos]
+
+    @property
+    def hellos(self) -> list[_Hello]:
+        return [self._hellos[index] for index in sorted(self._hellos)]
+
+    def take(self, peer: Peer) -> None:
+        """Takes a worker in; what is no worker is sent away.
+
+        Raises:
+            InputError: a worker that cannot be right; it is told.
+        """
+        peer.set_timeout(_HELLO_SECONDS)
+        hello = peer.receive()
+        peer.set_timeout(None)
+        if hello is None or not _is_hello(hello):
+            logging.warning('%s: what has connected from %s is no worker of this version', self._task.chief, peer.host)
+            peer.close()
+            return
+        problem = self._problem(hello)
+        if problem:
+            with contextlib.suppress(OSError):
+                peer.send({'refused': problem})
+            raise InputError(problem)
+        host, port = split_address(hello['address'])
+        self._hellos[hello['index']] = {**hello, 'address': _address(host or peer.host, port)}
+        self.peers[hello['index']] = peer
+
+    def _problem(self, hello: _Hello) -> str | None:
+        index, count, process = hello['index'], self._task.count, hello['process']
+        if hello['count'] != count:
+            return f'worker {index} ({process}) counts {hello["count"]} workers, the chief {count}'
+        if index in self._hellos:
+            return f'{process} and {self._hellos[index]["process"]} both say that they are worker {index}'
+        return None if 0 < index < count else f'{process} says that it is worker {index} of {count}'
+
+    def answer(self, message: Mapping[str, Any]) -> None:
+        for peer in self.peers.values():
+            with contextlib.suppress(OSError):  # who has gone is noticed later
+                peer.send(message)
+
+
+def _hello(task: Task, address: str, facts: Mapping[str, str]) -> _Hello:
+    return {
+        'protocol': _PROTOCOL,
+        'index': task.index,
+        'count': task.count,
+        'address': address,
+        'process': f'process {os.getpid()} on {socket.gethostname()}',
+        'facts': dict(facts),
+    }
+
+
+def _is_hello(hello: _Hello) -> bool:
+    kinds = {'index': int, 'count': int, 'address': str, 'process': str, 'facts': dict}
+    return hello.get('protocol') == _PROTOCOL and all(isinstance(hello.get(name), kinds[name]) for name in kinds)
+
+
+def _listen(task: Task) -> socket.socket:
+    host, port = split_address(task.chief)
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    # A name may be that of another of the chief's interfaces to itself: /etc/hosts often says 127.0.1.1.
+    everywhere = '::' if family == socket.AF_INET6 else '0.0.0.0'
+    is_local = host in ('localhost', '::1') or host.startswith('127.')
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # So that TensorFlow's server can take the port while the connections are open.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host if is_local else everywhere, port))
+        listener.listen(task.count)
+        listener.settimeout(0.5)
+    except OSError as error:
+        listener.close()
+        raise InputError(f'{task.source}: worker 0 cannot listen at {task.chief}: {first_line(error)}') from error
+    return listener
+
+
+def _meet_chief(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[dict[int, Peer], list[_Hello]]:
+    """Goes to the chief, waiting until it is there, and hears who all are."""
+    while True:
+        waiting.check(f'worker 0 at {task.chief}')
+        with contextlib.suppress(OSError):  # not there yet, or its name is not known yet
+            peer = Peer(socket.create_connection(split_address(task.chief), timeout=_HELLO_SECONDS))
+            peer.set_timeout(None)
+            address = task.address or _address(peer.own_host, free_port(peer.own_host))
+            peer.send(_hello(task, address, facts))
+            reply = peer.receive() or {}
+            if 'refused' in reply:
+                raise InputError(str(reply['refused']))
+            if 'workers' in reply:
+                return {0: peer}, reply['workers']
+            peer.close()
+        time.sleep(0.2)
+
+
+def _address(host: str, port: int) -> str:
+    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+
+
+def _name(indices: list[int]) -> str:
+    shown = ', '.join(map(str, indices[:8])) + (', ...' if len(indices) > 8 else '')
+    return f'worker {shown}' if len(indices) == 1 else f'workers {shown}'
