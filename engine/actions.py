@@ -65,6 +65,11 @@ class Moment:
         """Share of the time, in [0, 1], in which the step waited for the input pipeline."""
         return self.report.waited / self.report.seconds
 
+    @property
+    def communication_share(self) -> float:
+        """Share of the time, in [0, 1], in which a replica waited for the sum of the gradients; 0 with one replica."""
+        return self.report.communicated / self.report.seconds
+
 
 class Action(abc.ABC):
     """Something that is due at some steps, after the last one, and perhaps where training is stopped before.
@@ -113,17 +118,21 @@ class Log(Action):
     def act(self, moment: Moment) -> None:
         loss, rate = moment.total_loss, moment.report.learning_rate
         speed, waiting = moment.images_per_second, moment.wait_share
+        extras = ''.join(f', {text}' for text in _extras(moment))
         self._progress.report(
             moment.step,
             f'global step {moment.step}: loss = {loss:.4f} ({moment.seconds_per_step:.3f} sec/step), '
-            f'learning rate {rate:.4g}, {speed:.1f} images/s, waiting for data {waiting:.0%}{_loss_scale(moment)}',
+            f'learning rate {rate:.4g}, {speed:.1f} images/s, waiting for data {waiting:.0%}{extras}',
             brief=f'loss {loss:.4f}, lr {rate:.3g}, {speed:.0f} img/s, wait {waiting:.0%}',
         )
 
 
-def _loss_scale(moment: Moment) -> str:
-    scale = moment.report.loss_scale
-    return '' if scale is None else f', loss scale {scale:g}'
+def _extras(moment: Moment) -> Iterator[str]:
+    """Yields what not every run has to tell."""
+    if moment.report.communicated:
+        yield f'reducing gradients {moment.communication_share:.0%}'
+    if moment.report.loss_scale is not None:
+        yield f'loss scale {moment.report.loss_scale:g}'
 
 
 class LeftToChief(Action):
@@ -282,11 +291,13 @@ class Summarize(Action):
 
     def act(self, moment: Moment) -> None:
         report = moment.report
-        scale = {} if report.loss_scale is None else {'loss_scale': report.loss_scale}
+        extras = {} if report.loss_scale is None else {'loss_scale': report.loss_scale}
+        if report.communicated:
+            extras['communication_share'] = moment.communication_share
         self._writer.scalars(
             moment.step,
             {
-                **scale,
+                **extras,
                 'losses/total_loss': moment.total_loss,
                 'losses/cross_entropy': float(report.cross_entropy[-1]),
                 'losses/regularization_loss': report.regularization,

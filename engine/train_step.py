@@ -11,13 +11,13 @@ larger one does, and a step can be repeated.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from engine import losses
+from engine import distribution, losses
 from engine.position import Position
 from engine.reduction import Reduction
 from engine.schedules import Schedule
@@ -37,6 +37,8 @@ class StepReport:
         learning_rate: Of the last step.
         seconds: What the call took; the first one compiles.
         waited: Seconds of these in which it waited for the input pipeline.
+        communicated: Seconds of these in which the first replica of this worker had its gradients and waited for their
+            sum; 0 with one replica, and on GPUs, whose work runs behind what the host's clock shows.
         loss_scale: After these steps; None without one.
     """
 
@@ -45,6 +47,7 @@ class StepReport:
     learning_rate: float
     seconds: float
     waited: float
+    communicated: float = 0.0
     loss_scale: float | None = None
 
 
@@ -107,7 +110,7 @@ class ReplicaStep:
         images_seen: tf.Tensor,
         stream: tf.Tensor,
         regularize: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Makes one update.
 
         Args:
@@ -118,12 +121,15 @@ class ReplicaStep:
             regularize: bool scalar, whether the L2 loss is asked for; it costs a pass over the weights.
 
         Returns:
-            The mean cross-entropy of the whole batch, and the L2 loss (0 if not asked for), before the update.
+            The mean cross-entropy of the whole batch and the L2 loss (0 if not asked for), before the update; and the
+            seconds from the last gradient to the last sum of them, float64.
         """
         state, replica = self._state, tf.distribute.get_replica_context().replica_id_in_sync_group
         scale = state.loss_scale.value() if state.loss_scale else tf.constant(1.0)
         loss, statistics, gradients = self._gradients(batch, stream, tf.cast(replica, tf.int32) * self._share, scale)
+        computed = _time_after(gradients)
         gradients, (loss, *statistics) = self._reduction(gradients, [loss, *statistics])
+        communicated = _time_after(gradients) - computed
         l2_loss = tf.cond(
             regularize, lambda: losses.l2_loss(state.variables, state.weight_decays), lambda: tf.constant(0.0)
         )
@@ -141,7 +147,7 @@ class ReplicaStep:
                 state.loss_scale.apply(gradients, update)
             else:
                 update(gradients)
-        return loss, l2_loss
+        return loss, l2_loss, communicated
 
     def loss_scale(self) -> float | None:
         """Returns the loss scale as it is now, or None."""
@@ -167,7 +173,7 @@ class ReplicaStep:
         def of_part(first: int | tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
             rows = slice(first, first + size)
             images = self._device_train(batch['image'][rows], {name: draw[rows] for name, draw in draws.items()})
-            with step_randomness(seed, offset + first, self._batch_size):
+            with step_randomness(seed, offset + first):
                 return self._differentiate(images, batch['label'][rows], scale)
 
         if self._num_batches == 1:
@@ -225,36 +231,44 @@ def make_steps(
         iterator: Any, step: tf.Tensor, images_seen: tf.Tensor, stream: tf.Tensor, num_steps: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         def make_step(
-            i: tf.Tensor, cross_entropy: tf.TensorArray, waited: tf.Tensor, _: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor]:
+            i: tf.Tensor, cross_entropy: tf.TensorArray, waited: tf.Tensor, communicated: tf.Tensor, _: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor, tf.Tensor]:
             batch, seconds = _next_batch(strategy, iterator, batches_taken)
             done = tf.cast(i, tf.int64)
             images = done * batch_size
             arguments = (batch, step + done, images_seen + images, stream + images, i == num_steps - 1)
-            loss, l2_loss = (
-                strategy.experimental_local_results(values)[0]  # they are alike in all replicas
+            loss, l2_loss, reducing = (
+                strategy.experimental_local_results(values)[0]  # losses are alike in all replicas
                 for values in strategy.run(replica_step, args=arguments)
             )
-            return i + 1, cross_entropy.write(i, loss), waited + seconds, l2_loss
+            return i + 1, cross_entropy.write(i, loss), waited + seconds, communicated + reducing, l2_loss
 
-        _, cross_entropy, waited, l2_loss = tf.while_loop(
+        zero = tf.constant(0.0, tf.float64)
+        _, cross_entropy, waited, communicated, l2_loss = tf.while_loop(
             lambda i, *_: i < num_steps,
             make_step,
-            (tf.constant(0), tf.TensorArray(tf.float32, num_steps), tf.constant(0.0, tf.float64), tf.constant(0.0)),
+            (tf.constant(0), tf.TensorArray(tf.float32, num_steps), zero, zero, tf.constant(0.0)),
             parallel_iterations=1,
         )
-        return cross_entropy.stack(), l2_loss, waited
+        return cross_entropy.stack(), l2_loss, waited, communicated
 
     def call(iterator: Any, position: Position, num_steps: int) -> StepReport:
         start = time.monotonic()
         at = [tf.constant(count, tf.int64) for count in (position.step, position.images_seen, position.stream)]
-        cross_entropy, l2_loss, waited = run(iterator, *at, tf.constant(num_steps, tf.int32))
+        cross_entropy, l2_loss, waited, communicated = run(iterator, *at, tf.constant(num_steps, tf.int32))
         rate = schedule(tf.constant(position.images_seen / batch_size + num_steps - 1, tf.float64))
         losses_of_steps = cross_entropy.numpy()  # waits for the last step
         seconds, scale = time.monotonic() - start, replica_step.loss_scale()
-        return StepReport(losses_of_steps, float(l2_loss), float(rate), seconds, float(waited), scale)
+        is_measured = strategy.num_replicas_in_sync > 1 and not distribution.is_on_gpus(strategy)
+        reducing = float(communicated) if is_measured else 0.0
+        return StepReport(losses_of_steps, float(l2_loss), float(rate), seconds, float(waited), reducing, scale)
 
     return call
+
+
+def _time_after(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    with tf.control_dependencies(tensors):
+        return tf.timestamp()
 
 
 def _next_batch(

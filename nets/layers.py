@@ -1,6 +1,6 @@
 """What slim's nets need and Keras lacks: its L2, its fully connected layers, dropout that can be repeated.
 
-    with step_randomness(seed, example_offset=0, global_batch_size=32):
+    with step_randomness(seed, example_offset=0):
         logits = model(images, training=True)
 
 All are registered with Keras, so that models made of them can be saved and loaded.
@@ -19,6 +19,8 @@ import tensorflow as tf
 from keras import ops
 
 from configs.errors import InputError, unknown_name
+
+_PHILOX = 1  # TensorFlow's number of the algorithm
 
 POLICIES = {
     'float32': 'float32',
@@ -117,7 +119,6 @@ class LocalResponseNormalization(keras.layers.Layer):
 class _StepRandomness:
     seed: tf.Tensor
     example_offset: int | tf.Tensor
-    global_batch_size: int
 
 
 _step_randomness: contextvars.ContextVar[_StepRandomness | None] = contextvars.ContextVar(
@@ -126,19 +127,17 @@ _step_randomness: contextvars.ContextVar[_StepRandomness | None] = contextvars.C
 
 
 @contextlib.contextmanager
-def step_randomness(seed: tf.Tensor, example_offset: int | tf.Tensor, global_batch_size: int) -> Iterator[None]:
+def step_randomness(seed: tf.Tensor, example_offset: int | tf.Tensor) -> Iterator[None]:
     """Gives the `Dropout` layers called inside it their random numbers.
 
-    Each replica draws for the global batch and takes its own rows, so that N replicas drop exactly what one
-    device would. Enter it in the replica function itself: replicas run in threads, and each sees its own
-    only.
+    The numbers are those of the whole batch, of which each replica draws its own rows, so that N replicas drop exactly
+    what one device would. Enter it in the replica function itself: replicas run in threads, and each sees its own only.
 
     Args:
-        seed: int32 [2], a function of the run's seed and of the step.
-        example_offset: Position of the first local example in the global batch; a number or int32 [].
-        global_batch_size: Examples of the step over all replicas.
+        seed: int [2], another one for every step.
+        example_offset: Position of the first image in the whole batch.
     """
-    token = _step_randomness.set(_StepRandomness(tf.convert_to_tensor(seed), example_offset, global_batch_size))
+    token = _step_randomness.set(_StepRandomness(tf.convert_to_tensor(seed), example_offset))
     try:
         yield
     finally:
@@ -170,25 +169,42 @@ class Dropout(keras.layers.Layer):
         return tf.where(kept, inputs / self.keep_prob, tf.zeros_like(inputs))
 
     def _bits(self, shape: tf.Tensor) -> tf.Tensor:
-        """Returns uint32 of `shape`, over its whole range: the local rows of the draw for the global batch."""
+        """Returns uint32 of `shape`, over its whole range: the rows, from `example_offset` on, of one endless draw."""
         step = _step_randomness.get()
         if step is None:
             raise RuntimeError(
                 f'dropout layer {self.name!r} was called with training=True outside of step_randomness: '
-                'call the model inside `with step_randomness(seed, example_offset, global_batch_size):`'
+                'call the model inside `with step_randomness(seed, example_offset):`'
             )
-        # Philox by name: the default differs between devices and under XLA.
+        # Philox by name: the default differs between devices and under XLA. Bits and not floats, which XLA makes
+        # otherwise of the same bits.
         seed = tf.random.experimental.stateless_fold_in(step.seed, _name_hash(self.name), alg='philox')
-        global_shape = tf.concat([[step.global_batch_size], shape[1:]], axis=0)
-        # Bits and not floats, which XLA makes otherwise of the same bits.
-        bits = tf.random.stateless_uniform(global_shape, seed, None, None, tf.uint32, alg='philox')
-        return bits[step.example_offset : step.example_offset + shape[0]]
+        sizes = tf.cast(shape, tf.int64)
+        return tf.reshape(
+            _philox_bits(
+                seed, tf.cast(step.example_offset, tf.int64) * tf.reduce_prod(sizes[1:]), tf.reduce_prod(sizes)
+            ),
+            shape,
+        )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), 'keep_prob': self.keep_prob}
+
+
+def _philox_bits(seed: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Returns uint32 [count]: what `tf.random.stateless_uniform` gives of a larger draw from its number `first` on.
+
+    Philox makes numbers of a counter, four at a time, so that what lies before need not be drawn.
+    """
+    state = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    counter = state.counter + tf.stack([tf.cast(first // 4, tf.uint64), tf.constant(0, tf.uint64)])
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[count + 4], key=state.key, counter=counter, alg=_PHILOX, dtype=tf.uint32
+    )
+    return bits[first % 4 : first % 4 + count]
 
 
 def _name_hash(name: str) -> int:

@@ -162,7 +162,7 @@ def test_layers_report_in_the_order_of_their_calls_and_assign_nothing() -> None:
     model = make_model('alexnet_bn', 10, image_size=67, depth_multiplier=0.25)
     before = [variable.numpy() for variable in model.non_trainable_variables]
     images = make_inputs((2, *model.input_shape[1:]))
-    with step_randomness(tf.constant([1, 2]), 0, 2):
+    with step_randomness(tf.constant([1, 2]), 0):
         with batch_statistics() as statistics:
             logits = model(images, training=True)
             model(images)

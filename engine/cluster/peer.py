@@ -26,7 +26,7 @@ class Peer:
 
     @property
     def own_host(self) -> str:
-        """This worker's address on the way to the other."""
+        """The address of this end, as the other sees it."""
         return self._connection.getsockname()[0]
 
     def set_timeout(self, seconds: float | None) -> None:
