@@ -1,6 +1,7 @@
 # make demo    install, train and evaluate the embedded digits: about three minutes on two cores
 # make test    install, lint, type-check and test
 # make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
+# make bench-scaling  measure two workers beside one, and what --plan says of them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ PEERS := build/peers
 IMAGENET_MINI ?= ../shared/data/imagenet_mini
 IMAGENET_RAW ?= ../shared/data/imagenet_raw_mini
 
-.PHONY: demo test lint bench-input clean
+.PHONY: demo test lint bench-input bench-scaling clean
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO_DIR); start=$$(date +%s); \
@@ -31,6 +32,9 @@ lint: $(VENV)/.installed-dev
 bench-input: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/input_pipeline.py --dataset_dir=$(IMAGENET_MINI) --raw_dir=$(IMAGENET_RAW) \
 	--peers=$(PEERS)/bin/python --results_path=build/bench/input.json
+
+bench-scaling: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python benchmarks/scaling.py --results_path=build/bench/scaling.json
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -10,14 +10,15 @@ import sys
 from configs import cli
 from configs.benchmark import BenchmarkConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
-from engine.cluster import launching
+from engine.cluster import launching, tasks
 
 
 def main(config: BenchmarkConfig) -> int:
     """Measures as `config` says; TensorFlow is imported only once the flags are known to be right."""
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
-    with cli.quiet_import():
+    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
+    with cli.quiet_import(silent=is_worker):
         from engine import benchmark
 
     benchmark.measure(config)

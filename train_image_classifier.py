@@ -10,7 +10,7 @@ import sys
 from configs import cli
 from configs.config import TrainConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
-from engine.cluster import launching
+from engine.cluster import launching, tasks
 
 
 def main(config: TrainConfig) -> int:
@@ -21,9 +21,16 @@ def main(config: TrainConfig) -> int:
         first with `--launch_workers`.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which asks for a checkpoint, once there is one to save
+    if config.plan.plan:  # before workers are launched, each of which would print it; nothing is trained
+        with cli.quiet_import():
+            from engine import plan
+
+        plan.print_plan(config)
+        return 0
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
-    with cli.quiet_import():
+    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
+    with cli.quiet_import(silent=is_worker):
         from engine import learning
 
     stopped_by = learning.train(config).stopped_by

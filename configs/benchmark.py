@@ -8,6 +8,7 @@ What concerns checkpoints, logs and evaluation during training has no effect: me
 import dataclasses
 
 from configs.config import TrainConfig
+from configs.errors import InputError
 from configs.options import Options, option
 
 
@@ -31,3 +32,7 @@ class BenchmarkConfig(TrainConfig):
     """All that `engine.benchmark.measure` depends on."""
 
     benchmark: BenchmarkOptions = BenchmarkOptions()
+
+    def __post_init__(self) -> None:
+        if self.plan.plan:
+            raise InputError('--plan: only train_image_classifier.py plans; leave it out')

@@ -154,12 +154,17 @@ def log_to_stderr() -> None:
 
 
 @contextlib.contextmanager
-def quiet_import() -> Iterator[None]:
+def quiet_import(silent: bool = False) -> Iterator[None]:
     """Keeps what TensorFlow's libraries write to standard error while they are loaded, and shows it if that fails.
 
     A dozen lines about CPU features and absent GPU drivers would otherwise stand before the first line of ours;
     `TF_CPP_MIN_LOG_LEVEL` comes too late for them.
+
+    Args:
+        silent: Whether TensorFlow prints no errors either from now on, because all that count are said in words.
     """
+    if silent:
+        os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)

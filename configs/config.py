@@ -7,6 +7,7 @@ import dataclasses
 
 from configs.cluster import ClusterOptions
 from configs.options import Options, option
+from configs.plan import PlanOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,3 +343,4 @@ class TrainConfig:
     devices: DeviceOptions = DeviceOptions()
     evaluation: TrainEvalOptions = TrainEvalOptions()
     cluster: ClusterOptions = ClusterOptions()  # noqa: RUF009  # frozen, as the others
+    plan: PlanOptions = PlanOptions()  # noqa: RUF009

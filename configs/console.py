@@ -1,4 +1,4 @@
-"""What a process says on standard error: log lines, errors, and who says it where several workers write to one terminal.
+"""What a process says on standard error: log lines, errors, and which of several workers says it.
 
 handler.setFormatter(console.Formatter())
 console.speak_as('worker 1')      # '[worker 1] ' before every line from now on, and no bars

@@ -45,6 +45,7 @@ def training_batches(
     worker: Worker = ONE_WORKER,
     replicas: int = 1,
     data_service: str | None = None,
+    service_job: str | None = None,
 ) -> tf.data.Dataset:
     """Returns endless batches of the training stream, beginning at `first_position`.
 
@@ -58,6 +59,7 @@ def training_batches(
         replicas: Parts that each batch of a worker comes in.
         data_service: Address of the dispatcher of a tf.data service, grpc://host:port, whose workers then prepare
             the batches. Each is prepared once, but they come in the order in which the service's workers end.
+        service_job: Name of the service's work that several workers take their batches from, whoever comes first.
 
     Returns:
         image: uint8 [batch / replicas, height, width, channels];
@@ -65,7 +67,7 @@ def training_batches(
     """
     if isinstance(dataset.examples, synthetic.SyntheticExamples):
         return synthetic.training_batches(preprocessing, dataset.num_classes, batch_size // replicas)
-    order = _training_order(dataset, seed, worker, batch_size)
+    order = _training_order(dataset, seed, ONE_WORKER if service_job else worker, batch_size)
 
     @without_autograph
     def order_batch(i: tf.Tensor) -> tf.data.Dataset:
@@ -83,7 +85,7 @@ def training_batches(
     batched = prepared.batch(batch_size // replicas, drop_remainder=True)
     if data_service is not None:
         mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
-        batched = batched.apply(tf.data.experimental.service.distribute(mode, data_service))
+        batched = batched.apply(tf.data.experimental.service.distribute(mode, data_service, job_name=service_job))
     return endless(batched.prefetch(2 * replicas).with_options(_options()))
 
 

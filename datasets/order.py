@@ -115,7 +115,7 @@ class RangesOrder(Order):
 
 
 def make_order(num_examples: int, num_files: int, seed: int, worker: Worker, batch_size: int) -> Order:
-    """Returns the order for a worker: of files of its own if it wants them and there are enough, else of all examples."""
+    """Returns the order for a worker: of files of its own if it wants that and there are enough, else of all."""
     own_files = worker.own_files and 1 < worker.count <= num_files
     return (RangesOrder if own_files else WholeOrder)(num_examples, seed, worker, batch_size)
 

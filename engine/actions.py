@@ -136,10 +136,10 @@ def _extras(moment: Moment) -> Iterator[str]:
 
 
 class LeftToChief(Action):
-    """What only the chief does: the others' steps are counted up to where it is due too."""
+    """What only the chief does: due where it is due there, so that all workers do the same things in the same order."""
 
-    def __init__(self, interval: Interval):
-        self.interval = interval
+    def __init__(self, interval: Interval, on_request: bool = False):
+        self.interval, self.on_request = interval, on_request
 
     def act(self, moment: Moment) -> None:
         pass

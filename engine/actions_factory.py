@@ -46,7 +46,7 @@ def make_actions(
         at_start = is_new and config.checkpoint.recover_from_nonfinite > 0
         actions.append(Save(save_interval, saver, state, progress, at_start))
     else:
-        actions.append(LeftToChief(save_interval))
+        actions.append(LeftToChief(save_interval, Save.on_request))
     if checks.is_wanted:
         offset = dataset.labels_offset
         measured = cluster.after_chief(

@@ -12,8 +12,9 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import psutil
 import tensorflow as tf
 from absl import logging
 
@@ -25,15 +26,18 @@ from datasets.dataset_factory import Dataset
 from datasets.synthetic import SyntheticExamples
 from engine import distribution, evaluation, learning, train_input
 from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
+from engine.cluster import joining
+from engine.cluster.cluster import Cluster
 from engine.model_spec import ModelSpec
 from engine.position import Position
+from engine.reduction import Reduction
 from engine.train_state import make_state
 
 _BLOCKS = 10
 
 
-# Runs so many batches; returns their images and the seconds waited for them.
-_Run = Callable[[int], tuple[int, float | None]]
+# Runs so many steps; says what they took but for the time, which whoever calls it measures.
+_Run = Callable[[int], Block]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +48,33 @@ class _Subject:
     dataset: Dataset
     spec: ModelSpec
     strategy: tf.distribute.Strategy
+    cluster: Cluster
 
 
 def measure(config: BenchmarkConfig) -> Figures:
     """Measures, prints the table and writes the JSON file, as `benchmark_image_classifier.py` does.
 
+    Several workers measure together; what is printed is what they do together, by the chief's clock.
+
     Returns:
         What was measured and how fast it is. images_per_second and images_per_cpu_second: median, low and high of the
         blocks. waiting_share: of the time, in [0, 1], or None. seconds_to_first_batch: from the first look at the data
-        until a batch has been through, compiling included. peak_rss_mib: of the process so far.
+        until a batch has been through, compiling included. peak_rss_mib: of the process so far. With several replicas,
+        communication_share: of the time, in [0, 1], in which the first one waited for the sum of its gradients (None on
+        GPUs); bytes_per_step_expected: what each replica has to send in a ring; with several workers,
+        bytes_per_step_sent: what each has sent, over all interfaces of this machine, whoever else sends there.
 
     Raises:
         InputError: whatever the user can put right.
     """
+    with joining.join_as_told(config) as cluster:
+        return _measure(config, cluster)
+
+
+def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
     start = time.monotonic()
     options = config.benchmark
-    subject = _prepare(config)
+    subject = _prepare(config, cluster)
     run = _MODES[options.mode](subject)
     run(1)
     first_batch = time.monotonic() - start
@@ -70,21 +85,23 @@ def measure(config: BenchmarkConfig) -> Figures:
     figures = {
         **_describe(subject),
         **summarize(blocks),
+        **_communication(subject, blocks),
         'seconds_to_first_batch': round(first_batch, 2),
         'peak_rss_mib': peak_rss_mib(),
     }
-    print(format_table(figures), flush=True)
-    if options.results_path:
+    if cluster.is_chief:
+        print(format_table(figures), flush=True)
+    if cluster.is_chief and options.results_path:
         write_json(options.results_path, figures)
     return figures
 
 
-def _prepare(config: BenchmarkConfig) -> _Subject:
+def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
     learning.refuse_ftrl_with_warmup(config)
     distribution.set_precision(config.net.mixed_precision)
     config = _with_dataset(config)
     data = config.data
-    strategy = distribution.make_strategy(config.devices)
+    strategy = distribution.make_strategy(config.devices, cluster)
     distribution.batch_per_replica(strategy, data.batch_size)
     evaluates = config.benchmark.mode == 'eval'
     split = config.evaluation.eval_split_name if evaluates else data.dataset_split_name
@@ -94,7 +111,7 @@ def _prepare(config: BenchmarkConfig) -> _Subject:
     )
     if config.benchmark.mode == 'step':  # of the same classes and channels, but nothing is read
         dataset = dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))
-    return _Subject(config, dataset, learning.make_spec(config, dataset), strategy)
+    return _Subject(config, dataset, learning.make_spec(config, dataset), strategy, cluster)
 
 
 def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
@@ -110,22 +127,23 @@ def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
 
 def _input_mode(subject: _Subject) -> _Run:
     """Takes batches from the host stage, which nothing else slows down."""
-    data = subject.config.data
+    data, worker = subject.config.data, train_input.worker_of(subject.config, subject.cluster)
     preprocessing = subject.spec.make_preprocessing(subject.config.augment)
     dataset = _with_cache(subject)
+    share = data.batch_size // worker.count
     batches = input_pipeline.training_batches(
-        dataset, preprocessing, data.batch_size, data.seed, 0, data_service=data.data_service
+        dataset, preprocessing, share, data.seed, 0, worker=worker, data_service=data.data_service
     )
     iterator, taken = iter(batches), 0
 
-    def run(num_steps: int) -> tuple[int, None]:
+    def run(num_steps: int) -> Block:
         nonlocal taken
         images = num_steps * data.batch_size
-        with input_pipeline.naming_failures(dataset, preprocessing, range(taken, taken + images), data.seed):
+        with input_pipeline.naming_failures(dataset, preprocessing, range(taken, taken + images), data.seed, worker):
             for _ in range(num_steps):
                 next(iterator)
         taken += images
-        return images, None
+        return Block(images)
 
     return run
 
@@ -139,16 +157,19 @@ def _train_mode(subject: _Subject) -> _Run:
     end = learning.steps_left(config, subject.dataset, Position())
     run_steps = learning.make_run_steps(config, strategy, state, subject.dataset, preprocessing, end)
     dataset = _with_cache(subject)
-    iterator = train_input.make_iterator(strategy, config, dataset, preprocessing, 0)
-    position = Position()
+    iterator = train_input.make_iterator(strategy, config, dataset, preprocessing, 0, subject.cluster)
+    position, worker = Position(), train_input.worker_of(config, subject.cluster)
 
-    def run(num_steps: int) -> tuple[int, float]:
+    def run(num_steps: int) -> Block:
         nonlocal position
-        before, position = position, position.after(num_steps, data.batch_size)
+        before, position = position, position.after(num_steps, data.examples_per_step)
         positions = range(before.stream, position.stream)
-        with input_pipeline.naming_failures(dataset, preprocessing, positions, data.seed):
+        with (
+            distribution.naming_lost_workers(subject.cluster),
+            input_pipeline.naming_failures(dataset, preprocessing, positions, data.seed, worker),
+        ):
             report = run_steps(iterator, before, num_steps)
-        return len(positions), report.waited
+        return Block(len(positions), waited=report.waited, communicated=report.communicated)
 
     return run
 
@@ -171,12 +192,13 @@ def _eval_mode(subject: _Subject) -> _Run:
             recall_at=config.evaluation.recall_at,
             max_batches=num_batches,
             xla=distribution.use_xla(config.devices, strategy),
+            cluster=subject.cluster,
         )
 
-    def run(num_steps: int) -> tuple[int, None]:
+    def run(num_steps: int) -> Block:
         # An evaluator always makes the same number of batches; another one would have to be compiled.
         num_batches = 1 if num_steps == 1 else _block_size(config.benchmark.num_steps)
-        return int(make_evaluator(num_batches)()['num_examples']), None
+        return Block(int(make_evaluator(num_batches)()['num_examples']))
 
     return run
 
@@ -192,7 +214,7 @@ _MODES: dict[str, Callable[[_Subject], _Run]] = {
 def _with_cache(subject: _Subject) -> Dataset:
     """Returns the data set with its decoded images kept, if training with this config would keep them."""
     config, dataset = subject.config, subject.dataset
-    passes = learning.steps_left(config, dataset, Position()) * config.data.batch_size / dataset.num_examples
+    passes = learning.steps_left(config, dataset, Position()) * config.data.examples_per_step / dataset.num_examples
     channels = subject.spec.make_preprocessing().source_channels
     return decoded.with_cache(dataset, train_input.cache_mode(config), channels, passes)
 
@@ -202,9 +224,40 @@ def _block_size(num_steps: int) -> int:
 
 
 def _measure_block(run: _Run, num_steps: int) -> Block:
-    cpu_start, start = time.process_time(), time.monotonic()
-    images, waited = run(num_steps)
-    return Block(images, time.monotonic() - start, time.process_time() - cpu_start, waited)
+    sent, cpu_start, start = _bytes_sent(), time.process_time(), time.monotonic()
+    block = run(num_steps)
+    return dataclasses.replace(
+        block,
+        seconds=time.monotonic() - start,
+        cpu_seconds=time.process_time() - cpu_start,
+        bytes_sent=_bytes_sent() - sent,
+    )
+
+
+def _bytes_sent() -> int:
+    """Returns what this machine has sent since it was started, over all its interfaces, that to itself included."""
+    counters = psutil.net_io_counters()
+    return counters.bytes_sent if counters else 0
+
+
+def _communication(subject: _Subject, blocks: Sequence[Block]) -> Figures:
+    """Returns what the replicas of a training step have exchanged."""
+    config, strategy, cluster = subject.config, subject.strategy, subject.cluster
+    replicas, steps = (
+        strategy.num_replicas_in_sync,
+        sum(block.images for block in blocks) // config.data.examples_per_step,
+    )
+    if replicas == 1 or config.benchmark.mode not in ('step', 'train'):
+        return {'communication_share': None, 'bytes_per_step_expected': 0, 'bytes_per_step_sent': 0}
+    sizes = [math.prod(variable.shape) for variable in subject.spec.make_model().trainable_variables]
+    share = sum(block.communicated for block in blocks) / sum(block.seconds for block in blocks)
+    sent = sum(block.bytes_sent for block in blocks) / steps / cluster.local_count
+    reduction = Reduction(replicas, config.optimizer.gradient_dtype)
+    return {
+        'communication_share': None if distribution.is_on_gpus(strategy) else round(share, 4),
+        'bytes_per_step_expected': round(reduction.bytes_sent(sum(sizes))),
+        'bytes_per_step_sent': round(sent) if cluster.count > 1 else 0,
+    }
 
 
 def _describe(subject: _Subject) -> Figures:
@@ -219,6 +272,8 @@ def _describe(subject: _Subject) -> Figures:
         'dataset_name': 'synthetic' if isinstance(dataset.examples, SyntheticExamples) else dataset.name,
         'dataset_split_name': dataset.split,
         'batch_size': config.data.batch_size,
+        'gradient_accumulation_steps': config.data.gradient_accumulation_steps,
+        'workers': subject.cluster.count,
         'replicas': strategy.num_replicas_in_sync,
         'devices': list(strategy.extended.worker_devices),
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),

@@ -29,12 +29,16 @@ class Block:
         seconds: On the clock.
         cpu_seconds: Of all threads of this process.
         waited: Seconds in which the step waited for the input pipeline, or None where there is no such thing.
+        communicated: Seconds in which it waited for the sum of the gradients.
+        bytes_sent: What this machine has sent meanwhile.
     """
 
     images: int
-    seconds: float
-    cpu_seconds: float
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
     waited: float | None = None
+    communicated: float = 0.0
+    bytes_sent: int = 0
 
 
 def summarize(blocks: Sequence[Block]) -> Figures:
@@ -74,6 +78,12 @@ def format_table(figures: Figures) -> str:
         ('peak RSS', f'{figures["peak_rss_mib"]} MiB'),
         ('time to first batch', f'{figures["seconds_to_first_batch"]:.1f} s'),
     ]
+    communication = figures.get('communication_share')
+    if communication is not None:
+        rows.append(('reducing gradients', f'{communication:.1%}'))
+    if figures.get('bytes_per_step_sent'):
+        sent, expected = (figures[f'bytes_per_step_{kind}'] / 1e6 for kind in ('sent', 'expected'))
+        rows.append(('sent by each worker', f'{sent:.1f} MB a step (gradients in a ring: {expected:.1f})'))
     heading = (
         f'{figures["mode"]}: {figures["model_name"]}, {figures["image_size"]} px, {figures["preprocessing_name"]} '
         f'preprocessing, {figures["dataset_name"]}, batches of {figures["batch_size"]} on {figures["replicas"]} x '

@@ -74,6 +74,7 @@ def train(config: TrainConfig) -> TrainResult:
     with joining.join_as_told(config) as cluster:
         strategy = distribution.make_strategy(config.devices, cluster)
         distribution.batch_per_replica(strategy, config.data.batch_size)
+        refuse_parts_with_sync(config, strategy)
         dataset = open_dataset(config, cluster)
         spec = make_spec(config, dataset)
         with TrainingSignals() as signals, run_dir.held(config.checkpoint.train_dir, cluster):
@@ -285,6 +286,16 @@ def refuse_ftrl_with_warmup(config: TrainConfig) -> None:
         raise InputError(
             f'--warmup_epochs={config.schedule.warmup_epochs}: begins with a learning rate of 0, by which '
             '--optimizer=ftrl divides; leave it out, or choose another optimizer'
+        )
+
+
+def refuse_parts_with_sync(config: TrainConfig, strategy: tf.distribute.Strategy) -> None:
+    """Refuses what TensorFlow cannot do: replicas that speak with each other inside a loop, here over the parts."""
+    parts = config.data.gradient_accumulation_steps
+    if parts > 1 and config.net.sync_batch_norm and strategy.num_replicas_in_sync > 1:
+        raise InputError(
+            f'--gradient_accumulation_steps={parts}: goes not with --sync_batch_norm over several replicas; leave one '
+            'of them out'
         )
 
 

@@ -58,10 +58,9 @@ class Reduction:
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values, options=self._options)
 
-    def bytes_sent(self, gradients: Sequence[tf.Variable]) -> float:
-        """Returns how many bytes each replica has to send a step where the replicas form a ring."""
-        size = sum(variable.shape.num_elements() for variable in gradients) * self.gradient_dtype.size
-        return 2 * (self.num_replicas - 1) / self.num_replicas * size
+    def bytes_sent(self, count: int) -> float:
+        """Returns how many bytes each replica has to send in a ring for the sum of so many numbers."""
+        return 2 * (self.num_replicas - 1) / self.num_replicas * count * self.gradient_dtype.size
 
 
 def broadcast(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]) -> None:

@@ -30,10 +30,10 @@ CONFIG, DATA, LOCK = 'config.cfg', 'data.json', '.lock'
 # What --force_resume cannot override: the variables would have other shapes.
 _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
 # What may change between the parts of a run without a word: it changes no number of the training.
-FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation', 'cluster')
+FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation', 'cluster', 'plan')
 _FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service')
 # What is said of a process, and not of the run.
-_OF_PROCESS = ('cluster',)
+_OF_PROCESS = ('cluster', 'plan')
 
 _Row = tuple[str, Any, Any]
 

@@ -3,6 +3,7 @@
 iterator = make_iterator(strategy, config, dataset, preprocessing, position.stream, cluster)
 """
 
+import uuid
 from typing import Any
 
 import tensorflow as tf
@@ -45,8 +46,11 @@ def make_iterator(
     share = data.examples_per_step // cluster.count
     if isinstance(dataset.examples, synthetic.SyntheticExamples) and data.synthetic_images == 'device':
         return distribution.SameBatch(strategy, synthetic.make_batch(preprocessing, dataset.num_classes, per_replica))
+    service_job = None
     if data.data_service is not None:
         service.check(data.data_service)
+        if cluster.count > 1:
+            service_job = cluster.share(uuid.uuid4().hex)  # of this start: an earlier one's may still be known there
     batches = strategy.distribute_datasets_from_function(
         lambda _: input_pipeline.training_batches(
             dataset,
@@ -57,6 +61,7 @@ def make_iterator(
             worker=worker_of(config, cluster),
             replicas=share // per_replica,
             data_service=data.data_service,
+            service_job=service_job,
         )
     )
     return iter(batches)

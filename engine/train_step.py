@@ -171,10 +171,12 @@ class ReplicaStep:
         size = self._share // self._num_batches
 
         def of_part(first: int | tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-            rows = slice(first, first + size)
-            images = self._device_train(batch['image'][rows], {name: draw[rows] for name, draw in draws.items()})
+            def rows(values: tf.Tensor) -> tf.Tensor:  # of a size that XLA knows, unlike that of values[first:...]
+                return tf.slice(values, [first] + [0] * (len(values.shape) - 1), [size, *values.shape[1:]])
+
+            images = self._device_train(rows(batch['image']), {name: rows(draw) for name, draw in draws.items()})
             with step_randomness(seed, offset + first):
-                return self._differentiate(images, batch['label'][rows], scale)
+                return self._differentiate(images, rows(batch['label']), scale)
 
         if self._num_batches == 1:
             return of_part(0)

@@ -21,6 +21,7 @@ from keras import ops
 from configs.errors import InputError, unknown_name
 
 _PHILOX = 1  # TensorFlow's number of the algorithm
+_SCRAMBLING_KEY = 0x02461E293EC8F720  # of `tf.random.stateless_uniform`, for seeds
 
 POLICIES = {
     'float32': 'float32',
@@ -199,12 +200,12 @@ def _philox_bits(seed: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tf.Tens
 
     Philox makes numbers of a counter, four at a time, so that what lies before need not be drawn.
     """
-    state = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    counter = state.counter + tf.stack([tf.cast(first // 4, tf.uint64), tf.constant(0, tf.uint64)])
-    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=[count + 4], key=state.key, counter=counter, alg=_PHILOX, dtype=tf.uint32
-    )
-    return bits[first % 4 : first % 4 + count]
+    draw = functools.partial(tf.raw_ops.StatelessRandomUniformFullIntV2, alg=_PHILOX)
+    # As there; `StatelessRandomGetKeyCounter` makes another key of a negative seed under XLA.
+    scrambled = draw(shape=[2], key=[_SCRAMBLING_KEY], counter=tf.cast(seed, tf.uint64), dtype=tf.uint64)
+    counter = tf.stack([tf.cast(first // 4, tf.uint64), scrambled[1]])
+    bits = draw(shape=[count + 4], key=scrambled[:1], counter=counter, dtype=tf.uint32)
+    return tf.slice(bits, [first % 4], [count])  # of a size that XLA knows
 
 
 def _name_hash(name: str) -> int:

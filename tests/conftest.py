@@ -1,7 +1,8 @@
 """What tests start from: a quiet TensorFlow, two logical CPU devices, the numbers recorded from slim."""
 
+import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from configs import cli
 
 if TYPE_CHECKING:
     from engine import learning
+    from tests.processes import Fault
 
 _SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
@@ -77,6 +79,31 @@ def trained(
 ) -> 'learning.TrainResult':
     """A run of 300 steps with moving averages, for tests that only look at it."""
     return train_digits(tmp_path_factory.mktemp('trained'), max_number_of_steps=300, moving_average_decay=0.9)
+
+
+@pytest.fixture(scope='session')
+def server() -> Any:
+    """Makes processes that have TensorFlow loaded from the start."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['engine.learning', 'tests.processes'])
+    return context
+
+
+@pytest.fixture
+def no_process_is_left() -> Iterator[None]:
+    """Kills what a test has left running."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()  # which ends stopped ones too
+        process.join()
+
+
+@pytest.fixture
+def make_fault(record_property: Callable[[str, object], None]) -> 'Callable[[str], Fault]':
+    """Returns a function that begins a row of the table of faults."""
+    from tests.processes import Fault
+
+    return lambda name: Fault(name, record_property)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,69 +1,29 @@
 """What a run survives: real processes, killed, signalled, out of disk, with damaged files; the end must be the same.
 
-The processes are forked from a server that has TensorFlow loaded, which takes seconds otherwise. Each test notes what
-it has injected, and `make test` prints the sum of it.
+Each test notes what it has injected, and `make test` prints the sum of it.
 """
 
-import contextlib
-import json
-import multiprocessing
 import os
 import random
-import resource
-import runpy
 import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tensorflow as tf
 
-from configs.options import to_flagfile
-from engine import checkpoints, evaluation_history, run_dir
+from engine import checkpoints, run_dir
 from engine.signals import TrainingSignals
-from tests.runs import checkpoint_files, saved_values, small_config
+from tests.processes import BEGUN, INDEX, STEPS, Run, wait_for
+from tests.runs import checkpoint_files
 
-ROOT = Path(__file__).resolve().parents[1]
-STEPS, BEGUN = 240, 40
-# Everything that has a state or is random: dropout, augmentation, slots, moving averages, evaluations, the best one.
-RUN = {
-    'preprocessing_name': 'inception',
-    'train_image_size': 8,
-    'optimizer': 'rmsprop',
-    'learning_rate': 0.003,
-    'moving_average_decay': 0.9,
-    'max_number_of_steps': STEPS,
-    'save_interval_steps': 5,
-    'max_checkpoints_to_keep': 3,
-    'eval_every_steps': 40,
-    'eval_split_name': 'test[:40]',
-    'devices': 'cpu',
-}
-
+pytestmark = pytest.mark.usefixtures('no_process_is_left')
 
 # So that a signal finds it training, however late it comes: drawing takes many times what a step takes.
 SLOW = ('--save_summaries_steps=1', '--summarize_images', '--summarize_histograms')
-DATA, INDEX = '.data-00000-of-00001', '.index'
 WRITTEN = {'.': 'a checkpoint', 'best': 'the best one'}
-
-
-def _train_in_child(arguments: Sequence[str], output: str | Connection, largest_file: int | None) -> None:
-    """Runs the training script as a shell would, its output in a file or a pipe."""
-    with open(output, 'ab') if isinstance(output, str) else output as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = (open(number, 'w', buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-    if largest_file is not None:  # the nearest to a full disk that needs no file system of its own
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    sys.argv = ['train_image_classifier.py', *arguments]
-    os.chdir(ROOT)
-    runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def _wait_in_tensorflow(ready: Path, noted: Path) -> None:
@@ -80,118 +40,11 @@ def _wait_in_tensorflow(ready: Path, noted: Path) -> None:
         tf.queue.FIFOQueue(1, [tf.int32]).dequeue()
 
 
-def wait_for(condition: Callable[[], bool], process, output: Callable[[], str] = str) -> bool:
-    """Waits until something is true, or the process has ended; says whether it is true."""
-    deadline = time.monotonic() + 60
-    while not (is_true := condition()) and process.is_alive():
-        assert time.monotonic() < deadline, output()
-        time.sleep(0.001)
-    return is_true
-
-
 def answers(process, number: int) -> bool:
     """Says whether a process handles or ignores a signal that would end it."""
     lines = Path(f'/proc/{process.pid}/status').read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(('SigIgn:', 'SigCgt:'))]
     return any(mask >> (number - 1) & 1 for mask in masks)
-
-
-def _index(data: Path) -> str:
-    return data.name.removesuffix(DATA) + INDEX
-
-
-class Run:
-    """A folder, and the processes that train in it one after the other."""
-
-    def __init__(self, server, train_dir: Path, digits_dir: Path, **options):
-        self.train_dir = train_dir
-        self._server, self._log = server, train_dir.with_name(f'{train_dir.name}.log')
-        self._flagfile = train_dir.with_name(f'{train_dir.name}.cfg')
-        self._flagfile.write_text(to_flagfile(small_config(digits_dir, train_dir, **{**RUN, **options})))
-
-    def start(self, *flags: str, output: Connection | None = None, largest_file: int | None = None):
-        arguments = ([f'--flagfile={self._flagfile}', *flags], output or str(self._log), largest_file)
-        process = self._server.Process(target=_train_in_child, args=arguments, daemon=True)
-        process.start()
-        return process
-
-    def finish(self, *flags: str) -> int:
-        """Trains until the process ends by itself; returns its exit status."""
-        return self._end(self.start(*flags))
-
-    def finish_within(self, largest_file: int, *flags: str) -> tuple[int, str]:
-        """Trains where no file can be larger than so many bytes; returns the exit status and the output."""
-        reader, writer = self._server.Pipe(duplex=False)  # the limit would hold for a log file too
-        process = self.start(*flags, output=writer, largest_file=largest_file)
-        writer.close()
-        status, output = self._end(process), b''
-        while piece := os.read(reader.fileno(), 1 << 16):
-            output += piece
-        return status, output.decode()
-
-    def _end(self, process) -> int:
-        process.join(120)
-        is_over = process.exitcode is not None
-        if not is_over:
-            process.kill()
-        assert is_over, self.output()
-        return process.exitcode
-
-    def output(self) -> str:
-        return self._log.read_text() if self._log.exists() else ''
-
-    def steps(self) -> list[int]:
-        return [checkpoints.checkpoint_step(prefix) for prefix in checkpoints.list_checkpoints(str(self.train_dir))]
-
-    def last(self) -> int:
-        return max(self.steps(), default=-1)
-
-    def wait_for(self, condition: Callable[[], bool], process) -> bool:
-        """Waits until something is true, or the process has ended; says whether it is true."""
-        return wait_for(condition, process, self.output)
-
-    def wait_for_save(self, process) -> None:
-        """Waits until the process has saved a checkpoint of its own."""
-        before = self.last()
-        self.wait_for(lambda: self.last() > before, process)
-
-    def parts(self, folder: str = '.') -> set[tuple[str, int, int]]:
-        """Returns what is not a whole checkpoint, by name, file and time: parts, and data without its index."""
-        found = set()
-        with contextlib.suppress(FileNotFoundError):  # it is renamed while we look
-            for path in (self.train_dir / folder).iterdir():
-                is_data = path.name.startswith('model.ckpt-') and path.name.endswith(DATA)
-                if path.name.startswith('.part-') or (is_data and not path.with_name(_index(path)).exists()):
-                    found.add((path.name, path.stat().st_ino, path.stat().st_mtime_ns))
-        return found
-
-    def differences(self, other: 'Run') -> list[str]:
-        """Lists what is not the same in the end: variables, evaluations, the best checkpoint, files left over."""
-        history, expected_history = (run.evaluations() for run in (self, other))
-        found = [] if history == expected_history else [f'{history} is not {expected_history}']
-        for folder in ('.', 'best'):
-            ours, theirs = (checkpoints.find_checkpoint(str(run.train_dir / folder)) for run in (self, other))
-            if os.path.basename(ours) != os.path.basename(theirs):
-                return [*found, f'{ours} is not {theirs}']
-            values, expected = saved_values(ours), saved_values(theirs)
-            found += sorted(set(values) ^ set(expected))
-            found += [name for name in expected if values[name].tobytes() != expected[name].tobytes()]
-            names, expected_names = (run.file_names(folder) for run in (self, other))
-            found += [f'{folder}/{name}' for name in sorted(names ^ expected_names)]
-        return found
-
-    def file_names(self, folder: str) -> set[str]:
-        return {path.name for path in (self.train_dir / folder).iterdir() if 'tfevents' not in path.name}
-
-    def evaluations(self) -> list[dict]:
-        return json.loads((self.train_dir / evaluation_history.FILE_NAME).read_text())
-
-
-@pytest.fixture(scope='module')
-def server():
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['engine.learning', 'tests.test_faults'])
-    return context
 
 
 @pytest.fixture(scope='module')
@@ -219,38 +72,6 @@ def begun_once(server, tmp_path_factory, digits_dir) -> Run:
     run = Run(server, tmp_path_factory.mktemp('begun') / 'run', digits_dir)
     assert run.finish(f'--max_number_of_steps={BEGUN}') == 0, run.output()
     return run
-
-
-@pytest.fixture(autouse=True)
-def no_process_is_left() -> Iterator[None]:
-    yield
-    for process in multiprocessing.active_children():
-        process.kill()  # which ends stopped ones too
-        process.join()
-
-
-class Fault:
-    """A row of the table that `make test` prints; what is injected stands in it even if the test then fails."""
-
-    def __init__(self, name: str, record_property: Callable[[str, object], None]):
-        self._row: list[Any] = [name, 0, 0, None]
-        record_property('fault', self._row)
-
-    @property
-    def injected(self) -> int:
-        return self._row[1]
-
-    def inject(self) -> None:
-        self._row[1] += 1
-
-    def survived(self, differences: list[str]) -> None:
-        self._row[2:] = [0 if differences else self.injected, len(differences)]
-        assert not differences
-
-
-@pytest.fixture
-def make_fault(record_property) -> Callable[[str], Fault]:
-    return lambda name: Fault(name, record_property)
 
 
 # ------------------------------------------------------------------------ killed

@@ -23,6 +23,7 @@ from engine.cluster.peer import Peer
 from engine.cluster.tasks import Task
 
 _SECONDS_TO_END = 60.0
+_PATIENCE = 1.0  # seconds, with one that does not read
 _ADVICE = ', so all others end too; start all again: a training goes on from its last checkpoint'
 
 T = TypeVar('T')
@@ -212,9 +213,10 @@ class ConnectedCluster(Cluster):
         return gathered
 
     def watch(self, progress: Callable[[], int], on_loss: Callable[[str], None]) -> None:
-        self._progress, self._on_loss = progress, on_loss
-        if self._loss is not None:
-            on_loss(self._loss)
+        with self._news:
+            self._progress, self._on_loss, loss = progress, on_loss, self._loss
+        if loss is not None:
+            on_loss(loss)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -237,9 +239,10 @@ class ConnectedCluster(Cluster):
                 why = first_line(error) if isinstance(error, Exception) else type(error).__name__
                 self._send({'lost': f'{self._workers[self.index]} has failed: {why}'})
         finally:
-            self._has_left.set()
-            if self._last_resort is not None:
-                self._last_resort.cancel()
+            with self._news:
+                self._has_left.set()
+                if self._last_resort is not None:
+                    self._last_resort.cancel()
             for peer in self._peers.values():
                 peer.close()
 
@@ -250,7 +253,7 @@ class ConnectedCluster(Cluster):
         with self._news:
             self._wait(lambda: self._goodbyes == set(self._peers))
         if self.is_chief:
-            self._send({'bye': True})
+            self._send({'bye': True}, _PATIENCE)
 
     def _wait(self, is_there: Callable[[], bool]) -> None:
         """Waits, holding the lock, for what other threads bring; raises WorkerLostError where it will not come."""
@@ -258,30 +261,35 @@ class ConnectedCluster(Cluster):
         if self._loss is not None and not is_there():
             raise WorkerLostError(self._loss)
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, Any], patience: float | None = None) -> None:
         for peer in self._peers.values():
             with contextlib.suppress(OSError):  # who has gone is noticed where it is listened to
-                peer.send(message)
+                peer.send(message, patience)
 
     # ------------------------------------------------------------------ in threads of their own
 
     def _listen(self, index: int, peer: Peer) -> None:
         """Takes what a worker says, until it ends."""
-        while (message := peer.receive()) is not None:
-            with self._news:
-                if 'beat' in message:
-                    self._heard[index].note(message['beat'], message['working'])
-                elif 'value' in message:
-                    self._values.setdefault(message['round'], {})[index] = message['value']
-                elif 'gathered' in message:
-                    self._values.setdefault(message['round'], {}).update(enumerate(message['gathered']))
-                elif 'bye' in message:
-                    self._goodbyes.add(index)
-                self._news.notify_all()
+        while (message := peer.receive()) is not None and self._take(index, message):
             if 'lost' in message:
-                self._lose(message['lost'])
+                self._lose(str(message['lost']))
         if index not in self._goodbyes:
             self._lose(f'{self._workers[index]} has ended{_ADVICE}')
+
+    def _take(self, index: int, message: Mapping[str, Any]) -> bool:
+        """Notes what a worker says; returns whether a worker would say that."""
+        with self._news, contextlib.suppress(LookupError, TypeError, ValueError, ArithmeticError):
+            if 'beat' in message:
+                self._heard[index].note(int(message['beat']), bool(message['working']))
+            elif 'value' in message:
+                self._values.setdefault(message['round'], {})[index] = message['value']
+            elif 'gathered' in message:
+                self._values.setdefault(message['round'], {}).update(enumerate(message['gathered']))
+            elif 'bye' in message:
+                self._goodbyes.add(index)
+            self._news.notify_all()
+            return True
+        return False
 
     def _beat(self) -> None:
         """Tells the others that this process lives, and looks for those that are not heard of."""
@@ -291,7 +299,8 @@ class ConnectedCluster(Cluster):
             before, now = last, time.monotonic()
             last = now
             progress = self._progress()
-            self._send({'beat': progress, 'working': self._is_working})
+            # Who does not read must not keep this thread from the others, nor from finding that.
+            self._send({'beat': progress, 'working': self._is_working}, patience=0.0)
             with self._news:
                 self._heard[self.index].note(progress, self._is_working)
                 if now - before > 4 * interval + 1:  # this process itself was stopped meanwhile, and could hear nobody
@@ -321,15 +330,17 @@ class ConnectedCluster(Cluster):
         with self._news:
             if self._loss is not None or self._has_left.is_set():
                 return
-            self._loss = why
+            if self.is_chief:  # before the main thread knows, and leaves
+                self._send({'lost': why}, _PATIENCE)
+            self._loss, on_loss = why, self._on_loss
             self._news.notify_all()
-        if self.is_chief:
-            self._send({'lost': why})
-        # What else holds the main thread, such as a read from a disk that does not answer, is not waited for.
-        self._last_resort = threading.Timer(_SECONDS_TO_END, _end_process, [why])
-        self._last_resort.daemon = True
-        self._last_resort.start()
-        self._on_loss(why)
+            # What else holds the main thread, such as a read from a disk that does not answer, is not waited for.
+            self._last_resort = threading.Timer(_SECONDS_TO_END, _end_process, [why])
+            self._last_resort.daemon = True
+            self._last_resort.start()
+        for peer in self._peers.values():  # where the main thread may be sending to one that does not read
+            peer.close()
+        on_loss(why)
 
 
 def _end_process(why: str) -> None:

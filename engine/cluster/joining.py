@@ -60,7 +60,7 @@ def facts_of(config: Any) -> dict[str, Any]:
     facts = {
         f'--{name}': value
         for name, value in flat_values(config).items()
-        if options[name].group != 'cluster' and name not in _OWN_OPTIONS
+        if options[name].group not in ('cluster', 'plan') and name not in _OWN_OPTIONS
     }
     return {**facts, **{name: importlib.metadata.version(name) for name in _PACKAGES}, 'source': _source_digest()}
 
@@ -104,6 +104,7 @@ class _Waiting:
 
     def __init__(self, task: Task, seconds: float):
         now = time.monotonic()
+        self.seconds = seconds
         self._task, self._end, self._next_reminder = task, now + seconds, now + _FIRST_REMINDER
 
     def check(self, who: str) -> None:
@@ -127,12 +128,14 @@ def _receive_workers(task: Task, facts: dict[str, str], waiting: _Waiting) -> tu
             while meeting.missing:
                 waiting.check(f'{_name(meeting.missing)} at {task.chief}')
                 with contextlib.suppress(TimeoutError):
-                    meeting.take(Peer(listener.accept()[0]))
+                    connection, address = listener.accept()
+                    meeting.take(Peer(connection), address[0])
         refusal = differences([hello['facts'] for hello in meeting.hellos])
         if refusal:
             raise InputError(refusal)
     except InputError as error:
         meeting.answer({'refused': str(error)})
+        meeting.close()
         raise
     meeting.answer({'workers': [{**hello, 'facts': {}} for hello in meeting.hellos]})
     return meeting.peers, meeting.hellos
@@ -154,33 +157,37 @@ class _Meeting:
     def hellos(self) -> list[_Hello]:
         return [self._hellos[index] for index in sorted(self._hellos)]
 
-    def take(self, peer: Peer) -> None:
+    def take(self, peer: Peer, host: str) -> None:
         """Takes a worker in; what is no worker is sent away.
+
+        Args:
+            peer: What has connected.
+            host: From where.
 
         Raises:
             InputError: a worker that cannot be right; it is told.
         """
-        peer.set_timeout(_HELLO_SECONDS)
-        hello = peer.receive()
-        peer.set_timeout(None)
+        hello = peer.receive_within(_HELLO_SECONDS)
         if hello is None or not _is_hello(hello):
-            logging.warning('%s: what has connected from %s is no worker of this version', self._task.chief, peer.host)
+            logging.warning('%s: what has connected from %s is no worker of this version', self._task.chief, host)
             peer.close()
             return
         problem = self._problem(hello)
         if problem:
             with contextlib.suppress(OSError):
                 peer.send({'refused': problem})
+            peer.close()
             raise InputError(problem)
-        host, port = split_address(hello['address'])
-        self._hellos[hello['index']] = {**hello, 'address': _address(host or peer.host, port)}
+        if hello['index'] in self.peers:
+            self.peers[hello['index']].close()
+        self._hellos[hello['index']] = hello
         self.peers[hello['index']] = peer
 
     def _problem(self, hello: _Hello) -> str | None:
         index, count, process = hello['index'], self._task.count, hello['process']
         if hello['count'] != count:
             return f'worker {index} ({process}) counts {hello["count"]} workers, the chief {count}'
-        if index in self._hellos:
+        if index in self._hellos and not (index in self.peers and self.peers[index].has_gone()):  # or started again
             return f'{process} and {self._hellos[index]["process"]} both say that they are worker {index}'
         return None if 0 < index < count else f'{process} says that it is worker {index} of {count}'
 
@@ -188,6 +195,10 @@ class _Meeting:
         for peer in self.peers.values():
             with contextlib.suppress(OSError):  # who has gone is noticed later
                 peer.send(message)
+
+    def close(self) -> None:
+        for peer in self.peers.values():
+            peer.close()
 
 
 def _hello(task: Task, address: str, facts: Mapping[str, str]) -> _Hello:
@@ -203,12 +214,17 @@ def _hello(task: Task, address: str, facts: Mapping[str, str]) -> _Hello:
 
 def _is_hello(hello: _Hello) -> bool:
     kinds = {'index': int, 'count': int, 'address': str, 'process': str, 'facts': dict}
-    return hello.get('protocol') == _PROTOCOL and all(isinstance(hello.get(name), kinds[name]) for name in kinds)
+    if hello.get('protocol') != _PROTOCOL or not all(isinstance(hello.get(name), kinds[name]) for name in kinds):
+        return False
+    return hello['address'].rpartition(':')[2].isdecimal()
 
 
 def _listen(task: Task) -> socket.socket:
     host, port = split_address(task.chief)
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except (OSError, UnicodeError):  # a scheduler may make the name known later
+        family = socket.AF_INET
     # A name may be that of another of the chief's interfaces to itself: /etc/hosts often says 127.0.1.1.
     everywhere = '::' if family == socket.AF_INET6 else '0.0.0.0'
     is_local = host in ('localhost', '::1') or host.startswith('127.')
@@ -229,17 +245,19 @@ def _meet_chief(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[d
     """Goes to the chief, waiting until it is there, and hears who all are."""
     while True:
         waiting.check(f'worker 0 at {task.chief}')
-        with contextlib.suppress(OSError):  # not there yet, or its name is not known yet
+        with contextlib.suppress(OSError, UnicodeError):  # not there yet, or its name is not known yet
             peer = Peer(socket.create_connection(split_address(task.chief), timeout=_HELLO_SECONDS))
-            peer.set_timeout(None)
-            address = task.address or _address(peer.own_host, free_port(peer.own_host))
-            peer.send(_hello(task, address, facts))
-            reply = peer.receive() or {}
-            if 'refused' in reply:
-                raise InputError(str(reply['refused']))
-            if 'workers' in reply:
-                return {0: peer}, reply['workers']
-            peer.close()
+            with contextlib.ExitStack() as ending:
+                ending.callback(peer.close)
+                address = task.address or _address(peer.own_host, free_port(peer.own_host))
+                peer.send(_hello(task, address, facts))
+                # It waits no longer, if it is the chief; and then it is it who says whom it has waited for.
+                reply = peer.receive_within(waiting.seconds + _HELLO_SECONDS) or {}
+                if 'refused' in reply:
+                    raise InputError(str(reply['refused']))
+                if 'workers' in reply:
+                    ending.pop_all()
+                    return {0: peer}, reply['workers']
         time.sleep(0.2)
 
 

@@ -1,0 +1,312 @@
+"""Several workers over loopback: they compute what one does, and a lost one costs nothing but time."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import checkpoints
+from engine.cluster.tasks import free_port
+from tests.processes import BEGUN, INDEX, STEPS, Run
+from tests.runs import SMALL_RUN, saved_values
+
+pytestmark = [pytest.mark.usefixtures('no_process_is_left'), pytest.mark.timeout(400)]
+
+TIMEOUT = '--worker_timeout_secs=4'
+# Nothing that hides a difference: no shuffled labels, few steps, all that a step can do.
+STEP_OPTIONS = {
+    'max_number_of_steps': 10,
+    'weight_decay': 0.01,
+    'label_smoothing': 0.1,
+    'clip_gradient_norm': 0.5,
+    'moving_average_decay': 0.9,
+    'eval_every_steps': 0,
+}
+
+
+class WorkersRun(Run):
+    """A folder, and the workers that train in it together."""
+
+    def start_workers(self, count: int = 2, *flags: str) -> list:
+        """Starts so many; their output goes to one file, as to one terminal."""
+        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports(count))
+        return [self.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags) for index in range(count)]
+
+    def finish_workers(self, count: int = 2, *flags: str) -> list[int]:
+        """Trains until all have ended by themselves; returns their exit statuses."""
+        return self.end(self.start_workers(count, *flags))
+
+    def end(self, processes: Sequence) -> list[int]:
+        for process in processes:
+            process.join(120)
+        assert all(process.exitcode is not None for process in processes), self.output()
+        return [process.exitcode for process in processes]
+
+    def wait_for_save(self, process, after: int = 0) -> None:
+        """Waits until there is a checkpoint of a later step."""
+        assert self.wait_for(lambda: self.last() > after, process), self.output()
+
+
+def free_ports(count: int) -> list[int]:
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port('127.0.0.1'))
+    return sorted(ports)
+
+
+@pytest.fixture
+def make_run(server, tmp_path: Path, digits_dir: Path) -> Callable[..., WorkersRun]:
+    return lambda name, **options: WorkersRun(server, tmp_path / name, digits_dir, **options)
+
+
+@pytest.fixture(scope='module')
+def alone(server, tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> WorkersRun:
+    """The run that one worker makes."""
+    run = WorkersRun(server, tmp_path_factory.mktemp('alone') / 'run', digits_dir)
+    assert run.finish() == 0, run.output()
+    return run
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(server, tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> WorkersRun:
+    """The run that two workers make."""
+    run = WorkersRun(server, tmp_path_factory.mktemp('uninterrupted') / 'run', digits_dir)
+    assert run.finish_workers() == [0, 0], run.output()
+    return run
+
+
+@pytest.fixture(scope='module')
+def begun_once(server, tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> WorkersRun:
+    run = WorkersRun(server, tmp_path_factory.mktemp('begun') / 'run', digits_dir)
+    assert run.finish_workers(2, f'--max_number_of_steps={BEGUN}') == [0, 0], run.output()
+    return run
+
+
+@pytest.fixture
+def begun(begun_once: WorkersRun, make_run: Callable[..., WorkersRun]) -> WorkersRun:
+    """A run of two workers that has come to the first evaluation."""
+    run = make_run('begun')
+    shutil.copytree(begun_once.train_dir, run.train_dir)
+    return run
+
+
+def largest_difference(run: Run, other: Run) -> float:
+    """Returns the largest difference between the last checkpoints of two runs, over the largest value of a variable."""
+    values, others = (saved_values(checkpoints.find_checkpoint(str(each.train_dir))) for each in (run, other))
+    assert set(values) == set(others)
+    return max(
+        float(np.abs(value.astype(np.float64) - others[name]).max() / max(np.abs(others[name]).max(), 1e-3))
+        for name, value in values.items()
+    )
+
+
+# --------------------------------------------------------------------- the same as one
+
+
+def test_two_workers_make_the_run_of_one(alone: WorkersRun, uninterrupted: WorkersRun) -> None:
+    """After 240 steps of rmsprop with dropout, augmentation, averages, evaluations."""
+    assert uninterrupted.last() == STEPS
+    assert largest_difference(uninterrupted, alone) < 2e-3  # float32 sums in another order, over 240 steps
+    assert uninterrupted.file_names('.') == alone.file_names('.')
+    assert uninterrupted.file_names('best') == alone.file_names('best')
+    ours, theirs = uninterrupted.evaluations(), alone.evaluations()
+    assert [row['step'] for row in ours] == [row['step'] for row in theirs]
+    assert all(abs(row['accuracy'] - other['accuracy']) <= 0.05 for row, other in zip(ours, theirs, strict=True))
+
+
+def test_every_worker_prints_with_its_number_and_the_chief_alone_the_results(uninterrupted: WorkersRun) -> None:
+    lines = uninterrupted.output().splitlines()
+    for index in (0, 1):
+        assert any(line.startswith(f'[worker {index}] global step {STEPS}:') for line in lines)
+    assert sum(line.startswith('eval/Accuracy[') for line in lines) == len(uninterrupted.evaluations())
+    assert sum('saved ' in line for line in lines if line.startswith('[worker 1]')) == 0
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'tolerance'),
+    [
+        ('sgd', {'optimizer': 'sgd'}, 1e-5),
+        ('momentum', {'optimizer': 'momentum'}, 1e-5),
+        ('rmsprop', {'optimizer': 'rmsprop', 'learning_rate': 0.003}, 1e-5),
+        ('accumulation', {'optimizer': 'momentum', 'gradient_accumulation_steps': 2, 'batch_size': 16}, 1e-5),
+        ('own batch', {'optimizer': 'momentum', 'batch_size': 2}, 1e-5),
+    ],
+)
+def test_a_step_of_two_workers_is_that_of_one(
+    make_run: Callable[..., WorkersRun], name: str, options: dict, tolerance: float
+) -> None:
+    together, alone = (make_run(kind, **{**SMALL_RUN, **STEP_OPTIONS, **options}) for kind in ('together', 'alone'))
+    assert alone.finish() == 0, alone.output()
+    assert together.finish_workers() == [0, 0], together.output()
+    assert largest_difference(together, alone) < tolerance
+
+
+def test_batch_normalisation_is_synchronised(make_run: Callable[..., WorkersRun]) -> None:
+    net = {'model_name': 'alexnet_bn', 'train_image_size': 67, 'depth_multiplier': 1 / 16, 'sync_batch_norm': True}
+    options = {**SMALL_RUN, **net, 'max_number_of_steps': 3, 'eval_every_steps': 0, 'batch_size': 8}
+    together, alone = (make_run(kind, **options) for kind in ('together', 'alone'))
+    assert alone.finish() == 0, alone.output()
+    assert together.finish_workers() == [0, 0], together.output()
+    assert largest_difference(together, alone) < 1e-3
+
+
+def test_the_number_of_workers_may_change(begun: WorkersRun, alone: WorkersRun) -> None:
+    """From two to one, and then to four."""
+    assert begun.finish(f'--max_number_of_steps={STEPS // 2}') == 0, begun.output()
+    assert begun.finish_workers(4) == [0] * 4, begun.output()
+    assert largest_difference(begun, alone) < 2e-3
+    config = (begun.train_dir / 'config.cfg').read_text()
+    assert '--batch_size=32\n' in config
+    assert 'worker_hosts' not in config
+
+
+# --------------------------------------------------------------------- lost workers
+
+
+def test_killed_workers(begun: WorkersRun, uninterrupted: WorkersRun, make_fault) -> None:
+    """Each kill is noticed by the other, and the next start goes on; the end is the same to the bit."""
+    fault, moments = make_fault('kill -9 of a worker'), random.Random(0)
+    for victim in (0, 1, 1, 0):
+        processes = begun.start_workers()
+        begun.wait_for_save(processes[0], after=begun.last())
+        time.sleep(moments.uniform(0, 0.3))
+        processes[victim].kill()
+        killed = time.monotonic()
+        statuses = begun.end(processes)
+        if statuses[victim] == 0:
+            break  # it has reached its end
+        fault.inject()
+        assert statuses == [-signal.SIGKILL if index == victim else 1 for index in (0, 1)]
+        assert time.monotonic() - killed < 10
+        assert f'[worker {1 - victim}] error: worker {victim} at 127.0.0.1:' in begun.output()
+        assert 'has ended, so all others end too; start all again' in begun.output()
+        assert not begun.parts()
+    assert fault.injected > 1
+    assert begun.finish_workers() == [0, 0], begun.output()
+    fault.survived(begun.differences(uninterrupted))
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fault, victim: int) -> None:
+    fault = make_fault(f'worker {victim} hangs')
+    processes = begun.start_workers()
+    begun.wait_for_save(processes[0], after=begun.last())
+    os.kill(processes[victim].pid, signal.SIGSTOP)
+    fault.inject()
+    processes[1 - victim].join(30)
+    assert processes[1 - victim].exitcode == 1, begun.output()
+    expected = f'[worker {1 - victim}] error: worker {victim} at 127.0.0.1:'
+    (line,) = [line for line in begun.output().splitlines() if line.startswith(expected)]
+    assert 'has not been heard of for 4 s (--worker_timeout_secs)' in line
+    os.kill(processes[victim].pid, signal.SIGCONT)
+    assert begun.end(processes)[victim] == 1
+    assert begun.finish_workers() == [0, 0], begun.output()
+    fault.survived(begun.differences(uninterrupted))
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_one_worker_ends_all(
+    begun: WorkersRun, uninterrupted: WorkersRun, make_fault, number: int, status: int
+) -> None:
+    fault = make_fault(f'{signal.Signals(number).name} to a worker')
+    processes = begun.start_workers(2, '--save_interval_steps=0')
+    assert begun.wait_for(lambda: f'global step {BEGUN + 10}:' in begun.output(), processes[0]), begun.output()
+    os.kill(processes[1].pid, number)
+    fault.inject()
+    assert begun.end(processes) == [status, status], begun.output()
+    stopped = begun.last()
+    assert BEGUN < stopped
+    for index in (0, 1):
+        assert f'[worker {index}] stopped at step {stopped}; the same command goes on' in begun.output()
+    assert begun.finish_workers() == [0, 0], begun.output()
+    fault.survived(begun.differences(uninterrupted))
+
+
+def test_sigusr1_to_any_worker_saves(begun: WorkersRun) -> None:
+    processes = begun.start_workers(2, '--save_interval_steps=0')
+    assert begun.wait_for(lambda: f'global step {BEGUN + 10}:' in begun.output(), processes[0]), begun.output()
+    os.kill(processes[1].pid, signal.SIGUSR1)
+    begun.wait_for_save(processes[0], after=BEGUN)
+    os.kill(processes[0].pid, signal.SIGTERM)
+    assert begun.end(processes) == [143, 143], begun.output()
+
+
+def test_a_bad_record_of_one_worker_ends_all(
+    make_run: Callable[..., WorkersRun], digits_dir: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / 'digits'
+    shutil.copytree(digits_dir, copy)
+    (path,) = copy.glob('*train*')
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    run = make_run('run', dataset_dir=str(copy))
+    assert run.finish_workers() == [1, 1], run.output()
+    errors = [line for line in run.output().splitlines() if '] error: ' in line]
+    assert len(errors) == 2
+    assert all(f'{path}: record ' in error for error in errors)
+    assert any('has failed: ' in error for error in errors)
+
+
+def test_early_stopping_ends_all(make_run: Callable[..., WorkersRun]) -> None:
+    run = make_run('run', eval_every_steps=20, early_stopping_patience=1, learning_rate=0.0)
+    assert run.finish_workers() == [0, 0], run.output()
+    assert run.last() == 40
+    assert run.finish_workers() == [0, 0], run.output()
+    for index in (0, 1):
+        assert f'[worker {index}] nothing to do: {run.train_dir}/model.ckpt-40 was stopped early, 40' in run.output()
+
+
+# --------------------------------------------------------------------- clusters that cannot be
+
+
+ERRORS = {
+    'seed': (['--seed=1'], [], '--seed  1         0'),
+    'optimizer': ([], ['--optimizer=sgd'], '--optimizer  rmsprop   sgd'),
+    'batch': (['--batch_size=33'], ['--batch_size=33'], '--batch_size=33: must be a multiple of the 2 replicas'),
+    'clones': (['--num_clones=2'], ['--num_clones=2'], '--num_clones=2: without GPUs each of several workers is one'),
+    'examples': (
+        ['--dataset_split_name=train[:1]'],
+        ['--dataset_split_name=train[:1]'],
+        'digits, split train[:1], has 1 examples, fewer than the 2 workers; start fewer',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', ERRORS)
+def test_clusters_that_cannot_be_say_why(make_run: Callable[..., WorkersRun], name: str) -> None:
+    chief_flags, other_flags, message = ERRORS[name]
+    run = make_run('run')
+    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports(2))
+    processes = [
+        run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags)
+        for index, flags in enumerate((chief_flags, other_flags))
+    ]
+    assert run.end(processes) == [1, 1], run.output()
+    assert run.output().count(message) == 2, run.output()
+    assert 'Traceback' not in run.output()
+    assert not (run.train_dir / f'model.ckpt-0{INDEX}').exists()
+
+
+def test_workers_with_other_data_are_refused(
+    make_run: Callable[..., WorkersRun], digits_dir: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / 'digits'
+    shutil.copytree(digits_dir, copy)
+    (path,) = copy.glob('*train*')
+    path.write_bytes(path.read_bytes()[:-4000])
+    run = make_run('run')
+    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports(2))
+    folders = (str(digits_dir), str(copy))
+    processes = [
+        run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, f'--dataset_dir={folder}')
+        for index, folder in enumerate(folders)
+    ]
+    assert run.end(processes) == [1, 1], run.output()
+    assert 'Traceback' not in run.output()
