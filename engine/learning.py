@@ -294,8 +294,8 @@ def refuse_parts_with_sync(config: TrainConfig, strategy: tf.distribute.Strategy
     parts = config.data.gradient_accumulation_steps
     if parts > 1 and config.net.sync_batch_norm and strategy.num_replicas_in_sync > 1:
         raise InputError(
-            f'--gradient_accumulation_steps={parts}: goes not with --sync_batch_norm over several replicas; leave one '
-            'of them out'
+            f'--gradient_accumulation_steps={parts}: does not go with --sync_batch_norm over several replicas; leave '
+            'one of them out'
         )
 
 

@@ -173,7 +173,7 @@ def restore_run(latest: str, state: TrainState, config: TrainConfig) -> None:
     if left:
         logging.warning(
             '%s has more than this run goes on with, and later checkpoints will not: %s. That is for another '
-            '--optimizer, --trainable_scopes or --moving_average_decay',
+            '--optimizer, --mixed_precision, --trainable_scopes or --moving_average_decay',
             *(latest, checkpoints.describe_state(left)),
         )
     logging.info('continuing from %s', latest)

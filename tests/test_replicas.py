@@ -1,4 +1,4 @@
-"""Replicas, and batches taken in parts: whatever their number, they compute what one device does with the whole batch."""
+"""Replicas, and batches in parts: however many there are, they compute what one device does with the whole batch."""
 
 import contextlib
 import functools
@@ -19,8 +19,8 @@ from tests.runs import SMALL_RUN, checkpoint_files, saved_values
 
 Values: TypeAlias = dict[str, np.ndarray]
 
-# Float32 has an ulp of 1.2e-7 of a value. Halves of a batch are summed in another order, and ten steps make four ulps of
-# that. LARS divides by norms of gradients, and LAMB by the size of each of them, which makes that of those near 0 large.
+# An ulp of float32 is 1.2e-7 of a value. Halves of a batch are summed in another order, of which ten steps make four
+# ulps. LARS divides by norms of gradients, and LAMB by the size of each, which makes much of the noise of those near 0.
 NOISE = 1e-6
 NOISE_OF = {'lars': 4e-6, 'lamb': 2e-5}
 # Biases before batch normalisation have gradients that all but cancel; compiled by XLA, one device differs as much.
@@ -244,7 +244,7 @@ def test_moving_statistics_are_means_over_replicas_and_parts(run, means_over_par
         ({'xla': 'on'}, '--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out'),
         (
             {'gradient_accumulation_steps': 2},
-            '--gradient_accumulation_steps=2: goes not with --sync_batch_norm over several replicas; leave one of',
+            '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas; leave one',
         ),
     ],
 )
@@ -325,4 +325,4 @@ def test_float16_skips_a_step_in_all_replicas(train_digits, tmp_path: Path, monk
     assert_alike(states[0])
     changed = {name: after[name].item() for name, value in before.items() if not np.array_equal(after[name], value)}
     assert changed == {'global_step': 5, 'images_seen': 160, 'loss_scale': 2.0**12, 'loss_scale_steps': 0.0}
-    assert (before['loss_scale'], before['loss_scale_steps']) == (2.0**15, 2.0)
+    assert [before[name].item() for name in ('loss_scale', 'loss_scale_steps')] == [2.0**15, 2.0]

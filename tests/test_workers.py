@@ -1,24 +1,31 @@
 """Several workers over loopback: they compute what one does, and a lost one costs nothing but time."""
 
+import json
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from engine import checkpoints
+from configs.options import to_flagfile
+from engine import checkpoints, evaluation
 from engine.cluster.tasks import free_port
-from tests.processes import BEGUN, INDEX, STEPS, Run
-from tests.runs import SMALL_RUN, saved_values
+from tests.processes import BEGUN, INDEX, ROOT, Run
+from tests.runs import SMALL_RUN, eval_config, saved_values, small_config
 
 pytestmark = [pytest.mark.usefixtures('no_process_is_left'), pytest.mark.timeout(400)]
 
-TIMEOUT = '--worker_timeout_secs=4'
+STEPS = 120
+TIMEOUT = '--worker_timeout_secs=3'
 # Nothing that hides a difference: no shuffled labels, few steps, all that a step can do.
 STEP_OPTIONS = {
     'max_number_of_steps': 10,
@@ -32,6 +39,9 @@ STEP_OPTIONS = {
 
 class WorkersRun(Run):
     """A folder, and the workers that train in it together."""
+
+    def __init__(self, server, train_dir: Path, digits_dir: Path, **options):
+        super().__init__(server, train_dir, digits_dir, **{'max_number_of_steps': STEPS, **options})
 
     def start_workers(self, count: int = 2, *flags: str) -> list:
         """Starts so many; their output goes to one file, as to one terminal."""
@@ -110,9 +120,9 @@ def largest_difference(run: Run, other: Run) -> float:
 
 
 def test_two_workers_make_the_run_of_one(alone: WorkersRun, uninterrupted: WorkersRun) -> None:
-    """After 240 steps of rmsprop with dropout, augmentation, averages, evaluations."""
+    """After 120 steps of rmsprop with dropout, augmentation, averages, evaluations."""
     assert uninterrupted.last() == STEPS
-    assert largest_difference(uninterrupted, alone) < 2e-3  # float32 sums in another order, over 240 steps
+    assert largest_difference(uninterrupted, alone) < 2e-3  # float32 sums in another order, over 120 steps
     assert uninterrupted.file_names('.') == alone.file_names('.')
     assert uninterrupted.file_names('best') == alone.file_names('best')
     ours, theirs = uninterrupted.evaluations(), alone.evaluations()
@@ -172,22 +182,18 @@ def test_the_number_of_workers_may_change(begun: WorkersRun, alone: WorkersRun) 
 def test_killed_workers(begun: WorkersRun, uninterrupted: WorkersRun, make_fault) -> None:
     """Each kill is noticed by the other, and the next start goes on; the end is the same to the bit."""
     fault, moments = make_fault('kill -9 of a worker'), random.Random(0)
-    for victim in (0, 1, 1, 0):
+    for victim in (0, 1):
         processes = begun.start_workers()
         begun.wait_for_save(processes[0], after=begun.last())
         time.sleep(moments.uniform(0, 0.3))
         processes[victim].kill()
         killed = time.monotonic()
         statuses = begun.end(processes)
-        if statuses[victim] == 0:
-            break  # it has reached its end
         fault.inject()
         assert statuses == [-signal.SIGKILL if index == victim else 1 for index in (0, 1)]
         assert time.monotonic() - killed < 10
         assert f'[worker {1 - victim}] error: worker {victim} at 127.0.0.1:' in begun.output()
         assert 'has ended, so all others end too; start all again' in begun.output()
-        assert not begun.parts()
-    assert fault.injected > 1
     assert begun.finish_workers() == [0, 0], begun.output()
     fault.survived(begun.differences(uninterrupted))
 
@@ -203,7 +209,7 @@ def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fau
     assert processes[1 - victim].exitcode == 1, begun.output()
     expected = f'[worker {1 - victim}] error: worker {victim} at 127.0.0.1:'
     (line,) = [line for line in begun.output().splitlines() if line.startswith(expected)]
-    assert 'has not been heard of for 4 s (--worker_timeout_secs)' in line
+    assert 'has not been heard of for 3 s (--worker_timeout_secs)' in line
     os.kill(processes[victim].pid, signal.SIGCONT)
     assert begun.end(processes)[victim] == 1
     assert begun.finish_workers() == [0, 0], begun.output()
@@ -221,7 +227,7 @@ def test_a_signal_to_one_worker_ends_all(
     fault.inject()
     assert begun.end(processes) == [status, status], begun.output()
     stopped = begun.last()
-    assert BEGUN < stopped
+    assert stopped > BEGUN
     for index in (0, 1):
         assert f'[worker {index}] stopped at step {stopped}; the same command goes on' in begun.output()
     assert begun.finish_workers() == [0, 0], begun.output()
@@ -246,12 +252,22 @@ def test_a_bad_record_of_one_worker_ends_all(
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    run = make_run('run', dataset_dir=str(copy))
+    run = make_run('run', dataset_dir=str(copy), cache='off')
     assert run.finish_workers() == [1, 1], run.output()
     errors = [line for line in run.output().splitlines() if '] error: ' in line]
     assert len(errors) == 2
-    assert all(f'{path}: record ' in error for error in errors)
+    assert all(f'{path}, record ' in error for error in errors)
     assert any('has failed: ' in error for error in errors)
+
+
+def test_all_go_back_together_from_what_is_not_finite(make_run: Callable[..., WorkersRun]) -> None:
+    run = make_run('run', learning_rate=1e30, recover_from_nonfinite=1, save_interval_steps=1, eval_every_steps=0)
+    assert run.finish_workers() == [1, 1], run.output()
+    for index in (0, 1):
+        warnings = {line for line in run.output().splitlines() if line.startswith(f'[worker {index}] warning: ')}
+        (going_back,) = warnings
+        assert 'going back to step 1 and skipping the 32 images since (recovery 1 of 1)' in going_back
+    assert run.steps() == [0, 1]
 
 
 def test_early_stopping_ends_all(make_run: Callable[..., WorkersRun]) -> None:
@@ -261,6 +277,55 @@ def test_early_stopping_ends_all(make_run: Callable[..., WorkersRun]) -> None:
     assert run.finish_workers() == [0, 0], run.output()
     for index in (0, 1):
         assert f'[worker {index}] nothing to do: {run.train_dir}/model.ckpt-40 was stopped early, 40' in run.output()
+
+
+# --------------------------------------------------------------------- the other scripts, and the launcher
+
+
+def test_evaluation_by_two_workers_counts_every_example_once(uninterrupted: WorkersRun, tmp_path: Path) -> None:
+    path, checkpoint = tmp_path / 'together.json', str(uninterrupted.train_dir)
+    flags = ['--launch_workers=2', '--batch_size=14', f'--results_path={path}', f'--eval_dir={tmp_path}']
+    done = run_script('eval_image_classifier.py', f'--checkpoint_path={checkpoint}', *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('evaluated 360 of 360') == 1
+    alone = evaluation.evaluate(eval_config(checkpoint, eval_dir=str(tmp_path)))
+    assert {**json.loads(path.read_text()), 'images_per_second': 0} == {**alone, 'images_per_second': 0}
+
+
+def test_the_launcher_trains_two_workers_and_ends_both_when_one_is_killed(tmp_path: Path, digits_dir: Path) -> None:
+    config = to_flagfile(small_config(digits_dir, tmp_path / 'run', max_number_of_steps=10**6, save_interval_steps=50))
+    (tmp_path / 'run.cfg').write_text(config)
+    command = [sys.executable, 'train_image_classifier.py', f'--flagfile={tmp_path / "run.cfg"}', '--launch_workers=2']
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stderr is not None
+        lines = []
+        for line in launcher.stderr:
+            lines.append(line)
+            if line.startswith('[worker 0] saved '):
+                break
+        victim = psutil.Process(launcher.pid).children()[1]
+        victim.kill()
+        lines += launcher.stderr.read().splitlines()
+    assert launcher.returncode == 137
+    assert any(line.startswith('[worker 0] error: worker 1 at 127.0.0.1:') for line in lines), lines
+    assert f'worker 1 (process {victim.pid}) ended with status 137 (killed)' in lines
+
+
+def test_the_benchmark_prints_what_two_workers_send(tmp_path: Path) -> None:
+    path = tmp_path / 'figures.json'
+    flags = ['--mode=step', '--model_name=lenet', '--num_steps=10', '--warmup_steps=2', f'--results_path={path}']
+    done = run_script('benchmark_image_classifier.py', *flags, '--launch_workers=2')
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(path.read_text())
+    assert (figures['workers'], figures['replicas']) == (2, 2)
+    assert 0 < figures['communication_share'] < 1
+    # Other processes may send too, and what is sent has a frame.
+    assert figures['bytes_per_step_sent'] > 0.9 * figures['bytes_per_step_expected'] > 0
+    assert re.search(r'sent by each worker +\d+\.\d MB a step \(gradients in a ring: \d+\.\d\)', done.stdout)
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 # --------------------------------------------------------------------- clusters that cannot be
@@ -289,7 +354,8 @@ def test_clusters_that_cannot_be_say_why(make_run: Callable[..., WorkersRun], na
         for index, flags in enumerate((chief_flags, other_flags))
     ]
     assert run.end(processes) == [1, 1], run.output()
-    assert run.output().count(message) == 2, run.output()
+    lines = [line for line in run.output().splitlines() if not line.startswith('E0000')]  # TensorFlow's own
+    assert sum(message in line for line in lines) == 2, run.output()
     assert 'Traceback' not in run.output()
     assert not (run.train_dir / f'model.ckpt-0{INDEX}').exists()
 
