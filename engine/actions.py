@@ -20,6 +20,7 @@ from datasets.dataset_factory import Dataset
 from engine import checkpoints, evaluation
 from engine.best_checkpoint import BestCheckpoint
 from engine.cluster.cluster import ALONE, Cluster
+from engine.evaluator import EvaluationStopped, Evaluator, Results
 from engine.intervals import Interval
 from engine.position import Position
 from engine.recovery import NonFiniteError
@@ -199,7 +200,7 @@ class Evaluate(Action):
     def __init__(
         self,
         interval: Interval,
-        evaluator: evaluation.Evaluator,
+        evaluator: Evaluator,
         state: TrainState,
         eval_dir: str,
         num_examples: int,
@@ -210,7 +211,7 @@ class Evaluate(Action):
         self.interval, self._cluster = interval, cluster
         self._evaluator, self._state, self._best, self._should_stop = evaluator, state, best, should_stop
         self._eval_dir, self._num_examples = eval_dir, num_examples
-        self.results: evaluation.Results | None = None
+        self.results: Results | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
         """Makes up for the evaluation of the checkpoint that training goes on from, if it was cut short."""
@@ -231,7 +232,7 @@ class Evaluate(Action):
         try:
             with _averages_as_weights(self._state):
                 measured = self._evaluator(self._should_stop)
-        except evaluation.EvaluationStopped:
+        except EvaluationStopped:
             logging.info('the evaluation was cut short; it comes first when training goes on')
             return
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}

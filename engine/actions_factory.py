@@ -15,6 +15,7 @@ from engine import checkpoints, distribution, evaluation
 from engine.actions import Action, Evaluate, LeftToChief, Log, NextImages, Save, Summarize
 from engine.best_checkpoint import BestCheckpoint
 from engine.cluster.cluster import Cluster
+from engine.evaluator import DEFAULT_BATCH_SIZE, Evaluator
 from engine.intervals import Interval
 from engine.signals import TrainingSignals
 from engine.train_input import cache_mode
@@ -57,12 +58,12 @@ def make_actions(
         cluster.check_same({'examples to evaluate': measured.identity()})
         split = measured.split
         measured = decoded.with_cache(measured, cache_mode(config), preprocessing.source_channels, math.inf)
-        evaluator = evaluation.Evaluator(
+        evaluator = Evaluator(
             state.model,
             measured,
             preprocessing,
             strategy,
-            batch_size=evaluation.DEFAULT_BATCH_SIZE,
+            batch_size=DEFAULT_BATCH_SIZE,
             recall_at=checks.recall_at,
             xla=distribution.use_xla(config.devices, strategy),
             cluster=cluster,

@@ -24,10 +24,11 @@ from configs.options import replace_options
 from datasets import dataset_factory, decoded, input_pipeline
 from datasets.dataset_factory import Dataset
 from datasets.synthetic import SyntheticExamples
-from engine import distribution, evaluation, learning, train_input
+from engine import distribution, learning, train_input
 from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
+from engine.evaluator import Evaluator
 from engine.model_spec import ModelSpec
 from engine.position import Position
 from engine.reduction import Reduction
@@ -182,8 +183,8 @@ def _eval_mode(subject: _Subject) -> _Run:
         model = subject.spec.make_model(mixed_precision=config.net.mixed_precision)
 
     @functools.cache
-    def make_evaluator(num_batches: int) -> evaluation.Evaluator:
-        return evaluation.Evaluator(
+    def make_evaluator(num_batches: int) -> Evaluator:
+        return Evaluator(
             model,
             subject.dataset,
             preprocessing,

@@ -2,140 +2,32 @@
 
     results = evaluate(make_config(EvalConfig, checkpoint_path='/tmp/tfmodel'))
 
-`Evaluator` is the part that the training loop uses too: it counts over a split with whatever weights the model has.
+`engine.evaluator` counts; here is what it counts with, and where the results go.
 """
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import tensorflow as tf
 from absl import logging
 
 from configs.config import NetOptions
 from configs.errors import InputError, first_line
-from configs.evaluation import EvalConfig, EvalOptions
-from configs.progress import Progress
-from datasets import dataset_factory, input_pipeline
+from configs.evaluation import EvalConfig
+from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
-from datasets.order import Worker
 from engine import checkpoints, distribution
 from engine.cluster import joining
-from engine.cluster.cluster import ALONE, Cluster
-from engine.metrics import ClassificationMetrics, clip_recall_at
+from engine.cluster.cluster import Cluster
+from engine.evaluator import Evaluator, Results
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
 from engine.reduction import broadcast
 from engine.summaries import SummaryWriter
 from engine.text_files import write_text
 from nets.variables import slim_variables
-from preprocessing.preprocessing_factory import Preprocessing
-
-Results = dict[str, float | int | str]
-DEFAULT_BATCH_SIZE = EvalOptions().batch_size
-
-
-class EvaluationStopped(Exception):
-    """`should_stop` has said so; nothing was measured."""
-
-
-class Evaluator:
-    """Measures a model on a split, as often as it is called."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        dataset: Dataset,
-        preprocessing: Preprocessing,
-        strategy: tf.distribute.Strategy,
-        *,
-        batch_size: int,
-        recall_at: tuple[int, ...],
-        max_batches: int | None = None,
-        xla: bool = False,
-        cluster: Cluster = ALONE,
-    ):
-        replicas = strategy.num_replicas_in_sync
-        self._dataset, self._preprocessing = dataset, preprocessing
-        self._batch_size = -(-min(batch_size, dataset.num_examples) // replicas) * replicas
-        self._num_examples = min(dataset.num_examples, (max_batches or dataset.num_examples) * self._batch_size)
-        self._metrics = ClassificationMetrics(_clip_recall_at(recall_at, dataset.num_classes))
-        self._cluster, worker = cluster, Worker(cluster.index, cluster.count)
-        self._batches = strategy.distribute_datasets_from_function(
-            lambda _: input_pipeline.endless(
-                input_pipeline.evaluation_batches(
-                    dataset, preprocessing, self._batch_size, self._num_examples, replicas, worker
-                )
-            )
-        )
-        self._count_batch = _make_count_batch(model, preprocessing, strategy, self._metrics, xla)
-
-    def __call__(self, should_stop: Callable[[], bool] = lambda: False) -> Results:
-        """Counts over the split; returns num_examples, accuracy, recall_at_<k> and images_per_second.
-
-        Args:
-            should_stop: Asked before every batch, in every worker.
-
-        Raises:
-            EvaluationStopped: `should_stop` has said so, in any worker.
-            InputError: a record that cannot be used, by file and number; or a lost worker.
-        """
-        num_batches = -(-self._num_examples // self._batch_size)
-        counts = tf.zeros(self._metrics.num_counts, tf.int64)
-        start = time.monotonic()
-        with Progress('evaluation', total=num_batches, unit='batch') as progress:
-            batches = iter(self._batches)
-            for done in range(num_batches):
-                if self._cluster.any(should_stop()):
-                    raise EvaluationStopped
-                first, size = done * self._batch_size, self._batch_size
-                positions = range(first, min(first + size, self._num_examples))
-                with (
-                    distribution.naming_lost_workers(self._cluster),
-                    input_pipeline.naming_failures(self._dataset, self._preprocessing, positions),
-                ):
-                    counts += self._count_batch(next(batches))
-                    distribution.batches_taken().assign_add(1)
-                if (done + 1) % max(num_batches // 10, 1) == 0:
-                    progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
-        results: Results = dict(self._metrics.result(counts))
-        if results['num_examples'] != self._num_examples:
-            raise AssertionError(f'counted {results["num_examples"]} of {self._num_examples} examples')
-        return {**results, 'images_per_second': round(self._num_examples / (time.monotonic() - start), 1)}
-
-
-def _clip_recall_at(recall_at: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
-    clipped = clip_recall_at(recall_at, num_classes)
-    if clipped != tuple(recall_at):
-        logging.warning(
-            'Recall@k is measured at k = %s: there are %d classes', ','.join(map(str, clipped)), num_classes
-        )
-    return clipped
-
-
-def _make_count_batch(
-    model: keras.Model,
-    preprocessing: Preprocessing,
-    strategy: tf.distribute.Strategy,
-    metrics: ClassificationMetrics,
-    xla: bool,
-) -> Callable[[Any], tf.Tensor]:
-    """Returns the compiled function from a distributed batch to its counts, int64 [counts]."""
-
-    def count(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        logits = model(preprocessing.device_eval(batch['image']), training=False)
-        return metrics.count(logits, batch['label'], batch['mask'])
-
-    replica_count = tf.function(count, jit_compile=True, autograph=False) if xla else count
-
-    @tf.function(autograph=False)
-    def count_batch(batch: Any) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_count, args=(batch,)), axis=None)
-
-    return count_batch
 
 
 def report(results: Results, num_examples: int) -> None:

@@ -2,15 +2,13 @@
 
     result = train(make_config(TrainConfig, dataset_name='digits', train_dir='/tmp/digits', num_epochs=12))
 
-`train` is one road: what is trained on what, where it starts, the loop. The step itself is in `train_step.py`, its
-batches in `train_input.py`, what happens between steps in `actions.py`.
+`train` is one road: what is trained on what, where it starts (`start.py`), the loop (`loop.py`). The step itself is in
+`train_step.py`, its batches in `train_input.py`, what happens between steps in `actions.py`.
 """
 
 import dataclasses
 import math
 import shlex
-from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -19,27 +17,29 @@ from configs.config import TrainConfig
 from configs.errors import InputError
 from configs.options import replace_options
 from configs.progress import Progress
-from datasets import dataset_factory, decoded, input_pipeline
+from datasets import dataset_factory, decoded
 from datasets.dataset_factory import Dataset
-from engine import checkpoints, distribution, evaluation, run_dir
-from engine.actions import Action, Evaluate, Moment
+from engine import checkpoints, distribution, run_dir
+from engine.actions import Evaluate
 from engine.actions_factory import make_actions
 from engine.best_checkpoint import BestCheckpoint, make_best
 from engine.cluster import joining
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import Cluster
+from engine.evaluator import Results
+from engine.loop import Loop
 from engine.model_spec import ModelSpec
 from engine.position import Position
-from engine.recovery import NonFiniteError, Recovery, agreeing_on_finite, check_finite
-from engine.reduction import Reduction, broadcast
+from engine.recovery import NonFiniteError, Recovery
+from engine.reduction import Reduction
 from engine.schedules import make_schedule, scaled
 from engine.signals import TrainingSignals
-from engine.train_input import cache_mode, make_iterator, worker_of
-from engine.train_state import TrainState, make_state, restore_latest, warm_start
+from engine.start import Start
+from engine.train_input import cache_mode, make_iterator
+from engine.train_state import TrainState, make_state
 from engine.train_step import ReplicaStep, RunSteps, make_steps
 from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
-_SECONDS_A_CALL = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainResult:
 
     step: int
     checkpoint_path: str
-    results: evaluation.Results | None
+    results: Results | None
     stopped_by: int | None = None
 
 
@@ -118,9 +118,7 @@ def _train(
     with strategy.scope():
         state = make_state(config, spec)
     start = Start(config, cluster, strategy, state)
-    position = start.restore()
-    if position is None:
-        position = start.begin()
+    position = start.restore() or start.begin()
     last_step = position.step + steps_left(config, dataset, position)
     best = make_best(config, spec, cluster)
     best.go_back_to(position.step)
@@ -160,117 +158,6 @@ def _train(
     log_end(step, config, signals.received)
     latest = cluster.on_chief(lambda: checkpoints.latest_checkpoint(train_dir)) or ''
     return TrainResult(step, latest, results, signals.received)
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Gives all workers the values that the chief finds on its disk."""
-
-    config: TrainConfig
-    cluster: Cluster
-    strategy: tf.distribute.Strategy
-    state: TrainState
-
-    def restore(self) -> Position | None:
-        """Restores the newest checkpoint of the run; returns where it is, or None if there is none."""
-
-        def restore_on_chief() -> dict[str, int] | None:
-            position = restore_latest(self.config, self.state)
-            return None if position is None else dataclasses.asdict(position)
-
-        found = self.cluster.on_chief(restore_on_chief)
-        if found is None:
-            return None
-        self._broadcast()
-        return Position(**found)
-
-    def begin(self) -> Position:
-        """Begins a new run: with the weights of `--checkpoint_path`, if there is one, else with the initial ones."""
-        if self.config.checkpoint.checkpoint_path:
-            self.cluster.on_chief(lambda: warm_start(self.config, self.state))
-            self._broadcast()
-        return Position()
-
-    def _broadcast(self) -> None:
-        if self.cluster.count > 1:
-            with distribution.naming_lost_workers(self.cluster):
-                broadcast(self.strategy, list(self.state.saved_variables().values()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Loop:
-    """Steps, and what is due between them."""
-
-    config: TrainConfig
-    dataset: Dataset
-    preprocessing: Preprocessing
-    run_steps: RunSteps
-    actions: Sequence[Action]
-    signals: TrainingSignals
-    last_step: float
-    cluster: Cluster = ALONE
-
-    def run(self, iterator: Any, position: Position) -> int:
-        """Trains from a position, of which the iterator gives the batches, to the end; returns the last step.
-
-        Raises:
-            NonFiniteError: the loss, or a variable, is not finite any more.
-            InputError: whatever the user can put right.
-        """
-        for action in self.actions:
-            with agreeing_on_finite(self.cluster):
-                action.begin(position, self.last_step)
-        most, moment = 1, None  # the first call compiles
-        while position.step < self.last_step and not self._is_stopped():
-            moment = self._advance(iterator, position, most)
-            position = moment.position
-            most = self.cluster.share(max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1))
-            for action in self._due(position.step):
-                with agreeing_on_finite(self.cluster):
-                    action.run(moment)
-        for action in self.actions:
-            with agreeing_on_finite(self.cluster):
-                if moment is not None and action.at_stop:
-                    action.run(moment)
-                action.finish()
-        return position.step
-
-    def _is_stopped(self) -> bool:
-        """Says whether training ends before its last step: a signal to one worker ends all."""
-        received = [number for number in self.cluster.gather(self.signals.received) if number is not None]
-        if received:
-            self.signals.received = received[0]
-        return bool(received) or any(action.ends_training for action in self.actions)
-
-    def _due(self, step: int) -> list[Action]:
-        """Returns what is due: by steps, by the chief's clock, or because a signal to any worker asks for it."""
-        by_interval = self.cluster.share([action.interval.is_due(step) for action in self.actions])
-        requested = self.cluster.any(self.signals.take_save_request())
-        is_last = step == self.last_step
-        return [
-            action
-            for action, is_due in zip(self.actions, by_interval, strict=True)
-            if is_due or is_last or (requested and action.on_request)
-        ]
-
-    def _advance(self, iterator: Any, before: Position, most: int) -> Moment:
-        """Makes several steps: not beyond what is due next, nor so many that a signal is kept waiting."""
-        due = (action.interval.next_step(before.step) for action in self.actions)
-        num_steps = int(min(self.last_step, before.step + most, *due)) - before.step
-        batch_size, seed = self.config.data.examples_per_step, self.config.data.seed
-        after = before.after(num_steps, batch_size)
-        positions = range(before.stream, after.stream)
-        worker = worker_of(self.config, self.cluster)
-        with (
-            distribution.naming_lost_workers(self.cluster),
-            input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed, worker),
-        ):
-            report = self.run_steps(iterator, before, num_steps)
-        with agreeing_on_finite(self.cluster):
-            check_finite(report, before, batch_size)
-            for action in self.actions:
-                action.watch()
-        return Moment(after, report, batch_size)
 
 
 def is_over(config: TrainConfig, best: BestCheckpoint, position: Position, last_step: float) -> bool:

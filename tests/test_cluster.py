@@ -23,9 +23,9 @@ import pytest
 
 from configs.cluster import ClusterOptions
 from configs.errors import InputError
-from engine.cluster import cluster as cluster_module
-from engine.cluster import joining
-from engine.cluster.cluster import ALONE, Cluster, ConnectedCluster, Worker, WorkerLostError, differences
+from engine.cluster import connected, joining
+from engine.cluster.cluster import ALONE, Cluster, WorkerLostError, differences
+from engine.cluster.connected import ConnectedCluster, Worker
 from engine.cluster.joining import join
 from engine.cluster.peer import Peer
 from engine.cluster.tasks import Task, check_port_is_free, free_port
@@ -750,8 +750,8 @@ def test_one_that_does_not_read_keeps_nobody_from_hearing_of_it() -> None:
 
 def test_a_main_thread_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
-    monkeypatch.setattr(cluster_module, '_SECONDS_TO_END', 0.2)
-    monkeypatch.setattr(cluster_module, '_end_process', ended.append)
+    monkeypatch.setattr(connected, '_SECONDS_TO_END', 0.2)
+    monkeypatch.setattr(connected, '_end_process', ended.append)
     cluster, (other,) = raw_peers(2)
     say(other, lost='worker 1 has failed: x')
 
@@ -765,8 +765,8 @@ def test_a_main_thread_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatc
 
 def test_a_main_thread_that_ends_in_time_is_not_ended_later(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
-    monkeypatch.setattr(cluster_module, '_SECONDS_TO_END', 0.2)
-    monkeypatch.setattr(cluster_module, '_end_process', ended.append)
+    monkeypatch.setattr(connected, '_SECONDS_TO_END', 0.2)
+    monkeypatch.setattr(connected, '_end_process', ended.append)
     for _ in range(20):
         cluster, (other,) = raw_peers(2)
         say(other, lost='worker 1 has failed: y')
@@ -777,8 +777,6 @@ def test_a_main_thread_that_ends_in_time_is_not_ended_later(monkeypatch: pytest.
 
 
 def test_the_last_resort_ends_the_process_with_a_status() -> None:
-    code = (
-        f'import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom engine.cluster import cluster\ncluster._end_process("x")'
-    )
-    finished = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    code = 'from engine.cluster.connected import _end_process; _end_process("x")'
+    finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (1, 'error: x\n')

@@ -20,6 +20,7 @@ from configs.options import flat_values, from_flagfile, make_config, to_flagfile
 from engine import actions, checkpoints, evaluation, learning
 from engine.checkpoints import files as checkpoint_files
 from engine.evaluation_history import EvaluationHistory
+from engine.evaluator import Evaluator
 from engine.position import Position
 from engine.recovery import NonFiniteError
 from tests.runs import assert_same_values, eval_config, saved_values
@@ -277,7 +278,7 @@ def test_a_run_cannot_begin_with_weights_that_are_not_finite(trained, train_digi
 
 def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path, monkeypatch, caplog):
     options = {'save_interval_steps': 10, 'learning_rate': 0.1, 'seed': 3, **CHECKED}
-    evaluate, calls = evaluation.Evaluator.__call__, []
+    evaluate, calls = Evaluator.__call__, []
 
     def interrupted(evaluator, should_stop):
         calls.append(evaluator)
@@ -288,7 +289,7 @@ def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path,
         return evaluate(evaluator, should_stop)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation.Evaluator, '__call__', interrupted)
+        patched.setattr(Evaluator, '__call__', interrupted)
         caplog.set_level(logging.INFO, logger='absl')
         stopped = train_digits(tmp_path, **options)
     assert (stopped.step, stopped.stopped_by) == (20, signal.SIGTERM)

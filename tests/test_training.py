@@ -182,6 +182,8 @@ LEARNING_RATES = {
     'momentum': 0.03,
     'rmsprop': 0.01,
     'sgd': 0.1,
+    'lars': 1.0,
+    'lamb': 0.01,
 }
 
 

@@ -22,7 +22,8 @@ from configs import console
 from configs.cluster import ClusterOptions
 from configs.errors import InputError, first_line
 from configs.options import flat_options, flat_values
-from engine.cluster.cluster import ALONE, Cluster, ConnectedCluster, Worker, differences
+from engine.cluster.cluster import ALONE, Cluster, differences
+from engine.cluster.connected import ConnectedCluster, Worker
 from engine.cluster.peer import Peer
 from engine.cluster.tasks import Task, check_port_is_free, find_task, free_port, resolve, split_address
 

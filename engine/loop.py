@@ -1,0 +1,99 @@
+"""The loop: steps, and what is due between them, in all workers alike.
+
+step = Loop(config, dataset, preprocessing, run_steps, actions, signals, last_step, cluster).run(iterator, position)
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from configs.config import TrainConfig
+from datasets import input_pipeline
+from datasets.dataset_factory import Dataset
+from engine import distribution
+from engine.actions import Action, Moment
+from engine.cluster.cluster import ALONE, Cluster
+from engine.position import Position
+from engine.recovery import agreeing_on_finite, check_finite
+from engine.signals import TrainingSignals
+from engine.train_input import worker_of
+from engine.train_step import RunSteps
+from preprocessing.preprocessing_factory import Preprocessing
+
+_SECONDS_A_CALL = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """Steps, and what is due between them."""
+
+    config: TrainConfig
+    dataset: Dataset
+    preprocessing: Preprocessing
+    run_steps: RunSteps
+    actions: Sequence[Action]
+    signals: TrainingSignals
+    last_step: float
+    cluster: Cluster = ALONE
+
+    def run(self, iterator: Any, position: Position) -> int:
+        """Trains from a position, of which the iterator gives the batches, to the end; returns the last step.
+
+        Raises:
+            NonFiniteError: the loss, or a variable, is not finite any more.
+            InputError: whatever the user can put right.
+        """
+        for action in self.actions:
+            with agreeing_on_finite(self.cluster):
+                action.begin(position, self.last_step)
+        most, moment = 1, None  # the first call compiles
+        while position.step < self.last_step and not self._is_stopped():
+            moment = self._advance(iterator, position, most)
+            position = moment.position
+            most = self.cluster.share(max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1))
+            for action in self._due(position.step):
+                with agreeing_on_finite(self.cluster):
+                    action.run(moment)
+        for action in self.actions:
+            with agreeing_on_finite(self.cluster):
+                if moment is not None and action.at_stop:
+                    action.run(moment)
+                action.finish()
+        return position.step
+
+    def _is_stopped(self) -> bool:
+        """Says whether training ends before its last step: a signal to one worker ends all."""
+        received = [number for number in self.cluster.gather(self.signals.received) if number is not None]
+        if received:
+            self.signals.received = received[0]
+        return bool(received) or any(action.ends_training for action in self.actions)
+
+    def _due(self, step: int) -> list[Action]:
+        """Returns what is due: by steps, by the chief's clock, or because a signal to any worker asks for it."""
+        by_interval = self.cluster.share([action.interval.is_due(step) for action in self.actions])
+        requested = self.cluster.any(self.signals.take_save_request())
+        is_last = step == self.last_step
+        return [
+            action
+            for action, is_due in zip(self.actions, by_interval, strict=True)
+            if is_due or is_last or (requested and action.on_request)
+        ]
+
+    def _advance(self, iterator: Any, before: Position, most: int) -> Moment:
+        """Makes several steps: not beyond what is due next, nor so many that a signal is kept waiting."""
+        due = (action.interval.next_step(before.step) for action in self.actions)
+        num_steps = int(min(self.last_step, before.step + most, *due)) - before.step
+        batch_size, seed = self.config.data.examples_per_step, self.config.data.seed
+        after = before.after(num_steps, batch_size)
+        positions = range(before.stream, after.stream)
+        worker = worker_of(self.config, self.cluster)
+        with (
+            distribution.naming_lost_workers(self.cluster),
+            input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed, worker),
+        ):
+            report = self.run_steps(iterator, before, num_steps)
+        with agreeing_on_finite(self.cluster):
+            check_finite(report, before, batch_size)
+            for action in self.actions:
+                action.watch()
+        return Moment(after, report, batch_size)
