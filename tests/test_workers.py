@@ -166,6 +166,7 @@ def test_batch_normalisation_is_synchronised(make_run: Callable[..., WorkersRun]
     assert largest_difference(together, alone) < 1e-3
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_may_change(begun: WorkersRun, alone: WorkersRun) -> None:
     """From two to one, and then to four."""
     assert begun.finish(f'--max_number_of_steps={STEPS // 2}') == 0, begun.output()
@@ -198,6 +199,7 @@ def test_killed_workers(begun: WorkersRun, uninterrupted: WorkersRun, make_fault
     fault.survived(begun.differences(uninterrupted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fault, victim: int) -> None:
     fault = make_fault(f'worker {victim} hangs')
