@@ -11,15 +11,18 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType
 
 from absl import logging
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+# Schedulers signal a launcher and its processes, so that these get the signal twice, the second time from the launcher.
+_SECONDS_OF_ONE = 1.0
 
 
 class TrainingSignals:
-    """Notes the first SIGTERM or SIGINT, ends the process at once at the second, and notes each SIGUSR1.
+    """Notes the first SIGTERM or SIGINT, ends the process at once at another a second later, and notes each SIGUSR1.
 
     Python runs a signal's handler only between two of its own instructions, and TensorFlow may keep it waiting without
     end where no data comes. So the numbers go through a pipe to a thread, which the interpreter's own handler does at
@@ -31,6 +34,7 @@ class TrainingSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._received_at = 0.0
         self._save_requested = threading.Event()
         self._undo = contextlib.ExitStack()
 
@@ -75,9 +79,12 @@ class TrainingSignals:
         if number == signal.SIGUSR1:
             self._save_requested.set()
         elif number in _STOPPING:
-            if self.received is not None:
+            now = time.monotonic()
+            if self.received is not None and now - self._received_at > _SECONDS_OF_ONE:
                 os._exit(128 + number)  # the main thread may be waiting where nothing else ends it
-            self.received = number
+            if self.received is not None:
+                return
+            self.received, self._received_at = number, now
             logging.info('%s: saving after the steps under way; once more ends at once', signal.Signals(number).name)
 
 

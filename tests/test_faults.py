@@ -198,6 +198,9 @@ def test_a_second_signal_ends_at_once(server, tmp_path):
     time.sleep(0.3)  # so that it does wait in TensorFlow, most likely
     os.kill(process.pid, signal.SIGTERM)
     assert wait_for(noted.exists, process), process.exitcode
+    os.kill(process.pid, signal.SIGTERM)  # the same one, from a scheduler and from a launcher
+    process.join(1.1)
+    assert process.is_alive()
     os.kill(process.pid, signal.SIGTERM)
     process.join(10)
     assert process.exitcode == 143

@@ -20,7 +20,7 @@ from configs.options import to_flagfile
 from engine import checkpoints, evaluation
 from engine.cluster.tasks import free_port
 from tests.processes import BEGUN, INDEX, ROOT, Run
-from tests.runs import SMALL_RUN, eval_config, saved_values, small_config
+from tests.runs import SMALL_RUN, assert_same_values, eval_config, saved_values, small_config
 
 pytestmark = [pytest.mark.usefixtures('no_process_is_left'), pytest.mark.timeout(400)]
 
@@ -155,6 +155,14 @@ def test_a_step_of_two_workers_is_that_of_one(
     assert alone.finish() == 0, alone.output()
     assert together.finish_workers() == [0, 0], together.output()
     assert largest_difference(together, alone) < tolerance
+
+
+def test_two_workers_and_two_devices_of_one_make_the_same_bits(make_run: Callable[..., WorkersRun]) -> None:
+    options = {**SMALL_RUN, **STEP_OPTIONS, 'optimizer': 'rmsprop', 'learning_rate': 0.003, 'best_metric': 'none'}
+    together, devices = (make_run(kind, **options) for kind in ('together', 'devices'))
+    assert devices.finish('--num_clones=2') == 0, devices.output()
+    assert together.finish_workers() == [0, 0], together.output()
+    assert_same_values(*(checkpoints.find_checkpoint(str(run.train_dir)) for run in (together, devices)))
 
 
 def test_batch_normalisation_is_synchronised(make_run: Callable[..., WorkersRun]) -> None:
