@@ -116,7 +116,7 @@ def lose_a_worker(train_dir: str) -> tuple[float, float]:
     workers[1].send_signal(signal.SIGKILL)
     assert workers[0].stderr is not None
     workers[0].stderr.read()
-    assert workers[0].wait() == 1
+    assert workers[0].wait() == os.EX_TEMPFAIL
     noticed = time.monotonic() - killed
     workers[1].wait()
     begun = time.monotonic()

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 
 from configs import console
 from configs import options as options_lib
-from configs.errors import InputError
+from configs.errors import InputError, WorkerLostError
 from configs.retired_flags import RetiredFlag
 
 ConfigT = TypeVar('ConfigT')
@@ -53,9 +53,17 @@ def run(
 
 
 def exit_status(call: Callable[[], int]) -> int:
-    """Returns what `call` does, or the status for bad input (1, with its line), Ctrl-C, or output that nobody reads."""
+    """Returns what `call` does, or the status for bad input (1, with its line), Ctrl-C, or output that nobody reads.
+
+    Where another worker is lost, the process ends here: TensorFlow would wait for it on its way out. The status
+    is then 75, the system's for what may go better next time, or 1 if a worker has said what to put right.
+    """
     try:
         return call()
+    except WorkerLostError as error:
+        console.print_error(error)
+        sys.stdout.flush()
+        os._exit(os.EX_TEMPFAIL if error.is_passing else 1)
     except InputError as error:
         console.print_error(error)
         return 1

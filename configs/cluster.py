@@ -30,11 +30,16 @@ class ClusterOptions(Options):
         120.0,
         'A worker that is not heard of, or does not go on, for so long is lost; the others then end too.',
         above=0.0,
+        upper=1e6,
     )
-    worker_join_timeout_secs: float = option(600.0, 'Seconds that workers wait for each other at the start.', above=0.0)
+    worker_join_timeout_secs: float = option(
+        600.0, 'Seconds that workers wait for each other at the start.', above=0.0, upper=1e6
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.launch_workers and self.task is not None:
+            raise InputError(f'--launch_workers={self.launch_workers} starts all its workers: give it without --task')
         if self.launch_workers and self.worker_hosts:
             raise InputError(
                 f'--launch_workers={self.launch_workers} finds the addresses of its workers itself: give it without '

@@ -14,6 +14,19 @@ class InputError(ValueError):
     """Something that the user gave is wrong. The message says what, what is allowed, and what to do."""
 
 
+class WorkerLostError(InputError):
+    """Another worker has ended, hangs or has failed, so that the run cannot go on.
+
+    Attributes:
+        is_passing: Whether starting all again is worth it: a worker has died or hangs, and none has said that something
+            must be put right first.
+    """
+
+    def __init__(self, message: str, is_passing: bool = True):
+        super().__init__(message)
+        self.is_passing = is_passing
+
+
 def first_line(error: Exception) -> str:
     """Returns the first line of an error of TensorFlow's or the system's, without the name of an operation."""
     text = str(getattr(error, 'message', None) or error)

@@ -16,7 +16,8 @@ from tensorflow.python.eager import context
 
 from configs.config import DeviceOptions
 from configs.errors import InputError
-from engine.cluster.cluster import ALONE, Cluster, WorkerLostError
+from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.tasks import check_port_is_free
 
 _SECONDS_FOR_NEWS = 10.0
 
@@ -28,10 +29,12 @@ def make_strategy(options: DeviceOptions, cluster: Cluster = ALONE) -> tf.distri
     workers it is the first thing that may be asked of TensorFlow in a process.
 
     Raises:
-        InputError: more clones than GPUs, `--devices=gpu` without one, several logical CPUs in several workers, or
+        InputError: more clones than GPUs, `--devices=gpu` or nccl without one, logical CPUs in several workers, or
             TensorFlow cannot start its server.
     """
     devices = _devices(options, cluster)
+    if options.all_reduce == 'nccl' and not any('GPU' in device for device in devices):
+        raise InputError('--all_reduce=nccl: sums between GPUs, and there are none; leave it out')
     if cluster.count == 1:
         return _strategy_over(*devices)
     return _strategy_of_workers(cluster, len(devices), is_on_gpus=any('GPU' in device for device in devices))
@@ -61,6 +64,7 @@ def _strategy_of_workers(cluster: Cluster, num_devices: int, is_on_gpus: bool) -
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, tf.errors.OpError) as error:
+        check_port_is_free(cluster.addresses[cluster.index], 'TensorFlow cannot start its server')
         raise InputError(
             f'TensorFlow cannot start its server at {cluster.addresses[cluster.index]}: {error}'
         ) from error
@@ -94,7 +98,7 @@ def naming_lost_workers(cluster: Cluster) -> Iterator[None]:
         loss = cluster.loss(within=_SECONDS_FOR_NEWS)
         if loss is None:
             raise
-        raise WorkerLostError(loss) from error
+        raise loss from error
 
 
 def _devices(options: DeviceOptions, cluster: Cluster) -> list[str]:

@@ -73,7 +73,7 @@ def _evaluate(config: EvalConfig, cluster: Cluster) -> Results:
             damage = error
             if waits and not tf.io.gfile.exists(f'{prefix}.index'):
                 logging.warning('%s was deleted before it was read; waiting for the next one', prefix)
-            elif tf.io.gfile.isdir(path):
+            elif cluster.is_chief and tf.io.gfile.isdir(path):
                 logging.warning('%s; %s', error, 'waiting for the next one' if waits else 'trying the one before it')
             continue
         done += 1

@@ -87,7 +87,7 @@ class Evaluator:
                 ):
                     counts += self._count_batch(next(batches))
                     distribution.batches_taken().assign_add(1)
-                if (done + 1) % max(num_batches // 10, 1) == 0:
+                if self._cluster.is_chief and (done + 1) % max(num_batches // 10, 1) == 0:
                     progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
         results: Results = dict(self._metrics.result(counts))
         if results['num_examples'] != self._num_examples:

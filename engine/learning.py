@@ -74,6 +74,8 @@ def train(config: TrainConfig) -> TrainResult:
     with joining.join_as_told(config) as cluster:
         strategy = distribution.make_strategy(config.devices, cluster)
         distribution.batch_per_replica(strategy, config.data.batch_size)
+        if config.net.mixed_precision == 'float16' and not distribution.is_on_gpus(strategy):
+            logging.warning('--mixed_precision=float16 is very slow on CPUs; bfloat16 is not')
         refuse_parts_with_sync(config, strategy)
         dataset = open_dataset(config, cluster)
         spec = make_spec(config, dataset)
@@ -144,7 +146,7 @@ def _train(
         actions = make_actions(config, state, cached, preprocessing, strategy, progress, saver, best, signals, cluster)
         if cluster.is_chief:
             run_dir.describe(train_dir, config, spec, dataset)  # only now that nothing of the config was refused
-        log_plan(config, dataset, spec, strategy, last_step)
+            log_plan(config, dataset, spec, strategy, last_step)
         loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step, cluster)
         recover = Recovery(options.recover_from_nonfinite, saver, train_dir, start.restore, cluster)
         while True:
@@ -155,7 +157,7 @@ def _train(
             except NonFiniteError as error:
                 position = recover(error, position.recoveries)
     results = next((action.results for action in actions if isinstance(action, Evaluate)), None)
-    log_end(step, config, signals.received)
+    log_end(step, config, signals.received, cluster)
     latest = cluster.on_chief(lambda: checkpoints.latest_checkpoint(train_dir)) or ''
     return TrainResult(step, latest, results, signals.received)
 
@@ -235,18 +237,18 @@ def make_run_steps(
         seed=config.data.seed,
         label_smoothing=config.loss.label_smoothing,
         sync_batch_norm=config.net.sync_batch_norm,
-        xla=use_xla(config, strategy),
+        xla=use_xla(config, strategy, state),
     )
     return make_steps(strategy, replica_step, schedule, batch_size, distribution.batches_taken())
 
 
-def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy) -> bool:
+def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy, state: TrainState) -> bool:
     """Says whether forward and backward are compiled by XLA.
 
     Raises:
         InputError: `--xla=on`, and the replicas have to speak with each other in between.
     """
-    speaks = config.net.sync_batch_norm and strategy.num_replicas_in_sync > 1
+    speaks = config.net.sync_batch_norm and strategy.num_replicas_in_sync > 1 and bool(state.moving_statistics)
     if speaks and config.devices.xla == 'on':
         raise InputError('--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out')
     return distribution.use_xla(config.devices, strategy) and not speaks
@@ -289,11 +291,13 @@ def log_plan(
         logging.info('no --max_number_of_steps or --num_epochs was given: training goes on until it is stopped')
 
 
-def log_end(step: int, config: TrainConfig, stopped_by: int | None) -> None:
-    """Says how to go on."""
+def log_end(step: int, config: TrainConfig, stopped_by: int | None, cluster: Cluster) -> None:
+    """Says how to go on; where `train_dir` is, the chief."""
     train_dir, split = config.checkpoint.train_dir, config.evaluation.eval_split_name
     if stopped_by is not None:
         logging.info('stopped at step %d; the same command goes on from there (--train_dir=%s)', step, train_dir)
+    elif not cluster.is_chief:
+        logging.info('finished at step %d', step)
     else:
         command = f'python eval_image_classifier.py --checkpoint_path={train_dir}'
         if split is not None:

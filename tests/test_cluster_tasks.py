@@ -185,10 +185,14 @@ def test_first_host_of_slurm(nodes: str, first: str) -> None:
         ({}, {**TORCH, 'RANK': 'x'}, 'RANK=x: must be a whole number, from 0; --cluster=none ignores it'),
         ({}, {**TORCH, 'RANK': ''}, 'RANK=: must be a whole number'),  # a fieldRef to an annotation that is not there
         ({}, {**TORCH, 'RANK': '-1'}, 'RANK=-1: must be a whole number'),
-        ({}, {**TORCH, 'RANK': '4'}, 'RANK=4: must be from 0 to 3, for WORLD_SIZE=4'),
+        ({}, {**TORCH, 'RANK': '4'}, 'RANK=4: must be from 0 to 3, for WORLD_SIZE=4; --cluster=none ignores it'),
         ({}, {**TORCH, 'RANK': '1', 'WORLD_SIZE': '0'}, 'WORLD_SIZE=0: must be at least 1'),
         ({}, {**TORCH, 'WORLD_SIZE': '4.0'}, 'WORLD_SIZE=4.0: must be a whole number'),
-        ({}, {**TORCH, 'LOCAL_RANK': '1'}, 'LOCAL_RANK=1: must be from 0 to 0, for LOCAL_WORLD_SIZE=1'),
+        (
+            {},
+            {**TORCH, 'LOCAL_RANK': '1'},
+            'LOCAL_RANK=1: must be from 0 to 0, for LOCAL_WORLD_SIZE=1; --cluster=none ignores it',
+        ),
         ({}, {'RANK': '0', 'WORLD_SIZE': '2'}, 'RANK and WORLD_SIZE: MASTER_ADDR, the host of RANK 0, is missing'),
         (
             {},
@@ -210,7 +214,11 @@ def test_first_host_of_slurm(nodes: str, first: str) -> None:
             'Open MPI (OMPI_COMM_WORLD_SIZE=4): the host of rank 0, mpirun -x MASTER_ADDR=HOST, is missing',
         ),
         ({}, {'OMPI_COMM_WORLD_SIZE': '2'}, 'OMPI_COMM_WORLD_RANK=: must be a whole number'),
-        ({}, {**SLURM, 'SLURM_PROCID': '4'}, 'SLURM_PROCID=4: must be from 0 to 3, for SLURM_STEP_NUM_TASKS=4'),
+        (
+            {},
+            {**SLURM, 'SLURM_PROCID': '4'},
+            'SLURM_PROCID=4: must be from 0 to 3, for SLURM_STEP_NUM_TASKS=4; --cluster=none ignores it',
+        ),
         ({}, {**SLURM, 'SLURM_JOB_ID': 'x'}, 'SLURM_JOB_ID=x: must be a whole number'),
         ({}, {**SLURM, 'SLURM_STEP_NODELIST': ''}, 'SLURM_STEP_NODELIST=: must be hosts, such as node[01-03,07],gpu5'),
         ({}, {**SLURM, 'SLURM_STEP_NODELIST': 'node[1-'}, 'SLURM_STEP_NODELIST=node[1-: must be hosts'),

@@ -146,7 +146,15 @@ def test_sbatch_takes_the_options() -> None:
 
 @pytest.mark.parametrize(
     ('status', 'restarts', 'is_queued_again'),
-    [(0, '', False), (1, '', True), (143, '3', True), (2, '', False), (1, '20', False)],
+    [
+        (0, '', False),
+        (75, '', True),
+        (143, '3', True),
+        (137, '', True),
+        (1, '', False),
+        (2, '', False),
+        (75, '20', False),
+    ],
 )
 def test_a_job_is_queued_again(tmp_path: Path, status: int, restarts: str, is_queued_again: bool) -> None:
     stand_in(tmp_path / 'bin', 'srun', f'printf "%s\\n" "$@" >{tmp_path}/srun; exit {status}')

@@ -199,7 +199,7 @@ def test_killed_workers(begun: WorkersRun, uninterrupted: WorkersRun, make_fault
         killed = time.monotonic()
         statuses = begun.end(processes)
         fault.inject()
-        assert statuses == [-signal.SIGKILL if index == victim else 1 for index in (0, 1)]
+        assert statuses == [-signal.SIGKILL if index == victim else os.EX_TEMPFAIL for index in (0, 1)]
         assert time.monotonic() - killed < 10
         assert f'[worker {1 - victim}] error: worker {victim} at 127.0.0.1:' in begun.output()
         assert 'has ended, so all others end too; start all again' in begun.output()
@@ -216,12 +216,12 @@ def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fau
     os.kill(processes[victim].pid, signal.SIGSTOP)
     fault.inject()
     processes[1 - victim].join(30)
-    assert processes[1 - victim].exitcode == 1, begun.output()
+    assert processes[1 - victim].exitcode == os.EX_TEMPFAIL, begun.output()
     expected = f'[worker {1 - victim}] error: worker {victim} at 127.0.0.1:'
     (line,) = [line for line in begun.output().splitlines() if line.startswith(expected)]
     assert 'has not been heard of for 3 s (--worker_timeout_secs)' in line
     os.kill(processes[victim].pid, signal.SIGCONT)
-    assert begun.end(processes)[victim] == 1
+    assert begun.end(processes)[victim] == os.EX_TEMPFAIL
     assert begun.finish_workers() == [0, 0], begun.output()
     fault.survived(begun.differences(uninterrupted))
 

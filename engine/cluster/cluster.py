@@ -12,14 +12,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from configs.errors import InputError
+from configs.errors import InputError, WorkerLostError
 from configs.tables import brief, format_table
 
 T = TypeVar('T')
-
-
-class WorkerLostError(InputError):
-    """Another worker has ended, hangs or has failed, so that the run cannot go on."""
 
 
 class Cluster:
@@ -96,7 +92,7 @@ class Cluster:
         """Says that all workers compute together inside it, so that progress is expected."""
         yield
 
-    def loss(self, within: float = 0.0) -> str | None:
+    def loss(self, within: float = 0.0) -> WorkerLostError | None:
         """Returns what has happened to another worker, waiting so many seconds for news; None if nothing has."""
         del within
         return None
@@ -119,5 +115,5 @@ def differences(facts_of_workers: Sequence[Mapping[str, str]]) -> str | None:
     if not rows:
         return None
     heading = ('', *(f'worker {index}' for index in range(len(facts_of_workers))))
-    advice = 'Start all with the same flags, data and versions; --task alone is their own'
+    advice = 'Start all with the same flags, data and versions; only --task, and where files lie, may differ'
     return '\n'.join(['the workers differ:', format_table([heading, *rows], indent='  '), advice])

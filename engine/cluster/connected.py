@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from configs import console
-from configs.errors import first_line
-from engine.cluster.cluster import Cluster, WorkerLostError
+from configs.errors import WorkerLostError, first_line
+from engine.cluster.cluster import Cluster
 from engine.cluster.peer import Peer
 from engine.cluster.tasks import Task
 
-_SECONDS_TO_END = 60.0
+_SECONDS_TO_END = 10.0
 _PATIENCE = 1.0  # seconds, with one that does not read
+_TIMES_LONGER_AT_FIRST = 10  # the first step compiles
 _ADVICE = ', so all others end too; start all again: a training goes on from its last checkpoint'
 
 
@@ -75,7 +76,7 @@ class ConnectedCluster(Cluster):
         self._news = threading.Condition()  # of all that follows
         self._values: dict[int, dict[int, Any]] = {}  # of the rounds of `gather` that are not over, by worker
         self._round = 0
-        self._loss: str | None = None
+        self._loss: WorkerLostError | None = None
         self._goodbyes: set[int] = set()
         self._heard = {worker.index: _Heard(time.monotonic()) for worker in workers}
         self._is_working, self._has_left = False, threading.Event()
@@ -104,7 +105,7 @@ class ConnectedCluster(Cluster):
         with self._news:
             self._progress, self._on_loss, loss = progress, on_loss, self._loss
         if loss is not None:
-            on_loss(loss)
+            on_loss(str(loss))
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -114,7 +115,7 @@ class ConnectedCluster(Cluster):
         finally:
             self._is_working = False
 
-    def loss(self, within: float = 0.0) -> str | None:
+    def loss(self, within: float = 0.0) -> WorkerLostError | None:
         with self._news:
             self._news.wait_for(lambda: self._loss is not None, within)
             return self._loss
@@ -125,7 +126,7 @@ class ConnectedCluster(Cluster):
                 self._say_goodbye()
             elif not isinstance(error, WorkerLostError):
                 why = first_line(error) if isinstance(error, Exception) else type(error).__name__
-                self._send({'lost': f'{self._workers[self.index]} has failed: {why}'})
+                self._send({'lost': f'{self._workers[self.index]} has failed: {why}', 'passing': False})
         finally:
             with self._news:
                 self._has_left.set()
@@ -147,7 +148,7 @@ class ConnectedCluster(Cluster):
         """Waits, holding the lock, for what other threads bring; raises WorkerLostError where it will not come."""
         self._news.wait_for(lambda: self._loss is not None or is_there())
         if self._loss is not None and not is_there():
-            raise WorkerLostError(self._loss)
+            raise self._loss
 
     def _send(self, message: Mapping[str, Any], patience: float | None = None) -> None:
         for peer in self._peers.values():
@@ -160,7 +161,7 @@ class ConnectedCluster(Cluster):
         """Takes what a worker says, until it ends."""
         while (message := peer.receive()) is not None and self._take(index, message):
             if 'lost' in message:
-                self._lose(str(message['lost']))
+                self._lose(str(message['lost']), is_passing=bool(message.get('passing', True)))
         if index not in self._goodbyes:
             self._lose(f'{self._workers[index]} has ended{_ADVICE}')
 
@@ -196,34 +197,36 @@ class ConnectedCluster(Cluster):
                         heard.last = now
             lost = self._find_silent(now) or (self._find_stuck(now) if self.is_chief else None)
             if lost:
-                self._lose(f'{lost} for {self._timeout:g} s (--worker_timeout_secs){_ADVICE}')
+                self._lose(f'{lost}{_ADVICE}')
 
     def _find_silent(self, now: float) -> str | None:
         silent = [index for index in self._peers if now - self._heard[index].last > self._timeout]
         silent = [index for index in silent if index not in self._goodbyes]
-        return f'{self._workers[silent[0]]} has not been heard of' if silent else None
+        lost = f'{self._workers[silent[0]]} has not been heard of' if silent else None
+        return lost and f'{lost} for {self._timeout:g} s (--worker_timeout_secs)'
 
     def _find_stuck(self, now: float) -> str | None:
         """Returns who keeps all others waiting: those that have come least far where none has moved for long."""
         heard = [self._heard[worker.index] for worker in self._workers]
-        is_stuck = all(one.is_working and one.progress > 1 and now - one.since > self._timeout for one in heard)
-        if not is_stuck:  # the first step may compile for long
-            return None
         least = min(one.progress for one in heard)
+        patience = self._timeout * (1 if least > 1 else _TIMES_LONGER_AT_FIRST)
+        if not all(one.is_working and now - one.since > patience for one in heard):
+            return None
         stuck = [worker for worker, one in zip(self._workers, heard, strict=True) if one.progress == least]
-        return f'{stuck[0] if len(stuck) < self.count else "every worker"} has not gone on'
+        who = f'{stuck[0]} has not' if len(stuck) < self.count else 'no worker has'
+        return f'{who} gone on for {patience:g} s (--worker_timeout_secs), as if its data did not come'
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, is_passing: bool = True) -> None:
         """Notes that the run cannot go on; tells the others, and whoever waits in this process."""
         with self._news:
             if self._loss is not None or self._has_left.is_set():
                 return
             if self.is_chief:  # before the main thread knows, and leaves
-                self._send({'lost': why}, _PATIENCE)
-            self._loss, on_loss = why, self._on_loss
+                self._send({'lost': why, 'passing': is_passing}, _PATIENCE)
+            self._loss, on_loss = WorkerLostError(why, is_passing), self._on_loss
             self._news.notify_all()
             # What else holds the main thread, such as a read from a disk that does not answer, is not waited for.
-            self._last_resort = threading.Timer(_SECONDS_TO_END, _end_process, [why])
+            self._last_resort = threading.Timer(_SECONDS_TO_END, _end_process, [self._loss])
             self._last_resort.daemon = True
             self._last_resort.start()
         for peer in self._peers.values():  # where the main thread may be sending to one that does not read
@@ -231,6 +234,6 @@ class ConnectedCluster(Cluster):
         on_loss(why)
 
 
-def _end_process(why: str) -> None:
-    console.print_error(why)
-    os._exit(1)
+def _end_process(error: WorkerLostError) -> None:
+    console.print_error(error)
+    os._exit(os.EX_TEMPFAIL if error.is_passing else 1)

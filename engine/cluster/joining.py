@@ -29,7 +29,8 @@ from engine.cluster.tasks import Task, check_port_is_free, find_task, free_port,
 
 _PROTOCOL = 1
 _HELLO_SECONDS = 5.0
-_FIRST_REMINDER, _REMINDERS = 10.0, 60.0  # seconds
+_FIRST_REMINDER, _REMINDERS = 3.0, 60.0  # seconds
+_MOST_STRAYS = 5  # that are spoken of
 
 # What may differ: where things lie on each machine, and what only the chief does.
 _OWN_OPTIONS = ('dataset_dir', 'train_dir', 'checkpoint_path', 'cache', 'eval_dir', 'results_path')
@@ -113,8 +114,8 @@ class _Waiting:
         now, task = time.monotonic(), self._task
         if now > self._end:
             raise InputError(
-                f'worker {task.index} of {task.count} ({task.source}): {who} did not come in time '
-                '(--worker_join_timeout_secs)'
+                f'worker {task.index} of {task.count} ({task.source}) has waited {self.seconds:g} s '
+                f'(--worker_join_timeout_secs) for {who}; start all workers, and see that they reach that address'
             )
         if now > self._next_reminder:
             logging.info('worker %d of %d (%s): waiting for %s', task.index, task.count, task.source, who)
@@ -127,7 +128,7 @@ def _receive_workers(task: Task, facts: dict[str, str], waiting: _Waiting) -> tu
     try:
         with _listen(task) as listener:
             while meeting.missing:
-                waiting.check(f'{_name(meeting.missing)} at {task.chief}')
+                waiting.check(f'{_name(meeting.missing)} to come to {task.chief}')
                 with contextlib.suppress(TimeoutError):
                     connection, address = listener.accept()
                     meeting.take(Peer(connection), address[0])
@@ -152,7 +153,9 @@ class _Meeting:
 
     @property
     def missing(self) -> list[int]:
-        return [index for index in range(self._task.count) if index not in self._hellos]
+        """Those who have not come, or have gone again."""
+        others = range(1, self._task.count)
+        return [index for index in others if index not in self.peers or self.peers[index].has_gone()]
 
     @property
     def hellos(self) -> list[_Hello]:
@@ -170,7 +173,12 @@ class _Meeting:
         """
         hello = peer.receive_within(_HELLO_SECONDS)
         if hello is None or not _is_hello(hello):
-            logging.warning('%s: what has connected from %s is no worker of this version', self._task.chief, host)
+            logging.log_first_n(
+                logging.WARNING,
+                '%s: what has connected from %s is no worker of this version',
+                _MOST_STRAYS,
+                *(self._task.chief, host),
+            )
             peer.close()
             return
         problem = self._problem(hello)
@@ -183,6 +191,8 @@ class _Meeting:
             self.peers[hello['index']].close()
         self._hellos[hello['index']] = hello
         self.peers[hello['index']] = peer
+        with contextlib.suppress(OSError):
+            peer.send({'noted': True})
 
     def _problem(self, hello: _Hello) -> str | None:
         index, count, process = hello['index'], self._task.count, hello['process']
@@ -244,16 +254,21 @@ def _listen(task: Task) -> socket.socket:
 
 def _meet_chief(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[dict[int, Peer], list[_Hello]]:
     """Goes to the chief, waiting until it is there, and hears who all are."""
+    found = ''
     while True:
-        waiting.check(f'worker 0 at {task.chief}')
+        waiting.check(f'worker 0 at {task.chief}{found}')
         with contextlib.suppress(OSError, UnicodeError):  # not there yet, or its name is not known yet
             peer = Peer(socket.create_connection(split_address(task.chief), timeout=_HELLO_SECONDS))
             with contextlib.ExitStack() as ending:
                 ending.callback(peer.close)
                 address = task.address or _address(peer.own_host, free_port(peer.own_host))
                 peer.send(_hello(task, address, facts))
-                # It waits no longer, if it is the chief; and then it is it who says whom it has waited for.
-                reply = peer.receive_within(waiting.seconds + _HELLO_SECONDS) or {}
+                # The chief may be hearing out, one after the other, what is no worker.
+                reply = peer.receive_within(4 * _HELLO_SECONDS) or {}
+                found = '' if reply else ', where something else listens now'
+                if 'noted' in reply:
+                    # It waits no longer than this one; and then it is it who says whom it has waited for.
+                    reply = peer.receive_within(waiting.seconds + _HELLO_SECONDS) or {}
                 if 'refused' in reply:
                     raise InputError(str(reply['refused']))
                 if 'workers' in reply:

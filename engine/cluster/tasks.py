@@ -244,7 +244,7 @@ def _index_of(environment: Environment, index_name: str, count_name: str) -> tup
     if count < 1:
         raise InputError(f'{count_name}={count}: must be at least 1')
     if index >= count:
-        raise InputError(f'{index_name}={index}: must be from 0 to {count - 1}, for {count_name}={count}')
+        raise InputError(f'{index_name}={index}: must be from 0 to {count - 1}, for {count_name}={count}; {_IGNORE}')
     return index, count
 
 
