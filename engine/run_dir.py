@@ -33,7 +33,7 @@ _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
 FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation', 'cluster', 'plan')
 _FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service')
 # What is said of a process, and not of the run.
-_OF_PROCESS = ('cluster', 'plan')
+OF_PROCESS = ('cluster', 'plan')
 
 _Row = tuple[str, Any, Any]
 
@@ -151,7 +151,7 @@ def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Data
         InputError: the folder cannot be written to.
     """
     try:
-        write_text(os.path.join(train_dir, CONFIG), to_flagfile(config, without=_OF_PROCESS))
+        write_text(os.path.join(train_dir, CONFIG), to_flagfile(config, without=OF_PROCESS))
         write_text(os.path.join(train_dir, DATA), json.dumps(_data(dataset)) + '\n')
         spec.save(train_dir)
     except (OSError, tf.errors.OpError) as error:

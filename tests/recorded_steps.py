@@ -1,6 +1,7 @@
-"""Gradients and steps that slim has recorded, with kernels that use no newer instructions than TensorFlow 1.15's did.
+r"""Gradients and steps that slim has recorded, with kernels that use no newer instructions than TensorFlow 1.15's did.
 
-    ONEDNN_MAX_CPU_ISA=AVX XLA_FLAGS=--xla_cpu_max_isa=AVX python -m pytest tests/recorded_steps.py
+    TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX XLA_FLAGS=--xla_cpu_max_isa=AVX \
+        python -m pytest tests/recorded_steps.py
 
 `test_training.py` runs it so. With others, products are added up in other orders, and by the third step a value passes
 a ReLU that slim's did not: that moves the biases of conv1 by 5e-4, on some machines and not on others.

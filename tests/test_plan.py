@@ -182,7 +182,7 @@ def test_a_batch_that_is_not_divided_is_refused_as_in_training() -> None:
 def test_nothing_of_a_plan_is_of_the_run() -> None:
     """Neither config.cfg nor what workers must agree on has any of it, and a measurement takes none."""
     chosen = config()
-    assert '--plan' not in to_flagfile(chosen, without=run_dir._OF_PROCESS)
+    assert '--plan' not in to_flagfile(chosen, without=run_dir.OF_PROCESS)
     assert 'plan' in run_dir.FREE_GROUPS
     assert not [name for name in joining.facts_of(chosen) if name.startswith('--plan')]
     with pytest.raises(InputError, match=r'^--plan: only train_image_classifier\.py plans; leave it out$'):

@@ -254,7 +254,7 @@ def test_moving_statistics_are_means_over_replicas_and_parts(run, means_over_par
 )
 def test_what_does_not_go_with_synchronised_replicas(train_digits, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        train_digits(tmp_path, max_number_of_steps=1, num_clones=2, sync_batch_norm=True, **options)
+        train_digits(tmp_path, max_number_of_steps=1, num_clones=2, sync_batch_norm=True, **NORMALISED, **options)
 
 
 # ------------------------------------------------------------------------ values that are not finite, in one of them
