@@ -25,7 +25,8 @@ from tests.runs import SMALL_RUN, assert_same_values, eval_config, saved_values,
 pytestmark = [pytest.mark.usefixtures('no_process_is_left'), pytest.mark.timeout(400)]
 
 STEPS = 120
-TIMEOUT = '--worker_timeout_secs=3'
+# On a busy machine a worker may be silent for seconds; where one is to be found hanging, it may as well be sooner.
+TIMEOUT, SHORT_TIMEOUT = '--worker_timeout_secs=60', '--worker_timeout_secs=3'
 # Nothing that hides a difference: no shuffled labels, few steps, all that a step can do.
 STEP_OPTIONS = {
     'max_number_of_steps': 10,
@@ -211,7 +212,7 @@ def test_killed_workers(begun: WorkersRun, uninterrupted: WorkersRun, make_fault
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fault, victim: int) -> None:
     fault = make_fault(f'worker {victim} hangs')
-    processes = begun.start_workers()
+    processes = begun.start_workers(2, SHORT_TIMEOUT)
     begun.wait_for_save(processes[0], after=begun.last())
     os.kill(processes[victim].pid, signal.SIGSTOP)
     fault.inject()
