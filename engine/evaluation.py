@@ -71,9 +71,11 @@ def _evaluate(config: EvalConfig, cluster: Cluster) -> Results:
             results = evaluation.run(prefix)
         except checkpoints.DamagedCheckpointError as error:
             damage = error
+            if not cluster.is_chief:
+                continue
             if waits and not tf.io.gfile.exists(f'{prefix}.index'):
                 logging.warning('%s was deleted before it was read; waiting for the next one', prefix)
-            elif cluster.is_chief and tf.io.gfile.isdir(path):
+            elif tf.io.gfile.isdir(path):
                 logging.warning('%s; %s', error, 'waiting for the next one' if waits else 'trying the one before it')
             continue
         done += 1

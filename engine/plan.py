@@ -26,6 +26,7 @@ from datasets.synthetic import SyntheticExamples
 from engine import distribution, learning
 from engine.cluster.cluster import ALONE
 from engine.position import Position
+from engine.reduction import sent_in_ring
 from engine.schedules import make_schedule, scaled
 from engine.train_state import make_state
 
@@ -171,9 +172,9 @@ def make_plan(config: TrainConfig, dataset: Dataset, gradient_numbers: int) -> P
         )
     assert options.plan_images_per_second is not None  # PlanOptions needs it
     gradient_bytes = gradient_numbers * tf.as_dtype(config.optimizer.gradient_dtype).size
-    bytes_sent = _sent_in_ring(workers, gradient_bytes)
+    bytes_sent = sent_in_ring(workers, gradient_bytes)
     over_links = bytes_sent / (options.plan_link_gbits * 1e9 / 8) + 2 * (workers - 1) * options.plan_latency_us * 1e-6
-    over_bus = _sent_in_ring(devices, gradient_bytes) / (options.plan_bus_gbytes * 1e9)
+    over_bus = sent_in_ring(devices, gradient_bytes) / (options.plan_bus_gbytes * 1e9)
     return Plan(
         replicas=workers * devices,
         examples_per_step=data.examples_per_step,
@@ -187,11 +188,6 @@ def make_plan(config: TrainConfig, dataset: Dataset, gradient_numbers: int) -> P
         learning_rate=schedule.learning_rate,
         warmup_steps=steps_per_epoch * schedule.warmup_epochs,
     )
-
-
-def _sent_in_ring(count: int, size: int) -> float:
-    """Returns how many bytes each member of a ring sends until all have the sum of what each has, of so many bytes."""
-    return 2 * (count - 1) / count * size
 
 
 def _steps(config: TrainConfig, dataset: Dataset) -> int | None:

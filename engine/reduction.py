@@ -60,7 +60,12 @@ class Reduction:
 
     def bytes_sent(self, count: int) -> float:
         """Returns how many bytes each replica has to send in a ring for the sum of so many numbers."""
-        return 2 * (self.num_replicas - 1) / self.num_replicas * count * self.gradient_dtype.size
+        return sent_in_ring(self.num_replicas, count * self.gradient_dtype.size)
+
+
+def sent_in_ring(members: int, size: float) -> float:
+    """Returns how many bytes each member of a ring sends so that all have the sum of their arrays of so many bytes."""
+    return 2 * (members - 1) / members * size
 
 
 def broadcast(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]) -> None:
