@@ -25,7 +25,7 @@ from input_pipeline import describe_machine
 
 from configs import cli
 from configs.tables import format_table
-from engine.cluster.tasks import free_port
+from engine.cluster.tasks import free_ports
 
 with cli.quiet_import():
     import tensorflow as tf
@@ -94,7 +94,7 @@ def lose_a_worker(train_dir: str) -> tuple[float, float]:
     flags += ['--save_interval_steps=200', '--log_every_n_steps=1']
 
     def start() -> list[subprocess.Popen]:
-        hosts = ','.join(f'127.0.0.1:{free_port("127.0.0.1")}' for _ in range(2))
+        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', 2))
         return [
             subprocess.Popen(
                 [sys.executable, 'train_image_classifier.py', *flags, f'--worker_hosts={hosts}', f'--task={task}'],

@@ -18,7 +18,7 @@ import pytest
 
 from configs.options import to_flagfile
 from engine import checkpoints, evaluation
-from engine.cluster.tasks import free_port
+from engine.cluster.tasks import free_ports
 from tests.processes import BEGUN, INDEX, ROOT, Run
 from tests.runs import SMALL_RUN, assert_same_values, eval_config, saved_values, small_config
 
@@ -46,7 +46,7 @@ class WorkersRun(Run):
 
     def start_workers(self, count: int = 2, *flags: str) -> list:
         """Starts so many; their output goes to one file, as to one terminal."""
-        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports(count))
+        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', count))
         return [self.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags) for index in range(count)]
 
     def finish_workers(self, count: int = 2, *flags: str) -> list[int]:
@@ -62,13 +62,6 @@ class WorkersRun(Run):
     def wait_for_save(self, process, after: int = 0) -> None:
         """Waits until there is a checkpoint of a later step."""
         assert self.wait_for(lambda: self.last() > after, process), self.output()
-
-
-def free_ports(count: int) -> list[int]:
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port('127.0.0.1'))
-    return sorted(ports)
 
 
 @pytest.fixture
@@ -314,6 +307,7 @@ def test_the_launcher_trains_two_workers_and_ends_both_when_one_is_killed(tmp_pa
             lines.append(line)
             if line.startswith('[worker 0] saved '):
                 break
+        assert lines[-1].startswith('[worker 0] saved '), lines
         victim = psutil.Process(launcher.pid).children()[1]
         victim.kill()
         lines += launcher.stderr.read().splitlines()
@@ -359,7 +353,7 @@ ERRORS = {
 def test_clusters_that_cannot_be_say_why(make_run: Callable[..., WorkersRun], name: str) -> None:
     chief_flags, other_flags, message = ERRORS[name]
     run = make_run('run')
-    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports(2))
+    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', 2))
     processes = [
         run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags)
         for index, flags in enumerate((chief_flags, other_flags))
@@ -379,7 +373,7 @@ def test_workers_with_other_data_are_refused(
     (path,) = copy.glob('*train*')
     path.write_bytes(path.read_bytes()[:-4000])
     run = make_run('run')
-    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports(2))
+    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', 2))
     folders = (str(digits_dir), str(copy))
     processes = [
         run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, f'--dataset_dir={folder}')

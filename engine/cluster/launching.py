@@ -10,13 +10,14 @@ import ctypes
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+
+from engine.cluster.tasks import free_ports
 
 _HOST = '127.0.0.1'
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -47,7 +48,7 @@ def launch(
     Returns:
         The status of the worker that failed first, as a shell counts it; 0 if none did.
     """
-    hosts = ','.join(f'{_HOST}:{port}' for port in _free_ports(count))
+    hosts = ','.join(f'{_HOST}:{port}' for port in free_ports(_HOST, count))
     environment = _environment_of_worker(count, environment)
     with contextlib.ExitStack() as ending:
         workers: list[subprocess.Popen] = []
@@ -65,15 +66,6 @@ def launch(
         group = _Group(workers, ending_secs, saving_secs)
         ending.enter_context(group.forwarding_signals())
         return group.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Returns ports that are free now; all are held until the last one is found, so that no two are the same."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(('', 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _environment_of_worker(count: int, environment: Mapping[str, str]) -> dict[str, str]:

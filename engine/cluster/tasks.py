@@ -9,7 +9,9 @@ No TensorFlow is imported here, so that what is wrong is said at once.
 import dataclasses
 import errno
 import ipaddress
+import itertools
 import json
+import random
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,8 @@ _MAX_PORT = 65535
 _FIRST_SLURM_PORT, _SLURM_PORTS = 10000, 20000
 _IGNORE = '--cluster=none ignores it'
 _WORKER_HOSTS = '--worker_hosts'
+
+_RANDOM = random.SystemRandom()  # processes that are forked from one would all find the same ports with a seeded one
 
 Environment = Mapping[str, str]
 
@@ -322,10 +326,41 @@ def check_port_is_free(address: str, source: str) -> None:
         ) from error
 
 
+def free_ports(host: str, count: int) -> list[int]:
+    """Returns ports of this machine, which has the address `host`, where nothing listens now.
+
+    None is of those that the system gives to connections: one that is made before the port is used could get it.
+    """
+    candidates = _ports_of_nobody()
+    _RANDOM.shuffle(candidates)
+    found = (port for port in candidates if _is_free(host, port))
+    ports = list(itertools.islice(found, count))
+    if len(ports) < count:
+        raise InputError(f'no {count} ports are free on this machine')
+    return ports
+
+
 def free_port(host: str) -> int:
-    """Returns a port of this machine, which has the address `host`, where nothing listens now."""
-    with _bind(host, 0) as probe:
-        return probe.getsockname()[1]
+    """Returns one port of `free_ports`."""
+    return free_ports(host, 1)[0]
+
+
+def _ports_of_nobody() -> list[int]:
+    """Returns the numbers below those that the system chooses from where it is asked for any port."""
+    try:
+        with open('/proc/sys/net/ipv4/ip_local_port_range') as file:
+            first = int(file.read().split()[0])
+    except OSError:  # not Linux
+        first = 49152  # RFC 6335
+    return list(range(10000, first)) if first > 11000 else list(range(max(first, 1024), 2**16))
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _bind(host, port).close()
+    except OSError:
+        return False
+    return True
 
 
 def _bind(host: str, port: int) -> socket.socket:
