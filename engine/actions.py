@@ -310,6 +310,7 @@ class Summarize(Action):
         if self._options.summarize_images or self._options.summarize_histograms:
             images = self._next_images(moment.position.stream)
             if self._options.summarize_images:
-                self._writer.images(moment.step, images, self._preprocessing.value_range)
+                colours = self._preprocessing.reorder_channels(images)
+                self._writer.images(moment.step, colours, self._preprocessing.value_range)
             if self._options.summarize_histograms:
                 self._writer.histograms(moment.step, self._state, images)

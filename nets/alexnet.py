@@ -1,8 +1,7 @@
-"""AlexNet v2: one tower, no normalisation, and fully connected layers that are convolutions; alexnet_bn: the wider one
-of 2012 with batch normalisation.
+"""AlexNet v2: one tower, no normalisation, and fully connected layers that are convolutions.
 
 Sources: 'One weird trick', https://arxiv.org/abs/1404.5997; research/slim/nets/alexnet.py in
-tensorflow/models; for alexnet_bn, 'ImageNet Classification with Deep Convolutional Neural Networks'.
+tensorflow/models.
 """
 
 import functools
@@ -10,13 +9,11 @@ import functools
 import keras
 
 from configs.errors import InputError
-from nets.batch_norm import BatchNormalization
 from nets.layers import (
     Dropout,
     EndPoints,
     FullyConnectedConv2D,
     apply_layers,
-    check_fixed_size,
     check_image_side,
     layer_policy,
     scale_width,
@@ -27,7 +24,6 @@ from nets.layers import (
 
 # (size, stride) of what is not padded: conv1, pool1, pool2, pool5, fc6.
 MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (3, 2), (5, 1)])
-BN_MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (3, 2)])  # conv1, pool1, pool2, pool5
 
 
 def alexnet_v2(
@@ -53,7 +49,7 @@ def alexnet_v2(
         dropout_keep_prob: Probability, in (0, 1], that dropout6 and dropout7 keep a value.
         spatial_squeeze: Return logits [batch, num_classes] instead of [batch, height, width, num_classes].
         global_pool: Average fc7 over its positions, so that larger images give one position too.
-        dtype: float32 or bfloat16, in which all but fc8 computes.
+        dtype: float32, bfloat16 or float16, in which all but fc8 computes.
         seed: Seed of the initial weights.
 
     Returns:
@@ -114,73 +110,3 @@ def _squeeze(logits: keras.KerasTensor) -> keras.KerasTensor:
             'to keep them'
         )
     return keras.layers.Reshape((classes,), dtype='float32', name='fc8.squeezed')(logits)
-
-
-def alexnet_bn(
-    inputs: keras.KerasTensor,
-    num_classes: int | None = 1000,
-    *,
-    weight_decay: float = 0.0005,
-    depth_multiplier: float = 1.0,
-    dropout_keep_prob: float = 0.5,
-    dtype: str = 'float32',
-    seed: int = 0,
-) -> tuple[keras.KerasTensor, EndPoints]:
-    """Builds the AlexNet of 2012 in one tower, with batch normalisation in place of local response normalisation.
-
-    Batch normalisation follows the activation, and has Keras' momentum, 0.99, and epsilon, 0.001. Weights start as
-    Glorot's uniform (https://proceedings.mlr.press/v9/glorot10a.html) and biases at 0, slim's and Keras' default.
-
-    Args:
-        inputs: float32 [batch, height, width, channels] of a known size of at least 67x67 pixels.
-        num_classes: Number of classes; None or 0 leaves out dropout7 and fc8.
-        weight_decay: L2 factor of the kernels of every layer; biases, gamma and beta do not decay.
-        depth_multiplier: Scales the width of every layer but fc8.
-        dropout_keep_prob: Probability, in (0, 1], that dropout6 and dropout7 keep a value.
-        dtype: float32 or bfloat16, in which all but fc8 computes.
-        seed: Seed of the initial weights.
-
-    Returns:
-        The logits, float32 [batch, num_classes], or fc7 [batch, 4096] without classes; and the end points by name.
-
-    Raises:
-        InputError: The image size is too small or unknown.
-    """
-    check_image_side('alexnet_bn', inputs, BN_MIN_IMAGE_SIZE)
-    check_fixed_size('alexnet_bn', inputs)
-    policy = layer_policy(dtype)
-    width = functools.partial(scale_width, depth_multiplier=depth_multiplier)
-    decayed = functools.partial(weights, weight_decay=weight_decay, seed=seed)
-    # From He's, the loss of 1000 classes begins near 20 instead of 7, and lower learning rates diverge already.
-    glorot = functools.partial(decayed, initializer=keras.initializers.GlorotUniform)
-    common = {'data_format': 'channels_last', 'dtype': policy}
-    conv = functools.partial(keras.layers.Conv2D, padding='same', activation='relu', **common)
-    norm = functools.partial(BatchNormalization, momentum=0.99, epsilon=0.001, dtype=policy)
-    pool = functools.partial(keras.layers.MaxPooling2D, 3, 2, **common)
-    dense = functools.partial(keras.layers.Dense, activation='relu', dtype=policy)
-    dropout = functools.partial(Dropout, dropout_keep_prob, dtype=policy)
-
-    layers = [
-        conv(width(96), 11, 4, padding='valid', **glorot('conv1')),
-        norm(name='bn1'),
-        pool(name='pool1'),
-        conv(width(256), 5, **glorot('conv2')),
-        norm(name='bn2'),
-        pool(name='pool2'),
-        conv(width(384), 3, **glorot('conv3')),
-        conv(width(384), 3, **glorot('conv4')),
-        conv(width(256), 3, **glorot('conv5')),
-        pool(name='pool5'),
-        keras.layers.Flatten(name='flatten', **common),
-        dense(width(4096), **glorot('fc6')),
-        dropout(name='dropout6'),
-        dense(width(4096), **glorot('fc7')),
-    ]
-    features = apply_layers(inputs, layers)
-    end_points = {f'alexnet_bn/{name}': output for name, output in features.items() if name != 'dropout6'}
-    if not num_classes:
-        return features['fc7'], end_points
-    net = dropout(name='dropout7')(features['fc7'])
-    logits = keras.layers.Dense(num_classes, dtype='float32', **glorot('fc8'))(net)
-    end_points['alexnet_bn/fc8'] = logits
-    return logits, end_points

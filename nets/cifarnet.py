@@ -42,7 +42,7 @@ def cifarnet(
         weight_decay: L2 factor of the weights of fc3 and fc4; the other layers do not decay.
         depth_multiplier: Scales the width of every layer but the logits.
         dropout_keep_prob: Probability, in (0, 1], that dropout3 keeps a value.
-        dtype: float32 or bfloat16, in which all but the logits computes.
+        dtype: float32, bfloat16 or float16, in which all but the logits computes.
         seed: Seed of the initial weights.
 
     Returns:

@@ -83,6 +83,19 @@ class FullyConnectedConv2D(keras.layers.Conv2D):
 
 
 @register
+class GroupedConv2D(keras.layers.Conv2D):
+    """A convolution in `groups`, each from its share of the channels to its share of the filters.
+
+    Keras' own has no gradient on CPUs. The variable is one, [height, width, channels / groups, filters], with the
+    filters of the first group first.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
+        return ops.concatenate([super(GroupedConv2D, self).convolution_op(*part) for part in parts], axis=-1)
+
+
+@register
 class LocalResponseNormalization(keras.layers.Layer):
     """Divides each value by `(bias + alpha * sum of squares over 2 * radius + 1 channels) ** beta`.
 

@@ -42,7 +42,7 @@ def lenet(
         weight_decay: L2 factor of the weights of every layer.
         depth_multiplier: Scales the width of every layer but fc4.
         dropout_keep_prob: Probability, in (0, 1], that dropout3 keeps a value.
-        dtype: float32 or bfloat16, in which all but fc4 computes.
+        dtype: float32, bfloat16 or float16, in which all but fc4 computes.
         seed: Seed of the initial weights.
 
     Returns:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import keras
 
 from configs.errors import InputError, unknown_name
-from nets import alexnet, cifarnet, lenet
+from nets import alexnet, alexnet_2012, caffe, cifarnet, lenet, torchvision
 from nets.layers import EndPoints
 
 
@@ -40,13 +40,19 @@ class Net:
 
 
 NETS = {
-    'alexnet_bn': Net(alexnet.alexnet_bn, 'alexnet_bn', 227, alexnet.BN_MIN_IMAGE_SIZE, 'inception'),
+    'alexnet': Net(alexnet_2012.alexnet, 'alexnet', 224, alexnet_2012.MIN_IMAGE_SIZE, 'inception'),
+    'alexnet_bn': Net(alexnet_2012.alexnet_bn, 'alexnet_bn', 227, alexnet_2012.BN_MIN_IMAGE_SIZE, 'inception'),
     # Slim has no preprocessing for alexnet_v2; inception's is what its published recipes pass.
     'alexnet_v2': Net(
         alexnet.alexnet_v2, 'alexnet_v2', 224, alexnet.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
     ),
+    'bvlc_alexnet': Net(caffe.bvlc_alexnet, 'bvlc_alexnet', 224, caffe.MIN_IMAGE_SIZE, 'caffe'),
+    'caffenet': Net(caffe.caffenet, 'caffenet', 224, caffe.MIN_IMAGE_SIZE, 'caffe'),
     'cifarnet': Net(cifarnet.cifarnet, 'CifarNet', 32, cifarnet.MIN_IMAGE_SIZE, 'cifarnet'),
     'lenet': Net(lenet.lenet, 'LeNet', 28, lenet.MIN_IMAGE_SIZE, 'lenet'),
+    'torchvision_alexnet': Net(
+        torchvision.torchvision_alexnet, 'torchvision_alexnet', 224, torchvision.MIN_IMAGE_SIZE, 'torchvision'
+    ),
 }
 
 
@@ -81,7 +87,8 @@ def make_model(
         weight_decay: L2 factor of the weights that the net decays.
         depth_multiplier: Scales the width of every layer but the last.
         dropout_keep_prob: Probability, in (0, 1], that dropout keeps a value; None is the net's own.
-        mixed_precision: float32, or bfloat16: layers compute in bfloat16; variables and logits stay float32.
+        mixed_precision: float32; or bfloat16 or float16, in which layers compute while variables and logits stay
+            float32.
         global_pool: Average over the positions before the logits (fully convolutional nets).
         spatial_squeeze: Drop height and width of the logits (fully convolutional nets).
         seed: Seed of the initial weights, which are a function of it alone.

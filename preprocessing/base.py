@@ -21,6 +21,28 @@ from preprocessing import batches
 
 
 @dataclasses.dataclass(frozen=True)
+class Normalization:
+    """What `device_eval` makes of pixels in [0, 255]: what exports store, and write into their graphs.
+
+    First the luma if `to_grayscale`, as `batches.to_grayscale` weighs it; then the channels reversed if
+    `channel_order` is BGR; then (pixel - mean) / std; then, if `per_image`, `tf.image.per_image_standardization`.
+
+    Attributes:
+        mean: one for each channel of the net's input, in the net's order.
+        std: as `mean`; all above 0.
+        channel_order: 'RGB' or 'BGR', of the net's input; 'RGB' too where that is gray.
+        to_grayscale: whether the pixels are RGB and the net's input is their luma.
+        per_image: whether each image is standardised by itself.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_order: str = 'RGB'
+    to_grayscale: bool = False
+    per_image: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Preprocessing(abc.ABC):
     """One way to prepare images; height = width = `image_size`.
 
@@ -31,8 +53,10 @@ class Preprocessing(abc.ABC):
             in `channels` is slim's --use_grayscale: the device stage takes the luma.
         augment: how training images are varied.
         value_range: the outputs to show as black and white; what lies outside is clipped.
+        host_range: the largest value that `host_eval` gives; the smallest is 0.
         keeps_grayscale: whether a gray data set stays at one channel. Otherwise decoding makes it RGB, as in
             slim.
+        makes_grayscale: whether it can give one channel; not if each colour has a mean of its own.
     """
 
     image_size: int
@@ -41,7 +65,9 @@ class Preprocessing(abc.ABC):
     augment: AugmentOptions = AugmentOptions()
 
     value_range: ClassVar[tuple[float, float]]
+    host_range: ClassVar[float] = 255.0
     keeps_grayscale: ClassVar[bool] = False
+    makes_grayscale: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         name = type(self).__name__.lower()
@@ -51,11 +77,18 @@ class Preprocessing(abc.ABC):
             raise InputError(f'cannot make {self.channels} channels of {self.source_channels}; decode to 3')
         if self.source_channels == 1 and not self.keeps_grayscale:
             raise InputError(f'{name} preprocessing needs images decoded to 3 channels, not 1')
+        if self.channels == 1 and not self.makes_grayscale:
+            raise InputError(f'{name} preprocessing subtracts three means and cannot make gray images; use inception')
 
     @property
     def uses_boxes(self) -> bool:
         """Whether `host_train` looks at the boxes."""
         return self.augment.use_bounding_boxes
+
+    @property
+    @abc.abstractmethod
+    def normalization(self) -> Normalization:
+        """What `device_eval` does to the pixels."""
 
     @abc.abstractmethod
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
@@ -105,16 +138,24 @@ class Preprocessing(abc.ABC):
             float32 [batch, height, width, channels], the net's input.
         """
 
-    @abc.abstractmethod
     def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
-        """Scales a batch of `host_eval`'s images to the net's input.
+        """Scales a batch of `host_eval`'s images to the net's input, as `normalization` says.
 
         Args:
-            batch: float32 [batch, height, width, source_channels].
+            batch: float32 [batch, height, width, source_channels] in [0, host_range].
 
         Returns:
             float32 [batch, height, width, channels].
         """
+        normalization = self.normalization
+        batch = self._to_net_channels(batch)
+        batch = self.reorder_channels(batch)
+        batch = (batch - self._in_host_range(normalization.mean)) / self._in_host_range(normalization.std)
+        return tf.image.per_image_standardization(batch) if normalization.per_image else batch
+
+    def reorder_channels(self, batch: tf.Tensor) -> tf.Tensor:
+        """Turns RGB, [batch, height, width, channels], into the net's order, and that, to be shown, into RGB."""
+        return tf.reverse(batch, axis=[-1]) if self.normalization.channel_order == 'BGR' else batch
 
     def _draw_flips(self, seed: tf.Tensor, quantity: int, batch_size: int) -> tf.Tensor:
         """Draws float32 [batch_size] for `batches.flip_left_right`; ones, which never flip, without --random_flip."""
@@ -122,3 +163,15 @@ class Preprocessing(abc.ABC):
 
     def _to_net_channels(self, batch: tf.Tensor) -> tf.Tensor:
         return batches.to_grayscale(batch) if self.channels < self.source_channels else batch
+
+    def _normalize_channels(self, mean: float, std: float) -> Normalization:
+        """Returns the normalization with one mean and one standard deviation for all channels."""
+        return Normalization(
+            (mean,) * self.channels, (std,) * self.channels, to_grayscale=self.channels < self.source_channels
+        )
+
+    def _in_host_range(self, values: tuple[float, ...]) -> tf.Tensor:
+        """Returns one value of [0, 255] per channel in [0, host_range]: a scalar where they are equal."""
+        scale = self.host_range / 255
+        # On CPUs, broadcasting over three channels takes a multiple of the time.
+        return tf.constant([scale * value for value in values] if len(set(values)) > 1 else scale * values[0])

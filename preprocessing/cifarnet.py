@@ -6,7 +6,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from preprocessing import batches, images
-from preprocessing.base import Preprocessing
+from preprocessing.base import Normalization, Preprocessing
 
 _PADDING = 4
 _MAX_BRIGHTNESS_DELTA = 63
@@ -21,6 +21,11 @@ class Cifarnet(Preprocessing):
     """A random crop of the image in a black frame for training, its centre for evaluation; no resizing."""
 
     value_range: ClassVar[tuple[float, float]] = (-3.0, 3.0)
+
+    @property
+    def normalization(self) -> Normalization:
+        """Each image standardised by itself."""
+        return dataclasses.replace(self._normalize_channels(0.0, 1.0), per_image=True)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Pads by 4 on each side and crops at a random place; see the base class.
@@ -54,7 +59,3 @@ class Cifarnet(Preprocessing):
         batch = batches.adjust_brightness(batch, draws['brightness'])
         batch = batches.adjust_contrast(batch, draws['contrast'])
         return tf.image.per_image_standardization(batch)
-
-    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
-        """Standardises each image; see the base class."""
-        return tf.image.per_image_standardization(self._to_net_channels(batch))

@@ -1,6 +1,7 @@
 """Operations on one image on the host: all that needs the encoded image, or the decoded one of a cache.
 
-Pixels are slim's: TensorFlow's decoders at their default settings, and TensorFlow 1's bilinear resize.
+Pixels are slim's: TensorFlow's decoders at their default settings, and TensorFlow 1's bilinear resize. The other
+resizes are those of OpenCV and Pillow, with which other nets' images were made.
 """
 
 from collections.abc import Callable
@@ -191,8 +192,26 @@ def crop_or_pad(image: tf.Tensor, size: int) -> tf.Tensor:
     return tf.image.resize_with_crop_or_pad(image, size, size)
 
 
-def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], half_pixel_centers: bool = False) -> tf.Tensor:
     """Resizes as TensorFlow 1's `resize_bilinear`: output pixel i samples input pixel i * scale.
+
+    Args:
+        image: uint8 or float32 [height, width, channels].
+        size: int32 [2] (height, width).
+        half_pixel_centers: sample (i + 1/2) * scale - 1/2 instead, as OpenCV's INTER_LINEAR.
+
+    Returns:
+        float32 [size[0], size[1], channels] in the range of `image`.
+    """
+    # The kernel vectorises float32 only: the cast included, a uint8 image takes two thirds of the time.
+    pixels = tf.cast(image, tf.float32)
+    return tf.raw_ops.ResizeBilinear(
+        images=pixels[tf.newaxis], size=size, align_corners=False, half_pixel_centers=half_pixel_centers
+    )[0]
+
+
+def resize_antialiased(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """Resizes as Pillow's BILINEAR: where it shrinks, all pixels under a triangle as wide as two new ones count.
 
     Args:
         image: uint8 or float32 [height, width, channels].
@@ -201,11 +220,7 @@ def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
     Returns:
         float32 [size[0], size[1], channels] in the range of `image`.
     """
-    # The kernel vectorises float32 only: the cast included, a uint8 image takes two thirds of the time.
-    pixels = tf.cast(image, tf.float32)
-    return tf.raw_ops.ResizeBilinear(
-        images=pixels[tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
-    )[0]
+    return tf.image.resize(image, size, antialias=True)
 
 
 def resize_short_side(image: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:

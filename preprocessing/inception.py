@@ -10,7 +10,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from preprocessing import batches, images
-from preprocessing.base import Preprocessing
+from preprocessing.base import Normalization, Preprocessing
 
 _CENTRAL_FRACTION = 0.875  # of each side
 _MAX_BRIGHTNESS_DELTA = 32 / 255
@@ -47,6 +47,12 @@ class Inception(Preprocessing):
     """
 
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    host_range: ClassVar[float] = 1.0
+
+    @property
+    def normalization(self) -> Normalization:
+        """[0, 255] to [-1, 1]."""
+        return self._normalize_channels(127.5, 127.5)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Crops a random window and resizes it, not keeping its aspect ratio; see the base class."""
@@ -87,10 +93,6 @@ class Inception(Preprocessing):
         elif self.augment.color_distortion == 'fast':
             batch = _distort(batch, draws, ('brightness', 'saturation'))
         return self.device_eval(tf.clip_by_value(batch, 0, 1))
-
-    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
-        """Scales [0, 1] to [-1, 1]; see the base class."""
-        return (self._to_net_channels(batch) - 0.5) * 2
 
     def _resize(self, image: tf.Tensor) -> tf.Tensor:
         resized = images.resize(image, (self.image_size, self.image_size))

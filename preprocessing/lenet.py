@@ -6,7 +6,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from preprocessing import images
-from preprocessing.base import Preprocessing
+from preprocessing.base import Normalization, Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +15,11 @@ class Lenet(Preprocessing):
 
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     keeps_grayscale: ClassVar[bool] = True
+
+    @property
+    def normalization(self) -> Normalization:
+        """[0, 255] to [-1, 1)."""
+        return self._normalize_channels(128.0, 128.0)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Crops or pads to the centre; see the base class."""
@@ -28,7 +33,3 @@ class Lenet(Preprocessing):
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
         """Scales as for evaluation; see the base class."""
         return self.device_eval(tf.cast(batch, tf.float32))
-
-    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
-        """Scales [0, 255] to [-1, 1); see the base class."""
-        return (self._to_net_channels(batch) - 128) / 128

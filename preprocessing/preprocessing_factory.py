@@ -4,15 +4,17 @@
     preprocessing = get_preprocessing('lenet', 28, channels=1, source_channels=1)    # a gray data set
     preprocessing = get_preprocessing('inception', 224, channels=1)                  # --use_grayscale
 
-The names are slim's (preprocessing/preprocessing_factory.py).
+The names are slim's (preprocessing/preprocessing_factory.py), but for caffe and torchvision.
 """
 
 from configs.config import AugmentOptions
 from configs.errors import InputError, unknown_name
 from preprocessing.base import Preprocessing
+from preprocessing.caffe import Caffe
 from preprocessing.cifarnet import Cifarnet
 from preprocessing.inception import Inception
 from preprocessing.lenet import Lenet
+from preprocessing.torchvision import Torchvision
 from preprocessing.vgg import Vgg
 
 # fmt: off
@@ -33,9 +35,11 @@ _VGG_NETS = (
 
 # The families, and the names of the nets that slim prepares so.
 PREPROCESSINGS: dict[str, type[Preprocessing]] = {
+    'caffe': Caffe,
     'cifarnet': Cifarnet,
     'inception': Inception,
     'lenet': Lenet,
+    'torchvision': Torchvision,
     'vgg': Vgg,
     **dict.fromkeys(_INCEPTION_NETS, Inception),
     **dict.fromkeys(_VGG_NETS, Vgg),

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from configs.errors import InputError
 from preprocessing import batches, images
-from preprocessing.base import Preprocessing
+from preprocessing.base import Normalization, Preprocessing
 
 _MEANS = (123.68, 116.78, 103.94)  # red, green, blue over ImageNet
 _EVAL_SIDE = 256
@@ -21,18 +21,22 @@ _SIDE, _CROP, _FLIP = range(3)
 class Vgg(Preprocessing):
     """A square crop after resizing the shorter side: to a random length to train, to 256 to evaluate."""
 
+    makes_grayscale: ClassVar[bool] = False
     value_range: ClassVar[tuple[float, float]] = (-max(_MEANS), 255 - min(_MEANS))
 
     def __post_init__(self) -> None:
         """Refuses what slim crashes on."""
         super().__post_init__()
-        if self.channels != 3:
-            raise InputError('vgg preprocessing subtracts three means and cannot make gray images; use inception')
         if self.image_size > _EVAL_SIDE:
             raise InputError(
                 f'vgg preprocessing crops from images whose shorter side is {_EVAL_SIDE}: '
                 f'image size {self.image_size} is too large; use at most {_EVAL_SIDE}, or inception'
             )
+
+    @property
+    def normalization(self) -> Normalization:
+        """The means subtracted, channel by channel."""
+        return Normalization(_MEANS, (1.0, 1.0, 1.0))
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Resizes the shorter side to 256..512 and crops at a random place; see the base class."""
@@ -57,10 +61,6 @@ class Vgg(Preprocessing):
         """Flips and subtracts the means; see the base class."""
         flipped = batches.flip_left_right(batch, draws['flip'])
         return self.device_eval(tf.cast(flipped, tf.float32))
-
-    def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
-        """Subtracts the means; see the base class."""
-        return batch - tf.constant(_MEANS)
 
     def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])

@@ -3,6 +3,8 @@
 import functools
 import math
 import zlib
+from pathlib import Path
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ from nets.batch_norm import BatchNormalization
 from nets.layers import (
     Dropout,
     FullyConnectedConv2D,
+    GroupedConv2D,
     L2Regularizer,
     LocalResponseNormalization,
     l2_regularizer,
@@ -26,16 +29,22 @@ from nets.layers import (
 )
 from nets.lenet import lenet
 from nets.nets_factory import NETS, get_end_points, get_net, make_model
+from nets.pooling import AdaptiveAveragePooling2D
+from nets.torchvision import torchvision_alexnet
 from nets.variables import slim_variables
 
 TOLERANCE = 1e-4  # of the largest value, or of the standard deviation where that is what was recorded
 
-# Net -> (number of classes that slim's recipes use, exact number of parameters).
+# Net -> (number of classes that the recipes use, exact number of parameters).
 NUM_PARAMS = {
+    'alexnet': (1000, 62_378_344),
     'alexnet_bn': (1000, 62_379_752),
     'alexnet_v2': (1001, 50_308_009),
+    'bvlc_alexnet': (1000, 60_965_224),
+    'caffenet': (1000, 60_965_224),
     'cifarnet': (10, 1_756_426),
     'lenet': (10, 3_276_234),
+    'torchvision_alexnet': (1000, 61_100_840),
 }
 
 ALEXNET_CASES: dict[str, dict] = {
@@ -45,6 +54,9 @@ ALEXNET_CASES: dict[str, dict] = {
     'ncNone_224': {'num_classes': None},
 }
 SMALL_CASES = {'cifarnet': 'cifarnet', 'lenet': 'lenet', 'lenet_1ch': 'lenet'}
+
+# An initializer, and its standard deviation where that is not of the shape.
+Spread: TypeAlias = tuple[type[keras.initializers.Initializer], float]
 
 for_every_net = pytest.mark.parametrize('name', NETS)
 
@@ -230,6 +242,21 @@ def test_every_variable_learns(name):
 
 
 @for_every_net
+def test_the_loss_falls_in_a_few_steps(name):
+    model = small_model(name, image_size=max(28, get_net(name).min_image_size), weight_decay=0.0)
+    images, labels = make_images(model), [0, 1, 2, 3]
+    optimizer = keras.optimizers.Adam(1e-3)
+    losses = []
+    for step in range(10):
+        with tf.GradientTape() as tape:
+            logits = train_logits(model, images, seed=(0, step))
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        losses.append(float(loss))
+    assert np.mean(losses[-2:]) < 0.95 * losses[0], losses
+
+
+@for_every_net
 def test_dropout_is_a_function_of_the_seed(name):
     model = small_model(name)
     images = make_images(model)
@@ -256,15 +283,16 @@ def test_dropout_keeping_all_changes_nothing(name):
     np.testing.assert_array_equal(model(images, training=True), model(images))
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 @for_every_net
-def test_bfloat16_keeps_variables_and_logits_in_float32(name):
-    model, reference = small_model(name, mixed_precision='bfloat16'), small_model(name)
+def test_mixed_precision_keeps_variables_and_logits_in_float32(name, dtype):
+    model, reference = small_model(name, mixed_precision=dtype), small_model(name)
     images = make_images(model)
     logits = train_logits(model, images)
     assert logits.dtype == tf.float32
     assert {variable.dtype for variable in model.variables} == {'float32'}
     hidden = [tensor.dtype for tensor in get_end_points(model).values() if len(tensor.shape) == 4]
-    assert set(hidden) == {'bfloat16'}
+    assert set(hidden) == {dtype}
     assert 0 < error(logits, train_logits(reference, images)) < 0.05
 
 
@@ -320,7 +348,8 @@ def test_no_weight_decay_is_no_regularizer(name):
 REFUSED = {
     'unknown net': (
         lambda: get_net('alexnet_v3'),
-        r"unknown net 'alexnet_v3' \(did you mean 'alexnet_v2'\?\); valid: alexnet_bn, alexnet_v2, cifarnet, lenet",
+        r"unknown net 'alexnet_v3' \(did you mean 'alexnet_v2'\?\); valid: alexnet, alexnet_bn, alexnet_v2, "
+        'bvlc_alexnet, caffenet, cifarnet, lenet, torchvision_alexnet',
     ),
     'unknown dtype': (
         lambda: layer_policy('float64'),
@@ -414,6 +443,131 @@ def test_alexnet_bn_takes_upscaled_cifar():
     assert model(make_images(model)).shape == (4, 10)
 
 
+# --- alexnet ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('depth_multiplier', 'unit'), [(1, 32), (1 / 2, 16), (1 / 4, 8), (1 / 8, 4), (1 / 16, 2)])
+def test_alexnet_is_units_wide(depth_multiplier, unit):
+    model = make_model('alexnet', 10, image_size=113, depth_multiplier=depth_multiplier)
+    widths = {n.removeprefix('alexnet/'): tensor.shape[-1] / unit for n, tensor in get_end_points(model).items()}
+    layers = ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7']
+    assert [widths[layer] for layer in layers] == [3, 8, 12, 12, 8, 128, 128]
+    assert get_end_points(model)['alexnet/pool5'].shape[1:3] == (2, 2)
+
+
+# --- Caffe's nets -------------------------------------------------------------------------------------------
+
+
+def test_bvlc_alexnet_computes_what_the_zoos_graph_computes():
+    """The graph is in the onnx package, with sizes in place of weights."""
+    onnx, onnxruntime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
+    model = filled_model('bvlc_alexnet', 1000)
+    images = 100 * make_images(model, batch=1)
+    path = Path(onnx.__file__).parent / 'backend/test/data/light/light_bvlc_alexnet.onnx'
+    proto = onnx.load(path)
+    del proto.graph.output[:]
+    proto.graph.output.append(onnx.helper.make_tensor_value_info('r24', onnx.TensorProto.FLOAT, [1, 1000]))
+    sizes = [node for node in proto.graph.node if node.op_type == 'ConstantOfShape']
+    for node in sizes:
+        proto.graph.node.remove(node)
+    for name, variable in slim_variables(model).items():
+        _, layer, kind = name.split('/')
+        values = _in_onnx_order(variable.numpy(), layer)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, f'{layer}_{kind[0]}_0'))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=['CPUExecutionProvider'])
+    (expected,) = session.run(None, {'data_0': images.transpose(0, 3, 1, 2)})
+    assert error(model(images), expected) < TOLERANCE
+
+
+def _in_onnx_order(values: np.ndarray, layer: str) -> np.ndarray:
+    if values.ndim == 4:
+        return np.ascontiguousarray(values.transpose(3, 2, 0, 1))
+    if layer == 'fc6' and values.ndim == 2:  # of channels, height, width
+        return values.reshape(6, 6, 256, 4096).transpose(3, 2, 0, 1).reshape(4096, 9216)
+    return np.ascontiguousarray(values.T)
+
+
+def test_caffenet_pools_before_it_normalises():
+    first, second = filled_model('caffenet', 10, depth_multiplier=0.25), small_model('bvlc_alexnet')
+    second.set_weights(first.get_weights())
+    images = 100 * make_images(first, batch=1)
+    pooled, normalized = (model.get_layer(name) for model, name in ((first, 'pool1'), (second, 'norm1')))
+    assert first.get_layer('norm1').input is pooled.output
+    assert second.get_layer('pool1').input is normalized.output
+    conv1 = keras.Model(first.input, first.get_layer('conv1').output)(images)
+    np.testing.assert_array_equal(
+        keras.Model(first.input, first.get_layer('norm1').output)(images),
+        first.get_layer('norm1')(first.get_layer('pool1')(conv1)),
+    )
+    assert error(first(images), second(images)) > 0.001
+
+
+@pytest.mark.parametrize('name', ['bvlc_alexnet', 'caffenet'])
+def test_groups_share_the_filters_at_every_width(name):
+    model = make_model(name, 10, image_size=64, depth_multiplier=0.26)  # conv1: 24.96
+    assert get_end_points(model)[f'{name}/conv1'].shape[-1] == 24
+    assert model.get_layer('conv2').kernel.shape == (5, 5, 12, 66)
+
+
+# --- torchvision's net --------------------------------------------------------------------------------------
+
+
+def _convolved(net: np.ndarray, layer: keras.layers.Conv2D, stride: int, padding: int) -> np.ndarray:
+    """Returns ReLU of a convolution as PyTorch has it: [height, width, channels], float64."""
+    kernel, bias = (value.astype(np.float64) for value in layer.get_weights())
+    net = np.pad(net, [(padding, padding)] * 2 + [(0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(net, kernel.shape[:2], axis=(0, 1))[::stride, ::stride]
+    return np.maximum(np.einsum('yxcij,ijcf->yxf', windows, kernel, optimize=True) + bias, 0)
+
+
+def _max_pooled(net: np.ndarray) -> np.ndarray:
+    return np.lib.stride_tricks.sliding_window_view(net, (3, 3), axis=(0, 1))[::2, ::2].max(axis=(-2, -1))
+
+
+def _averaged(net: np.ndarray, count: int) -> np.ndarray:
+    """Returns the means of [height, width, channels] over count x count regions as PyTorch cuts them."""
+
+    def regions(side: int) -> list[slice]:
+        return [slice(math.floor(i * side / count), math.ceil((i + 1) * side / count)) for i in range(count)]
+
+    height, width, _ = net.shape
+    return np.array([[net[rows, columns].mean(axis=(0, 1)) for columns in regions(width)] for rows in regions(height)])
+
+
+@pytest.mark.parametrize(('height', 'width'), [(260, 300), (63, 224)])
+def test_torchvision_alexnet_computes_what_is_written_out(height, width):
+    inputs = keras.Input((height, width, 3))
+    logits, end_points = torchvision_alexnet(inputs, 10, depth_multiplier=1 / 16)
+    model = keras.Model(inputs, logits, name='torchvision_alexnet')
+    for name, variable in slim_variables(model).items():
+        variable.assign(recorded_fill(name, tuple(variable.shape)))
+    images = make_images(model, batch=1)
+    net = images[0].astype(np.float64)
+    for layer, stride, padding in (('conv1', 4, 2), ('conv2', 1, 2), ('conv3', 1, 1), ('conv4', 1, 1), ('conv5', 1, 1)):
+        net = _convolved(net, model.get_layer(layer), stride, padding)
+        net = _max_pooled(net) if layer in ('conv1', 'conv2', 'conv5') else net
+    net = _averaged(net, 6).ravel()
+    for layer in ('fc6', 'fc7', 'fc8'):
+        kernel, bias = model.get_layer(layer).get_weights()
+        net = net @ kernel + bias
+        net = net if layer == 'fc8' else np.maximum(net, 0)
+    assert 'torchvision_alexnet/avgpool' in end_points
+    assert error(model(images)[0], net) < TOLERANCE
+
+
+def test_torchvision_alexnet_averages_only_what_is_not_6x6():
+    assert 'torchvision_alexnet/avgpool' not in get_end_points(small_model('torchvision_alexnet'))
+
+
+@pytest.mark.parametrize('shape', [(7, 8), (2, 5), (6, 13), (1, 1)])
+def test_adaptive_average_is_the_mean_of_each_region(shape):
+    values = np.random.RandomState(0).uniform(-1, 1, (2, *shape, 3)).astype(np.float32)
+    layer = AdaptiveAveragePooling2D((6, 6))
+    expected = [_averaged(value, 6) for value in values]
+    assert error(layer(values), expected) < 1e-6
+    assert layer.compute_output_shape((2, *shape, 3)) == (2, 6, 6, 3)
+
+
 # --- Layers -------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +600,23 @@ def test_fully_connected_gradients_are_the_convolutions():
         gradients.append(tape.gradient(loss, one.trainable_variables))
     for ours, expected in zip(*gradients, strict=True):
         assert error(ours, expected) < 1e-6
+
+
+def test_groups_are_convolutions_side_by_side():
+    images = np.random.RandomState(0).uniform(-1, 1, (2, 7, 7, 6)).astype(np.float32)
+    options = {'strides': 2, 'padding': 'same'}
+    layer = GroupedConv2D(8, 3, groups=2, bias_initializer='uniform', **options)
+    layer.build(images.shape)
+    kernel, bias = layer.get_weights()
+    assert kernel.shape == (3, 3, 3, 8)
+    parts = []
+    for group in range(2):
+        plain = keras.layers.Conv2D(4, 3, **options)
+        plain.build((2, 7, 7, 3))
+        filters = slice(4 * group, 4 * group + 4)
+        plain.set_weights([kernel[..., filters], bias[filters]])
+        parts.append(plain(images[..., 3 * group : 3 * group + 3]))
+    assert error(layer(images), tf.concat(parts, axis=-1)) < 1e-6
 
 
 def test_dropout_keeps_and_scales():
@@ -513,47 +684,93 @@ def test_slim_names_of_nested_scopes():
 
 # --- Initial weights ----------------------------------------------------------------------------------------
 
-# Net -> layer -> (standard deviation before truncation, or None for Glorot's uniform; initial bias).
-INITIAL: dict[str, dict[str, tuple[float | None, float]]] = {
-    'alexnet_bn': dict.fromkeys(('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8'), (None, 0.0)),
+GLOROT: Spread = (keras.initializers.GlorotUniform, 0.0)
+TORCH: Spread = (keras.initializers.VarianceScaling, 0.0)
+
+
+def _normal(stddev: float) -> Spread:
+    return keras.initializers.RandomNormal, stddev
+
+
+def _truncated(stddev: float) -> Spread:
+    return keras.initializers.TruncatedNormal, stddev
+
+
+CONVOLUTIONS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
+LAYERS = (*CONVOLUTIONS, 'fc6', 'fc7', 'fc8')
+CAFFE = {
+    'conv1': (_normal(0.01), 0.0),
+    'conv2': (_normal(0.01), 0.1),
+    'conv3': (_normal(0.01), 0.0),
+    'conv4': (_normal(0.01), 0.1),
+    'conv5': (_normal(0.01), 0.1),
+    'fc6': (_normal(0.005), 0.1),
+    'fc7': (_normal(0.005), 0.1),
+    'fc8': (_normal(0.01), 0.0),
+}
+
+# Net -> layer -> (how its kernel is drawn, initial bias).
+INITIAL: dict[str, dict[str, tuple[Spread, float]]] = {
+    'alexnet': dict.fromkeys(LAYERS, (GLOROT, 0.0)),
+    'alexnet_bn': dict.fromkeys(LAYERS, (GLOROT, 0.0)),
     'alexnet_v2': {
-        'conv1': (None, 0.1),
-        'conv2': (None, 0.1),
-        'conv3': (None, 0.1),
-        'conv4': (None, 0.1),
-        'conv5': (None, 0.1),
-        'fc6': (0.005, 0.1),
-        'fc7': (0.005, 0.1),
-        'fc8': (0.005, 0.0),
+        **dict.fromkeys(CONVOLUTIONS, (GLOROT, 0.1)),
+        'fc6': (_truncated(0.005), 0.1),
+        'fc7': (_truncated(0.005), 0.1),
+        'fc8': (_truncated(0.005), 0.0),
     },
+    'bvlc_alexnet': CAFFE,
+    'caffenet': CAFFE,
     'cifarnet': {
-        'conv1': (0.05, 0.0),
-        'conv2': (0.05, 0.0),
-        'fc3': (0.04, 0.1),
-        'fc4': (0.04, 0.1),
-        'logits': (1 / 192, 0.0),
+        'conv1': (_truncated(0.05), 0.0),
+        'conv2': (_truncated(0.05), 0.0),
+        'fc3': (_truncated(0.04), 0.1),
+        'fc4': (_truncated(0.04), 0.1),
+        'logits': (_truncated(1 / 192), 0.0),
     },
-    'lenet': {'conv1': (0.1, 0.0), 'conv2': (0.1, 0.0), 'fc3': (0.1, 0.0), 'fc4': (0.1, 0.0)},
+    'lenet': dict.fromkeys(('conv1', 'conv2', 'fc3', 'fc4'), (_truncated(0.1), 0.0)),
+    'torchvision_alexnet': dict.fromkeys(LAYERS, (TORCH, 0.0)),
 }
 
 
+def _limit_and_deviation(spread: Spread, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Returns the largest value that is drawn, about, and the standard deviation."""
+    kind, stddev = spread
+    fan_in, fan_out = (math.prod(shape[:-2]) * channels for channels in shape[-2:])
+    if kind is keras.initializers.GlorotUniform:
+        limit = math.sqrt(6 / (fan_in + fan_out))
+        return limit, limit / math.sqrt(3)
+    if kind is keras.initializers.VarianceScaling:
+        return 1 / math.sqrt(fan_in), 1 / math.sqrt(3 * fan_in)
+    if kind is keras.initializers.TruncatedNormal:
+        return 2 * stddev, stddev * 0.87962566  # of a standard normal that is cut at two
+    return math.inf, stddev
+
+
 @for_every_net
-def test_initial_weights_are_drawn_as_slim_draws_them(name):
+def test_initial_weights_are_drawn_as_the_nets_source_draws_them(name):
     model = make_model(name, 10)
     normalizing = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
     assert [layer.name for layer in model.layers if layer.weights and layer not in normalizing] == list(INITIAL[name])
     for layer_name, (spread, bias) in INITIAL[name].items():
         kernel, biases = (variable.numpy() for variable in model.get_layer(layer_name).weights)
-        if spread is None:
-            positions = math.prod(kernel.shape[:-2])
-            limit = math.sqrt(6 / (positions * sum(kernel.shape[-2:])))
-            std = limit / math.sqrt(3)
-        else:
-            limit, std = 2 * spread, spread * 0.87962566  # of a standard normal that is cut at two
-        assert 0.97 * limit < np.max(np.abs(kernel)) <= limit, layer_name
+        limit, std = _limit_and_deviation(spread, kernel.shape)
+        largest = np.max(np.abs(kernel))
+        assert 0.97 * limit < largest <= limit if math.isfinite(limit) else largest > 3 * std, layer_name
         assert np.std(kernel) == pytest.approx(std, rel=3 / math.sqrt(kernel.size)), layer_name
         assert abs(np.mean(kernel)) < 5 * std / math.sqrt(kernel.size), layer_name
         np.testing.assert_array_equal(biases, np.float32(bias))
     for layer in normalizing:
         for variable, start in zip(layer.variables, (1.0, 0.0, 0.0, 1.0), strict=True):
             np.testing.assert_array_equal(variable, np.float32(start), variable.path)
+
+
+@pytest.mark.parametrize('depth_multiplier', [1 / 4, 1 / 16])
+def test_narrow_nets_of_caffe_keep_the_size_of_values(depth_multiplier):
+    images = 100 * make_images(small_model('bvlc_alexnet', image_size=67), batch=2)
+    sizes = []
+    for multiplier in (1.0, depth_multiplier):
+        model = make_model('bvlc_alexnet', 10, image_size=67, depth_multiplier=multiplier)
+        end_points = keras.Model(model.input, get_end_points(model))(images)
+        sizes.append([float(tf.math.reduce_std(end_points[f'bvlc_alexnet/{n}'])) for n in ('conv1', 'conv5', 'fc7')])
+    np.testing.assert_allclose(sizes[1], sizes[0], rtol=0.5)

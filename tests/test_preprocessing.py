@@ -14,25 +14,35 @@ from scipy import stats
 
 from configs.config import AugmentOptions
 from configs.errors import InputError, first_line
-from preprocessing import batches, images, inception
-from preprocessing.base import Preprocessing
+from preprocessing import batches, images, inception, torchvision
+from preprocessing.base import Normalization, Preprocessing
 from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing, keeps_grayscale
 
 SharedPath = Callable[[str], Path]
 
 FILES = {'china': 'china.jpg', 'flower': 'flower.jpg', 'chelsea': 'chelsea.png', 'camera': 'camera.png'}
-SIZES = {'inception': 224, 'vgg': 224, 'cifarnet': 32, 'lenet': 28}
+SLIM_SIZES = {'inception': 224, 'vgg': 224, 'cifarnet': 32, 'lenet': 28}
+SIZES = {**SLIM_SIZES, 'caffe': 224, 'torchvision': 224}
+RANDOM = ['inception', 'vgg', 'cifarnet', 'caffe', 'torchvision']
 NO_BOXES = tf.zeros([0, 4])
 WHOLE_IMAGE = tf.constant([[0.0, 0.0, 1.0, 1.0]])
 
 # golden array -> (preprocessing, image, channels, source_channels)
 EVAL_CASES = {
-    **{f'{name}{size}_{image}': (name, image, 3, 3) for name, size in SIZES.items() for image in FILES},
+    **{f'{name}{size}_{image}': (name, image, 3, 3) for name, size in SLIM_SIZES.items() for image in FILES},
     'inception224_gray_chelsea': ('inception', 'chelsea', 1, 3),
     'lenet28_gray_chelsea': ('lenet', 'chelsea', 1, 3),
     'cifarnet32_gray_chelsea': ('cifarnet', 'chelsea', 1, 3),
     'lenet28_1ch_camera': ('lenet', 'camera', 1, 1),
 }
+
+
+# (name, channels, source_channels): all that a preprocessing allows.
+LAYOUTS = [
+    *((name, 3, 3) for name in SIZES),
+    *((name, 1, 3) for name in ('cifarnet', 'inception', 'lenet')),
+    ('lenet', 1, 1),
+]
 
 
 def _goldens(shared_path: SharedPath, name: str) -> np.lib.npyio.NpzFile:
@@ -176,6 +186,103 @@ def test_evaluation_gives_slims_output(shared_path: SharedPath, case: str) -> No
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * (high - low))
 
 
+def _described(pixels: np.ndarray, normalization: Normalization) -> np.ndarray:
+    """Returns the net's input as the description has it, of float64 [height, width, channels] in [0, 255]."""
+    if normalization.to_grayscale:
+        pixels = pixels @ np.array([[0.2989], [0.5870], [0.1140]])
+    if normalization.channel_order == 'BGR':
+        pixels = pixels[..., ::-1]
+    pixels = (pixels - normalization.mean) / normalization.std
+    if normalization.per_image:
+        pixels = (pixels - pixels.mean()) / max(pixels.std(), 1 / np.sqrt(pixels.size))
+    return pixels
+
+
+@pytest.mark.parametrize(('name', 'channels', 'source_channels'), LAYOUTS)
+def test_normalization_says_what_the_device_makes_of_pixels(name: str, channels: int, source_channels: int) -> None:
+    preprocessing = get_preprocessing(name, 32, channels=channels, source_channels=source_channels)
+    normalization = preprocessing.normalization
+    assert len(normalization.mean) == len(normalization.std) == channels
+    pixels = _photograph(32, 32).numpy()[..., :source_channels] / 255
+    hosted = tf.constant(pixels * preprocessing.host_range, tf.float32)
+    result = preprocessing.device_eval(hosted[tf.newaxis])[0]
+    low, high = preprocessing.value_range
+    np.testing.assert_allclose(
+        result, _described(pixels * 255, normalization), rtol=0, atol=1e-5 * max(1, (high - low) / 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('inception', (-1 + 20 / 255, -1 + 200 / 255, 1)),
+        ('lenet', (-118 / 128, -28 / 128, 127 / 128)),
+        ('vgg', (10 - 123.68, 100 - 116.78, 255 - 103.94)),
+        ('caffe', (255 - 103.939, 100 - 116.779, 10 - 123.68)),
+        ('torchvision', ((10 / 255 - 0.485) / 0.229, (100 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225)),
+    ],
+)
+def test_a_pixel_becomes(name: str, expected: tuple[float, float, float]) -> None:
+    preprocessing = get_preprocessing(name, 4)
+    image = tf.fill([1, 4, 4, 1], preprocessing.host_range / 255) * [10.0, 100.0, 255.0]
+    np.testing.assert_allclose(preprocessing.device_eval(image)[0, 1, 2], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('name', 'reordered'), [('caffe', [3, 2, 1]), ('torchvision', [1, 2, 3])])
+def test_inputs_are_shown_in_their_colours(name: str, reordered: list[int]) -> None:
+    pixel = tf.constant([[[[1.0, 2.0, 3.0]]]])
+    np.testing.assert_array_equal(get_preprocessing(name, 4).reorder_channels(pixel)[0, 0, 0], reordered)
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_evaluation_images_reach_the_host_range_and_no_further(name: str) -> None:
+    preprocessing = get_preprocessing(name, 32)
+    halves = np.zeros((64, 64, 3), np.uint8)
+    halves[:, 32:] = 255
+    hosted = preprocessing.host_eval(tf.io.encode_png(halves))
+    assert (np.min(hosted), np.max(hosted)) == (0, pytest.approx(preprocessing.host_range, rel=1e-6))
+
+
+def _photographs(shared_path: SharedPath) -> list[bytes]:
+    """Returns twelve of ImageNet's, high and wide, as files."""
+    paths = sorted(shared_path('data/imagenet_raw_mini/train').glob('*/*.JPEG'))
+    return [path.read_bytes() for path in paths[:12]]
+
+
+def test_torchvision_evaluates_what_pillow_resizes(shared_path: SharedPath) -> None:
+    host_eval = tf.function(get_preprocessing('torchvision', 224).host_eval)
+    for encoded in _photographs(shared_path):
+        picture = Image.fromarray(images.decode(encoded).numpy())
+        width, height = picture.size
+        # As torchvision.transforms.Resize(256) and CenterCrop(224) have it.
+        short = min(width, height)
+        resized = picture.resize((256 * width // short, 256 * height // short), Image.Resampling.BILINEAR)
+        left, top = (round((side - 224) / 2) for side in resized.size)
+        expected = np.asarray(resized, np.float32)[top : top + 224, left : left + 224]
+        difference = np.abs(host_eval(tf.constant(encoded)) - expected)
+        assert difference.max() <= 2
+        assert difference.mean() <= 0.3
+
+
+def _between_centers(pixels: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Returns float64 pixels resized along an axis as OpenCV does with INTER_LINEAR."""
+    length = pixels.shape[axis]
+    places = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+    lower = np.minimum(places.astype(int), length - 2)
+    share = np.expand_dims(places - lower, [a for a in range(3) if a != axis])
+    return pixels.take(lower, axis) * (1 - share) + pixels.take(lower + 1, axis) * share
+
+
+def test_caffe_evaluates_the_centre_of_the_squeezed_image(shared_path: SharedPath) -> None:
+    encoded = _encoded(shared_path, 'china')
+    squeezed = images.decode(encoded).numpy().astype(np.float64)
+    for axis in (0, 1):
+        squeezed = _between_centers(squeezed, axis, 256)
+    hosted = get_preprocessing('caffe', 224).host_eval(encoded)
+    np.testing.assert_allclose(hosted, squeezed[16:240, 16:240], rtol=0, atol=0.501)
+    np.testing.assert_array_equal(hosted, np.round(hosted))
+
+
 def test_central_window_is_slims(shared_path: SharedPath) -> None:
     goldens = _goldens(shared_path, 'preprocess_eval')
     windows = np.array([images.central_window(tf.constant([h, w, 3]), 0.875) for h, w in goldens['central_crop_in']])
@@ -313,6 +420,56 @@ def test_training_images_follow_slims_distribution(
             assert pvalue > 1e-3, f'{key} of channel {channel}: p = {pvalue:.1e}'
 
 
+def _windows_of_torchvision(height: int, width: int, count: int) -> np.ndarray:
+    """Samples int [count, 4] (y, x, height, width) as torchvision's RandomResizedCrop does at such sides."""
+    rng = np.random.default_rng(0)
+    windows: list[tuple[int, int, int, int]] = []
+    while len(windows) < count:
+        area = height * width * rng.uniform(0.08, 1.0)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            windows.append((rng.integers(height - h + 1), rng.integers(width - w + 1), h, w))
+    return np.array(windows)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(375, 500), (640, 427)])
+def test_torchvision_windows_follow_its_distribution(height: int, width: int) -> None:
+    dataset = tf.data.Dataset.from_tensor_slices(_seeds(2500))
+    shape = tf.constant([height, width, 3])
+    windows = dataset.map(lambda seed: torchvision.sample_window(shape, seed))
+    y, x, h, w = next(iter(windows.batch(2500))).numpy().T
+    assert np.all((y >= 0) & (x >= 0) & (y + h <= height) & (x + w <= width))
+    expected_y, expected_x, expected_h, expected_w = _windows_of_torchvision(height, width, 2500).T
+    assert stats.ks_2samp(y, expected_y).pvalue > 1e-3
+    assert stats.ks_2samp(x, expected_x).pvalue > 1e-3
+    assert stats.ks_2samp(h * w, expected_h * expected_w).pvalue > 1e-3
+    assert stats.ks_2samp(w / h, expected_w / expected_h).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ('sides', 'window'), [((10, 1000), (0, 493, 10, 13)), ((1000, 9), (494, 0, 12, 9)), ((1, 1), (0, 0, 1, 1))]
+)
+def test_torchvision_takes_the_centre_of_what_fits_no_window(
+    sides: tuple[int, int], window: tuple[int, int, int, int]
+) -> None:
+    for seed in _seeds(5):
+        assert tuple(torchvision.sample_window(tf.constant([*sides, 3]), seed).numpy()) == window
+
+
+def test_caffe_crops_at_every_place_of_the_stored_image() -> None:
+    y, x = np.mgrid[:32, :32]
+    encoded = tf.io.encode_png(np.stack([y, x, y], axis=-1).astype(np.uint8))
+    preprocessing = get_preprocessing('caffe', 28)  # of 32 x 32
+    dataset = tf.data.Dataset.from_tensor_slices(_seeds(300))
+    crops = list(dataset.map(lambda seed: preprocessing.host_train(encoded, seed, NO_BOXES)).as_numpy_iterator())
+    for crop in crops:
+        np.testing.assert_array_equal(crop - crop[0, 0], np.stack([y, x, y], axis=-1)[:28, :28])
+    counts = np.bincount([5 * crop[0, 0, 0] + crop[0, 0, 1] for crop in crops], minlength=25)
+    assert counts.size == 25
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
 @pytest.mark.parametrize(
     ('name', 'quantity', 'low', 'high'),
     [
@@ -323,6 +480,8 @@ def test_training_images_follow_slims_distribution(
         ('inception', 'flip', 0, 1),
         ('vgg', 'flip', 0, 1),
         ('cifarnet', 'flip', 0, 1),
+        ('caffe', 'flip', 0, 1),
+        ('torchvision', 'flip', 0, 1),
         ('cifarnet', 'brightness', -63, 63),
         ('cifarnet', 'contrast', 0.2, 1.8),
     ],
@@ -418,7 +577,7 @@ def test_vgg_training_flips_and_subtracts_the_means() -> None:
 # Training: purity, shapes and errors
 
 
-@pytest.mark.parametrize('name', ['inception', 'vgg', 'cifarnet'])
+@pytest.mark.parametrize('name', RANDOM)
 def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
     preprocessing = _full_preprocessing(name)
     encoded = tf.io.encode_jpeg(_photograph(90, 120))
@@ -434,7 +593,7 @@ def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
         assert not np.array_equal(first[quantity], other[quantity])
 
 
-@pytest.mark.parametrize('name', ['inception', 'vgg', 'cifarnet'])
+@pytest.mark.parametrize('name', RANDOM)
 def test_draws_are_the_same_when_compiled(name: str) -> None:
     preprocessing = _full_preprocessing(name)
     seed = tf.constant([1, 2], tf.int64)
@@ -460,7 +619,7 @@ def test_replicas_taking_slices_of_the_draws_give_the_batch(name: str) -> None:
 
 @pytest.mark.parametrize(
     ('name', 'channels', 'source_channels'),
-    [*((name, 3, 3) for name in SIZES), *((name, 1, 3) for name in SIZES if name != 'vgg'), ('lenet', 1, 1)],
+    LAYOUTS,
 )
 def test_shapes_and_types_are_static(name: str, channels: int, source_channels: int) -> None:
     size = SIZES[name]
@@ -479,7 +638,7 @@ def test_shapes_and_types_are_static(name: str, channels: int, source_channels: 
 
 
 def test_names_are_slims() -> None:
-    assert len(PREPROCESSINGS) == 34
+    assert len(PREPROCESSINGS.keys() - {'caffe', 'torchvision'}) == 34
     assert {name for name in PREPROCESSINGS if keeps_grayscale(name)} == {'lenet'}
     assert get_preprocessing('resnet_v1_50', 224) == get_preprocessing('vgg', 224)
     assert get_preprocessing('mobilenet_v2', 224) == get_preprocessing('inception', 224)
@@ -492,10 +651,18 @@ def test_names_are_slims() -> None:
             'incepton',
             224,
             {},
-            r"unknown preprocessing 'incepton' \(did you mean 'inception'\?\); valid: cifarnet, ",
+            r"unknown preprocessing 'incepton' \(did you mean 'inception'\?\); valid: caffe, cifarnet, ",
         ),
         ('vgg', 299, {}, 'image size 299 is too large; use at most 256, or inception'),
         ('vgg', 224, {'channels': 1}, 'vgg preprocessing .* cannot make gray images'),
+        ('caffe', 224, {'channels': 1}, 'caffe preprocessing .* cannot make gray images'),
+        ('torchvision', 224, {'channels': 1}, 'torchvision preprocessing .* cannot make gray images'),
+        (
+            'torchvision',
+            224,
+            {'augment': AugmentOptions(min_crop_area=0.5)},
+            '--min_crop_area=0.5: torchvision preprocessing does not have it; inception has',
+        ),
         (
             'vgg',
             224,

@@ -1,0 +1,58 @@
+"""Caffe's preprocessing, as its AlexNet and CaffeNet were trained: BGR less the mean colour.
+
+Source: Caffe's examples/imagenet (create_imagenet.sh), which stores every photograph at 256x256 pixels, not keeping its
+aspect ratio; and the data layer, which crops and mirrors. The mean is that of colours, where Caffe's nets were trained
+with one for every pixel.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from preprocessing import batches, images
+from preprocessing.base import Normalization, Preprocessing
+
+_MEANS = (103.939, 116.779, 123.68)  # blue, green, red over ImageNet
+_SIDE, _CROP_SIDE = 256, 224  # of what is stored, and of what is cropped from it
+
+# One number per random quantity, so that adding one leaves the others as they were.
+_CROP, _FLIP = range(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Caffe(Preprocessing):
+    """A square crop of the image resized to 8/7 of the crop's side: at random to train, the centre to evaluate."""
+
+    makes_grayscale: ClassVar[bool] = False
+    value_range: ClassVar[tuple[float, float]] = (-max(_MEANS), 255 - min(_MEANS))
+
+    @property
+    def normalization(self) -> Normalization:
+        """The means subtracted, blue first."""
+        return Normalization(_MEANS, (1.0, 1.0, 1.0), channel_order='BGR')
+
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Resizes both sides and crops at a random place; see the base class."""
+        crop = images.random_crop(self._resize(image), self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
+        return self._with_shape(crop)
+
+    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
+        """Resizes both sides and crops the centre, whole numbers in [0, 255]; see the base class."""
+        return tf.cast(self._with_shape(images.center_crop(self._resize(image), self.image_size)), tf.float32)
+
+    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+        """Draws the flips; see the base class."""
+        return {'flip': self._draw_flips(seed, _FLIP, batch_size)}
+
+    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Flips, reverses the channels and subtracts the means; see the base class."""
+        flipped = batches.flip_left_right(batch, draws['flip'])
+        return self.device_eval(tf.cast(flipped, tf.float32))
+
+    def _resize(self, image: tf.Tensor) -> tf.Tensor:
+        side = round(self.image_size * _SIDE / _CROP_SIDE)
+        return images.to_uint8(images.resize(images.decode(image), (side, side), half_pixel_centers=True))
+
+    def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])
