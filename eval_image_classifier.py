@@ -1,5 +1,6 @@
 """Measures a checkpoint: `python eval_image_classifier.py --checkpoint_path=TRAIN_DIR`.
 
+`--checkpoint_path` may also be a SavedModel, or a .tflite or .onnx file; `--compare=A,B,C` prints a table of several.
 Prints Accuracy and Recall@k; `--results_path` writes them as JSON. The flags are slim's; `--help` lists them.
 """
 
@@ -14,13 +15,16 @@ from engine.cluster import launching, tasks
 
 def main(config: EvalConfig) -> int:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    if config.cluster.launch_workers:
+    if config.cluster.launch_workers and not config.evaluation.compare:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
     with cli.quiet_import(silent=is_worker):
-        from engine import evaluation
+        from engine import comparison, evaluation
 
-    evaluation.evaluate(config)
+    if config.evaluation.compare:
+        comparison.compare(config)
+    else:
+        evaluation.evaluate(config)
     return 0
 
 

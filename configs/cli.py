@@ -1,12 +1,14 @@
 """The command line: absl flags made from the options of a config, and the one place where errors become exit codes.
 
-    cli.run(TrainConfig, main)   # parses flags and flagfiles, then calls main(config)
+    cli.run(TrainConfig, main)                           # parses flags and flagfiles, then calls main(config)
+    cli.run(PredictConfig, main, positional='images')    # what is no flag goes into the option `images`
 
 `--flagfile=configs/x.cfg` takes a recipe; flags behind it override it. Nothing here imports TensorFlow, so `--help` and
 a misspelt flag answer at once.
 """
 
 import contextlib
+import functools
 import io
 import os
 import shlex
@@ -36,20 +38,33 @@ def run(
     config_class: type[ConfigT],
     main: Callable[[ConfigT], int],
     retired_flags: Sequence[RetiredFlag] = (),
+    positional: str | None = None,
 ) -> None:
-    """Parses the command line, calls `main` with the config and exits with what it returns; 1: bad input, 2: flags."""
+    """Parses the command line, calls `main` with the config and exits with what it returns; 1: bad input, 2: flags.
+
+    Args:
+        config_class: Whose options become flags.
+        main: Returns the exit status.
+        retired_flags: Others that are answered.
+        positional: The option, a list, that arguments which are no flags go into, before, between or after flags. At
+            least one is needed. Without, any is an error.
+    """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error is: names may be more than a terminal has
     define_flags(config_class, retired_flags)
+    flags.FLAGS.set_gnu_getopt(positional is not None)
 
-    def call_main() -> int:
+    def call_main(arguments: Sequence[str]) -> int:
         log_to_stderr()
         for line in answers_to_retired_flags(retired_flags):
             logging.info('%s', line)
-        return main(config_from_flags(config_class))
+        return main(config_from_flags(config_class, positional, arguments))
 
-    app.run(lambda _: exit_status(call_main), flags_parser=_parse_flags)
+    app.run(
+        lambda argv: exit_status(lambda: call_main(argv[1:])),
+        flags_parser=functools.partial(_parse_flags, positional=positional),
+    )
 
 
 def exit_status(call: Callable[[], int]) -> int:
@@ -93,20 +108,26 @@ def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> 
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(argv: list[str], positional: str | None = None) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, ValueError) as error:  # the latter from a flagfile that is not text, or from absl's own flags
         print(f'error: {error}; see {os.path.basename(argv[0])} --help', file=sys.stderr)
         sys.exit(2)
-    if len(rest) > 1:
+    if positional is not None:
+        if len(rest) == 1 and not flags.FLAGS[positional].value:
+            print(f'error: no {positional} were named; see {os.path.basename(argv[0])} --help', file=sys.stderr)
+            sys.exit(2)
+    elif len(rest) > 1:
         print(f'error: not a flag: {shlex.join(rest[1:])}; options are written --name=value', file=sys.stderr)
         sys.exit(2)
     return rest
 
 
-def config_from_flags(config_class: type[ConfigT]) -> ConfigT:
-    """Returns the config that the parsed flags say.
+def config_from_flags(
+    config_class: type[ConfigT], positional: str | None = None, arguments: Sequence[str] = ()
+) -> ConfigT:
+    """Returns the config that the parsed flags say; `arguments` are added to the option `positional` as they are.
 
     Raises:
         InputError: a value outside what its option allows, or that is no text.
@@ -117,6 +138,8 @@ def config_from_flags(config_class: type[ConfigT]) -> ConfigT:
         if isinstance(value, str) and not _is_text(value):
             raise InputError(f'--{option.name}={value!r}: not UTF-8, in which TensorFlow writes all names; rename it')
         values[option.name] = _parse_list(option, value) if option.many else value
+    if positional is not None:
+        values[positional] = (*values[positional], *arguments)
     return options_lib.make_config(config_class, **values)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 
 from configs.cluster import ClusterOptions
 from configs.config import DeviceOptions
+from configs.foreign import ForeignOptions
 from configs.options import Options, option
 
 _FROM_RUN = 'Default: as the run was trained (model.json); a contradiction is an error unless --force.'
@@ -18,7 +19,11 @@ class EvalOptions(Options):
 
     checkpoint_path: str = option(
         '/tmp/tfmodel/',
-        'A checkpoint, a .keras or .weights.h5 file, or a train_dir, whose latest one is evaluated.',
+        'A checkpoint, a .keras or .weights.h5 file, a train_dir, whose latest one is evaluated, a SavedModel, or a '
+        '.tflite or .onnx file.',
+    )
+    compare: tuple[str, ...] = option(
+        (), 'Evaluate several, separated by commas, over the same images, and print a table, instead of one.'
     )
     dataset_name: str | None = option(None, 'Data set. Default: the one that the run was trained on, else imagenet.')
     dataset_dir: str | None = option(None, 'Folder of the data set. Default: the one that the run was trained on.')
@@ -85,6 +90,7 @@ class EvalConfig:
 
     evaluation: EvalOptions = EvalOptions()
     net: EvalNetOptions = EvalNetOptions()
+    foreign: ForeignOptions = ForeignOptions()
     output: EvalOutputOptions = EvalOutputOptions()
     devices: DeviceOptions = DeviceOptions()  # noqa: RUF009  # frozen, as the others
     cluster: ClusterOptions = ClusterOptions()  # noqa: RUF009

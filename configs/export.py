@@ -5,6 +5,7 @@ make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras', output
 
 import dataclasses
 
+from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS
 from configs.options import Options, option
 
 _FROM_RUN = 'Default: as the run was trained (model.json)'
@@ -20,10 +21,55 @@ class ExportOptions(Options):
     format: str = option(
         'slim',
         "slim: a folder with a checkpoint for TF1 slim's eval_image_classifier.py; keras: a .keras file; weights.h5: a "
-        '.weights.h5 file.',
+        '.weights.h5 file; saved_model: a folder for TensorFlow Serving and tf.saved_model.load; tflite: a .tflite '
+        'file for LiteRT; onnx: an .onnx file.',
     )
-    output_path: str | None = option(None, 'The file, or for slim the folder, that is written.')
+    quantize: str = option(
+        'none',
+        'none: float32; float16 (tflite, onnx): weights of half the size; dynamic (tflite): weights of 8 bits; int8 '
+        '(tflite, onnx): weights and activations of 8 bits; qdq (onnx): int8 as pairs of QuantizeLinear and '
+        'DequantizeLinear.',
+        choices=('none', 'float16', 'dynamic', 'int8', 'qdq'),
+    )
+    output_path: str | None = option(None, 'The file, or for slim and saved_model the folder, that is written.')
     overwrite: bool = option(False, 'Replace what an earlier export has written there.')
+    output: str = option(
+        'logits', 'What the file gives (saved_model, tflite, onnx): logits or probabilities.', choices=OUTPUTS
+    )
+    layout: str | None = option(
+        None, "Order of the axes of the file's images. Default: NCHW for onnx, else NHWC.", choices=LAYOUTS
+    )
+    channel_order: str | None = option(
+        None,
+        "Order of the channels of the file's images. Default: as the net's preprocessing gives them, BGR for caffe, "
+        'else RGB; RGB with --include_preprocessing.',
+        choices=CHANNEL_ORDERS,
+    )
+    include_preprocessing: bool = option(
+        False, 'Let the file take pixels from 0 to 255 and scale them itself; cropped and resized they come to it.'
+    )
+    encoded_input: bool = option(
+        False, 'saved_model: let it take encoded images (JPEG, PNG, ...) and do all of the preprocessing itself.'
+    )
+    inference_type: str = option(
+        'int8',
+        'tflite with --quantize=int8: type of its images and results.',
+        choices=('int8', 'uint8', 'float32'),
+    )
+    calibration_images: int = option(
+        100, "int8 and qdq: how many images of the data set's training split the ranges are measured on.", lower=1
+    )
+    verification_images: str | None = option(
+        None,
+        'Folder or glob of the images on which what was written is compared with the checkpoint. Default: 32 of the '
+        "data set's evaluation split, or random ones where that is not at hand.",
+    )
+    sample_test_data: int = option(
+        0,
+        'onnx: write so many test_data_set_<i> folders, as in the ONNX model zoo, beside the file.',
+        lower=0,
+        upper=100,
+    )
     moving_average_decay: float | None = option(
         None, 'If given and not 0, export the moving averages as the weights.', lower=0.0, upper=1.0
     )
@@ -43,7 +89,10 @@ class ExportNetOptions(Options):
     )
     use_grayscale: bool | None = option(None, f'Whether the net takes one gray channel of images. {_FROM_RUN}.')
     depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}, else 1.', above=0.0, upper=16.0)
-    dataset_name: str | None = option(None, f'Data set of the training, a note for evaluation. {_FROM_RUN}.')
+    dataset_name: str | None = option(
+        None, f'Data set of the training: a note for evaluation, and where images to compare with are. {_FROM_RUN}.'
+    )
+    dataset_dir: str | None = option(None, f'Folder of the data set. {_FROM_RUN}.')
 
 
 @dataclasses.dataclass(frozen=True)

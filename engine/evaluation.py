@@ -5,7 +5,6 @@
 `engine.evaluator` counts; here is what it counts with, and where the results go.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +17,8 @@ from configs.errors import InputError, first_line
 from configs.evaluation import EvalConfig
 from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
-from engine import checkpoints, distribution
+from engine import checkpoints, comparison, distribution
+from engine.classifiers.loading import find_runtime
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
 from engine.evaluator import Evaluator, Results
@@ -26,7 +26,6 @@ from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
 from engine.reduction import broadcast
 from engine.summaries import SummaryWriter
-from engine.text_files import write_text
 from nets.variables import slim_variables
 
 
@@ -53,6 +52,8 @@ def evaluate(config: EvalConfig) -> Results:
         InputError: whatever the user can put right; nothing is written then.
     """
     with joining.join_as_told(config) as cluster:
+        if find_runtime(config.evaluation.checkpoint_path) is not None:
+            return _evaluate_file(config, cluster)
         return _evaluate(config, cluster)
 
 
@@ -83,6 +84,34 @@ def _evaluate(config: EvalConfig, cluster: Cluster) -> Results:
             break
     if results is None:
         raise damage or InputError(f'--checkpoint_path={path}: no checkpoint came')
+    return results
+
+
+def _evaluate_file(config: EvalConfig, cluster: Cluster) -> Results:
+    """Evaluates what another program than TensorFlow's training runs: a `.tflite` or `.onnx` file, or a SavedModel."""
+    options = config.evaluation
+    if cluster.count > 1:
+        raise InputError(f'--checkpoint_path={options.checkpoint_path}: one process alone runs such a file')
+    if config.output.eval_interval_secs is not None:
+        raise InputError(f'--checkpoint_path={options.checkpoint_path}: no new checkpoints come there; name a folder')
+    classifier = comparison.open_classifier(config, options.checkpoint_path)
+    dataset = comparison.find_dataset(config, classifier)
+    comparison.check_classes(classifier, dataset, config.net.force)
+    logging.info('Evaluating %s on %s, split %s', classifier.path, dataset.name, dataset.split)
+    (measured,) = comparison.measure(
+        [classifier], dataset, options.batch_size, options.recall_at, options.max_num_batches
+    )
+    results = {
+        **{name: value for name, value in measured.items() if name not in ('path', 'agreement')},
+        'checkpoint_path': classifier.path,
+        'kind': classifier.kind,
+        'model_name': classifier.spec.model_name,
+        'dataset_name': dataset.name,
+        'dataset_split_name': dataset.split,
+    }
+    report(results, dataset.num_examples)
+    folder = os.path.dirname(os.path.abspath(classifier.path))
+    _write(config, results, config.output.eval_dir or eval_dir(folder, dataset.split, averages=False))
     return results
 
 
@@ -166,7 +195,7 @@ class _CheckpointEvaluation:
         }
         if self._cluster.is_chief:
             report(results, self._dataset.num_examples)
-            self._write(results)
+            _write(self._config, results, self._eval_dir)
         return results
 
     def _restore(self, prefix: str) -> int:
@@ -177,17 +206,16 @@ class _CheckpointEvaluation:
         checkpoints.restore(prefix, values, unused=variables, labels_offset=self._dataset.labels_offset)
         return checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
 
-    def _write(self, results: Results) -> None:
-        path, asked_dir = self._config.output.results_path, self._config.output.eval_dir
-        try:
-            if path:
-                write_text(path, json.dumps(results, indent=1) + '\n')
-        except (OSError, tf.errors.OpError) as error:
-            raise InputError(f'--results_path={path}: {first_line(error)}') from error
-        try:
-            write_summaries(self._eval_dir, results, required=asked_dir is not None)
-        except (OSError, tf.errors.OpError) as error:
-            raise InputError(f'--eval_dir={asked_dir}: {first_line(error)}') from error
+
+def _write(config: EvalConfig, results: Results, folder: str) -> None:
+    """Writes what was measured: JSON where it was asked for, and event files."""
+    if config.output.results_path:
+        comparison.write_results(config.output.results_path, results)
+    asked_dir = config.output.eval_dir
+    try:
+        write_summaries(folder, results, required=asked_dir is not None)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--eval_dir={asked_dir}: {first_line(error)}') from error
 
 
 def eval_dir(train_dir: str, split: str, averages: bool) -> str:
@@ -199,7 +227,7 @@ def eval_dir(train_dir: str, split: str, averages: bool) -> str:
 def write_summaries(folder: str, results: Results, required: bool = False) -> None:
     """Writes what was measured for TensorBoard: accuracy, recall_at_<k>, num_examples, step, and the checkpoint."""
     writer = SummaryWriter(folder, required)
-    step = int(results['step'])
+    step = max(int(results['step']), 0)
     measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}
     writer.scalars(step, {**measured, 'num_examples': float(results['num_examples']), 'step': float(step)})
     if results['checkpoint_path']:

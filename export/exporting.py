@@ -3,13 +3,21 @@
 export(make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras', output_path='/tmp/net.keras'))
 """
 
+import json
+import os
+import shutil
+import time
+
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
 from configs.export import ExportConfig
-from export.export_factory import get_format
+from engine.classifiers import size_in_bytes
+from engine.text_files import write_text
+from export.export_factory import check_options
+from export.onnx_file import write_sample_test_data
 from export.output import check_output, written_beside
-from export.source import load_source
+from export.source import Source, load_source
 
 
 def export(config: ExportConfig) -> str:
@@ -21,18 +29,49 @@ def export(config: ExportConfig) -> str:
     Raises:
         InputError: whatever the user can put right; nothing is written then.
     """
-    options = config.export
-    chosen = get_format(options.format)
-    path = check_output(options.output_path, chosen.ending, options.overwrite)
-    source = load_source(config)
+    options, start = config.export, time.monotonic()
+    chosen = check_options(options)
+    path = check_output(options.output_path, chosen.ending, options.overwrite, chosen.members)
+    beside = _beside(config, path) if chosen.is_run else []
+    source = load_source(config, chosen.layout)
     with written_beside(path) as part:
         try:
             chosen.write(source, part)
         except tf.errors.OpError as error:
             raise InputError(f'--output_path={path}: {first_line(error)}') from error
         lines = chosen.verify(source, part)
-    kind = 'moving averages' if source.averaged else 'weights'
+    if beside:
+        _write_beside(source, path, beside)
+    kind = 'moving averages' if source.net.averaged else 'weights'
     print(f'exported the {kind} of {source.checkpoint}, step {source.step}, to {path}')
-    for line in lines:
+    for line in [*lines, f'{size_in_bytes(path) / 1e6:.2f} MB, in {time.monotonic() - start:.1f} seconds']:
         print(line)
     return path
+
+
+def _beside(config: ExportConfig, path: str) -> list[str]:
+    """Returns what is written beside a file: its description, and folders of sample data.
+
+    Raises:
+        InputError: something is there already.
+    """
+    options, folder = config.export, os.path.dirname(path)
+    names = [f'{path}.json', *(os.path.join(folder, f'test_data_set_{i}') for i in range(options.sample_test_data))]
+    for name in names:
+        if os.path.lexists(name) and not options.overwrite:
+            raise InputError(
+                f'--output_path={path}: {name}, which is written beside it, exists; move it, or --overwrite'
+            )
+    return names
+
+
+def _write_beside(source: Source, path: str, names: list[str]) -> None:
+    description, *folders = names
+    try:
+        write_text(description, json.dumps(source.description(), indent=1) + '\n')
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        if folders:
+            write_sample_test_data(source, path, os.path.dirname(path))
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--output_path={path}: {first_line(error)}') from error

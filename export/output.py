@@ -12,17 +12,15 @@ from collections.abc import Iterator
 
 from configs.errors import InputError, first_line
 
-# What an export of a folder consists of; anything else in it is the user's.
-_OURS = re.compile(r'checkpoint|model\.json|model\.ckpt-\d+\.(index|data-\d+-of-\d+)')
 
-
-def check_output(path: str | None, ending: str, overwrite: bool) -> str:
+def check_output(path: str | None, ending: str, overwrite: bool, members: str = '') -> str:
     """Returns the path if it can be written, before there is any work.
 
     Args:
         path: As it was given.
         ending: Of the file's name; empty for a folder.
         overwrite: Whether an earlier export may be replaced.
+        members: What an export of a folder consists of, a regular expression of names; else in it is the user's.
 
     Raises:
         InputError: no path, another ending, or something is there.
@@ -38,7 +36,7 @@ def check_output(path: str | None, ending: str, overwrite: bool) -> str:
         raise InputError(f'--output_path={path} exists; give another name, or --overwrite')
     if os.path.isdir(path) == bool(ending) or os.path.islink(path):
         raise InputError(f'--output_path={path} exists and is no {"file" if ending else "folder"}: it is not replaced')
-    others = [] if ending else sorted(name for name in os.listdir(path) if not _OURS.fullmatch(name))
+    others = [] if ending else sorted(name for name in os.listdir(path) if not re.fullmatch(members, name))
     if others:
         raise InputError(f'--output_path={path} holds {others[0]}, which is of no export: the folder is not replaced')
     return path

@@ -12,6 +12,7 @@ from export import verification
 from export.source import Source
 
 ENDING = ''
+MEMBERS = r'checkpoint|model\.json|model\.ckpt-\d+\.(index|data-\d+-of-\d+)'
 
 
 def write(source: Source, folder: str) -> None:

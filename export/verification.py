@@ -7,10 +7,22 @@ import numpy as np
 
 from configs.errors import InputError
 from engine import checkpoints
+from engine.classifiers import load_classifier
 from engine.model_spec import ModelSpec
+from export.images import verification_images
 from export.source import Source
 from nets.variables import slim_variables
 
+# --quantize -> most that a probability may differ, and that all may on average, and least share of the images with the
+# same first class, of those in which the checkpoint is sure: its first two probabilities differ by _SURE.
+_BOUNDS = {
+    'none': (1e-4, 1e-5, 1.0),
+    'float16': (0.02, 0.002, 1.0),
+    'dynamic': (0.3, 0.02, 0.9),
+    'int8': (0.4, 0.03, 0.9),
+    'qdq': (0.4, 0.03, 0.9),
+}
+_SURE = 0.1
 _IMAGES = 4
 _TOLERANCE = 1e-5  # of the largest logit; float32 sums in another order differ by less
 
@@ -50,6 +62,36 @@ def compare_logits(source: Source, read_back: keras.Model) -> str:
     if not difference <= _TOLERANCE * max(float(np.abs(expected).max()), 1.0):
         raise _failure(f'its logits differ by {difference:.3g}')
     return f'compared {expected.size} logits of {_IMAGES} images: largest difference {difference:.3g}'
+
+
+def compare_probabilities(source: Source, path: str) -> list[str]:
+    """Runs what was written as evaluation does, beside the checkpoint; returns lines that say how they compare.
+
+    Raises:
+        InputError: it cannot be run, is described as another net, or differs by more than its quantization may.
+    """
+    classifier = load_classifier(path)
+    if classifier.spec != source.spec or classifier.interface != source.interface:
+        raise _failure('it is described as another net')
+    images = verification_images(source)
+    expected, found = (each.probabilities(images.values) for each in (source.classifier, classifier))
+    if not np.isfinite(found).all():
+        raise _failure('it gives values that are not finite')
+    difference = np.abs(found - expected)
+    agrees = found.argmax(axis=-1) == expected.argmax(axis=-1)
+    second, first = np.sort(expected, axis=-1)[:, -2:].T
+    sure = agrees[first - second > _SURE]
+    most, average, share = _BOUNDS[source.options.quantize]
+    line = (
+        f'compared {len(found)} {images.description}: probabilities differ by at most {difference.max():.2g}, on '
+        f'average {difference.mean():.2g}; the same top-1 in {agrees.sum()} of {len(agrees)}'
+    )
+    if difference.max() > most or difference.mean() > average or (sure.size and sure.mean() < share):
+        raise InputError(
+            f'{line}; at most {most:g}, {average:g}, and {share:.0%} of the images that the net is sure of, are '
+            f'allowed with --quantize={source.options.quantize}: nothing was kept of it'
+        )
+    return [line]
 
 
 def compare_spec(source: Source, path: str) -> str:

@@ -7,13 +7,17 @@ from configs.config import TrainConfig
 from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
+from configs.importing import ImportConfig
 from configs.options import flat_options
+from configs.prediction import PredictConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 
 SCRIPTS: dict[str, tuple[type, Sequence[RetiredFlag]]] = {
     'train_image_classifier.py': (TrainConfig, RETIRED_TRAIN_FLAGS),
     'eval_image_classifier.py': (EvalConfig, RETIRED_EVAL_FLAGS),
+    'predict_image_classifier.py': (PredictConfig, ()),
     'export_image_classifier.py': (ExportConfig, ()),
+    'import_weights.py': (ImportConfig, ()),
     'download_and_convert_data.py': (ConvertConfig, ()),
     'benchmark_image_classifier.py': (BenchmarkConfig, RETIRED_TRAIN_FLAGS),
 }

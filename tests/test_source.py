@@ -12,7 +12,7 @@ from configs.options import flat_options
 from tests.scripts import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ('configs', 'datasets', 'preprocessing', 'nets', 'engine', 'export')
+PACKAGES = ('configs', 'datasets', 'preprocessing', 'nets', 'engine', 'export', 'importing')
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob('*.py')) + sorted(ROOT.glob('*.py'))
 
 # Which packages of ours a package may import: data flows one way.
@@ -21,8 +21,9 @@ MAY_IMPORT = {
     'datasets': {'configs', 'datasets', 'preprocessing'},
     'preprocessing': {'configs', 'preprocessing'},
     'nets': {'configs', 'nets'},
-    'engine': set(PACKAGES) - {'export'},
-    'export': set(PACKAGES),
+    'engine': set(PACKAGES) - {'export', 'importing'},
+    'export': set(PACKAGES) - {'importing'},
+    'importing': set(PACKAGES) - {'export'},
 }
 
 

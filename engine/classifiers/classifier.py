@@ -1,0 +1,84 @@
+"""A net that is ready to classify, whatever file it lies in and whatever runs it.
+
+classifier = load_classifier('/tmp/net.onnx')
+probabilities = classifier.probabilities(images)       # of `classifier.preprocessing.host_eval`'s images
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from engine.classifiers.interface import Interface, softmax
+from engine.model_spec import ModelSpec
+from preprocessing.preprocessing_factory import Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """A file that is open in the program that runs it.
+
+    Attributes:
+        kind: What it is, for tables: 'ONNX', 'TFLite int8'.
+        input_shape: Of its images, with the batch; None is any size.
+        num_classes: Length of its results.
+        metadata: What `export/` wrote into it; empty in files of others.
+        run: From images, float32 of `input_shape` with any batch, to its results, float32 [batch, num_classes].
+    """
+
+    kind: str
+    input_shape: tuple[int | None, ...]
+    num_classes: int
+    metadata: dict[str, Any]
+    run: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A net that can be run.
+
+    Attributes:
+        path: Where it lies.
+        kind: What it is, for tables: 'checkpoint', 'TFLite int8'.
+        spec: Net, classes and preprocessing; of a file of others, `model_name` is empty.
+        step: After how many steps it was written; -1 if nobody knows.
+        interface: How `run` takes images.
+        run: From images to results, float32 [batch, classes].
+    """
+
+    path: str
+    kind: str
+    spec: ModelSpec
+    step: int
+    interface: Interface
+    run: Callable[[np.ndarray], np.ndarray]
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        """How its images are prepared."""
+        return self.spec.make_preprocessing()
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Returns its results, float32 [batch, classes]: logits or probabilities, as `interface.output` says.
+
+        Args:
+            images: float32 [batch, height, width, channels], as `preprocessing.host_eval` gives them.
+        """
+        return self.run(self.interface.prepare(images, self.preprocessing))
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Returns float32 [batch, classes] for such images."""
+        scores = self.scores(images)
+        return softmax(scores) if self.interface.output == 'logits' else scores
+
+
+def in_batches(run: Callable[[np.ndarray], np.ndarray], size: int, images: np.ndarray) -> np.ndarray:
+    """Runs images through what takes exactly `size` at a time; the last batch is filled up with zeros."""
+    results = []
+    for first in range(0, len(images), size):
+        part = images[first : first + size]
+        filling = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
+        results.append(run(np.concatenate([part, filling]))[: len(part)])
+    return np.concatenate(results)

@@ -1,0 +1,238 @@
+"""A classifier of any path: checkpoints of ours and slim's, `.keras`, SavedModel, `.tflite`, `.onnx`.
+
+    classifier = load_classifier('/tmp/net.tflite')
+    classifier = load_classifier('alexnet.onnx', {'preprocessing_name': 'caffe'}, ForeignOptions(channel_order='BGR'))
+
+What runs the last two is imported only where it is needed.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError, first_line
+from configs.foreign import ForeignOptions
+from engine import checkpoints
+from engine.classifiers.checkpoint import load_checkpoint, make_classifier, refuse_contradictions
+from engine.classifiers.classifier import Classifier, Runtime
+from engine.classifiers.interface import Interface
+from engine.model_spec import ModelSpec
+from preprocessing import preprocessing_factory
+
+_FAMILIES = sorted({family.__name__.lower() for family in preprocessing_factory.PREPROCESSINGS.values()})
+
+
+def load_classifier(
+    path: str,
+    asked: Mapping[str, Any] | None = None,
+    foreign: ForeignOptions = ForeignOptions(),
+    *,
+    averages: bool = False,
+    mixed_precision: str = 'float32',
+    size_flag: str = 'image_size',
+) -> Classifier:
+    """Opens whatever lies at a path.
+
+    Args:
+        path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel.
+        asked: Fields of ModelSpec that flags say; None is not asked.
+        foreign: What flags say of a file that does not say it itself.
+        averages: Of a checkpoint, take the moving averages as the weights.
+        mixed_precision: Of a checkpoint, the arithmetic of the layers.
+        size_flag: What messages call `image_size`.
+
+    Raises:
+        InputError: there is nothing, it is damaged, does not say enough of itself, or flags contradict it.
+    """
+    asked = {name: value for name, value in (asked or {}).items() if value is not None}
+    labels = read_labels(foreign.labels_path)
+    open_runtime = find_runtime(path)
+    if open_runtime is None:
+        classifier = make_classifier(load_checkpoint(path, asked, averages, mixed_precision))
+    else:
+        if averages:
+            raise InputError(f'--moving_average_decay: {path} has but one set of weights; leave the flag out')
+        if mixed_precision != 'float32':
+            raise InputError(f'--mixed_precision={mixed_precision}: {path} computes as it was exported; leave it out')
+        classifier = _from_runtime(path.rstrip('/'), open_runtime(path), asked, foreign, size_flag)
+    return _with_labels(classifier, labels, foreign.labels_path) if labels else classifier
+
+
+def find_runtime(path: str) -> Callable[[str], Runtime] | None:
+    """Returns what opens a path that is no checkpoint; None for those, and where there is nothing.
+
+    Raises:
+        InputError: it cannot be read at all.
+    """
+    if os.path.isfile(os.path.join(path, 'saved_model.pb')):
+        from engine.classifiers import saved_model_runtime
+
+        return saved_model_runtime.open_saved_model
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(8)
+    except OSError as error:
+        raise InputError(f'{path}: {first_line(error)}') from error
+    if start[4:] == b'TFL3' or path.endswith('.tflite'):
+        from engine.classifiers import tflite_runtime
+
+        return tflite_runtime.open_tflite
+    if path.endswith('.onnx'):
+        from engine.classifiers import onnx_runtime
+
+        return onnx_runtime.open_onnx
+    return None
+
+
+def _from_runtime(
+    path: str, runtime: Runtime, asked: Mapping[str, Any], foreign: ForeignOptions, size_flag: str
+) -> Classifier:
+    if 'model' in runtime.metadata:
+        spec, interface, step = _described(path, runtime)
+        refuse_contradictions(path, spec, asked)
+        _refuse_other_interface(path, interface, foreign)
+    else:
+        (spec, interface), step = _spec_of_foreign(path, runtime, asked, foreign, size_flag), -1
+    classifier = Classifier(path, runtime.kind, spec, step, interface, runtime.run)
+    _check_shape(classifier, runtime)
+    return classifier if 'model' in runtime.metadata else _with_likely_output(classifier)
+
+
+def _described(path: str, runtime: Runtime) -> tuple[ModelSpec, Interface, int]:
+    """Returns what an export says of itself, and its step."""
+    try:
+        spec = ModelSpec.from_json(runtime.metadata['model'])
+        assert spec is not None
+        return spec, Interface(**runtime.metadata['interface']), int(runtime.metadata[checkpoints.STEP_KEY])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        message = f'{path}: what it says of its net is damaged, or by another version: {first_line(error)}'
+        raise InputError(message) from error
+
+
+def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOptions) -> None:
+    says = {
+        'layout': interface.layout,
+        'channel_order': interface.channel_order,
+        'includes_preprocessing': interface.include_preprocessing,
+    }
+    for name, value in says.items():
+        if getattr(foreign, name) not in (None, value):
+            raise InputError(f'{path}: --{name}={getattr(foreign, name)}, but the file says {value}; leave it out')
+
+
+def _spec_of_foreign(
+    path: str, runtime: Runtime, asked: Mapping[str, Any], foreign: ForeignOptions, size_flag: str
+) -> tuple[ModelSpec, Interface]:
+    """Returns what is known of a file of another program: from its shapes, and from flags.
+
+    Raises:
+        InputError: that is not enough.
+    """
+    if 'preprocessing_name' not in asked:
+        raise InputError(
+            f'{path} does not say how its images are prepared: give --preprocessing_name, for instance '
+            f'{", ".join(_FAMILIES)}'
+        )
+    if len(runtime.input_shape) != 4:
+        raise InputError(f'{path} takes {list(runtime.input_shape)}; images have four axes, [batch, height, width, 3]')
+    layout = foreign.layout or _likely_layout(runtime.input_shape)
+    _, *rest = runtime.input_shape
+    channels, height, width = rest if layout == 'NCHW' else (rest[2], *rest[:2])
+    if height != width:
+        raise InputError(f'{path} takes images of {height}x{width} pixels; only square ones are prepared here')
+    if height and asked.get('image_size', height) != height:
+        raise InputError(f'--{size_flag}={asked["image_size"]}, but {path} takes images of {height} pixels')
+    size = height or asked.get('image_size')
+    if size is None:
+        raise InputError(f'{path} takes images of any size: give --{size_flag}')
+    if channels not in (None, 1, 3):
+        raise InputError(f'{path} takes images of {channels} channels with --layout={layout}; 3 and 1 are known')
+    spec = ModelSpec(
+        model_name=asked.get('model_name', ''),
+        num_classes=runtime.num_classes,
+        image_size=size,
+        channels=channels or 3,
+        preprocessing_name=asked['preprocessing_name'],
+        depth_multiplier=1.0,
+        labels_offset=asked.get('labels_offset', 0),
+        use_grayscale=asked.get('use_grayscale', False),
+        dataset_name=asked.get('dataset_name', ''),
+        dataset_dir='',
+        label_names=(),
+    )
+    order = foreign.channel_order or spec.make_preprocessing().normalization.channel_order
+    return spec, Interface(layout, order, bool(foreign.includes_preprocessing), 'logits')
+
+
+def _likely_layout(shape: tuple[int | None, ...]) -> str:
+    return 'NCHW' if shape[1] in (1, 3) and shape[3] not in (1, 3) else 'NHWC'
+
+
+def _with_likely_output(classifier: Classifier) -> Classifier:
+    """Takes the results of a file that does not say what they are for probabilities where they look it."""
+    preprocessing = classifier.preprocessing
+    shape = (2, preprocessing.image_size, preprocessing.image_size, preprocessing.source_channels)
+    noise = np.random.RandomState(0).uniform(0, preprocessing.host_range, shape).astype(np.float32)
+    scores = classifier.scores(noise)
+    # Those of integers add up to 1 only nearly.
+    are_probabilities = (scores >= 0).all() and (abs(scores.sum(axis=-1) - 1) < 0.05).all()
+    output = 'probabilities' if are_probabilities else 'logits'
+    return dataclasses.replace(classifier, interface=dataclasses.replace(classifier.interface, output=output))
+
+
+def _check_shape(classifier: Classifier, runtime: Runtime) -> None:
+    needed = classifier.interface.input_shape(classifier.preprocessing)
+    taken = runtime.input_shape[1:]
+    if len(taken) != 3 or any(there not in (None, here) for here, there in zip(needed, taken, strict=True)):
+        raise InputError(
+            f'{classifier.path} takes images of shape {list(taken)}, but {list(needed)} are what '
+            f'{classifier.spec.preprocessing_name} preprocessing gives in {classifier.interface.layout}'
+        )
+    if runtime.num_classes != classifier.spec.num_classes:
+        raise InputError(
+            f'{classifier.path} gives {runtime.num_classes} values, but says that it has {classifier.spec.num_classes} '
+            'classes: it is damaged, or was put together by hand'
+        )
+
+
+def read_labels(path: str | None) -> tuple[str, ...]:
+    """Reads the names of the classes, one a line, as slim's labels.txt (`id:name`) or bare; () of no path.
+
+    Raises:
+        InputError: the file cannot be read, or is empty.
+    """
+    if path is None:
+        return ()
+    try:
+        with open(path, encoding='utf-8') as file:
+            lines = [line.strip() for line in file.read().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'--labels_path={path}: {first_line(error)}') from error
+    if not lines:
+        raise InputError(f'--labels_path={path}: no names in it')
+    numbered = [line.partition(':') for line in lines]
+    if [number for number, _, _ in numbered] == [str(index) for index in range(len(lines))]:
+        return tuple(name for _, _, name in numbered)
+    return tuple(lines)
+
+
+def _with_labels(classifier: Classifier, labels: tuple[str, ...], path: str | None) -> Classifier:
+    classes, offset = classifier.spec.num_classes, classifier.spec.labels_offset
+    if len(labels) == classes + offset:  # those of the data set, of which the net leaves out the first
+        labels = labels[offset:]
+    if len(labels) != classes:
+        raise InputError(f'--labels_path={path}: {len(labels)} names, but {classifier.path} has {classes} classes')
+    return dataclasses.replace(classifier, spec=dataclasses.replace(classifier.spec, label_names=labels))
+
+
+def size_in_bytes(path: str) -> int:
+    """Returns what a classifier takes on the disk: its file, its folder, or the files of its checkpoint."""
+    if os.path.isdir(path):
+        return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+    return sum(os.path.getsize(name) for name in tf.io.gfile.glob([path, f'{path}.index', f'{path}.data-*']))

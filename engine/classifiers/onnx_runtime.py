@@ -1,0 +1,182 @@
+"""ONNX files in onnxruntime: exports of this project, and files of others.
+
+runtime = open_onnx('/tmp/net.onnx')
+runtime.run(images)                 # float32 [batch, classes]
+"""
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError, first_line
+from engine import extras
+from engine.checkpoints import METADATA
+from engine.classifiers import description
+from engine.classifiers.classifier import Runtime, in_batches
+from engine.classifiers.tflite_runtime import checksum
+
+# In the description of an export: how many bytes lie before it, and their checksum.
+BYTES, CHECKSUM = 'bytes', 'crc32'
+_SILENT = 4  # onnxruntime warns of graphs that it then runs
+_PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')
+_DTYPES = {
+    'tensor(float)': np.float32,
+    'tensor(float16)': np.float16,
+    'tensor(double)': np.float64,
+    'tensor(uint8)': np.uint8,
+}
+# What onnxruntime says -> what that means.
+_REASONS = {
+    r'Protobuf parsing failed|No graph was found': 'it is no ONNX file, or damaged; copy or download it again',
+    r'External|[Ee]xternal data': 'the file with its weights, which belongs beside it, is missing or cut short: {}',
+    r'(?:No Op registered for|find an implementation for) (\w+)': 'its operator {} is not in this onnxruntime',
+    r'([\w.]+:\w+)\S* is not a registered function/op': 'its operator {} is not in this onnxruntime',
+    r'(Opset \d+) is under development': 'it is of {}, newer than this onnxruntime: pip install -U onnxruntime',
+    r'Unsupported model (IR version: \d+)': 'it is of {}, newer than this onnxruntime: pip install -U onnxruntime',
+}
+
+
+def open_onnx(path: str) -> Runtime:
+    """Opens a file.
+
+    Raises:
+        InputError: it is damaged, is no net that takes images and gives one value a class, or onnxruntime lacks an
+            operator of it.
+    """
+    model = _Model(path)
+    metadata = _read_metadata(path, model.session)
+    quantize = metadata.get('quantize', 'none')
+    return Runtime(
+        'ONNX' if quantize == 'none' else f'ONNX {quantize}', model.input_shape, model.num_classes, metadata, model.run
+    )
+
+
+class _Model:
+    """A file in onnxruntime, on a GPU if there is one that it can use."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.session = _open_session(path)
+        self._input, self._output = self._only_input(), self.session.get_outputs()[0]
+        self.input_shape = tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
+        self._batch = self.input_shape[0] if self.input_shape else None
+        self.num_classes = self._count_classes()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Returns float32 [batch, classes] of float32 images; see `Runtime`.
+
+        Raises:
+            InputError: it fails.
+        """
+        if self._batch is not None:
+            return in_batches(self._run, self._batch, images)
+        try:
+            return self._run(images)
+        except InputError:
+            if len(images) == 1:
+                raise
+            self._batch = 1  # some say any size, and have layers made for one image
+            return self.run(images)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        values = self._call(images)
+        if values.size != len(images) * self.num_classes:
+            raise InputError(
+                f'{self._path} gives {list(values.shape)} for {len(images)} images; it said {self.num_classes} '
+                'values for each'
+            )
+        return values.reshape(len(images), self.num_classes).astype(np.float32)
+
+    def _call(self, images: np.ndarray) -> np.ndarray:
+        dtype = _DTYPES[self._input.type]
+        if dtype is np.uint8:
+            images = np.clip(np.rint(images), 0, 255)
+        try:
+            return np.asarray(self.session.run([self._output.name], {self._input.name: images.astype(dtype)})[0])
+        except Exception as error:  # as in _open_session
+            shape = list(images.shape)
+            raise InputError(f'{self._path} cannot be run on images of shape {shape}: {_reason(error)}') from error
+
+    def _only_input(self) -> Any:
+        inputs = self.session.get_inputs()  # without those that are initializers too
+        if len(inputs) != 1:
+            names = ', '.join(repr(value.name) for value in inputs) or 'none'
+            raise InputError(f'{self._path} must take images and nothing else; its inputs: {names}')
+        if inputs[0].type not in _DTYPES:
+            raise InputError(f'{self._path} takes {inputs[0].type}; known are {", ".join(_DTYPES)}')
+        return inputs[0]
+
+    def _count_classes(self) -> int:
+        """Returns how many values there are for an image: as the file says, or else as it gives."""
+        kind, shape = self._output.type, self._output.shape
+        sizes = shape[1:] if kind.startswith('tensor(') else []
+        if kind.startswith('tensor(') and not (sizes and all(isinstance(size, int) for size in sizes)):
+            sizes = self._try_out()
+        if not sizes or sum(size != 1 for size in sizes) > 1:
+            raise InputError(
+                f'{self._path} gives {self._output.name!r}, {kind} {shape}; a classifier gives one value for each class'
+            )
+        return int(np.prod(sizes))
+
+    def _try_out(self) -> list[int]:
+        """Returns the sizes of what it gives for one image."""
+        sizes = [size for size in self.input_shape[1:] if size is not None]
+        if len(sizes) != len(self.input_shape) - 1:
+            raise InputError(
+                f'{self._path} does not say how many values it gives: {self._output.name!r} is {self._output.shape}'
+            )
+        batch = self._batch or 1
+        shape = list(self._call(np.zeros([batch, *sizes], np.float32)).shape)
+        return shape[1:] if shape[:1] == [batch] and len(shape) > 1 else shape
+
+
+def _open_session(path: str) -> Any:
+    onnxruntime = extras.load('onnxruntime', f'{path}: running ONNX files')
+    onnxruntime.set_default_logger_severity(_SILENT)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    providers = [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime's have no class of their own in common
+        raise InputError(f'{path} cannot be opened: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns what an error of onnxruntime means, or what it says without its numbers and places."""
+    text = first_line(error)
+    plain = re.sub(r'^\[ONNXRuntimeError\] : \d+ : \w+ : ', '', text)
+    for pattern, meaning in _REASONS.items():
+        found = re.search(pattern, text)
+        if found:
+            return meaning.format(found[1] if found.groups() else plain)
+    return plain
+
+
+def _read_metadata(path: str, session: Any) -> dict[str, Any]:
+    """Returns the description that an export has at its end; {} of files of others.
+
+    Raises:
+        InputError: it is damaged, or what lies before it is.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    if text is None:
+        return {}
+    metadata = description.parse(path, text.encode())
+    size: Any = metadata.get(BYTES)
+    if _is_as_written(path, size) and metadata.get(CHECKSUM) != checksum(path, size):
+        raise InputError(
+            f'{path}: its checksum does not agree: damaged, or changed by another program; export it again'
+        )
+    return metadata
+
+
+def _is_as_written(path: str, size: Any) -> bool:
+    """Says whether the description begins where it was put; in what another program has saved anew, it does not."""
+    if not isinstance(size, int) or not 0 < size < os.path.getsize(path):
+        return False
+    with open(path, 'rb') as file:
+        file.seek(size)
+        return METADATA.encode() in file.read(32)

@@ -1,0 +1,194 @@
+"""TFLite files, run by LiteRT: those of `export/` and those of others, in floats or in integers.
+
+runtime = open_tflite('/tmp/net.tflite')
+runtime.run(images)
+"""
+
+import os
+import re
+import zipfile
+import zlib
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from configs import cli
+from configs.errors import InputError, first_line
+from engine import extras
+from engine.checkpoints import METADATA
+from engine.classifiers import description
+from engine.classifiers.classifier import Runtime, in_batches
+
+CHECKSUM = 'crc32'  # in the description, of all that lies before it
+
+_PIECE = 1 << 22
+_MEMBER = re.compile(rb'PK\x03\x04.{26}' + re.escape(METADATA.encode()), re.DOTALL)  # how it begins in an archive
+_INTEGERS = (np.int8, np.uint8)
+# What the options call a quantization, where the file does not say it -> a type of numbers that only it has.
+_TELLING_TYPES = {'float16': np.float16, 'int8': np.int8, 'uint8': np.uint8}
+
+
+def open_tflite(path: str) -> Runtime:
+    """Opens a TFLite file.
+
+    Raises:
+        InputError: LiteRT is not installed; the file is damaged, or is no function of one batch of images to the scores
+            of classes.
+    """
+    metadata = _read_description(path)
+    model = _Model(path)
+    quantize = metadata.get('quantize') or model.quantization()
+    return Runtime(
+        'TFLite' if quantize == 'none' else f'TFLite {quantize}',
+        model.input_shape,
+        model.num_classes,
+        metadata,
+        model.run,
+    )
+
+
+class _Model:
+    """A file in LiteRT's interpreter, ready for as many images as it was last given."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._interpreter = _load(path)
+        self._input = self._only('takes', self._interpreter.get_input_details())
+        self._output = self._only('gives', self._interpreter.get_output_details())
+        # -1 is any size; files made before TensorFlow 2.4 have no signature of shapes.
+        shape = self._input['shape_signature'] if len(self._input['shape_signature']) else self._input['shape']
+        self.input_shape = tuple(int(size) if size >= 0 else None for size in shape)
+        self.num_classes = self._count_classes()
+        self._batch = self.input_shape[0] if self.input_shape else None
+        self._shape: tuple[int, ...] = ()
+
+    def quantization(self) -> str:
+        """Returns what the types of its numbers say; 'none' if all are float32."""
+        types = {detail['dtype'] for detail in self._interpreter.get_tensor_details()}
+        return next((name for name, kind in _TELLING_TYPES.items() if kind in types), 'none')
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Returns float32 [batch, classes] of float32 images; see `Runtime`.
+
+        Raises:
+            InputError: it fails.
+        """
+        if self._batch is not None:
+            return in_batches(self._invoke, self._batch, images)
+        try:
+            return self._invoke(images)
+        except InputError:
+            if len(images) == 1:
+                raise
+            self._batch = 1  # some say any size, and have layers made for one image
+            return self.run(images)
+
+    def _invoke(self, images: np.ndarray) -> np.ndarray:
+        try:
+            if images.shape != self._shape:
+                self._resize(images.shape)
+            self._interpreter.set_tensor(self._input['index'], _quantized(images, self._input))
+            self._interpreter.invoke()
+            scores = _dequantized(self._interpreter.get_tensor(self._output['index']), self._output)
+            return scores.reshape(len(images), self.num_classes)
+        except (ValueError, RuntimeError) as error:
+            self._shape = ()
+            raise InputError(f'{self._path} cannot be run: {first_line(error)}') from error
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        self._interpreter.resize_tensor_input(self._input['index'], shape)
+        with cli.quiet_import():  # it says which kernels it has chosen
+            self._interpreter.allocate_tensors()
+        self._shape = shape
+
+    def _only(self, does: str, details: list[dict[str, Any]]) -> dict[str, Any]:
+        if len(details) != 1:
+            names = ', '.join(detail['name'] for detail in details)
+            raise InputError(f'{self._path} {does} {len(details)} tensors, {names}; one of images to one is needed')
+        (detail,) = details
+        if detail['dtype'] not in (np.float32, *_INTEGERS):
+            raise InputError(f'{self._path} {does} {np.dtype(detail["dtype"]).name}; float32, int8 and uint8 are known')
+        return detail
+
+    def _count_classes(self) -> int:
+        shape = self._output['shape'].tolist()
+        if len(shape) < 2 or np.prod(shape[1:]) != shape[-1]:
+            raise InputError(f'{self._path} gives values of {shape}; scores are [batch, classes]')
+        return shape[-1]
+
+
+def _load(path: str) -> Any:
+    interpreter = extras.load('ai_edge_litert.interpreter', 'reading TFLite files')
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try:
+        return interpreter.Interpreter(model_path=path, num_threads=cores)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f'{path}: not a TFLite file that LiteRT can load: {first_line(error)}') from error
+
+
+def _quantized(images: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Returns float32 values as the input has them; without a scale, its integers are the values."""
+    kind = detail['dtype']
+    if kind == np.float32:
+        return images
+    scale, zero_point = detail['quantization']
+    values = np.round(images / np.float32(scale or 1)) + zero_point
+    limits = np.iinfo(kind)
+    return values.clip(limits.min, limits.max).astype(kind)
+
+
+def _dequantized(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    if detail['dtype'] == np.float32:
+        return values
+    scale, zero_point = detail['quantization']
+    return (values.astype(np.float32) - zero_point) * np.float32(scale or 1)
+
+
+def _read_description(path: str) -> dict[str, Any]:
+    """Returns the description in the zip archive behind the model; {} if there is none, as in files of others.
+
+    Raises:
+        InputError: it is damaged, or the model is not the one that it was written for.
+    """
+    try:
+        with open(path, 'rb') as file:
+            if not zipfile.is_zipfile(file):
+                _refuse_cut_short(path, file)
+                return {}
+            with zipfile.ZipFile(file) as archive:
+                return _described(path, archive)
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f'{path}: damaged: {first_line(error)}') from error
+
+
+def _described(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
+    if METADATA not in archive.namelist():
+        return {}
+    info = archive.getinfo(METADATA)
+    if info.compress_type != zipfile.ZIP_STORED:  # so that there is no more to read than there is in the file
+        raise ValueError(f'{METADATA} in it is compressed, as TFLite metadata never is')
+    with archive.open(info) as member:
+        found = description.parse(path, member.read(description.MAX_BYTES + 1))
+    start = min(member.header_offset for member in archive.infolist())
+    if CHECKSUM in found and found[CHECKSUM] != checksum(path, start):
+        raise ValueError('its checksum does not agree; export it again')
+    return found
+
+
+def _refuse_cut_short(path: str, file: BinaryIO) -> None:
+    """Refuses a file whose archive has lost its end: it would be taken for one of another program."""
+    file.seek(-min(os.path.getsize(path), _PIECE), os.SEEK_END)
+    if _MEMBER.search(file.read()):
+        raise ValueError(f'it ends in the middle of {METADATA}')
+
+
+def checksum(path: str, size: int) -> int:
+    """Returns the checksum of the first bytes of a file."""
+    value = 0
+    with open(path, 'rb') as file:
+        while size > 0 and (piece := file.read(min(size, _PIECE))):
+            value = zlib.crc32(piece, value)
+            size -= len(piece)
+    return value

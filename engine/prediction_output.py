@@ -1,0 +1,78 @@
+"""Predictions as text, CSV and JSON, written as they come.
+
+for piece in FORMATS['json'](predictions):
+    print(piece, end='')
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from engine.prediction import Prediction
+
+CSV_HEADER = ('path', 'rank', 'index', 'label', 'probability', 'error')
+
+
+def in_one_line(text: str) -> str:
+    """Returns a name as it is if it can be shown; otherwise quoted, its line breaks and other such escaped."""
+    return text if text.isprintable() else repr(text)
+
+
+def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields the path of each image, and under it index, probability and label of its classes, a line each."""
+    for prediction in predictions:
+        lines = [
+            f'  {guess.index:>5}  {guess.probability:.4f}  {in_one_line(guess.label)}' for guess in prediction.top_k
+        ]
+        if prediction.error is not None:
+            lines = [f'  error: {prediction.error}']
+        yield '\n'.join([in_one_line(prediction.path), *lines, ''])
+
+
+def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a row for each image and rank, and one for an image with an error."""
+    yield _csv_rows([CSV_HEADER])
+    for prediction in predictions:
+        rows: list[tuple[Any, ...]] = [
+            (prediction.path, rank, guess.index, guess.label, _number(guess.probability), '')
+            for rank, guess in enumerate(prediction.top_k, 1)
+        ]
+        yield _csv_rows(rows or [(prediction.path, '', '', '', '', prediction.error)])
+
+
+def _csv_rows(rows: Iterable[tuple[Any, ...]]) -> str:
+    buffer = io.StringIO(newline='')
+    csv.writer(buffer, lineterminator='\n').writerows(rows)
+    return buffer.getvalue().encode(errors='backslashreplace').decode()  # of names that are not UTF-8
+
+
+def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a list of objects, one a line; `os.fsencode` of a path gives the name of its file, whatever it is."""
+    before = '[\n'
+    for prediction in predictions:
+        value: dict[str, Any] = {
+            'path': prediction.path,
+            'top_k': [
+                {'index': guess.index, 'label': guess.label, 'probability': _number(guess.probability)}
+                for guess in prediction.top_k
+            ],
+        }
+        if prediction.error is not None:
+            value['error'] = prediction.error
+        yield before + json.dumps(value)
+        before = ',\n'
+    yield '\n]\n' if before == ',\n' else '[]\n'
+
+
+def _number(probability: float) -> float:
+    """Returns it without the digits that a float32 does not have."""
+    return float(f'{probability:.7g}')
+
+
+FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {
+    'text': _as_text,
+    'csv': _as_csv,
+    'json': _as_json,
+}

@@ -1,0 +1,99 @@
+"""The images that an export needs: to compare what was written with the checkpoint, and to calibrate integers.
+
+images = verification_images(source)
+images.values, images.description
+values = calibration_images(source)
+"""
+
+import dataclasses
+
+import numpy as np
+
+from configs.errors import InputError
+from datasets import input_pipeline
+from datasets.dataset_factory import Dataset, get_dataset
+from datasets.examples import StoredExamples
+from engine import image_files
+from export.source import Source
+
+_COUNT = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images as `host_eval` gives them.
+
+    Attributes:
+        values: float32 [images, height, width, channels].
+        description: What they are, for people.
+    """
+
+    values: np.ndarray
+    description: str
+
+
+def verification_images(source: Source) -> Images:
+    """Returns the first 32 images of `--verification_images` or of the evaluation split, or random ones.
+
+    Raises:
+        InputError: an image that was named cannot be read.
+    """
+    asked = source.options.verification_images
+    if asked is not None:
+        return _named_images(source, asked)
+    if source.spec.dataset_name and source.spec.dataset_name != 'synthetic':
+        try:
+            dataset = _dataset(source, None)
+            return Images(_read(source, dataset, _COUNT), f'images of {dataset.name}, split {dataset.split}')
+        except InputError:  # not on this machine, or without a split to evaluate
+            if source.dataset_dir is not None:
+                raise
+    # Smooth ones: the answers of a net to noise are all alike.
+    side, channels = source.preprocessing.image_size, source.preprocessing.source_channels
+    coarse = np.random.RandomState(0).uniform(0, source.preprocessing.host_range, (_COUNT, 4, 4, channels))
+    repeated = coarse.repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
+    return Images(repeated.astype(np.float32), 'random images (the data set is not at hand; see --verification_images)')
+
+
+def calibration_images(source: Source) -> np.ndarray:
+    """Returns images of the training split, evenly spread: float32 as the file takes them, see `Interface.prepare`.
+
+    Raises:
+        InputError: there is no such data set.
+    """
+    count = source.options.calibration_images
+    try:
+        dataset = _dataset(source, 'train')
+    except InputError as error:
+        raise InputError(
+            f'--quantize={source.options.quantize} measures ranges on images of the training split: {error}; say '
+            'with --dataset_dir where they are'
+        ) from error
+    if not isinstance(dataset.examples, StoredExamples):
+        raise InputError(f'--quantize={source.options.quantize} measures ranges on images; {dataset.name} has none')
+    step = max(dataset.num_examples // count, 1)
+    chosen = dataset.examples.select(slice(0, count * step, step))
+    images = _read(source, dataclasses.replace(dataset, examples=chosen), count)
+    return source.interface.prepare(images, source.preprocessing)
+
+
+def _dataset(source: Source, split: str | None) -> Dataset:
+    spec = source.spec
+    folder = source.dataset_dir or spec.dataset_dir or None
+    return get_dataset(spec.dataset_name or 'imagenet', folder, split, spec.labels_offset)
+
+
+def _read(source: Source, dataset: Dataset, count: int) -> np.ndarray:
+    number = min(count, dataset.num_examples)
+    with input_pipeline.naming_failures(dataset, source.preprocessing, range(number)):
+        batch = next(iter(input_pipeline.evaluation_batches(dataset, source.preprocessing, number, number)))
+        return batch['image'].numpy()
+
+
+def _named_images(source: Source, asked: str) -> Images:
+    names = image_files.find_images([asked])[:_COUNT]
+    prepared = image_files.prepare(source.preprocessing, names)
+    for name, image in zip(names, prepared, strict=True):
+        if isinstance(image, str):
+            raise InputError(f'--verification_images={asked}: {name}: {image}')
+    return Images(np.stack(prepared), f'images of {asked}')

@@ -1,0 +1,119 @@
+"""A net as an ONNX model, which says itself what it is.
+
+model = make_model(source)
+save(model, source, '/tmp/net.onnx')
+"""
+
+import json
+import zlib
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from configs.errors import InputError
+from engine.checkpoints import METADATA
+from engine.classifiers.onnx_runtime import BYTES, CHECKSUM
+from export.onnx_graph import Graph
+from export.onnx_images import write_images
+from export.onnx_layers import write_layers
+from export.source import Source
+
+INPUT = 'images'
+_OPSET, _IR_VERSION = 17, 8  # old enough for programs of 2022 on
+_PRODUCER = 'tf-slim-image-classification'
+_MOST_BYTES = 2**31 - 2**20  # a file of protocol buffers ends at 2 GiB
+
+
+def make_model(source: Source) -> onnx.ModelProto:
+    """Makes a model of a net, in float16 if that is asked for and otherwise in float32.
+
+    Returns:
+        From `images`, float32 of any batch, to `logits` or `probabilities`, float32 [batch, classes].
+
+    Raises:
+        InputError: it has a layer that ONNX export does not know, or is too large.
+    """
+    dtype = np.dtype(np.float16 if source.options.quantize == 'float16' else np.float32)
+    _check_size(source, dtype)
+    interface, net = source.interface, source.model
+    graph = Graph(net.name, INPUT)
+    write_images(graph, interface, source.preprocessing.normalization, net.input_shape[1:])
+    graph.cast(dtype, f'Cast_to_{dtype}')
+    write_layers(graph, net)
+    graph.cast(np.float32, 'Cast_to_float32')
+    if interface.output == 'probabilities':
+        graph.add('Softmax', 'Predictions', axis=1)
+    graph.finish(interface.output)
+    return _close(source, graph)
+
+
+def _check_size(source: Source, dtype: np.dtype) -> None:
+    size = source.model.count_params() * dtype.itemsize
+    if size > _MOST_BYTES:
+        raise InputError(
+            f'--format=onnx: an ONNX file holds less than 2 GiB, but the weights are {size / 2**30:.1f} GiB; '
+            '--format=saved_model has no such limit'
+        )
+
+
+def _close(source: Source, graph: Graph) -> onnx.ModelProto:
+    """Returns the model of a graph, with the shapes of all values."""
+    # Shapes are found without the weights, which would be copied three times.
+    weights = [value for value in graph.constants.values() if value.data_type != TensorProto.INT64]
+    images = ('batch', *source.interface.input_shape(source.preprocessing))
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            source.spec.model_name,
+            [
+                helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, images),
+                *(helper.make_tensor_value_info(value.name, value.data_type, value.dims) for value in weights),
+            ],
+            [helper.make_tensor_value_info(graph.value, TensorProto.FLOAT, ('batch', source.spec.num_classes))],
+            [value for value in graph.constants.values() if value.data_type == TensorProto.INT64],
+        ),
+        opset_imports=[helper.make_opsetid('', _OPSET)],
+        ir_version=_IR_VERSION,
+    )
+    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    del model.graph.input[1:]
+    model.graph.initializer.extend(weights)
+    return model
+
+
+def save(model: onnx.ModelProto, source: Source, path: str) -> None:
+    """Writes a model, with all that is known of it as `slim.json`, and with what people look for in words.
+
+    The former, with a checksum, is behind all else: files of protocol buffers are parts that are read one by one.
+    """
+    _describe(model, source)
+    body = model.SerializeToString()
+    onnx.checker.check_model(body)
+    description = {**source.description(), BYTES: len(body), CHECKSUM: zlib.crc32(body)}
+    part = onnx.ModelProto()
+    helper.set_model_props(part, {METADATA: json.dumps(description)})
+    with open(path, 'wb') as file:
+        file.write(body)
+        file.write(part.SerializeToString())
+
+
+def _describe(model: onnx.ModelProto, source: Source) -> None:
+    spec, interface, normalization = source.spec, source.interface, source.preprocessing.normalization
+    facts = {
+        'model_name': spec.model_name,
+        'labels': '\n'.join(spec.label_names),
+        'image_size': str(spec.image_size),
+        'layout': interface.layout,
+        'channel_order': interface.channel_order,
+    }
+    if not interface.include_preprocessing:  # otherwise whoever reads them would scale twice
+        step = -1 if interface.reverses_channels(source.preprocessing) else 1
+        facts |= {
+            'mean': ','.join(f'{value:g}' for value in normalization.mean[::step]),
+            'std': ','.join(f'{value:g}' for value in normalization.std[::step]),
+        }
+    helper.set_model_props(model, {name: value for name, value in facts.items() if value})
+    model.producer_name, model.producer_version = _PRODUCER, ''
+    model.model_version = source.step
+    model.graph.name = spec.model_name

@@ -1,0 +1,78 @@
+"""A SavedModel: a folder for TensorFlow Serving and `tf.saved_model.load`.
+
+Beside TensorFlow's own files it holds `assets.extra/slim.json`, what it says of itself, and `labels.txt`, the names of
+the classes, one a line; TensorFlow reads neither.
+"""
+
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError
+from engine import image_files
+from engine.classifiers.interface import softmax
+from engine.classifiers.saved_model_runtime import DESCRIPTION, IMAGES_SIGNATURE
+from engine.text_files import write_text
+from export import serving, verification
+from export.images import verification_images
+from export.source import Source
+
+ENDING = ''
+MEMBERS = r'saved_model\.pb|fingerprint\.pb|variables|assets|assets\.extra'
+
+_LABELS = 'labels.txt'
+_ENCODED_IMAGES = 8
+_TOLERANCE = 1e-4
+
+
+def write(source: Source, path: str) -> None:
+    """Writes the folder."""
+    signatures = {serving.DEFAULT_SIGNATURE: serving.image_signature(source, serving.make_computation(source))}
+    if source.options.encoded_input:
+        signatures[IMAGES_SIGNATURE] = signatures[serving.DEFAULT_SIGNATURE]
+        signatures[serving.DEFAULT_SIGNATURE] = serving.encoded_signature(source)
+    serving.save(source, path, signatures)
+    description = os.path.join(path, DESCRIPTION)
+    os.mkdir(os.path.dirname(description))
+    write_text(description, json.dumps(source.description()))
+    if source.spec.label_names:
+        labels = os.path.join(os.path.dirname(description), _LABELS)
+        write_text(labels, '\n'.join(source.spec.label_names) + '\n')
+
+
+def verify(source: Source, path: str) -> list[str]:
+    """Runs it and the checkpoint on the same images; returns lines that say how they compare."""
+    lines = verification.compare_probabilities(source, path)
+    return [*lines, _compare_encoded(source, path)] if source.options.encoded_input else lines
+
+
+def _compare_encoded(source: Source, path: str) -> str:
+    """Gives it image files, and the checkpoint what is read of them; returns a line that says how they compare.
+
+    Raises:
+        InputError: they differ.
+    """
+    files = _encoded_images(source)
+    loaded = tf.saved_model.load(path)
+    function = loaded.signatures[serving.DEFAULT_SIGNATURE]
+    (found,) = function(**{serving.ENCODED_INPUT: tf.constant(files)}).values()
+    found = softmax(found.numpy()) if source.interface.output == 'logits' else found.numpy()
+    images = np.stack([source.preprocessing.host_eval(file) for file in files])
+    difference = float(np.abs(found - source.classifier.probabilities(images)).max())
+    if not difference <= _TOLERANCE:
+        raise InputError(
+            f'what was written differs: probabilities of encoded images by {difference:.2g}; nothing was kept of it'
+        )
+    return f'compared {len(files)} encoded images: probabilities differ by at most {difference:.2g}'
+
+
+def _encoded_images(source: Source) -> list[bytes]:
+    """Returns the files that were named, or the images to compare with as PNG files."""
+    asked = source.options.verification_images
+    if asked is not None:
+        names = image_files.find_images([asked])[:_ENCODED_IMAGES]
+        return [tf.io.read_file(name).numpy() for name in names]
+    pixels = verification_images(source).values[:_ENCODED_IMAGES] * (255 / source.preprocessing.host_range)
+    return [tf.io.encode_png(image.round().astype(np.uint8)).numpy() for image in pixels]

@@ -1,0 +1,113 @@
+"""The computation that SavedModels and TFLite files hold: a net between the file's images and its results.
+
+compute = make_computation(source)
+save(source, '/tmp/net', {DEFAULT_SIGNATURE: image_signature(source, compute)})
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+import tensorflow as tf
+from absl import logging
+
+from engine.classifiers.saved_model_runtime import IMAGES_SIGNATURE
+from export.source import Source
+
+INPUT, ENCODED_INPUT = IMAGES_SIGNATURE, 'image_bytes'
+DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
+Computation: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
+Signature: TypeAlias = tf.types.experimental.ConcreteFunction
+
+
+def make_computation(source: Source) -> Computation:
+    """Returns the function from what the file takes to what it gives, as `source.interface` says.
+
+    It maps float32 [batch, height, width, channels], or [batch, channels, height, width], to float32 [batch, classes]:
+    the net in inference mode, before it the axes and channels in the net's order and, with `include_preprocessing`,
+    the scaling of pixels, and after it the softmax if probabilities are asked for.
+    """
+    interface, preprocessing = source.interface, source.preprocessing
+
+    def compute(images: tf.Tensor) -> tf.Tensor:
+        images = to_channels_last(source, images)
+        if interface.include_preprocessing:
+            images = _reverse(images) if interface.channel_order == 'BGR' else images
+            images = preprocessing.device_eval(images * (preprocessing.host_range / 255))
+        elif interface.reverses_channels(preprocessing):
+            images = _reverse(images)
+        return to_output(source, source.model(images, training=False))
+
+    return compute
+
+
+def make_encoded_computation(source: Source) -> Computation:
+    """Returns the function from encoded images, string [batch], to results: all of the preprocessing and the net."""
+    preprocessing = source.preprocessing
+    side, channels = preprocessing.image_size, preprocessing.source_channels
+    decoded = tf.TensorSpec([side, side, channels], tf.float32)
+
+    def compute(image_bytes: tf.Tensor) -> tf.Tensor:
+        images = tf.map_fn(preprocessing.host_eval, image_bytes, fn_output_signature=decoded)
+        return to_output(source, source.model(preprocessing.device_eval(images), training=False))
+
+    return compute
+
+
+def to_channels_last(source: Source, images: tf.Tensor) -> tf.Tensor:
+    """Returns the file's images as [batch, height, width, channels]."""
+    return tf.transpose(images, [0, 2, 3, 1]) if source.interface.layout == 'NCHW' else images
+
+
+def to_output(source: Source, logits: tf.Tensor) -> tf.Tensor:
+    """Returns what the file gives."""
+    return tf.nn.softmax(logits) if source.interface.output == 'probabilities' else logits
+
+
+def image_signature(source: Source, compute: Computation) -> Signature:
+    """Returns a signature that takes `images`, of any batch, and gives `logits` or `probabilities`."""
+    shape = source.interface.input_shape(source.preprocessing)
+    return _signature(source, compute, tf.TensorSpec([None, *shape], tf.float32, name=INPUT))
+
+
+def encoded_signature(source: Source) -> Signature:
+    """Returns a signature that takes `image_bytes`, string [batch], and gives the same."""
+    return _signature(source, make_encoded_computation(source), tf.TensorSpec([None], tf.string, name=ENCODED_INPUT))
+
+
+def save(source: Source, folder: str, signatures: Mapping[str, Signature]) -> None:
+    """Writes a SavedModel that needs neither Keras nor this project to be loaded, and holds no training state.
+
+    Args:
+        source: The net.
+        folder: Where to; it does not exist.
+        signatures: By their names.
+    """
+    module = tf.Module()
+    module.weights = [variable.value for variable in source.model.variables]
+    with _warnings_only():
+        tf.saved_model.save(module, folder, signatures=dict(signatures))
+
+
+def _signature(source: Source, compute: Computation, spec: tf.TensorSpec) -> Signature:
+    function = tf.function(lambda values: {source.interface.output: compute(values)}, autograph=False)
+    return function.get_concrete_function(spec)
+
+
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Keeps TensorFlow from telling of each file that it writes."""
+    loggers = (logging.get_absl_logger(), tf.get_logger())
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reverse(images: tf.Tensor) -> tf.Tensor:
+    return tf.reverse(images, [-1]) if images.shape[-1] > 1 else images

@@ -1,0 +1,103 @@
+"""A net in the operators that TFLite runs well and quantizes well: the same results as `serving.make_computation`.
+
+compute = make_computation(source)
+scores = compute(images)
+
+TensorFlow's calibration looks at what an operator was given once more after it has run, and elementwise operators write
+over what they were given: the range of that then is the union with the range of the results, which may be twenty times
+as large. Convolutions write elsewhere. So images are scaled, and batches normalised, by convolutions of one pixel, with
+one scale for the weights of each channel.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError
+from export import serving
+from export.source import Source
+from nets.batch_norm import BatchNormalization
+from nets.layers import GroupedConv2D
+from preprocessing import batches
+
+
+def make_computation(source: Source) -> serving.Computation:
+    """Returns the function from what the file takes to what it gives, as `source.interface` says.
+
+    Raises:
+        InputError: the net is no chain of layers.
+    """
+    for before, layer in itertools.pairwise(source.model.layers):
+        if layer.input is not before.output:
+            raise InputError(
+                f'--format=tflite: layer {layer.name} of {source.model.name} takes something else than what '
+                f'{before.name} gives; only layers one behind the other are known'
+            )
+
+    scaling = _make_scaling(source)
+
+    def compute(images: tf.Tensor) -> tf.Tensor:
+        net = _scale(source, scaling, serving.to_channels_last(source, images))
+        for layer in source.model.layers[1:]:
+            net = _LAYERS.get(type(layer), _call)(layer, net)
+        return serving.to_output(source, net)
+
+    return compute
+
+
+def _scale(source: Source, scaling: tuple[np.ndarray, np.ndarray], images: tf.Tensor) -> tf.Tensor:
+    """Returns the net's input of the file's images, both with the channels last."""
+    weights, biases = scaling
+    if not np.array_equal(weights, np.eye(len(weights))) or biases.any():
+        images = tf.nn.bias_add(tf.nn.conv2d(images, weights[np.newaxis, np.newaxis], 1, 'VALID'), biases)
+    is_per_image = source.interface.include_preprocessing and source.preprocessing.normalization.per_image
+    return tf.image.per_image_standardization(images) if is_per_image else images
+
+
+def _make_scaling(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the weights, float32 [file's channels, net's channels], and biases of what makes the net's input."""
+    interface, preprocessing = source.interface, source.preprocessing
+    normalization = preprocessing.normalization
+    given = preprocessing.source_channels if interface.include_preprocessing else preprocessing.channels
+    weights, biases = np.eye(given, dtype=np.float32), np.zeros(preprocessing.channels, np.float32)
+    if interface.include_preprocessing:
+        if normalization.to_grayscale:
+            weights = batches.to_grayscale(weights[:, np.newaxis, np.newaxis]).numpy().reshape(given, 1)
+        if normalization.channel_order == 'BGR':
+            weights = weights[:, ::-1]
+        weights, biases = np.divide(weights, normalization.std), -np.divide(normalization.mean, normalization.std)
+    first = 'RGB' if interface.include_preprocessing else normalization.channel_order
+    in_order = weights if interface.channel_order == first else weights[::-1]
+    return in_order.astype(np.float32), biases.astype(np.float32)
+
+
+def _call(layer: keras.Layer, net: Any) -> Any:
+    return layer(net)
+
+
+def _normalize_batch(layer: BatchNormalization, net: tf.Tensor) -> tf.Tensor:
+    if len(net.shape) != 4:
+        return layer(net)
+    factors = tf.math.rsqrt(layer.moving_variance + layer.epsilon) * (layer.gamma if layer.scale else 1.0)
+    scaled = tf.nn.depthwise_conv2d(net, tf.reshape(factors, [1, 1, -1, 1]), [1, 1, 1, 1], 'VALID')
+    return tf.nn.bias_add(scaled, (layer.beta if layer.center else 0.0) - layer.moving_mean * factors)
+
+
+def _convolve_in_groups(layer: GroupedConv2D, net: tf.Tensor) -> tf.Tensor:
+    """Adds biases and activates in each group, which is one operator, and not behind all, which are two more."""
+    parts = (tf.split(value, layer.groups, axis=-1) for value in (net, layer.kernel.value, layer.bias.value))
+    outputs = [
+        layer.activation(tf.nn.bias_add(tf.nn.conv2d(images, kernel, layer.strides, layer.padding.upper()), bias))
+        for images, kernel, bias in zip(*parts, strict=True)
+    ]
+    return tf.concat(outputs, axis=-1)
+
+
+_LAYERS: dict[type[keras.Layer], Callable[[Any, Any], Any]] = {
+    BatchNormalization: _normalize_batch,
+    GroupedConv2D: _convolve_in_groups,
+}

@@ -1,0 +1,20 @@
+"""Takes weights of other frameworks into a train_dir: `python import_weights.py --source=net.onnx --model_name=...`.
+
+What was taken is compared with what the source itself computes before anything is written. `--help` lists the flags.
+"""
+
+from configs import cli
+from configs.importing import ImportConfig
+
+
+def main(config: ImportConfig) -> int:
+    """Imports as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    with cli.quiet_import():
+        from importing import importing
+
+    importing.import_weights(config)
+    return 0
+
+
+if __name__ == '__main__':
+    cli.run(ImportConfig, main)

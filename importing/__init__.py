@@ -1,0 +1,1 @@
+"""Weights of other frameworks, matched layer by layer with our nets."""

@@ -1,0 +1,91 @@
+"""The train_dir that an import makes: a checkpoint of step 0 and model.json, whole or not at all.
+
+path = check_train_dir('/tmp/caffe', overwrite=False)
+lines = write(path, model, spec)
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError, first_line
+from engine import checkpoints
+from engine.model_spec import ModelSpec
+from nets.variables import slim_variables
+
+_STEP = 0
+_OURS = re.compile(rf'checkpoint|model\.json|model\.ckpt-{_STEP}\.(index|data-\d+-of-\d+)')
+
+
+def check_train_dir(path: str | None, overwrite: bool) -> str:
+    """Returns the folder if it can be made, before there is any work.
+
+    Args:
+        path: As it was given.
+        overwrite: Whether an earlier import may be replaced.
+
+    Raises:
+        InputError: no path, or something else is there.
+    """
+    if not path or path.startswith('~') or '://' in path:
+        raise InputError(f'--train_dir={path or ""}: name a local folder, without ~')
+    if re.search(r'[\[\\]', path):
+        raise InputError(f'--train_dir={path}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
+    path = path.rstrip('/') or '/'
+    if not os.path.lexists(path):
+        return path
+    if os.path.islink(path) or not os.path.isdir(path):
+        raise InputError(f'--train_dir={path} exists and is no folder; give another name')
+    names = sorted(os.listdir(path))
+    others = [name for name in names if not _OURS.fullmatch(name)]
+    if others:
+        kind = 'a run' if any(name.startswith('model.ckpt') for name in names) else others[0]
+        raise InputError(f'--train_dir={path} holds {kind}: it is left as it is; give another folder')
+    if names and not overwrite:
+        raise InputError(f'--train_dir={path} holds an earlier import; give another folder, or --overwrite')
+    return path
+
+
+def write(path: str, model: keras.Model, spec: ModelSpec) -> str:
+    """Writes the folder beside its place, and reads the checkpoint back before it gets its name.
+
+    Returns:
+        A line that says what was compared.
+
+    Raises:
+        InputError: it cannot be written; what was there is unharmed.
+    """
+    tensors = {name: variable.numpy() for name, variable in slim_variables(model).items()}
+    tensors[checkpoints.STEP_KEY] = np.asarray(_STEP, np.int64)
+    parent, name = os.path.split(os.path.abspath(path))
+    part, old = (os.path.join(parent, f'.{kind}-{os.getpid()}-{name}') for kind in ('part', 'old'))
+    try:
+        os.makedirs(part)
+        line = _compare(checkpoints.save(part, _STEP, tensors, max_to_keep=0), tensors)
+        spec.save(part)
+        if os.path.isdir(path):
+            os.rename(path, old)
+        os.rename(part, path)
+    except (OSError, tf.errors.OpError) as error:
+        if os.path.isdir(old) and not os.path.lexists(path):
+            os.rename(old, path)
+        raise InputError(f'--train_dir={path}: {first_line(error)}') from error
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+    return line
+
+
+def _compare(prefix: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Reads a checkpoint back; returns a line that says that it is equal to the bit."""
+    reader = checkpoints.open_checkpoint(prefix)
+    for name, value in tensors.items():
+        if checkpoints.read(reader, prefix, name).tobytes() != value.tobytes():
+            raise InputError(f'{name} does not read back as it was written; nothing was kept')
+    numbers = sum(value.size for value in tensors.values())
+    return f'compared {len(tensors)} tensors of the checkpoint, {numbers} numbers: equal'

@@ -1,0 +1,50 @@
+"""The road of an import: check, read, make the net, match, compare, write.
+
+import_weights(make_config(ImportConfig, source='net.onnx', model_name='bvlc_alexnet', train_dir='/tmp/caffe'))
+"""
+
+from configs.errors import InputError
+from configs.importing import ImportConfig
+from importing import folder
+from importing.description import describe
+from importing.sources import open_source
+from nets import nets_factory
+from preprocessing.preprocessing_factory import keeps_grayscale
+
+
+def import_weights(config: ImportConfig) -> str:
+    """Imports weights as the config says, and prints what was compared.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        InputError: whatever the user can put right; nothing is written then.
+    """
+    options = config.source
+    _check_names(options.model_name, config.net.preprocessing_name)
+    path = folder.check_train_dir(options.train_dir, options.overwrite)
+    source = open_source(options.source)
+    model_name = options.model_name or (source.described.model_name if source.described else None)
+    if model_name is None:
+        raise InputError(f'--model_name is missing: the net of the source; valid: {", ".join(nets_factory.NETS)}')
+    spec = describe(config.net, model_name, source.find_sizes(model_name, config.net.image_size), source.described)
+    source.check(spec)
+    model = spec.make_model()
+    lines = source.fill(model, spec)
+    lines.append(folder.write(path, model, spec))
+    print(
+        f'imported {options.source} to {path}: {spec.model_name}, {spec.num_classes} classes, {spec.image_size} px, '
+        f'depth_multiplier {spec.depth_multiplier:g}, {spec.preprocessing_name} preprocessing'
+    )
+    for line in lines:
+        print(line)
+    return path
+
+
+def _check_names(model_name: str | None, preprocessing_name: str | None) -> None:
+    """Refuses names that there are not, before any file is read."""
+    if model_name is not None:
+        nets_factory.get_net(model_name)
+    if preprocessing_name is not None:
+        keeps_grayscale(preprocessing_name)

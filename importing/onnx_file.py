@@ -1,0 +1,124 @@
+"""ONNX files: the graph, its images, and the constants that it holds or computes; damaged or empty ones are refused.
+
+file = load('bvlcalexnet-12.onnx')
+file.model.graph.node, file.input_name, file.input_shape          # (1, 3, 224, 224); None is any size
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from configs.errors import InputError, first_line
+from engine import checkpoints, extras
+
+# How the names of operators begin that compute with integers.
+_QUANTISED = ('QLinear', 'QGemm', 'Quantize', 'Dequantize', 'DynamicQuantize', 'ConvInteger', 'MatMulInteger')
+_FLOAT = 1  # onnx.TensorProto.FLOAT
+_OTHER_FORMATS = {b'PK\x03\x04': 'a zip archive', b'\x80': 'a pickle', b'\x89HDF': 'an HDF5 file'}
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxFile:
+    """A graph with its weights.
+
+    Attributes:
+        path: Where it lies.
+        model: The `onnx.ModelProto`; what lay in other files is in it.
+        input_name: Name of its images.
+        input_shape: Of them, four sizes; None is any.
+        description: What `export/` wrote into a file about itself; empty in files of others.
+    """
+
+    path: str
+    model: Any
+    input_name: str
+    input_shape: tuple[int | None, ...]
+    description: dict[str, Any]
+
+
+def load(path: str) -> OnnxFile:
+    """Reads an ONNX file, and the files beside it that hold its weights.
+
+    Raises:
+        InputError: it is none, is damaged, is quantised, or does not take images.
+    """
+    onnx = extras.load('onnx', 'reading ONNX files')
+    model = _read(onnx, path)
+    if model.functions:
+        model = extras.load('onnx.inliner', 'reading ONNX files').inline_local_functions(model)
+    _refuse_quantised(path, model.graph)
+    name, shape = _find_images(path, model.graph)
+    return OnnxFile(path, model, name, shape, _read_description(path, model))
+
+
+def _read(onnx: Any, path: str) -> Any:
+    protobuf_error = extras.load('google.protobuf.message', 'reading ONNX files').DecodeError
+    advice = 'copy or download it again'
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(4)
+        found = next((what for magic, what in _OTHER_FORMATS.items() if start.startswith(magic)), None)
+        if found:
+            raise InputError(f'--source={path}: {found}, not an ONNX file')
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise InputError(f'--source={path}: {error.strerror or first_line(error)}') from error
+    except protobuf_error as error:
+        raise InputError(f'--source={path}: not an ONNX file, or damaged; {advice}') from error
+    if not model.graph.node:
+        raise InputError(f'--source={path}: no graph in it, so not an ONNX file, or damaged; {advice}')
+    if not _is_whole(model.graph):
+        raise InputError(f'--source={path}: damaged: nodes without results, or names that are no text; {advice}')
+    try:
+        onnx.load_external_data_for_model(model, os.path.dirname(os.path.abspath(path)))
+    except (onnx.checker.ValidationError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f'--source={path}: the file with its weights cannot be read: {first_line(error)}') from error
+    return model
+
+
+def _is_whole(graph: Any) -> bool:
+    """Says whether nodes have what all of them have; protobuf gives bytes where a text is not UTF-8."""
+    names = [value.name for value in graph.input]
+    names += [name for node in graph.node for name in (node.op_type, node.domain, node.name, *node.input, *node.output)]
+    return all(isinstance(name, str) for name in names) and all(node.output for node in graph.node)
+
+
+def _refuse_quantised(path: str, graph: Any) -> None:
+    for node in graph.node:
+        if node.op_type.startswith(_QUANTISED):
+            raise InputError(
+                f'--source={path}: quantised ({node.op_type} {node.name or node.output[0]!r}); the weights are needed '
+                'in float32: give the file that it was quantised from'
+            )
+
+
+def _find_images(path: str, graph: Any) -> tuple[str, tuple[int | None, ...]]:
+    """Returns name and shape of the one input that comes first in a node; weights may be inputs too, but come later."""
+    values = {tensor.name for tensor in graph.initializer}
+    first = {node.input[0] for node in graph.node if node.input}
+    inputs = [value for value in graph.input if value.name in first - values]
+    if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
+        names = ', '.join(repr(value.name) for value in inputs) or 'nothing'
+        raise InputError(
+            f'--source={path}: must take one batch of images, [batch, channels, height, width] or [batch, height, '
+            f'width, channels]; its inputs: {names}'
+        )
+    (images,) = inputs
+    tensor = images.type.tensor_type
+    if tensor.elem_type != _FLOAT:
+        raise InputError(f'--source={path}: its images {images.name!r} are not float32; give the file in float32')
+    return images.name, tuple(_size(size) for size in tensor.shape.dim)
+
+
+def _read_description(path: str, model: Any) -> dict[str, Any]:
+    texts = [entry.value for entry in model.metadata_props if entry.key == checkpoints.METADATA]
+    try:
+        return dict(json.loads(texts[0])) if texts else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        problem = f'what it says of its net ({checkpoints.METADATA}) is damaged'
+        raise InputError(f'--source={path}: {problem}: {first_line(error)}') from error
+
+
+def _size(size: Any) -> int | None:
+    return size.dim_value if size.HasField('dim_value') and size.dim_value > 0 else None

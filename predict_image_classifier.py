@@ -1,0 +1,20 @@
+"""Says what images show: `python predict_image_classifier.py --checkpoint_path=TRAIN_DIR image.jpg folder/ '*.png' -`.
+
+Images are files, folders and all below them, quoted globs, or `-`: an image or a list of paths on standard input.
+Prints the most likely classes of each; `--help` lists the flags. Exit status 1: some images could not be used.
+"""
+
+from configs import cli
+from configs.prediction import PredictConfig
+
+
+def main(config: PredictConfig) -> int:
+    """Predicts as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    with cli.quiet_import(silent=True):
+        from engine import predicting
+
+    return 1 if predicting.predict(config) else 0
+
+
+if __name__ == '__main__':
+    cli.run(PredictConfig, main, positional='images')

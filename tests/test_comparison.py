@@ -1,0 +1,227 @@
+"""Evaluating several at once, and what is known of files that say little of themselves."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.errors import InputError
+from configs.foreign import ForeignOptions
+from engine import comparison, evaluation
+from engine.classifiers import Classifier, Runtime, in_batches, load_classifier, loading, softmax
+from engine.classifiers.interface import Interface
+from tests.runs import eval_config
+
+
+def compare(*paths: Path | str, **options: Any) -> list[dict[str, Any]]:
+    return comparison.compare(eval_config('', compare=tuple(map(str, paths)), **options))
+
+
+# ------------------------------------------------------------------------ the table
+
+
+def test_each_has_the_numbers_of_its_own_evaluation(trained, tmp_path, capsys):
+    raw, averaged = (
+        evaluation.evaluate(
+            eval_config(trained.checkpoint_path, eval_dir=str(tmp_path), recall_at=(2, 5), moving_average_decay=decay)
+        )
+        for decay in (None, 0.9)
+    )
+    capsys.readouterr()
+    path = tmp_path / 'results.json'
+    first, second = compare(
+        trained.checkpoint_path,
+        Path(trained.checkpoint_path).parent,
+        recall_at=(2, 5),
+        batch_size=77,
+        results_path=str(path),
+    )
+    for result in (first, second):
+        assert {name: result[name] for name in ('accuracy', 'recall_at_2', 'recall_at_5', 'num_examples')} == {
+            name: raw[name] for name in ('accuracy', 'recall_at_2', 'recall_at_5', 'num_examples')
+        }
+        assert (result['step'], result['kind'], result['agreement']) == (300, 'checkpoint', 1.0)
+        assert result['bytes'] > 0
+        assert result['images_per_second'] > 0
+    (of_averages,) = compare(trained.checkpoint_path, moving_average_decay=0.9)
+    assert of_averages['accuracy'] == averaged['accuracy']
+    assert json.loads(path.read_text())['compared'] == [first, second]
+    heading, *rows = capsys.readouterr().out.splitlines()[:3]
+    assert heading.split() == ['file', 'kind', 'MB', 'Accuracy', 'Recall_2', 'Recall_5', 'images/s', 'agreement']
+    assert [row.split()[3] for row in rows] == [f'{raw["accuracy"]:.2%}'] * 2
+
+
+def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
+    """Beside the net stands one that says class 3 of every image, and prepares images in another way."""
+    net = load_classifier(trained.checkpoint_path)
+    spec = dataclasses.replace(net.spec, preprocessing_name='inception', channels=3)
+    constant = Classifier(
+        'constant', 'x', spec, 0, Interface(), lambda images: np.eye(10, dtype=np.float32)[[3] * len(images)]
+    )
+    dataset = comparison.find_dataset(eval_config(''), net)
+    first, second = comparison.measure([net, constant], dataset, 100, (1, 5))
+    images = iter(comparison.input_pipeline.evaluation_batches(dataset, net.preprocessing, dataset.num_examples))
+    batch = next(images)
+    said = net.scores(batch['image'].numpy()).argmax(axis=-1)
+    assert first['agreement'] == 1.0
+    assert second['agreement'] == np.mean(said == 3)
+    assert second['accuracy'] == np.mean(batch['label'].numpy() == 3)
+    (part,) = comparison.measure([net], dataset, 50, (1,), max_batches=2)
+    assert part['num_examples'] == 100
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ({'eval_dir': 'x'}, '--eval_dir=x: --compare evaluates each once, in one process; leave it out'),
+        ({'eval_interval_secs': 1.0}, '--eval_interval_secs=1.0: --compare evaluates each once'),
+        ({'worker_hosts': ('a:1', 'b:1'), 'task': 0}, r"--worker_hosts=\('a:1', 'b:1'\): --compare evaluates each"),
+    ],
+)
+def test_what_several_cannot_have_is_refused(option, message):
+    with pytest.raises(InputError, match=message):
+        compare('a', 'b', **option)
+
+
+def test_other_classes_are_refused(trained, shared_path):
+    with pytest.raises(InputError, match=r'model.ckpt-300 has other classes than mnist in .*: number 0 is'):
+        compare(trained.checkpoint_path, dataset_name='mnist', dataset_dir=str(shared_path('data/mnist')))
+
+
+def test_another_number_of_classes_is_refused(trained, digits_dir, tmp_path):
+    (tmp_path / 'labels.txt').write_text(''.join(f'{i}:digit {i}\n' for i in range(12)))
+    for file in digits_dir.glob('*.tfrecord'):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(InputError, match=r'has 10 classes, but digits in .* has 12: choose another data set'):
+        compare(trained.checkpoint_path, dataset_dir=str(tmp_path))
+
+
+# ------------------------------------------------------------------------ files of others
+
+
+def runtime(shape: tuple[int | None, ...], metadata: dict[str, Any] | None = None) -> Runtime:
+    return Runtime('x', shape, 10, metadata or {}, lambda images: np.zeros((len(images), 10), np.float32))
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Returns a function that loads a file which is opened as a runtime says."""
+
+    def load(opened: Runtime, asked: dict[str, Any] | None = None, **foreign: Any) -> Classifier:
+        monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path: opened)
+        return load_classifier('net.onnx', asked, ForeignOptions(**foreign))
+
+    return load
+
+
+VGG = {'preprocessing_name': 'vgg'}
+
+
+@pytest.mark.parametrize(
+    ('shape', 'asked', 'foreign', 'layout', 'size', 'channels'),
+    [
+        ((None, 3, 64, 64), VGG, {}, 'NCHW', 64, 3),
+        ((1, 64, 64, 3), VGG, {}, 'NHWC', 64, 3),
+        ((None, 3, None, None), {**VGG, 'image_size': 32}, {}, 'NCHW', 32, 3),
+        ((None, 3, 3, 3), VGG, {'layout': 'NCHW'}, 'NCHW', 3, 3),
+        ((None, 28, 28, 1), {'preprocessing_name': 'lenet'}, {}, 'NHWC', 28, 1),
+    ],
+)
+def test_a_shape_says_layout_and_size(load, shape, asked, foreign, layout, size, channels):
+    classifier = load(runtime(shape), asked, **foreign)
+    assert classifier.interface.layout == layout
+    assert (classifier.spec.image_size, classifier.spec.channels) == (size, channels)
+    assert classifier.scores(np.zeros((2, size, size, channels), np.float32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'asked', 'foreign', 'message'),
+    [
+        ((1, 64, 64, 3), {}, {}, 'net.onnx does not say how its images are prepared: give --preprocessing_name, for'),
+        ((1, 64), VGG, {}, r'net.onnx takes \[1, 64\]; images have four axes'),
+        ((1, 64, 32, 3), VGG, {}, 'takes images of 64x32 pixels; only square ones'),
+        ((None, None, None, 3), VGG, {}, 'takes images of any size: give --image_size'),
+        ((1, 64, 64, 3), VGG, {'layout': 'NCHW'}, 'only square ones'),
+        ((1, 64, 64, 4), VGG, {}, 'takes images of 4 channels with --layout=NHWC; 3 and 1 are known'),
+        ((1, 64, 64, 3), {**VGG, 'image_size': 32}, {}, r'--image_size=32, but net.onnx takes images of 64 pixels'),
+    ],
+)
+def test_too_little_is_not_guessed(load, shape, asked, foreign, message):
+    with pytest.raises(InputError, match=message):
+        load(runtime(shape), asked, **foreign)
+
+
+def described(trained, **changes: Any) -> dict[str, Any]:
+    spec = dataclasses.asdict(load_classifier(trained.checkpoint_path).spec)
+    return {'model': spec, 'global_step': 7, 'interface': {'layout': 'NHWC'}, **changes}
+
+
+def test_a_file_that_describes_itself_needs_nothing(load, trained):
+    classifier = load(runtime((None, 8, 8, 1), described(trained)))
+    assert (classifier.step, classifier.spec.model_name) == (7, 'lenet')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'shape', 'asked', 'foreign', 'message'),
+    [
+        ({}, (None, 8, 8, 1), {'model_name': 'cifarnet'}, {}, r'contradict how the net was trained.*\(lenet\)'),
+        ({}, (None, 8, 8, 1), {}, {'layout': 'NCHW'}, '--layout=NCHW, but the file says NHWC; leave it out'),
+        ({}, (None, 8, 8, 3), {}, {}, r'takes images of shape \[8, 8, 3\], but \[8, 8, 1\] are what lenet'),
+        ({'interface': {'layout': 'CHWN'}}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version: layout is'),
+        ({'model': {'model_name': 1}}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version'),
+        ({'global_step': 'x'}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version'),
+    ],
+)
+def test_what_contradicts_itself_is_refused(load, trained, changes, shape, asked, foreign, message):
+    with pytest.raises(InputError, match=message):
+        load(runtime(shape, described(trained, **changes)), asked, **foreign)
+
+
+def test_labels_come_from_a_file(load, tmp_path):
+    path = tmp_path / 'labels.txt'
+    path.write_text('\n'.join(f'name {i}' for i in range(10)))
+    assert load(runtime((1, 8, 8, 3)), VGG, labels_path=str(path)).spec.label_names[9] == 'name 9'
+    path.write_text('\n'.join(f'{i}:name {i}' for i in range(10)))
+    assert load(runtime((1, 8, 8, 3)), VGG, labels_path=str(path)).spec.label_names[9] == 'name 9'
+    path.write_text('a\nb\n')
+    with pytest.raises(InputError, match=r'2 names, but net.onnx has 10 classes'):
+        load(runtime((1, 8, 8, 3)), VGG, labels_path=str(path))
+    with pytest.raises(InputError, match=r'--labels_path=.*none.txt: '):
+        load(runtime((1, 8, 8, 3)), VGG, labels_path=str(tmp_path / 'none.txt'))
+
+
+@pytest.mark.parametrize('output', ['logits', 'probabilities'])
+@pytest.mark.parametrize('channel_order', ['RGB', 'BGR'])
+@pytest.mark.parametrize('layout', ['NHWC', 'NCHW'])
+@pytest.mark.parametrize('include_preprocessing', [False, True])
+def test_an_interface_prepares_what_a_file_takes(layout, channel_order, include_preprocessing, output):
+    from preprocessing.preprocessing_factory import get_preprocessing
+
+    preprocessing = get_preprocessing('vgg', 4)
+    images = np.random.RandomState(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    interface = Interface(layout, channel_order, include_preprocessing, output)
+    expected = images if include_preprocessing else images - np.float32([123.68, 116.78, 103.94])
+    expected = expected[..., ::-1] if channel_order == 'BGR' else expected
+    expected = expected.transpose(0, 3, 1, 2) if layout == 'NCHW' else expected
+    prepared = interface.prepare(images, preprocessing)
+    np.testing.assert_allclose(prepared, expected, rtol=1e-6, atol=1e-5)
+    assert prepared.shape[1:] == interface.input_shape(preprocessing)
+
+
+def test_what_takes_a_fixed_batch_is_given_it():
+    sizes = []
+
+    def run(images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return images[:, :2] * 2
+
+    images = np.arange(15.0).reshape(5, 3)
+    np.testing.assert_array_equal(in_batches(run, 2, images), images[:, :2] * 2)
+    assert sizes == [2, 2, 2]
+
+
+def test_softmax_of_large_logits():
+    np.testing.assert_allclose(softmax(np.float32([[1000.0, 1000.0], [0.0, -1000.0]])), [[0.5, 0.5], [1.0, 0.0]])

@@ -1,0 +1,273 @@
+"""From names to prepared images: what is found, what is read, and what is said of the rest."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.limits import MAX_PIXELS
+from engine import image_files
+from engine.image_files import find_images, prepare, prepare_batches, split_input
+from preprocessing.preprocessing_factory import Preprocessing, get_preprocessing
+from tests.sources import write_files
+
+COLOURS = get_preprocessing('inception', 24)
+GRAY = get_preprocessing('lenet', 24, channels=1, source_channels=1)
+# Smooth, so that what decoders differ in is small.
+RAMP = np.stack([*np.meshgrid(np.arange(0, 250, 5), np.arange(0, 200, 5)), np.full((40, 50), 90)], -1).astype(np.uint8)
+PICTURE = Image.fromarray(RAMP)
+NOT_KNOWN = 'not an image in a known format (JPEG, PNG, GIF, BMP, WebP)'
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says that it has so many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    return (
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(bytes(99))) + chunk(b'IEND', b'')
+    )
+
+
+def prepared(preprocessing: Preprocessing, images: Sequence[image_files.Image]) -> list[np.ndarray]:
+    """What all images become, none of which is bad."""
+    found = prepare(preprocessing, images)
+    assert not [image for image in found if isinstance(image, str)]
+    return [image for image in found if not isinstance(image, str)]
+
+
+JPEG, PNG = encoded(PICTURE, 'JPEG'), encoded(PICTURE, 'PNG')
+
+# ------------------------------------------------------------------------ names
+
+FILES = ('b.png', 'a/2.JPEG', 'a/1.jpg', 'a/deep/er/3.webp', 'a/notes.txt', '.hidden/4.png', 'a/.5.png', 'x[1].gif')
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_files(tmp_path, dict.fromkeys(FILES, b'?'))
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'a' / 'lost.png').symlink_to('nowhere')
+    os.mkfifo(tmp_path / 'a' / 'pipe.png')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+IN_A = ['a/1.jpg', 'a/2.JPEG', 'a/deep/er/3.webp', 'a/lost.png']
+
+
+@pytest.mark.parametrize(
+    ('names', 'found'),
+    [
+        (['a'], IN_A),
+        (['a/'], IN_A),
+        (['b.png', 'a/1.jpg', 'b.png'], ['b.png', 'a/1.jpg', 'b.png']),
+        (['*.png'], ['b.png']),
+        (['a/*.jp*g', 'a/*.JP*G'], ['a/1.jpg', 'a/2.JPEG']),
+        (['a/d*'], ['a/deep/er/3.webp']),
+        (['a/deep/**'], ['a/deep/er/3.webp']),
+        (['**/3.*p'], ['a/deep/er/3.webp']),
+        (['x[1].gif'], ['x[1].gif']),
+        (['no*thing', 'empty', 'none.png', 'a/notes.txt'], ['no*thing', 'empty', 'none.png', 'a/notes.txt']),
+        ([], []),
+    ],
+)
+def test_names_stand_for_images(folder, names, found):
+    assert find_images(names) == found
+
+
+def test_links_are_followed_but_not_in_circles(folder):
+    (folder / 'empty' / 'circle').symlink_to(folder)
+    (folder / 'empty' / 'a').symlink_to(folder / 'a' / 'deep')
+    assert find_images(['empty']) == [
+        'empty/a/er/3.webp',
+        *(f'empty/circle/{path}' for path in [*IN_A, 'b.png']),
+        'empty/circle/x[1].gif',
+    ]
+
+
+def test_names_that_are_no_text(tmp_path):
+    names = [b'\xff\xfe.png', b'new\nline.png', b'tab\t.png', b' space .png']
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(PNG)
+    found = find_images([str(tmp_path)])
+    assert {os.fsencode(os.path.basename(path)) for path in found} == set(names)
+    assert all(isinstance(image, np.ndarray) for image in prepare(COLOURS, found))
+
+
+@pytest.mark.parametrize(
+    ('data', 'is_as'),
+    [
+        (JPEG, JPEG),
+        (encoded(PICTURE, 'BMP'), encoded(PICTURE, 'BMP')),
+        (b'BMW.jpg\na b.png\r\n\n\xff.gif', ['BMW.jpg', 'a b.png', '\udcff.gif']),
+        (b'new\nline.png\0b.png\0', ['new\nline.png', 'b.png']),
+        (b'II*\0a TIFF\n', b'II*\0a TIFF\n'),
+        (b'\n', b'\n'),
+        (b'', b''),
+    ],
+)
+def test_standard_input_is_an_image_or_a_list(data, is_as):
+    assert split_input(data) == is_as
+
+
+# ------------------------------------------------------------------------ what can be prepared
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+@pytest.mark.parametrize('preprocessing', [COLOURS, GRAY], ids=['colours', 'gray'])
+def test_images_are_those_of_an_evaluation(preprocessing, kind):
+    (found,) = prepare(preprocessing, [encoded(PICTURE, kind)])
+    np.testing.assert_array_equal(found, preprocessing.host_eval(encoded(PICTURE, kind)).numpy())
+
+
+FEW_COLOURS, GRAYS = PICTURE.quantize(64), PICTURE.convert('L')
+TWO_FRAMES = {'save_all': True, 'append_images': [PICTURE.rotate(180)]}
+# The file, and the picture that is in it.
+OTHERS = {
+    'BMP': (encoded(PICTURE, 'BMP'), PICTURE),
+    'BMP with a palette': (encoded(FEW_COLOURS, 'BMP'), FEW_COLOURS.convert('RGB')),
+    'GIF': (encoded(FEW_COLOURS, 'GIF'), FEW_COLOURS.convert('RGB')),
+    'WebP': (encoded(PICTURE, 'WEBP', lossless=True), PICTURE),
+    'WebP of two frames': (encoded(PICTURE, 'WEBP', lossless=True, **TWO_FRAMES), PICTURE),
+    'JPEG in CMYK': (encoded(PICTURE.convert('CMYK'), 'JPEG', quality=95), PICTURE),
+    'PNG with transparency': (encoded(PICTURE.convert('RGBA'), 'PNG'), PICTURE),
+    'PNG of 16 bits': (encoded(Image.fromarray(np.asarray(GRAYS).astype(np.uint16) * 257), 'PNG'), GRAYS),
+}
+
+
+@pytest.mark.parametrize('name', OTHERS)
+@pytest.mark.parametrize('preprocessing', [COLOURS, GRAY], ids=['colours', 'gray'])
+def test_all_kinds_of_files_can_be_prepared(preprocessing, name):
+    data, picture = OTHERS[name]
+    expected, found = prepared(preprocessing, [encoded(picture, 'PNG'), data])
+    levels = 6 if 'JPEG' in name else 0
+    np.testing.assert_allclose(found, expected, rtol=0, atol=levels / 255 * preprocessing.host_range)
+
+
+def test_photographs_are_those_of_an_evaluation(shared_path):
+    paths = find_images([str(shared_path('data/imagenet_raw_mini') / 'validation')])
+    assert paths
+    for path, found in zip(paths, prepare(COLOURS, paths), strict=True):
+        np.testing.assert_array_equal(found, COLOURS.host_eval(Path(path).read_bytes()).numpy())
+
+
+def test_arrays_are_prepared_as_files_of_the_same_pixels():
+    gray = np.asarray(PICTURE.convert('L'))
+    gray_png = encoded(Image.fromarray(gray), 'PNG')
+    colours = prepare(COLOURS, [RAMP, PNG, gray, gray[..., None], gray_png])
+    np.testing.assert_array_equal(colours[0], colours[1])
+    np.testing.assert_array_equal(colours[2], colours[4])
+    np.testing.assert_array_equal(colours[3], colours[4])
+    grays = prepared(GRAY, [RAMP, PNG, gray, gray_png])
+    np.testing.assert_allclose(grays[0], grays[1], atol=1)
+    np.testing.assert_array_equal(grays[2], grays[3])
+
+
+# ------------------------------------------------------------------------ what cannot
+
+BAD: dict[str, tuple[image_files.Image, str]] = {
+    'missing': ('none.png', 'no such file'),
+    'glob': ('none*.png', 'no file matches'),
+    'zero in the name': ('a\0b', 'no such file'),
+    'folder': ('folder', 'a folder without images (.jpg, .jpeg, .png, .bmp, .gif, .webp)'),
+    'below a file': ('text.png/a.png', 'cannot be read: Not a directory'),
+    'text': ('text.png', NOT_KNOWN),
+    'lost': ('lost.png', 'no such file'),
+    'empty': (b'', 'the file is empty'),
+    'TIFF': (encoded(PICTURE, 'TIFF'), NOT_KNOWN),
+    'JPEG cut short': (JPEG[:-100], 'a JPEG that is damaged or cut short'),
+    'JPEG header': (JPEG[:20], 'a JPEG with a damaged header'),
+    'PNG cut short': (PNG[: len(PNG) // 2], 'a PNG that is damaged or cut short'),
+    'PNG header': (PNG[:10], 'a PNG with a damaged header'),
+    'GIF cut short': (OTHERS['GIF'][0][:900], 'a GIF that is damaged or cut short'),
+    'WebP cut short': (OTHERS['WebP'][0][:60], 'a WebP with a damaged header'),
+    'too many pixels': (
+        png_header(20_000, 20_000),
+        f'20000 x 20000 pixels are more than the {MAX_PIXELS:,} that are all',
+    ),
+    'too narrow': (png_header(1, 20_000), '1 x 20000 pixels: too narrow, one side may be 1365 times the other'),
+    'no pixels': (png_header(0, 10), 'a PNG that is damaged or cut short'),
+    'floats': (
+        np.zeros((4, 4, 3), np.float32),
+        'float32 [4, 4, 3] is no image; uint8 [height, width, 3] or [height, wi',
+    ),
+    'empty array': (np.zeros((0, 4, 3), np.uint8), 'uint8 [0, 4, 3] is no image; uint8 [height, width, 3] or'),
+    'channels': (np.zeros((4, 4, 4), np.uint8), 'uint8 [4, 4, 4] is no image'),
+    'batch': (np.zeros((1, 4, 4, 3), np.uint8), 'uint8 [1, 4, 4, 3] is no image'),
+    'narrow array': (np.zeros((1, 2000), np.uint8), '2000 x 1 pixels: too narrow'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+@pytest.mark.parametrize('preprocessing', [COLOURS, GRAY], ids=['colours', 'gray'])
+def test_what_is_wrong_with_an_image_is_said(tmp_path, monkeypatch, preprocessing, name):
+    """And does not concern the image before it or behind it."""
+    write_files(tmp_path, {'text.png': b'hello', 'good.png': PNG})
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'lost.png').symlink_to('nowhere')
+    monkeypatch.chdir(tmp_path)
+    image, message = BAD[name]
+    before, found, behind = prepare(preprocessing, ['good.png', image, PNG])
+    np.testing.assert_array_equal(before, behind)
+    assert isinstance(found, str)
+    assert message in found
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+def test_what_may_not_be_read_is_said(tmp_path):
+    write_files(tmp_path, {'a.png': PNG, 'locked/b.png': PNG})
+    for name in ('a.png', 'locked'):
+        (tmp_path / name).chmod(0)
+    paths = find_images([str(tmp_path)])
+    assert paths == [f'{tmp_path}/a.png', f'{tmp_path}/locked']
+    assert prepare(COLOURS, paths) == ['cannot be read: Permission denied'] * 2
+    (tmp_path / 'locked').chmod(0o700)
+
+
+def test_files_without_end_are_given_up(monkeypatch):
+    monkeypatch.setattr(image_files, '_MAX_BYTES', 1000)
+    assert prepare(COLOURS, ['/dev/zero']) == ['more than the 1,000 bytes that are allowed']
+
+
+# ------------------------------------------------------------------------ streams
+
+
+def test_only_the_next_batch_is_read_ahead():
+    taken = 0
+
+    def images():
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield PNG
+
+    batches = prepare_batches(COLOURS, images(), 4)
+    assert [len(next(batches)) for _ in range(2)] == [4, 4]
+    assert taken == 12
+    batches.close()
+    assert taken == 12
+
+
+def test_order_is_kept_and_the_last_batch_is_what_is_left():
+    sizes = [*range(1, 8)]
+    images = [np.full((size, size), 10 * size, np.uint8) for size in sizes]
+    batches = list(prepare_batches(COLOURS, images, 3))
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    values = [float(image.max()) * 255 for batch in batches for image in batch if not isinstance(image, str)]
+    np.testing.assert_allclose(values, [10 * size for size in sizes], rtol=1e-5)
+    assert prepare(COLOURS, []) == []

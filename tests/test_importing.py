@@ -1,0 +1,808 @@
+"""Imports: graphs of the model zoo's and PyTorch's kind compute the same here, and what is something else is refused.
+
+The graphs are those of `tests/graphs.py`, and the model zoo's own.
+"""
+
+import dataclasses
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from configs.errors import InputError
+from configs.export import ExportConfig
+from configs.importing import ImportConfig
+from configs.options import make_config
+from engine import checkpoints, evaluation, extras
+from engine.model_spec import ModelSpec
+from export import exporting
+from importing import description, importing, keras_walk, onnx_nodes, sizes
+from nets import nets_factory
+from nets.variables import slim_variables
+from tests.graphs import (
+    ARCHITECTURES,
+    CLASSES,
+    NARROW,
+    STYLES,
+    ZOO,
+    numpy_helper,
+    onnx,
+    onnx_helper,
+    run_graph,
+    tensor_value,
+    write,
+)
+from tests.runs import eval_config, files, saved_values
+
+safetensors_numpy = pytest.importorskip('safetensors.numpy', reason='the extra `export` is not installed')
+
+
+def run_import(source: Path, model_name: str | None, train_dir: Path, **options: Any) -> ModelSpec:
+    """Imports; returns what model.json says."""
+    paths = {'source': str(source), 'train_dir': str(train_dir)}
+    importing.import_weights(make_config(ImportConfig, model_name=model_name, **paths, **options))
+    spec = ModelSpec.load(str(train_dir))
+    assert spec is not None
+    return spec
+
+
+def refuse(source: Path | str | None, model_name: str | None, train_dir: Path, message: str, **options: Any) -> None:
+    """Checks that an import is refused, in one line, and leaves nothing."""
+    paths = {'source': None if source is None else str(source), 'train_dir': str(train_dir)}
+    with pytest.raises(InputError, match=message) as raised:
+        importing.import_weights(make_config(ImportConfig, model_name=model_name, **{**paths, **options}))
+    assert len(str(raised.value).splitlines()) == 1
+    assert not train_dir.exists()
+
+
+def load(train_dir: Path) -> keras.Model:
+    """Makes the net of a train_dir, with its weights."""
+    spec = ModelSpec.load(str(train_dir))
+    assert spec is not None
+    model = spec.make_model(seed=1)
+    weights = {name: variable.value for name, variable in slim_variables(model).items()}
+    checkpoints.restore(checkpoints.find_checkpoint(str(train_dir)), weights)
+    return model
+
+
+def random_images(model: keras.Model, count: int = 2) -> np.ndarray:
+    return np.random.RandomState(3).uniform(-2, 2, (count, *model.input_shape[1:])).astype(np.float32)
+
+
+def assert_agrees(model: keras.Model, graph: Path, is_softmax: bool) -> None:
+    images = random_images(model)
+    found, expected = np.asarray(model(images, training=False)), run_graph(graph, images)
+    if is_softmax:
+        found = np.asarray(keras.ops.softmax(found))
+    assert np.ptp(expected) > 0.3 * np.abs(expected).max()  # otherwise anything would agree
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+# ------------------------------------------------------------------------ what is imported
+
+
+def test_every_net_can_be_imported():
+    assert set(ARCHITECTURES) == set(nets_factory.NETS)
+
+
+@pytest.mark.parametrize('net', ARCHITECTURES)
+def test_a_graph_of_every_net_computes_the_same(tmp_path, net):
+    source = write(tmp_path / 'net.onnx', net)
+    spec = run_import(source, net, tmp_path / 'run')
+    expected = nets_factory.get_net(net)
+    assert (spec.model_name, spec.num_classes, spec.channels) == (net, CLASSES, 3)
+    assert (spec.image_size, spec.depth_multiplier) == (expected.image_size, NARROW)
+    assert (spec.preprocessing_name, spec.labels_offset, spec.dataset_name) == (expected.preprocessing, 0, '')
+    assert_agrees(load(tmp_path / 'run'), source, is_softmax=False)
+
+
+@pytest.mark.parametrize(
+    ('net', 'style'),
+    [
+        *(('torchvision_alexnet', style) for style in STYLES),
+        *(('bvlc_alexnet', style) for style in ('zoo', 'zoo, 2017')),
+        *(('alexnet_v2', style) for style in ('convolutions', 'channels last')),
+        *(('alexnet_bn', style) for style in ('dynamo', 'channels last')),
+    ],
+)
+def test_every_exporters_graph_computes_the_same(tmp_path, net, style):
+    source = reference = write(tmp_path / 'net.onnx', net, STYLES[style])
+    run_import(source, net, tmp_path / 'run')
+    if STYLES[style].opset < 7:  # which onnxruntime does not run; the weights are the same
+        reference = write(tmp_path / 'newer.onnx', net, ZOO)
+    assert_agrees(load(tmp_path / 'run'), reference, STYLES[style].softmax)
+
+
+LIGHT = Path(onnx.__file__).parent / 'backend/test/data/light/light_bvlc_alexnet.onnx'
+
+
+@pytest.mark.slow
+def test_the_zoos_own_graph_with_weights_computes_the_same(tmp_path):
+    """At full width: the model zoo's AlexNet, which the package brings without its weights."""
+    model = onnx.load(LIGHT)
+    graph, random = model.graph, np.random.default_rng(0)
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == 'ConstantOfShape']:
+        shape = tuple(shapes[node.input[0]])
+        inputs = np.prod(shape[1:]) * (1 if node.output[0] != 'conv1_w_0' else 60**2)  # the images are of size 60
+        scale = np.sqrt(2 / inputs) if len(shape) > 1 else 0.1
+        value = random.standard_normal(shape, np.float32) * np.float32(scale)
+        graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+        graph.node.remove(node)
+    source = tmp_path / 'net.onnx'
+    onnx.save(model, source)
+    spec = run_import(source, 'bvlc_alexnet', tmp_path / 'run', dataset_name='imagenet')
+    assert (spec.num_classes, spec.labels_offset, spec.image_size, spec.depth_multiplier) == (1000, 1, 224, 1.0)
+    assert_agrees(load(tmp_path / 'run'), source, is_softmax=True)
+    shutil.rmtree(tmp_path)  # half a gigabyte
+
+
+def test_a_graph_that_averages_over_larger_regions(tmp_path):
+    """As PyTorch's adaptive pooling is exported for images of 432 pixels: 12x12 positions become 6x6."""
+    source = write(tmp_path / 'net.onnx', 'torchvision_alexnet', image_size=432, average_size=2)
+    assert run_import(source, 'torchvision_alexnet', tmp_path / 'run').image_size == 432
+    assert_agrees(load(tmp_path / 'run'), source, is_softmax=False)
+
+
+def test_weights_in_a_file_beside_the_graph(tmp_path, lenet_file):
+    source = tmp_path / 'net.onnx'
+    onnx.save(onnx.load(lenet_file), source, save_as_external_data=True, location='net.data', size_threshold=0)
+    run_import(source, 'lenet', tmp_path / 'run')
+    assert_agrees(load(tmp_path / 'run'), lenet_file, is_softmax=False)
+    (tmp_path / 'net.data').write_bytes((tmp_path / 'net.data').read_bytes()[:1000])
+    refuse(source, 'lenet', tmp_path / 'other', 'net.onnx: (damaged|the file with its weights cannot be read)')
+    (tmp_path / 'net.data').unlink()
+    refuse(source, 'lenet', tmp_path / 'other', 'net.onnx: the file with its weights cannot be read: ')
+
+
+def test_functions_of_a_model_are_looked_into(tmp_path, lenet_file):
+    """PyTorch's second exporter has at times written operators as functions of the model's own."""
+    model = onnx.load(lenet_file)
+    version = onnx_helper.make_opsetid('', 17)
+    relu = onnx_helper.make_node('Relu', ['x'], ['y'])
+    model.functions.append(onnx_helper.make_function('own', 'act', ['x'], ['y'], [relu], [version]))
+    model.opset_import.append(onnx_helper.make_opsetid('own', 1))
+    for node in model.graph.node:
+        if node.op_type == 'Relu':
+            node.op_type, node.domain = 'act', 'own'
+    source = tmp_path / 'net.onnx'
+    onnx.save(model, source)
+    run_import(source, 'lenet', tmp_path / 'run')
+    assert_agrees(load(tmp_path / 'run'), lenet_file, is_softmax=False)
+
+
+@pytest.mark.parametrize(
+    ('net', 'multiplier'),
+    [*((net, 0.3) for net in nets_factory.NETS), *(('alexnet_v2', multiplier) for multiplier in (1.0, 2.5, 1 / 3))],
+)
+def test_the_width_is_found(net, multiplier):
+    found = sizes.widths(sketch_of(net, multiplier))[:-1]
+    again = sizes.find_depth_multiplier(net, found)
+    assert again == pytest.approx(multiplier, rel=1e-4)
+    assert sizes.widths(sketch_of(net, again))[:-1] == found
+
+
+def sketch_of(net: str, depth_multiplier: float) -> list[Any]:
+    return keras_walk.sketch(lambda: nets_factory.make_model(net, 2, depth_multiplier=depth_multiplier)).steps
+
+
+# ------------------------------------------------------------------------ what is written
+
+
+@pytest.fixture(scope='module')
+def lenet_file(tmp_path_factory) -> Path:
+    """A small net for gray images of 8x8 pixels, a quarter as wide as slim's, with the classes of the digits."""
+    path = tmp_path_factory.mktemp('lenet') / 'net.onnx'
+    return write(path, 'lenet', image_size=8, channels=1, depth_multiplier=0.25, classes=10)
+
+
+def test_what_is_written_and_printed(tmp_path, capsys, lenet_file):
+    spec = run_import(lenet_file, 'lenet', tmp_path / 'run', dataset_name='digits')
+    assert {path.name for path in (tmp_path / 'run').iterdir()} == {
+        *('checkpoint', 'model.json', 'model.ckpt-0.index', 'model.ckpt-0.data-00000-of-00001')
+    }
+    values = saved_values(checkpoints.find_checkpoint(str(tmp_path / 'run')))
+    assert values.pop('global_step') == 0
+    weights = onnx.load(lenet_file).graph.initializer
+    first = numpy_helper.to_array(weights[0])
+    np.testing.assert_array_equal(values['LeNet/conv1/weights'], first.transpose(2, 3, 1, 0))
+    assert (spec.num_classes, spec.channels, spec.image_size, spec.use_grayscale) == (10, 1, 8, False)
+    numbers = sum(value.size for value in values.values())
+    *lines, compared, last = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f'imported {lenet_file} to {tmp_path}/run: lenet, 10 classes, 8 px, depth_multiplier 0.25, lenet preprocessing',
+        f'matched 10 nodes with lenet: 8 tensors, {numbers} parameters',
+    ]
+    assert re.fullmatch(
+        r'compared 40 logits of 4 images with onnxruntime: largest difference \S+e-0\d, largest logit \S+', compared
+    )
+    assert last == f'compared 9 tensors of the checkpoint, {numbers + 1} numbers: equal'
+
+
+def test_a_gray_net_of_a_preprocessing_for_colours(tmp_path):
+    source = write(tmp_path / 'net.onnx', 'alexnet', image_size=57, channels=1)
+    spec = run_import(source, 'alexnet', tmp_path / 'run')
+    assert (spec.channels, spec.use_grayscale, spec.preprocessing_name) == (1, True, 'inception')
+
+
+def test_the_names_of_the_classes(tmp_path, lenet_file):
+    names = tuple(f'the {number}' for number in range(10))
+    plain, numbered = tmp_path / 'plain.txt', tmp_path / 'numbered.txt'
+    plain.write_text('\n'.join(names))
+    numbered.write_text('0:background\n' + ''.join(f'{number}:{name}\n' for number, name in enumerate(names, 1)))
+    assert run_import(lenet_file, 'lenet', tmp_path / '1', labels_path=str(plain)).label_names == names
+    spec = run_import(lenet_file, 'lenet', tmp_path / '2', labels_path=str(numbered), labels_offset=1)
+    assert (spec.label_names, spec.labels_offset) == (names, 1)
+
+
+def test_the_data_set_says_its_names(tmp_path, lenet_file, digits_dir):
+    spec = run_import(lenet_file, 'lenet', tmp_path / 'run', dataset_name='digits', dataset_dir=str(digits_dir))
+    assert spec.label_names == tuple('0123456789')
+    assert (spec.dataset_dir, spec.labels_offset) == (str(digits_dir), 0)
+
+
+# ------------------------------------------------------------------------ what it is good for
+
+
+@pytest.fixture
+def imported(tmp_path, lenet_file, digits_dir) -> Path:
+    run_import(lenet_file, 'lenet', tmp_path / 'run', dataset_name='digits', dataset_dir=str(digits_dir))
+    return tmp_path / 'run'
+
+
+def test_it_evaluates_without_further_flags(imported, tmp_path):
+    results = evaluation.evaluate(eval_config(imported, eval_dir=str(tmp_path / 'eval')))
+    assert (results['num_examples'], results['step'], results['model_name']) == (360, 0, 'lenet')
+
+
+def test_training_goes_on_from_it_without_slots(imported, train_digits):
+    """In its own train_dir with sgd, which keeps none."""
+    before = saved_values(checkpoints.find_checkpoint(str(imported)))
+    result = train_digits(imported, optimizer='sgd', learning_rate=0.0, max_number_of_steps=2)
+    after = saved_values(result.checkpoint_path)
+    assert [result.step, int(after['global_step']), int(after['images_seen'])] == [2, 2, 64]
+    np.testing.assert_array_equal(after['LeNet/fc3/weights'], before['LeNet/fc3/weights'])
+
+
+def test_another_optimizer_is_told_what_to_do(imported, train_digits):
+    before = files(imported)
+    with pytest.raises(InputError, match=r'go on with --optimizer=sgd, .* or begin anew .*: --checkpoint_path='):
+        train_digits(imported, max_number_of_steps=2)
+    assert {name: file for name, file in files(imported).items() if name in before} == before
+
+
+def test_fine_tuning_starts_from_it(imported, tmp_path, train_digits):
+    tuned = train_digits(tmp_path / 'tuned', checkpoint_path=str(imported), learning_rate=0.0, max_number_of_steps=1)
+    before = saved_values(checkpoints.find_checkpoint(str(imported)))
+    after = saved_values(tuned.checkpoint_path)
+    assert before.keys() <= after.keys()
+    for name, value in before.items():
+        if name != 'global_step':
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+
+# ------------------------------------------------------------------------ this project's own exports
+
+
+@pytest.fixture
+def make_run(tmp_path) -> Callable[..., Path]:
+    """Returns a function that makes a train_dir of a narrow net with its initial weights."""
+
+    def make(net: str, image_size: int, **changes: Any) -> Path:
+        names = {'label_names': tuple('abcde'), 'dataset_name': 'digits', 'labels_offset': 5}
+        found = sizes.Sizes(image_size, 3, 5, NARROW)
+        spec = description.describe(ImportConfig().net, net, found)
+        spec = dataclasses.replace(spec, **{**names, **changes})
+        spec.save(str(tmp_path))
+        values = {name: variable.value for name, variable in slim_variables(spec.make_model(seed=4)).items()}
+        checkpoints.save(str(tmp_path), 7, values, 5)
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('net', 'image_size', 'options'),
+    [
+        ('alexnet_v2', 224, {}),
+        ('alexnet_bn', 67, {'layout': 'NHWC'}),
+        ('bvlc_alexnet', 51, {'output': 'probabilities'}),
+        ('torchvision_alexnet', 256, {}),  # of 7x7 positions, which 6x6 averages are made of
+    ],
+)
+def test_an_export_comes_back_as_it_was(make_run, tmp_path, net, image_size, options):
+    run = make_run(net, image_size)
+    flags = {'checkpoint_path': str(run), 'output_path': str(tmp_path / 'net.onnx'), 'format': 'onnx', **options}
+    exporting.export(make_config(ExportConfig, **flags))
+    spec = run_import(tmp_path / 'net.onnx', None, tmp_path / 'again')
+    assert spec == ModelSpec.load(str(run))
+    before, after = (saved_values(checkpoints.find_checkpoint(str(folder))) for folder in (run, tmp_path / 'again'))
+    assert after.pop('global_step') == 0
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'channel_order': 'RGB'}, 'an export with --channel_order=RGB; export the net without it'),
+        ({'include_preprocessing': True}, 'an export with --include_preprocessing; export the net without it'),
+        ({'quantize': 'float16'}, 'an export with --quantize=float16; export the net without it'),
+    ],
+)
+def test_exports_that_are_not_the_net_alone(make_run, tmp_path, options, message):
+    run = make_run('bvlc_alexnet', 51)
+    flags = {'checkpoint_path': str(run), 'output_path': str(tmp_path / 'net.onnx'), 'format': 'onnx', **options}
+    exporting.export(make_config(ExportConfig, **flags))
+    refuse(tmp_path / 'net.onnx', None, tmp_path / 'again', message)
+
+
+# ------------------------------------------------------------------------ PyTorch weights
+
+
+def torch_weights(source: Path, names: Sequence[str], prefix: str = '') -> dict[str, np.ndarray]:
+    """Returns the weights of a graph as PyTorch names those of its layers."""
+    values = [numpy_helper.to_array(tensor) for tensor in onnx.load(source).graph.initializer]
+    weights, biases = values[::2], values[1::2]
+    tensors = {f'{prefix}{name}.weight': value for name, value in zip(names, weights, strict=True)}
+    return tensors | {f'{prefix}{name}.bias': value for name, value in zip(names, biases, strict=True)}
+
+
+TORCHVISION = [
+    *(f'features.{number}' for number in (0, 3, 6, 8, 10)),
+    *(f'classifier.{number}' for number in (1, 4, 6)),
+]
+
+
+@pytest.fixture(scope='module')
+def torchvision_file(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp('torchvision') / 'net.onnx', 'torchvision_alexnet')
+
+
+@pytest.mark.parametrize(
+    ('names', 'prefix'),
+    [
+        (TORCHVISION, ''),
+        (TORCHVISION, 'module.'),
+        (TORCHVISION, 'model._orig_mod.'),
+        ([*(f'conv{number}' for number in range(1, 6)), 'fc6', 'fc7', 'fc8'], ''),
+        (
+            ['d', 'e', 'c', 'f', 'b', 'g', 'a', 'h'],
+            'net.',
+        ),  # the shapes say where they belong
+    ],
+)
+def test_pytorchs_weights_by_shape_and_order(tmp_path, capsys, torchvision_file, names, prefix):
+    source = tmp_path / 'net.safetensors'
+    tensors = torch_weights(torchvision_file, names, prefix)
+    safetensors_numpy.save_file({name: value.copy() for name, value in tensors.items()}, source)
+    spec = run_import(source, 'torchvision_alexnet', tmp_path / 'run')
+    assert (spec.num_classes, spec.depth_multiplier, spec.image_size) == (CLASSES, NARROW, 224)
+    assert_agrees(load(tmp_path / 'run'), torchvision_file, is_softmax=False)
+    out = capsys.readouterr().out
+    assert f'{prefix}{names[0]} to conv1, ' in out
+    assert f'{prefix}{names[-1]} to fc8\n' in out
+    numbers = sum(value.size for value in tensors.values())
+    assert f'took all 16 tensors, {numbers} parameters; without a graph, no logits were compared\n' in out
+
+
+def test_pytorchs_batch_normalisation(tmp_path):
+    graph = write(tmp_path / 'net.onnx', 'alexnet_bn')
+    stored = iter([numpy_helper.to_array(tensor) for tensor in onnx.load(graph).graph.initializer])
+    tensors: dict[str, np.ndarray] = {}
+    for layer in ('0', '2', '4', '6', '8', '10', '12', '15', '18', '20'):
+        leaves = ('weight', 'bias', 'running_mean', 'running_var') if layer in ('2', '6') else ('weight', 'bias')
+        tensors |= {f'{layer}.{leaf}': next(stored).copy() for leaf in leaves}
+    tensors['2.num_batches_tracked'] = np.array(10)
+    source = tmp_path / 'net.safetensors'
+    safetensors_numpy.save_file(tensors, source)
+    run_import(source, 'alexnet_bn', tmp_path / 'run')
+    assert_agrees(load(tmp_path / 'run'), graph, is_softmax=False)
+
+
+# ------------------------------------------------------------------------ graphs of other nets
+
+
+def edited(source: Path, path: Path, edit: Callable[[Any], object]) -> Path:
+    """Writes a graph with one thing changed."""
+    model = onnx.load(source)
+    edit(model.graph)
+    onnx.save(model, path)
+    return path
+
+
+def node_of(graph: Any, op: str, number: int = 0) -> Any:
+    return [node for node in graph.node if node.op_type == op][number]
+
+
+def set_attribute(op: str, name: str, value: Any, number: int = 0) -> Callable[[Any], None]:
+    def edit(graph: Any) -> None:
+        node = node_of(graph, op, number)
+        for attribute in [attribute for attribute in node.attribute if attribute.name == name]:
+            node.attribute.remove(attribute)
+        node.attribute.append(onnx_helper.make_attribute(name, value))
+
+    return edit
+
+
+def replace_weights(op: str, number: int, position: int, change: Callable[[np.ndarray], Any]) -> Callable[[Any], None]:
+    def edit(graph: Any) -> None:
+        name = node_of(graph, op, number).input[position]
+        (tensor,) = [tensor for tensor in graph.initializer if tensor.name == name]
+        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
+
+    return edit
+
+
+def insert_behind(op: str, new: str, *inputs: str, number: int = 0, **attributes: Any) -> Callable[[Any], None]:
+    def edit(graph: Any) -> None:
+        node = node_of(graph, op, number)
+        output = node.output[0]
+        node.output[0] = f'{output}.before'
+        position = list(graph.node).index(node) + 1
+        graph.node.insert(position, onnx_helper.make_node(new, [node.output[0], *inputs], [output], **attributes))
+
+    return edit
+
+
+def remove(op: str, number: int = 0) -> Callable[[Any], None]:
+    def edit(graph: Any) -> None:
+        node = node_of(graph, op, number)
+        for other in graph.node:
+            other.input[:] = [node.input[0] if name == node.output[0] else name for name in other.input]
+        graph.output[0].name = node.input[0] if graph.output[0].name == node.output[0] else graph.output[0].name
+        graph.node.remove(node)
+
+    return edit
+
+
+def widen_conv2(graph: Any) -> None:
+    replace_weights('Conv', 1, 1, lambda value: np.concatenate([value, value[:4]]))(graph)
+    replace_weights('Conv', 1, 2, lambda value: np.concatenate([value, value[:4]]))(graph)
+    replace_weights('Conv', 2, 1, lambda value: np.concatenate([value, value[:, :2]], 1))(graph)
+
+
+def end_before(graph: Any) -> None:
+    node = node_of(graph, 'Gemm', 2)
+    graph.output[0].name = node.input[0]
+    graph.node.remove(node)
+
+
+def branch(graph: Any) -> None:
+    node = node_of(graph, 'Relu')
+    graph.node.append(onnx_helper.make_node('Sigmoid', [node.output[0]], ['elsewhere']))
+
+
+BVLC = 'bvlc_alexnet of depth_multiplier 0.0625'
+LRN_OF_5 = 'local response normalization of 5 channels'
+# What is changed; what the message says of the first node that differs, and of the net.
+OTHER_NETS = [
+    (
+        set_attribute('MaxPool', 'strides', [1, 1]),
+        "node 3 (MaxPool 'MaxPool_3'): max pooling of 3x3, with strides of 1x1",
+        'max pooling of 3x3, with strides of 2x2 there (pool1)',
+    ),
+    (
+        set_attribute('MaxPool', 'pads', [0, 0, 0, 0], 2),
+        'max pooling of 3x3, giving 5x5 positions',
+        'max pooling of 3x3, giving 6x6 positions there (pool5)',
+    ),
+    (
+        set_attribute('MaxPool', 'pads', [1, 1, 0, 0], 2),
+        'max pooling of 3x3, padded by 1x1',
+        'max pooling of 3x3, padded by 0x0 there (pool5)',
+    ),
+    (
+        set_attribute('MaxPool', 'kernel_shape', [2, 2], 1),
+        'max pooling of 2x2',
+        'max pooling of 3x3 there (pool2)',
+    ),
+    (
+        set_attribute('Conv', 'pads', [1, 1, 3, 3], 1),
+        '16 filters of 5x5, padded by 1x1',
+        '16 filters of 5x5, padded by 2x2 there (conv2)',
+    ),
+    (
+        set_attribute('Conv', 'dilations', [2, 2], 2),
+        '24 filters of 3x3, dilated by 2x2',
+        '24 filters of 3x3, dilated by 1x1 there (conv3)',
+    ),
+    (
+        set_attribute('Conv', 'group', 1, 1),
+        '16 filters of 5x5, in 1 group',
+        '16 filters of 5x5, in 2 groups there (conv2)',
+    ),
+    (set_attribute('LRN', 'alpha', 2e-5), f'{LRN_OF_5}, alpha 2e-05', f'{LRN_OF_5}, alpha 0.0001 there (norm1)'),
+    (
+        set_attribute('LRN', 'size', 3, 1),
+        'local response normalization of 3 channels',
+        f'{LRN_OF_5} there (norm2)',
+    ),
+    (widen_conv2, "node 4 (Conv 'Conv_4'): 20 filters of 5x5", '16 filters of 5x5 there (conv2)'),
+    (remove('LRN'), "node 2 (MaxPool 'MaxPool_3'): max pooling of 3x3", f'{LRN_OF_5} there (norm1)'),
+    (remove('Relu', 2), "node 9 (Conv 'Conv_10'): 24 filters of 3x3", 'ReLU there (conv3)'),
+    (insert_behind('Conv', 'Sigmoid'), "node 1 (Sigmoid 'Conv_0'): is computed", 'ReLU there (conv1)'),
+    (
+        insert_behind('Conv', 'Pad', mode='reflect'),
+        "node 1 (Pad 'Conv_0'): pads otherwise than with zeros around the images",
+        'ReLU there (conv1)',
+    ),
+    (branch, "node 2 (LRN 'LRN_2'): takes 'Relu_1' beside node 21 (Sigmoid 'elsewhere'), a branch", LRN_OF_5),
+    (end_before, "ends after node 19 (Relu 'Relu_19')", '256 units of 256 inputs there (fc8)'),
+]
+
+
+@pytest.fixture(scope='module')
+def bvlc_file(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp('bvlc') / 'net.onnx', 'bvlc_alexnet')
+
+
+@pytest.mark.parametrize(('edit', 'here', 'there'), OTHER_NETS)
+def test_the_first_node_that_differs_is_named(tmp_path, bvlc_file, edit, here, there):
+    source = edited(bvlc_file, tmp_path / 'net.onnx', edit)
+    message = re.escape(f'{here}; {BVLC} has {there}')
+    refuse(source, 'bvlc_alexnet', tmp_path / 'run', f'--source={source}: not bvlc_alexnet: .*{message}')
+
+
+def test_what_comes_behind_the_net_is_named(tmp_path, bvlc_file):
+    source = edited(bvlc_file, tmp_path / 'net.onnx', insert_behind('Gemm', 'Relu', number=2))
+    message = re.escape(f"node 21 (Relu 'Gemm_20'): ReLU; {BVLC} ends before that")
+    refuse(source, 'bvlc_alexnet', tmp_path / 'run', message)
+
+
+def test_other_statistics_of_batch_normalisation(tmp_path):
+    graph = write(tmp_path / 'net.onnx', 'alexnet_bn')
+    source = edited(graph, tmp_path / 'other.onnx', set_attribute('BatchNormalization', 'epsilon', 1e-5))
+    refuse(source, 'alexnet_bn', tmp_path / 'run', r'epsilon 1e-05; alexnet_bn .*, epsilon 0.001 there \(bn1\)')
+
+
+def test_another_net_altogether(tmp_path, bvlc_file):
+    found = "node 0 (Conv 'Conv_0'): 6 filters of 11x11, with strides of 4x4, padded by 0x0"
+    there = 'lenet has 32 filters of 5x5, with strides of 1x1, padded by 2x2 there (conv1)'
+    refuse(bvlc_file, 'lenet', tmp_path / 'run', re.escape(f'{found}; {there}'))
+    there = 'caffenet of depth_multiplier 0.0625 has max pooling of 3x3 there (pool1)'
+    refuse(bvlc_file, 'caffenet', tmp_path / 'run', re.escape(f"node 2 (LRN 'LRN_2'): {LRN_OF_5}; {there}"))
+
+
+# ------------------------------------------------------------------------ files that are damaged, or hold no weights
+
+
+def forget_weights(graph: Any) -> None:
+    graph.input.extend(tensor_value(tensor.name, tensor.dims) for tensor in graph.initializer)
+    del graph.initializer[:]
+
+
+def cut_weights(graph: Any) -> None:
+    graph.initializer[0].raw_data = graph.initializer[0].raw_data[:-1]
+
+
+def set_input(shape: Sequence[Any], dtype: Any = np.float32) -> Callable[[Any], None]:
+    return lambda graph: graph.input[0].CopyFrom(tensor_value('images', shape, dtype))
+
+
+def with_nan(value: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(value.size).reshape(value.shape) < 2, np.float32(np.nan), value)
+
+
+DAMAGED_GRAPHS = [
+    (forget_weights, r"holds no weights, or not all: '.*' has no value; give the file that has them"),
+    (cut_weights, "damaged: 'tensor0': "),
+    (replace_weights('Gemm', 1, 1, with_nan), r"node 9 \(Gemm '.*'\) takes '.*', in which 2 of \d+ numbers are not"),
+    (replace_weights('Conv', 0, 1, np.float16), r"node 0 \(Conv '.*'\) takes 'tensor0' in float16; float32 is needed"),
+    (lambda graph: setattr(node_of(graph, 'Conv'), 'op_type', 'QLinearConv'), r'quantised \(QLinearConv .*in float32'),
+    (set_input([1, 1, 8, 8], np.uint8), "its images 'images' are not float32"),
+    (set_input([1, 64]), 'must take one batch of images'),
+    (set_input([1, 1, 8, 12]), 'its images are 8x12; the nets here take square ones'),
+    (set_input([1, 4, 8, 8]), 'its images have 4 channels'),
+    (set_input([1, None, 8, 8]), 'its images have any number of channels'),
+    (lambda graph: graph.ClearField('node'), 'no graph in it, so not an ONNX file, or damaged'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('edit', 'message'), DAMAGED_GRAPHS)
+def test_a_damaged_graph(tmp_path, lenet_file, edit, message):
+    source = edited(lenet_file, tmp_path / 'net.onnx', edit)
+    refuse(source, 'lenet', tmp_path / 'run', f'--source={source}: {message}')
+
+
+def test_the_zoos_graph_without_weights(tmp_path):
+    message = "holds no weights: 'conv1_w_0' is made by ConstantOfShape; give the file that has them"
+    refuse(LIGHT, 'bvlc_alexnet', tmp_path / 'run', message)
+
+
+def test_a_graph_that_computes_something_else_is_not_written(tmp_path, lenet_file, monkeypatch):
+    """As if a layer had been taken in a wrong order."""
+    monkeypatch.setattr(onnx_nodes, 'NCHW', 'never')
+    refuse(lenet_file, 'lenet', tmp_path / 'run', r'the logits of lenet .* differ by .* whose largest is .*nothing was')
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('net.onnx', b'', 'no graph in it, so not an ONNX file, or damaged'),
+        ('net.onnx', b'not a graph', 'not an ONNX file, or damaged; copy or download it again'),
+        ('net.onnx', b'PK\x03\x04 and so on', 'a zip archive, not an ONNX file'),
+        ('net.onnx', b'\x80\x02 and so on', 'a pickle, not an ONNX file'),
+        ('net.h5', b'', r'unknown kind of file; its name must end in .onnx or .safetensors'),
+        ('net.pth', b'', r"a pickle, .*safetensors.torch.save_file\(torch.load\('net.pth', .*\), 'net.safetensors'\)"),
+        ('net.safetensors', b'', 'not a .safetensors file, or damaged'),
+        ('net.safetensors', b'\x10' + bytes(7) + b'{' * 16, 'not a .safetensors file, or damaged'),
+    ],
+)
+def test_other_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    refuse(tmp_path / name, 'lenet', tmp_path / 'run', f'--source={tmp_path}/{name}: {message}')
+
+
+def test_a_file_that_is_cut_short(tmp_path, lenet_file, torchvision_file):
+    for name, content in (
+        ('net.onnx', lenet_file.read_bytes()),
+        ('net.safetensors', safetensors_numpy.save(torch_weights(torchvision_file, TORCHVISION))),
+    ):
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        refuse(tmp_path / name, 'lenet', tmp_path / 'run', f'--source={tmp_path}/{name}: not an? .* file, or damaged')
+
+
+def change_torch(name: str, *values: np.ndarray) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Replaces a tensor, or adds one; without a value removes all of a layer."""
+    if values:
+        return lambda tensors: {**tensors, name: values[0]}
+    return lambda tensors: {other: value for other, value in tensors.items() if not other.startswith(f'{name}.')}
+
+
+def zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    return np.zeros(shape, dtype)
+
+
+TORCH = r'torchvision_alexnet of depth_multiplier 0\.0625'
+OTHER_WEIGHTS = [
+    (
+        change_torch('features.3.weight', zeros(12, 4, 3, 3)),
+        rf'features.3 has bias 12, weight 12x4x3x3; conv2 of {TORCH} needs weight 12x4x5x5, bias 12 for images of 224',
+    ),
+    (
+        change_torch('classifier.1.weight', zeros(256, 400)),
+        rf'classifier.1 has bias 256, weight 256x400; fc6 of {TORCH} needs weight 256x576, bias 256',
+    ),
+    (
+        change_torch('features.12.weight', zeros(16, 16, 3, 3)),
+        rf'{TORCH} has no layer for features.12, weight 16x16x3x3',
+    ),
+    (change_torch('features.10'), rf'no such layer is left; conv5 of {TORCH} needs weight 16x16x3x3, bias 16'),
+    (
+        change_torch('features.0.running_mean', zeros(4)),
+        rf'features.0 has bias 4, running_mean 4, .*; conv1 of {TORCH}',
+    ),
+    (
+        change_torch('features.0.scale', zeros(4)),
+        "'features.0.scale' is none of weight, bias, running_mean, running_var",
+    ),
+    (
+        change_torch('features.0.weight', zeros(4, 3, 11, 11, dtype=np.float16)),
+        'features.0.weight is F16; float32 is needed',
+    ),
+    (
+        change_torch('features.0.weight', zeros(4, 3, 11, 11) * np.float32('nan')),
+        'features.0.weight: 1452 of 1452 numbers are not finite',
+    ),
+    (lambda tensors: {}, 'no weights in it'),
+]
+
+
+@pytest.mark.parametrize(('change', 'message'), OTHER_WEIGHTS)
+def test_pytorchs_weights_of_another_net(tmp_path, torchvision_file, change, message):
+    source = tmp_path / 'net.safetensors'
+    safetensors_numpy.save_file(change(torch_weights(torchvision_file, TORCHVISION)), source)
+    refuse(source, 'torchvision_alexnet', tmp_path / 'run', f'--source={source}: {message}')
+
+
+# ------------------------------------------------------------------------ flags
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'source': None}, '--source is missing: a file that ends in .onnx or .safetensors'),
+        ({'source': '/no/such.onnx'}, '--source=/no/such.onnx: no such file'),
+        ({'model_name': None}, '--model_name is missing: the net of the source; valid: alexnet, '),
+        ({'model_name': 'lenett'}, r"unknown net 'lenett' \(did you mean 'lenet'\?\)"),
+        ({'preprocessing_name': 'caffee'}, "unknown preprocessing 'caffee'"),
+        ({'train_dir': None}, '--train_dir=: name a local folder, without ~'),
+        ({'train_dir': '~/run'}, '--train_dir=~/run: name a local folder'),
+        ({'train_dir': 'gs://bucket/run'}, '--train_dir=gs://bucket/run: name a local folder'),
+        ({'train_dir': 'a[b'}, r'--train_dir=a\[b: TensorFlow reads no checkpoints'),
+        ({'image_size': 28}, '--image_size=28: .*net.onnx takes images of 8 px; leave it out'),
+        ({'dataset_name': 'mnits'}, "unknown dataset_name 'mnits'"),
+        (
+            {'dataset_name': 'flowers'},
+            'the source has 10 classes, and --dataset_name=flowers 5; name the data set that',
+        ),
+        (
+            {'dataset_name': 'mnist', 'labels_offset': 1},
+            'the source has 10 classes, and --dataset_name=mnist 10 less --labels_offset=1',
+        ),
+        ({'dataset_dir': '/no/such'}, '--dataset_dir=/no/such: no such folder'),
+        ({'labels_path': '/no/such.txt'}, '--labels_path=/no/such.txt: .*No such file'),
+        ({'labels_path': __file__}, f'--labels_path={__file__}: [0-9]+ names; the source has 10 classes'),
+    ],
+)
+def test_bad_flags(tmp_path, monkeypatch, lenet_file, options, message):
+    monkeypatch.chdir(tmp_path)
+    given = {'source': str(lenet_file), 'model_name': 'lenet', 'train_dir': 'run', **options}
+    with pytest.raises(InputError, match=message):
+        importing.import_weights(make_config(ImportConfig, **given))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('there', ['run', 'notes', 'file', 'link'])
+def test_what_is_there_is_unharmed(tmp_path, lenet_file, trained, there):
+    train_dir = tmp_path / 'run'
+    message = 'holds notes.txt: it is left as it is; give another folder'
+    if there == 'run':
+        shutil.copytree(Path(trained.checkpoint_path).parent, train_dir)
+        message = 'holds a run: it is left as it is; give another folder'
+    elif there == 'file':
+        train_dir.write_text('precious')
+        message = 'exists and is no folder; give another name'
+    elif there == 'link':
+        (tmp_path / 'target').mkdir()
+        train_dir.symlink_to(tmp_path / 'target')
+        message = 'exists and is no folder; give another name'
+    else:
+        train_dir.mkdir()
+        (train_dir / 'notes.txt').write_text('precious')
+    before = sorted(tmp_path.rglob('*')), files(train_dir) if train_dir.is_dir() else train_dir.read_text()
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=f'--train_dir={train_dir} {message}'):
+            run_import(lenet_file, 'lenet', train_dir, overwrite=overwrite)
+    assert (sorted(tmp_path.rglob('*')), files(train_dir) if train_dir.is_dir() else train_dir.read_text()) == before
+
+
+def test_an_import_is_replaced_only_when_asked(tmp_path, lenet_file, torchvision_file):
+    train_dir = tmp_path / 'run'
+    train_dir.mkdir()  # an empty folder holds nothing that could be harmed
+    run_import(lenet_file, 'lenet', train_dir)
+    before = files(train_dir)
+    with pytest.raises(InputError, match='holds an earlier import; give another folder, or --overwrite'):
+        run_import(torchvision_file, 'torchvision_alexnet', train_dir)
+    with pytest.raises(InputError, match='not lenet'):
+        run_import(torchvision_file, 'lenet', train_dir, overwrite=True)
+    assert files(train_dir) == before
+    assert run_import(torchvision_file, 'torchvision_alexnet', train_dir, overwrite=True).image_size == 224
+    assert [path.name for path in tmp_path.iterdir()] == ['run']
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, lenet_file, monkeypatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'rename', fail)
+    refuse(lenet_file, 'lenet', tmp_path / 'run', r'--train_dir=\S+: \[Errno 28\] No space left on device')
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(('name', 'package'), [('net.onnx', 'onnx'), ('net.safetensors', 'safetensors')])
+def test_a_package_that_is_not_installed(tmp_path, monkeypatch, lenet_file, name, package):
+    shutil.copyfile(lenet_file, tmp_path / name)
+    monkeypatch.setitem(sys.modules, package, None)
+    refuse(
+        tmp_path / name, 'lenet', tmp_path / 'run', r"reading .* needs the extra `export`: pip install -e '.\[export\]'"
+    )
+
+
+def test_a_package_that_is_broken(tmp_path, monkeypatch):
+    (tmp_path / 'half_there.py').write_text('import not_there')
+    (tmp_path / 'broken.py').write_text("raise ImportError('libx.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"^reading: half_there cannot be loaded: No module named 'not_there'$"):
+        extras.load('half_there', 'reading')
+    with pytest.raises(InputError, match=r'^reading: broken cannot be loaded: libx.so.1: cannot open'):
+        extras.load('broken', 'reading')

@@ -1,0 +1,371 @@
+"""SavedModels: they run without this project, from arrays and from encoded images, and say themselves what they are."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from configs.export import ExportConfig
+from configs.foreign import ForeignOptions
+from configs.options import make_config
+from engine import comparison
+from engine.classifiers import Interface, in_batches, load_classifier
+from export import exporting, saved_model, serving
+from export.source import Source
+from nets import nets_factory
+from preprocessing import preprocessing_factory
+from tests.runs import eval_config, files
+from tests.served_nets import LABELS, make_source, smooth_images
+
+FAMILIES = ('caffe', 'cifarnet', 'inception', 'lenet', 'torchvision', 'vgg')
+PHOTOGRAPHS = ('china.jpg', 'chelsea.png', 'camera.png')
+INTERFACES = [
+    Interface(layout, order, pixels, output)
+    for layout in ('NHWC', 'NCHW')
+    for order in ('RGB', 'BGR')
+    for pixels in (False, True)
+    for output in ('logits', 'probabilities')
+]
+
+
+def write(source: Source, path: Path) -> str:
+    saved_model.write(source, str(path))
+    return str(path)
+
+
+def signature(path: str, name: str = 'serving_default') -> Callable[..., np.ndarray]:
+    """Returns a function of a SavedModel as TensorFlow loads it, from its one input to its one output."""
+    loaded = tf.saved_model.load(path)
+    function = loaded.signatures[name]
+    (input_name,) = function.structured_input_signature[1]
+
+    def run(values: Any, loaded: Any = loaded) -> np.ndarray:
+        (output,) = function(**{input_name: tf.constant(values)}).values()
+        return output.numpy()
+
+    return run
+
+
+# ------------------------------------------------------------------------ the same results
+
+
+@pytest.fixture(scope='module')
+def of_every_net(digits_dir, tmp_path_factory) -> dict[str, tuple[Source, str]]:
+    folder = tmp_path_factory.mktemp('saved')
+    sources = {name: make_source(name, digits_dir) for name in nets_factory.NETS}
+    return {name: (source, write(source, folder / name)) for name, source in sources.items()}
+
+
+@pytest.mark.parametrize('name', nets_factory.NETS)
+def test_every_net_gives_its_results(of_every_net, name):
+    source, path = of_every_net[name]
+    images = smooth_images(source.preprocessing)
+    classifier = load_classifier(path)
+    assert (classifier.kind, classifier.spec, classifier.step) == ('SavedModel', source.spec, 7)
+    assert classifier.interface == source.interface
+    found, expected = classifier.scores(images), source.classifier.scores(images)
+    assert expected.std(axis=0).mean() > 1  # they differ from image to image
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for batch in (1, 3):
+        np.testing.assert_allclose(in_batches(classifier.scores, batch, images[:6]), found[:6], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'preprocessing_name': 'caffe', 'image_size': 12},
+        {'channels': 1},
+        {'channels': 1, 'use_grayscale': True},
+    ],
+    ids=['colour', 'gray', 'gray of colour'],
+)
+def test_every_interface_gives_the_nets_results(digits_dir, tmp_path, options):
+    source = make_source('lenet', digits_dir, **options)
+    images = smooth_images(source.preprocessing)
+    expected = source.classifier.probabilities(images)
+    # For gray nets every second one: the softmax does not look at colours.
+    for index, interface in enumerate(INTERFACES if source.spec.channels == 3 else INTERFACES[::2]):
+        path = write(dataclasses.replace(source, interface=interface), tmp_path / str(index))
+        classifier = load_classifier(path)
+        assert classifier.interface == interface
+        np.testing.assert_allclose(classifier.probabilities(images), expected, atol=1e-5, err_msg=str(interface))
+        assert (np.abs(classifier.scores(images).sum(axis=-1) - 1).max() < 1e-5) == (interface.output != 'logits')
+
+
+# ------------------------------------------------------------------------ without this project
+
+PROGRAM = """
+import json, os, sys
+import numpy as np, tensorflow as tf
+found = {}
+for name, path in json.loads(sys.argv[1]).items():
+    loaded = tf.saved_model.load(path)
+    function = loaded.signatures['serving_default']
+    (images,) = function.structured_input_signature[1].values()
+    (output,) = function.structured_outputs
+    zeros = function(**{images.name: tf.zeros([2, *images.shape[1:]])})[output]
+    found[name] = [images.name, images.shape.as_list(), output, zeros.numpy().tolist(), len(loaded.weights)]
+found['modules'] = [name for name in sys.modules if name.split('.')[0] in ('nets', 'export', 'engine')]
+print(json.dumps(found))
+"""
+
+
+def test_tensorflow_alone_loads_and_runs_it(of_every_net, tmp_path):
+    paths = {name: path for name, (_, path) in of_every_net.items()}
+    process = subprocess.run(
+        [sys.executable, '-P', '-c', PROGRAM, json.dumps(paths)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout)
+    assert found.pop('modules') == []
+    assert set(found) == set(of_every_net)
+    for name, (image, shape, output, zeros, weights) in found.items():
+        source, _ = of_every_net[name]
+        assert (image, shape, output) == ('images', [None, *source.model.input_shape[1:]], 'logits')
+        expected = source.model(np.zeros([2, *shape[1:]], np.float32), training=False)
+        np.testing.assert_allclose(zeros, expected, rtol=1e-4, atol=1e-4)
+        assert weights == len(source.model.variables)  # and no training state
+
+
+def test_the_folder_holds_what_it_says_of_itself(of_every_net):
+    source, path = of_every_net['lenet']
+    assert json.loads(Path(path, 'assets.extra/slim.json').read_text()) == json.loads(json.dumps(source.description()))
+    assert Path(path, 'assets.extra/labels.txt').read_text().splitlines() == list(LABELS)
+    written = {str(file.relative_to(path)) for file in Path(path).rglob('*') if file.is_file()}
+    assert {name for name in written if not name.startswith(('variables/', 'assets.extra/'))} == {
+        'saved_model.pb',
+        'fingerprint.pb',
+    }
+
+
+# ------------------------------------------------------------------------ encoded images
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_encoded_images_are_prepared_inside(digits_dir, shared_path, tmp_path, family):
+    options = {'preprocessing_name': family, 'image_size': 24, 'encoded_input': True}
+    source = make_source('lenet', digits_dir, Interface('NCHW', 'BGR', True, 'probabilities'), **options)
+    path = write(source, tmp_path / 'net')
+    encoded = [shared_path(f'goldens/images/{name}').read_bytes() for name in PHOTOGRAPHS]
+    hosted = np.stack([source.preprocessing.host_eval(image) for image in encoded])
+    expected = source.classifier.probabilities(hosted)
+    assert np.abs(np.diff(expected, axis=0)).max() > 0.1
+    run = signature(path)
+    np.testing.assert_allclose(run(encoded), expected, atol=1e-5)
+    np.testing.assert_allclose(run(encoded[:1]), expected[:1], atol=1e-5)
+    # The other signature takes arrays, and is what the project itself runs.
+    np.testing.assert_allclose(
+        signature(path, 'images')(source.interface.prepare(hosted, source.preprocessing)), expected, atol=1e-5
+    )
+    np.testing.assert_allclose(load_classifier(path).scores(hosted), expected, atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run([b'no image'])
+
+
+def test_the_families_are_all():
+    assert {family.__name__.lower() for family in preprocessing_factory.PREPROCESSINGS.values()} == set(FAMILIES)
+
+
+def test_the_script_compares_what_it_writes(trained, shared_path, tmp_path, capsys):
+    folder = tmp_path / 'net'
+    options: dict[str, Any] = {'checkpoint_path': trained.checkpoint_path, 'output_path': f'{folder}/'}
+    options |= {'format': 'saved_model', 'encoded_input': True}
+    export = lambda **more: exporting.export(make_config(ExportConfig, **options, **more))  # noqa: E731
+    assert export() == str(folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith('compared 32 images of digits, split test: ') for line in lines)
+    assert 'compared 8 encoded images: probabilities differ by at most 0' in lines
+    original, other = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(folder))))
+    assert (other['kind'], other['step'], other['accuracy']) == ('SavedModel', 300, original['accuracy'])
+    with pytest.raises(InputError, match=r'exists; give another name, or --overwrite'):
+        export()
+    before = files(folder)
+    photographs = str(shared_path('goldens/images')) + '/c*.*'
+    capsys.readouterr()
+    export(overwrite=True, verification_images=photographs)
+    assert f'images of {photographs}: probabilities differ' in capsys.readouterr().out
+    assert set(files(folder)) == set(before)
+    (folder / 'thesis.txt').write_text('mine')
+    with pytest.raises(InputError, match=r'holds thesis\.txt, which is of no export: the folder is not replaced'):
+        export(overwrite=True)
+
+
+def test_encoded_results_that_differ_are_refused(digits_dir, tmp_path, monkeypatch):
+    source = make_source('lenet', digits_dir, Interface(output='probabilities'), encoded_input=True, image_size=24)
+    make = serving.make_encoded_computation
+    monkeypatch.setattr(serving, 'make_encoded_computation', lambda source: lambda files: make(source)(files)[:, ::-1])
+    path = write(source, tmp_path / 'net')
+    with pytest.raises(InputError, match=r'^what was written differs: probabilities of encoded images by 0\.\d+; noth'):
+        saved_model.verify(source, path)
+
+
+# ------------------------------------------------------------------------ SavedModels of others
+
+
+def save(path: Path, make: Callable[..., Any], *specs: tf.TensorSpec, name: str = 'serving_default') -> str:
+    module = tf.Module()
+    module.run = tf.function(make, specs, autograph=False)
+    tf.saved_model.save(module, str(path), signatures={name: module.run})
+    return str(path)
+
+
+def images_spec(*shape: int | None, dtype: tf.DType = tf.float32) -> tf.TensorSpec:
+    return tf.TensorSpec(shape, dtype, name='x')
+
+
+def mean_colour(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {'y': tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])}
+
+
+def of_keras(path: Path) -> str:
+    images = keras.Input((8, 8, 3))
+    keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).export(path, verbose=False)
+    return str(path)
+
+
+def of_tensorflow_1(path: Path) -> str:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        images = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 3])
+        scale = tf.compat.v1.get_variable('scale', [3], initializer=tf.compat.v1.ones_initializer())
+        logits = tf.reduce_mean(images, [1, 2]) * scale
+        session.run(tf.compat.v1.global_variables_initializer())
+        outputs = {'classes': tf.argmax(logits, 1), 'logits': logits, 'probabilities': tf.nn.softmax(logits)}
+        tf.compat.v1.saved_model.simple_save(session, str(path), {'images': images}, outputs)
+    return str(path)
+
+
+FOREIGN: dict[str, Callable[[Path], str]] = {
+    'keras': of_keras,
+    'tensorflow 1': of_tensorflow_1,
+    'one image': lambda path: save(path, mean_colour, images_spec(1, 8, 8, 3)),
+    'four axes': lambda path: save(
+        path, lambda x: {'y': tf.reduce_mean(x, [1, 2], keepdims=True)}, images_spec(None, 8, 8, 3)
+    ),
+    'any size': lambda path: save(path, mean_colour, images_spec(None, None, None, 3)),
+    'bytes': lambda path: save(path, mean_colour, images_spec(None, 8, 8, 3, dtype=tf.uint8)),
+}
+
+
+@pytest.mark.filterwarnings('ignore:.*(simple_save|build_tensor_info|Deprecated|deprecated)')
+@pytest.mark.parametrize('name', FOREIGN)
+def test_foreign_ones_run_on_any_batch(tmp_path, name):
+    path = FOREIGN[name](tmp_path / 'net')
+    asked = {'preprocessing_name': 'lenet', 'image_size': 8}
+    classifier = load_classifier(path, asked, ForeignOptions(includes_preprocessing=name == 'bytes'))
+    assert (classifier.kind, classifier.spec.num_classes, classifier.step) == ('SavedModel', 3, -1)
+    images = smooth_images(classifier.preprocessing, 5)
+    expected = images.round() if name == 'bytes' else classifier.preprocessing.device_eval(images).numpy()
+    for batch in (1, 3, 5):
+        np.testing.assert_allclose(classifier.scores(images[:batch]), expected[:batch].mean(axis=(1, 2)), atol=1e-4)
+
+
+def two(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
+    return mean_colour(a + b)
+
+
+IMAGE = images_spec(None, 8, 8, 3)
+UNFIT: dict[str, tuple[Callable[[Path], str], str]] = {
+    'two inputs': (
+        lambda path: save(path, two, tf.TensorSpec([1, 8, 8, 3], name='a'), tf.TensorSpec([1, 8, 8, 3], name='b')),
+        'takes 2 inputs, a, b; one of images is needed',
+    ),
+    'encoded': (
+        lambda path: save(path, lambda x: {'y': tf.strings.to_number(x)}, images_spec(None, dtype=tf.string)),
+        'takes string x; images are float32 or uint8; export it without --encoded_input',
+    ),
+    'rows': (
+        lambda path: save(path, lambda x: {'y': x * 2}, images_spec(None, 8)),
+        'takes x of [None, 8]; images have four axes, [batch, height, width, channels]',
+    ),
+    'any shape': (
+        lambda path: save(path, lambda x: {'y': x * 2}, tf.TensorSpec(None, name='x')),
+        'takes x of any shape; images have four axes',
+    ),
+    'two outputs': (
+        lambda path: save(path, lambda x: {'a': x, **mean_colour(x)}, IMAGE),
+        'gives a, y; one output of floats, or one called logits, is needed',
+    ),
+    'numbers': (
+        lambda path: save(path, lambda x: {'y': tf.argmax(x, 1)}, IMAGE),
+        'gives y; one output of floats, or one called logits, is needed',
+    ),
+    'maps': (
+        lambda path: save(path, lambda x: {'y': x * 2}, IMAGE),
+        'gives y of (None, 8, 8, 3); scores are [batch, classes]',
+    ),
+    'another signature': (
+        lambda path: save(path, mean_colour, IMAGE, name='classify'),
+        'has no signature serving_default, but classify',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', UNFIT)
+def test_what_is_no_classifier_is_refused(tmp_path, name):
+    make, message = UNFIT[name]
+    path = make(tmp_path / 'net')
+    with pytest.raises(InputError) as error:
+        load_classifier(path, {'preprocessing_name': 'lenet', 'image_size': 8})
+    assert str(error.value).startswith(f'{path} {message}')
+
+
+def test_what_cannot_be_run_is_one_line(tmp_path):
+    path = save(tmp_path / 'net', lambda x: mean_colour(tf.ensure_shape(x, [7, 8, 8, 3])), IMAGE)
+    with pytest.raises(InputError, match=rf'^{path} cannot be run: Shape of tensor x \[2,8,8,3\] is not compatible'):
+        load_classifier(path, {'preprocessing_name': 'lenet'})
+
+
+# ------------------------------------------------------------------------ damage
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    'graph cut short': (
+        lambda path: (path / 'saved_model.pb').write_bytes((path / 'saved_model.pb').read_bytes()[:1000]),
+        'not a SavedModel that TensorFlow can load: ',
+    ),
+    'no graph': (
+        lambda path: (path / 'saved_model.pb').write_bytes(b''),
+        'not a SavedModel that TensorFlow can load: ',
+    ),
+    'no variables': (lambda path: shutil.rmtree(path / 'variables'), 'not a SavedModel that TensorFlow can load: '),
+    'a weight': (
+        lambda path: flip_a_weight(next(path.glob('variables/variables.data*'))),
+        'not a SavedModel that TensorFlow can load: ',
+    ),
+    'no description': (
+        lambda path: (path / 'assets.extra/slim.json').write_text('{'),
+        'what it says of itself is damaged: Expecting property name',
+    ),
+    'another description': (
+        lambda path: (path / 'assets.extra/slim.json').write_text('{"model": 3}'),
+        'what it says of its net is damaged, or by another version: ',
+    ),
+}
+
+
+def flip_a_weight(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damage_is_one_line(of_every_net, tmp_path, damage):
+    path = tmp_path / 'net'
+    shutil.copytree(of_every_net['lenet'][1], path)
+    harm, message = DAMAGES[damage]
+    harm(path)
+    with pytest.raises(InputError) as error:
+        load_classifier(str(path))
+    assert message in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert '\n' not in str(error.value)
