@@ -33,12 +33,12 @@ def write(source: Source, path: str) -> None:
     from export import onnx_model, onnx_quantization
 
     quantize = source.options.quantize
+    images = calibration_images(source) if quantize in onnx_quantization.FORMATS else None
     model = onnx_model.make_model(source)
-    if quantize in onnx_quantization.FORMATS:
-        images = calibration_images(source)
+    if images is not None:
         logging.info('measuring ranges on %d images, and quantising', len(images))
         model = onnx_quantization.quantize(model, images, quantize)
-    logging.info('writing %s', quantize if quantize != 'none' else 'float32')
+    logging.info('writing %s', 'float32' if quantize == 'none' else quantize)
     onnx_model.save(model, source, path)
 
 

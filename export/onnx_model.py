@@ -112,6 +112,7 @@ def _describe(model: onnx.ModelProto, source: Source) -> None:
         facts |= {
             'mean': ','.join(f'{value:g}' for value in normalization.mean[::step]),
             'std': ','.join(f'{value:g}' for value in normalization.std[::step]),
+            'per_image_standardization': 'yes' if normalization.per_image else '',
         }
     helper.set_model_props(model, {name: value for name, value in facts.items() if value})
     model.producer_name, model.producer_version = _PRODUCER, ''

@@ -203,7 +203,7 @@ def test_an_interface_prepares_what_a_file_takes(layout, channel_order, include_
     preprocessing = get_preprocessing('vgg', 4)
     images = np.random.RandomState(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
     interface = Interface(layout, channel_order, include_preprocessing, output)
-    expected = images if include_preprocessing else images - np.float32([123.68, 116.78, 103.94])
+    expected = images if include_preprocessing else images - np.array([123.68, 116.78, 103.94], np.float32)
     expected = expected[..., ::-1] if channel_order == 'BGR' else expected
     expected = expected.transpose(0, 3, 1, 2) if layout == 'NCHW' else expected
     prepared = interface.prepare(images, preprocessing)
@@ -224,4 +224,6 @@ def test_what_takes_a_fixed_batch_is_given_it():
 
 
 def test_softmax_of_large_logits():
-    np.testing.assert_allclose(softmax(np.float32([[1000.0, 1000.0], [0.0, -1000.0]])), [[0.5, 0.5], [1.0, 0.0]])
+    np.testing.assert_allclose(
+        softmax(np.array([[1000.0, 1000.0], [0.0, -1000.0]], np.float32)), [[0.5, 0.5], [1.0, 0.0]]
+    )

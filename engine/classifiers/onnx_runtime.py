@@ -19,6 +19,8 @@ from engine.classifiers.tflite_runtime import checksum
 
 # In the description of an export: how many bytes lie before it, and their checksum.
 BYTES, CHECKSUM = 'bytes', 'crc32'
+# As it begins: number and length of `metadata_props`, and of the key in it.
+_DESCRIPTION = rb'r[\x80-\xff]*[\x00-\x7f]\n.' + re.escape(METADATA).encode()
 _SILENT = 4  # onnxruntime warns of graphs that it then runs
 _PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')
 _DTYPES = {
@@ -147,7 +149,7 @@ def _open_session(path: str) -> Any:
 def _reason(error: Exception) -> str:
     """Returns what an error of onnxruntime means, or what it says without its numbers and places."""
     text = first_line(error)
-    plain = re.sub(r'^\[ONNXRuntimeError\] : \d+ : \w+ : ', '', text)
+    plain = re.sub(r'^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?', '', text)
     for pattern, meaning in _REASONS.items():
         found = re.search(pattern, text)
         if found:
@@ -179,4 +181,4 @@ def _is_as_written(path: str, size: Any) -> bool:
         return False
     with open(path, 'rb') as file:
         file.seek(size)
-        return METADATA.encode() in file.read(32)
+        return re.match(_DESCRIPTION, file.read(32)) is not None
