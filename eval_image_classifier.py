@@ -15,7 +15,7 @@ from engine.cluster import launching, tasks
 
 def main(config: EvalConfig) -> int:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    if config.cluster.launch_workers and not config.evaluation.compare:
+    if config.cluster.launch_workers and not config.evaluation.compare:  # which refuses workers
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
     with cli.quiet_import(silent=is_worker):

@@ -8,6 +8,7 @@ a misspelt flag answer at once.
 """
 
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -87,6 +88,12 @@ def exit_status(call: Callable[[], int]) -> int:
     except BrokenPipeError:  # whoever read our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        console.print_error(f'output cannot be written: {error.strerror}')
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
 
 
 def define_flags(config_class: type, retired_flags: Sequence[RetiredFlag] = ()) -> None:

@@ -32,7 +32,7 @@ class ExportOptions(Options):
         choices=('none', 'float16', 'dynamic', 'int8', 'qdq'),
     )
     output_path: str | None = option(None, 'The file, or for slim and saved_model the folder, that is written.')
-    overwrite: bool = option(False, 'Replace what an earlier export has written there.')
+    overwrite: bool = option(False, 'Replace the file that is there, or the folder of an earlier export.')
     output: str = option(
         'logits', 'What the file gives (saved_model, tflite, onnx): logits or probabilities.', choices=OUTPUTS
     )

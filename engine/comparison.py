@@ -170,6 +170,8 @@ class _Counter:
         start = time.monotonic()
         scores = self.classifier.scores(images)
         self._seconds += time.monotonic() - start
+        if not np.isfinite(scores).all():
+            raise InputError(f'{self.classifier.path} gives values that are not finite: it is damaged, or has diverged')
         self._images += len(images)
         counts = self._metrics.count(tf.constant(scores), tf.constant(batch['label']), tf.constant(batch['mask']))
         self._counts += counts.numpy()
@@ -216,6 +218,7 @@ def _table(paths: Sequence[str], results: Sequence[Results]) -> str:
 def _refuse_options_of_one(config: EvalConfig) -> None:
     """Refuses what makes no sense for several at once."""
     given = {**dataclasses.asdict(config.output), **dataclasses.asdict(config.cluster)}
-    for name in ('eval_dir', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs', 'worker_hosts'):
+    of_one = ('eval_dir', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
+    for name in (*of_one, 'worker_hosts', 'launch_workers'):
         if given[name]:
             raise InputError(f'--{name}={given[name]}: --compare evaluates each once, in one process; leave it out')

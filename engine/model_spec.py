@@ -199,6 +199,8 @@ class ModelSpec:
 
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> 'ModelSpec':
+        if not isinstance(values['label_names'], list | tuple):
+            raise TypeError('label_names are no list')
         spec = cls(**{**values, 'label_names': tuple(values['label_names'])})
         spec._check_types()
         return spec
@@ -208,6 +210,12 @@ class ModelSpec:
             kind, value = typing.get_origin(hint) or hint, getattr(self, name)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise TypeError(f'{name} is {value!r}, which is not {kind.__name__}')
+        if not all(type(name) is str for name in self.label_names):
+            raise TypeError('label_names are not all text')
+        if self.label_names and len(self.label_names) != self.num_classes:
+            raise ValueError(f'{len(self.label_names)} label_names for {self.num_classes} classes')
+        if self.labels_offset < 0:
+            raise ValueError(f'labels_offset is {self.labels_offset}, which is below 0')
         for name, highest in _HIGHEST.items():
             if not 0 < getattr(self, name) <= highest:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, which is not above 0 and at most {highest}')

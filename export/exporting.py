@@ -15,7 +15,7 @@ from configs.export import ExportConfig
 from engine.classifiers import size_in_bytes
 from engine.text_files import write_text
 from export.export_factory import check_options
-from export.onnx_file import write_sample_test_data
+from export.onnx_file import SAMPLE_FILES, write_sample_test_data
 from export.output import check_output, written_beside
 from export.source import Source, load_source
 
@@ -58,11 +58,18 @@ def _beside(config: ExportConfig, path: str) -> list[str]:
     options, folder = config.export, os.path.dirname(path)
     names = [f'{path}.json', *(os.path.join(folder, f'test_data_set_{i}') for i in range(options.sample_test_data))]
     for name in names:
-        if os.path.lexists(name) and not options.overwrite:
+        if os.path.lexists(name) and not (options.overwrite and _is_replaceable(name)):
             raise InputError(
                 f'--output_path={path}: {name}, which is written beside it, exists; move it, or --overwrite'
             )
     return names
+
+
+def _is_replaceable(name: str) -> bool:
+    """Says whether what stands beside a file can be of an earlier export."""
+    if not os.path.isdir(name):
+        return name.endswith('.json')
+    return not name.endswith('.json') and set(os.listdir(name)) <= set(SAMPLE_FILES)
 
 
 def _write_beside(source: Source, path: str, names: list[str]) -> None:

@@ -15,6 +15,7 @@ from export.images import calibration_images, verification_images
 from export.source import Source
 
 ENDING = '.onnx'
+SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # of each folder of sample data
 _PURPOSE = '--format=onnx'
 
 
@@ -65,6 +66,7 @@ def write_sample_test_data(source: Source, path: str, folder: str) -> None:
         image = images[number % len(images)][None]
         data_set = os.path.join(folder, f'test_data_set_{number}')
         os.makedirs(data_set)
-        for file, name, value in (('input', INPUT, image), ('output', source.interface.output, runtime.run(image))):
-            with open(os.path.join(data_set, f'{file}_0.pb'), 'wb') as stream:
+        values = ((INPUT, image), (source.interface.output, runtime.run(image)))
+        for file, (name, value) in zip(SAMPLE_FILES, values, strict=True):
+            with open(os.path.join(data_set, file), 'wb') as stream:
                 stream.write(numpy_helper.from_array(value, name).SerializeToString())

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 
 from configs.errors import InputError, first_line
@@ -27,9 +28,10 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
     """
     if not path or path.startswith('~') or '://' in path:
         raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}, without ~')
-    path = path.rstrip('/')
+    path = path.rstrip('/') or '/'
     if not path.endswith(ending) or os.path.basename(path) == ending:
         raise InputError(f'--output_path={path}: the name of such a file ends in {ending}, for instance net{ending}')
+    _check_folder(path)
     if not os.path.lexists(path):
         return path
     if not overwrite:
@@ -40,6 +42,23 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
     if others:
         raise InputError(f'--output_path={path} holds {others[0]}, which is of no export: the folder is not replaced')
     return path
+
+
+def _check_folder(path: str) -> None:
+    """Refuses a place where nothing can be written, by writing there, or where the folder would be made.
+
+    Raises:
+        InputError: which place, and why.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    try:
+        with tempfile.NamedTemporaryFile(prefix='.part-', dir=folder):
+            pass
+    except OSError as error:
+        reason = 'no folder' if isinstance(error, NotADirectoryError) else f'not to be written to: {error.strerror}'
+        raise InputError(f'--output_path={path}: {folder} is {reason}') from error
 
 
 @contextlib.contextmanager

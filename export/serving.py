@@ -98,15 +98,14 @@ def _signature(source: Source, compute: Computation, spec: tf.TensorSpec) -> Sig
 @contextlib.contextmanager
 def _warnings_only() -> Iterator[None]:
     """Keeps TensorFlow from telling of each file that it writes."""
-    loggers = (logging.get_absl_logger(), tf.get_logger())
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel('WARNING')
+    verbosity, level = logging.get_verbosity(), tf.get_logger().level
+    logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel('WARNING')
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.set_verbosity(verbosity)
+        tf.get_logger().setLevel(level)
 
 
 def _reverse(images: tf.Tensor) -> tf.Tensor:

@@ -69,6 +69,9 @@ def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     assert first['agreement'] == 1.0
     assert second['agreement'] == np.mean(said == 3)
     assert second['accuracy'] == np.mean(batch['label'].numpy() == 3)
+    broken = dataclasses.replace(constant, run=lambda images: np.full((len(images), 10), np.nan, np.float32))
+    with pytest.raises(InputError, match='constant gives values that are not finite: it is damaged, or has diverged'):
+        comparison.measure([broken], dataset, 100, (1,))
     (part,) = comparison.measure([net], dataset, 50, (1,), max_batches=2)
     assert part['num_examples'] == 100
 
@@ -78,6 +81,7 @@ def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     [
         ({'eval_dir': 'x'}, '--eval_dir=x: --compare evaluates each once, in one process; leave it out'),
         ({'eval_interval_secs': 1.0}, '--eval_interval_secs=1.0: --compare evaluates each once'),
+        ({'launch_workers': 2}, '--launch_workers=2: --compare evaluates each once'),
         ({'worker_hosts': ('a:1', 'b:1'), 'task': 0}, r"--worker_hosts=\('a:1', 'b:1'\): --compare evaluates each"),
     ],
 )
@@ -145,6 +149,7 @@ def test_a_shape_says_layout_and_size(load, shape, asked, foreign, layout, size,
         ((1, 64, 32, 3), VGG, {}, 'takes images of 64x32 pixels; only square ones'),
         ((None, None, None, 3), VGG, {}, 'takes images of any size: give --image_size'),
         ((1, 64, 64, 3), VGG, {'layout': 'NCHW'}, 'only square ones'),
+        ((1, 10**9, 10**9, 3), VGG, {}, r'takes images of 1000000000 pixels; at most 8192 are prepared here'),
         ((1, 64, 64, 4), VGG, {}, 'takes images of 4 channels with --layout=NHWC; 3 and 1 are known'),
         ((1, 64, 64, 3), {**VGG, 'image_size': 32}, {}, r'--image_size=32, but net.onnx takes images of 64 pixels'),
     ],
@@ -155,8 +160,11 @@ def test_too_little_is_not_guessed(load, shape, asked, foreign, message):
 
 
 def described(trained, **changes: Any) -> dict[str, Any]:
-    spec = dataclasses.asdict(load_classifier(trained.checkpoint_path).spec)
-    return {'model': spec, 'global_step': 7, 'interface': {'layout': 'NHWC'}, **changes}
+    classifier = load_classifier(trained.checkpoint_path)
+    normalization = json.loads(json.dumps(dataclasses.asdict(classifier.preprocessing.normalization)))
+    spec = {**dataclasses.asdict(classifier.spec), **changes.pop('spec', {})}
+    whole = {'model': spec, 'global_step': 7, 'interface': {'layout': 'NHWC'}, 'normalization': normalization}
+    return {**whole, **changes}
 
 
 def test_a_file_that_describes_itself_needs_nothing(load, trained):
@@ -173,6 +181,15 @@ def test_a_file_that_describes_itself_needs_nothing(load, trained):
         ({'interface': {'layout': 'CHWN'}}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version: layout is'),
         ({'model': {'model_name': 1}}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version'),
         ({'global_step': 'x'}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version'),
+        ({'global_step': float('inf')}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version'),
+        ({'global_step': 10**400}, (None, 8, 8, 1), {}, {}, 'global_step is not from 0 to'),
+        ({'model': None}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version: no net'),
+        ({'normalization': {}}, (None, 8, 8, 1), {}, {}, 'its normalization is not that of lenet preprocessing'),
+        ({'interface': {'include_preprocessing': 'maybe'}}, (None, 8, 8, 1), {}, {}, "'maybe', neither true nor false"),
+        ({'spec': {'label_names': ['a']}}, (None, 8, 8, 1), {}, {}, '1 label_names for 10 classes'),
+        ({'spec': {'label_names': [1] * 10}}, (None, 8, 8, 1), {}, {}, 'label_names are not all text'),
+        ({'spec': {'label_names': '0123456789'}}, (None, 8, 8, 1), {}, {}, 'label_names are no list'),
+        ({'spec': {'labels_offset': -5}}, (None, 8, 8, 1), {}, {}, 'labels_offset is -5, which is below 0'),
     ],
 )
 def test_what_contradicts_itself_is_refused(load, trained, changes, shape, asked, foreign, message):

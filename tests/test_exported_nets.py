@@ -103,6 +103,22 @@ def test_sample_data_are_written_beside(trained, tmp_path):
     with pytest.raises(InputError, match=r'test_data_set_0, which is written beside it, exists; move it, or --overw'):
         export(trained.checkpoint_path, tmp_path / 'other.onnx', format='onnx', sample_test_data=1)
     assert files(tmp_path) == before
+    (tmp_path / 'test_data_set_0' / 'mine.txt').write_text('mine')
+    with pytest.raises(InputError, match='test_data_set_0, which is written beside it, exists'):
+        export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=1, overwrite=True)
+    assert files(tmp_path) == before
+
+
+def test_where_nothing_can_be_written_is_said_before_any_work(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, 'load_source', None)
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(InputError, match=r'net.onnx: /.*/file is no folder'):
+        export(trained.checkpoint_path, tmp_path / 'file' / 'net.onnx', format='onnx')
+    with pytest.raises(InputError, match=r'net.onnx: /proc is not to be written to: '):
+        export(trained.checkpoint_path, Path('/proc/net.onnx'), format='onnx')
+    (tmp_path / 'net.onnx.json').mkdir()
+    with pytest.raises(InputError, match=r'net.onnx.json, which is written beside it, exists'):
+        export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', overwrite=True)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -33,6 +33,9 @@ class Interface:
             if getattr(self, name) not in allowed:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, which is not one of {", ".join(allowed)}')
 
+        if type(self.include_preprocessing) is not bool:
+            raise ValueError(f'include_preprocessing is {self.include_preprocessing!r}, neither true nor false')
+
     def reverses_channels(self, preprocessing: Preprocessing) -> bool:
         """Says whether its images have their channels in another order than the net's."""
         return self.channel_order != preprocessing.normalization.channel_order

@@ -7,6 +7,7 @@ What runs the last two is imported only where it is needed.
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,8 @@ from engine.classifiers.interface import Interface
 from engine.model_spec import ModelSpec
 from preprocessing import preprocessing_factory
 
+_MAX_SIDE = 2**13  # as for the flags
+_MAX_STEP = 2**63 - 1
 _FAMILIES = sorted({family.__name__.lower() for family in preprocessing_factory.PREPROCESSINGS.values()})
 
 
@@ -108,11 +111,22 @@ def _described(path: str, runtime: Runtime) -> tuple[ModelSpec, Interface, int]:
     """Returns what an export says of itself, and its step."""
     try:
         spec = ModelSpec.from_json(runtime.metadata['model'])
-        assert spec is not None
-        return spec, Interface(**runtime.metadata['interface']), int(runtime.metadata[checkpoints.STEP_KEY])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        if spec is None:
+            raise ValueError('no net')
+        interface, step = Interface(**runtime.metadata['interface']), int(runtime.metadata[checkpoints.STEP_KEY])
+        if not 0 <= step <= _MAX_STEP:
+            raise ValueError(f'{checkpoints.STEP_KEY} is not from 0 to {_MAX_STEP}')
+        _check_normalization(spec, runtime.metadata['normalization'])
+        return spec, interface, step
+    except (ValueError, ArithmeticError, InputError, TypeError, KeyError, AttributeError, RecursionError) as error:
         message = f'{path}: what it says of its net is damaged, or by another version: {first_line(error)}'
         raise InputError(message) from error
+
+
+def _check_normalization(spec: ModelSpec, described: Mapping[str, Any]) -> None:
+    expected = json.loads(json.dumps(dataclasses.asdict(spec.make_preprocessing().normalization)))
+    if described != expected:
+        raise ValueError(f'its normalization is not that of {spec.preprocessing_name} preprocessing')
 
 
 def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOptions) -> None:
@@ -151,6 +165,8 @@ def _spec_of_foreign(
     size = height or asked.get('image_size')
     if size is None:
         raise InputError(f'{path} takes images of any size: give --{size_flag}')
+    if size > _MAX_SIDE:
+        raise InputError(f'{path} takes images of {size} pixels; at most {_MAX_SIDE} are prepared here')
     if channels not in (None, 1, 3):
         raise InputError(f'{path} takes images of {channels} channels with --layout={layout}; 3 and 1 are known')
     spec = ModelSpec(

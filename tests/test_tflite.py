@@ -1,0 +1,516 @@
+"""TFLite: every net in every quantization gives the net's results, says what it is, and bad files are one line."""
+
+import dataclasses
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from flatbuffers.table import Table
+
+from configs.errors import InputError
+from configs.export import ExportConfig
+from configs.foreign import ForeignOptions
+from configs.options import make_config
+from engine import comparison, extras
+from engine.classifiers import Interface, in_batches, load_classifier, tflite_runtime
+from export import exporting, tflite, tflite_converter
+from export.source import Source, load_source
+from nets import nets_factory
+from nets.layers import LocalResponseNormalization
+from tests.runs import eval_config
+from tests.served_nets import LABELS, make_source, smooth_images
+
+QUANTIZATIONS = ('none', 'float16', 'dynamic', 'int8')
+# Most that a probability of these nets, whose weights are random, may differ, and all of them on average.
+BOUNDS = {'none': (1e-5, 1e-6), 'float16': (0.01, 1e-3), 'dynamic': (0.2, 0.02), 'int8': (0.25, 0.02)}
+
+# name -> net, interface, options: what a file may take and give, most of it of one small net.
+CAFFES = {'preprocessing_name': 'caffe', 'image_size': 12}
+VARIANTS: dict[str, tuple[str, Interface, dict[str, Any]]] = {
+    **{
+        f'{layout}_{order}_{"pixels" if pixels else "scaled"}': (
+            'lenet',
+            Interface(layout, order, pixels, 'probabilities' if pixels else 'logits'),
+            CAFFES,
+        )
+        for layout in ('NHWC', 'NCHW')
+        for order in ('RGB', 'BGR')
+        for pixels in (False, True)
+    },
+    'int8_of_scaled': ('lenet', Interface('NCHW', 'RGB'), {**CAFFES, 'quantize': 'int8'}),
+    'int8_of_pixels': (
+        'lenet',
+        Interface('NHWC', 'RGB', True, 'probabilities'),
+        {**CAFFES, 'quantize': 'int8', 'inference_type': 'uint8'},
+    ),
+    'int8_in_floats': ('lenet', Interface(), {'quantize': 'int8', 'inference_type': 'float32'}),
+    'standardised': ('cifarnet', Interface('NHWC', 'RGB', True), {}),
+    'standardised_int8': ('cifarnet', Interface('NHWC', 'RGB', True), {'quantize': 'int8'}),
+    'gray': ('lenet', Interface(), {'channels': 1}),
+    'gray_of_colour': ('lenet', Interface('NHWC', 'BGR', True), {'channels': 1, 'use_grayscale': True}),
+    'gray_of_colour_scaled': ('lenet', Interface('NCHW', 'BGR'), {'channels': 1, 'use_grayscale': True}),
+    'torchvision_int8': (
+        'lenet',
+        Interface('NHWC', 'BGR', True),
+        {'preprocessing_name': 'torchvision', 'image_size': 12, 'quantize': 'int8'},
+    ),
+    'wide': ('lenet', Interface(), {'image_size': 28, 'depth_multiplier': 0.5, 'label_names': ()}),
+    'wide_float16': ('lenet', Interface(), {'image_size': 28, 'depth_multiplier': 0.5, 'quantize': 'float16'}),
+    'wide_dynamic': ('lenet', Interface(), {'image_size': 28, 'depth_multiplier': 0.5, 'quantize': 'dynamic'}),
+    'wide_int8': ('lenet', Interface(), {'image_size': 28, 'depth_multiplier': 0.5, 'quantize': 'int8'}),
+}
+
+Exports = dict[Any, tuple[Source, Path]]
+
+
+@pytest.fixture(scope='module')
+def exports(digits_dir, tmp_path_factory) -> Exports:
+    """Every net in every quantization, and the variants, all made by one process."""
+    folder = tmp_path_factory.mktemp('tflite')
+    sources: dict[Any, Source] = {}
+    for net in nets_factory.NETS:
+        source = make_source(net, digits_dir)
+        for quantize in QUANTIZATIONS:
+            quantized = dataclasses.replace(source.options, quantize=quantize)
+            sources[net, quantize] = dataclasses.replace(source, options=quantized)
+    for name, (net, interface, options) in VARIANTS.items():
+        sources[name] = make_source(net, digits_dir, interface, **options)
+    made = {key: (source, folder / f'{index}.tflite') for index, (key, source) in enumerate(sources.items())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite, 'calibration_images', lambda source: given(source, smooth_images(source.preprocessing)))
+        tflite.write_all([(source, str(path)) for source, path in made.values()])
+    return made
+
+
+def given(source: Source, images: np.ndarray) -> np.ndarray:
+    """Returns images as the file takes them."""
+    return source.interface.prepare(images, source.preprocessing)
+
+
+def differences(source: Source, path: Path, images: np.ndarray) -> np.ndarray:
+    """Returns how much the probabilities of a file differ from those of the net."""
+    found = load_classifier(str(path)).probabilities(images)
+    return np.abs(found - source.classifier.probabilities(images))
+
+
+# ------------------------------------------------------------------------ the same results
+
+
+@pytest.mark.parametrize('quantize', QUANTIZATIONS)
+@pytest.mark.parametrize('net', nets_factory.NETS)
+def test_every_net_gives_its_results_in_every_quantization(exports, net, quantize):
+    source, path = exports[net, quantize]
+    images = smooth_images(source.preprocessing)
+    classifier = load_classifier(str(path))
+    assert classifier.kind == ('TFLite' if quantize == 'none' else f'TFLite {quantize}')
+    assert (classifier.spec, classifier.interface, classifier.step) == (source.spec, source.interface, 7)
+    expected = source.classifier.probabilities(images)
+    assert expected.std(axis=0).mean() > 0.05  # they differ from image to image
+    found = classifier.probabilities(images)
+    most, average = BOUNDS[quantize]
+    assert np.abs(found - expected).max() < most
+    assert np.abs(found - expected).mean() < average
+    one_by_one = in_batches(classifier.probabilities, 1, images[:2])
+    in_threes = in_batches(classifier.probabilities, 3, images)
+    np.testing.assert_allclose(one_by_one, found[:2], atol=1e-5)
+    np.testing.assert_allclose(in_threes, found, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_every_interface_gives_the_nets_results(exports, name):
+    source, path = exports[name]
+    most, average = BOUNDS[source.options.quantize]
+    difference = differences(source, path, smooth_images(source.preprocessing))
+    assert difference.max() < most
+    assert difference.mean() < average
+
+
+@pytest.mark.parametrize('net', nets_factory.NETS)
+def test_only_what_has_no_integer_kernel_stays_in_floats(exports, net):
+    source, path = exports[net, 'int8']
+    tensors = Interpreter(str(path)).get_tensor_details()
+    in_floats = [detail for detail in tensors if detail['dtype'] == np.float32]
+    layers = [layer for layer in source.model.layers if isinstance(layer, LocalResponseNormalization)]
+    assert len(in_floats) == 2 * len(layers)  # what each takes, and what it gives
+    assert {detail['dtype'] for detail in tensors} >= {np.int8, np.int32}
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind'), [('int8_of_scaled', np.int8), ('int8_of_pixels', np.uint8), ('int8_in_floats', np.float32)]
+)
+def test_images_and_results_have_the_type_that_is_asked_for(exports, name, kind):
+    interpreter = Interpreter(str(exports[name][1]))
+    (images,), (results,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert images['dtype'] == results['dtype'] == kind
+    if name == 'int8_of_pixels':  # bytes are the pixels, and probabilities in 256 steps
+        assert images['quantization'] == (1.0, 0)
+        assert results['quantization'] == (1 / 256, 0)
+
+
+def test_files_shrink_by_their_quantization(exports):
+    sizes = {key: path.stat().st_size for key, (_, path) in exports.items()}
+    assert sizes['wide'] / sizes['wide_float16'] > 1.9
+    assert sizes['wide'] / sizes['wide_dynamic'] > 3.5
+    assert sizes['wide'] / sizes['wide_int8'] > 3.5
+
+
+def test_a_trained_net_loses_next_to_nothing(trained, tmp_path, capsys):
+    """With the road of the script: the checkpoint and its data set, compared before and evaluated after."""
+    path = tmp_path / 'net.tflite'
+    options = {'format': 'tflite', 'quantize': 'int8', 'output': 'probabilities', 'include_preprocessing': True}
+    config = make_config(
+        ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(path), inference_type='uint8', **options
+    )
+    assert exporting.export(config) == str(path)
+    assert '32 images of digits, split test: probabilities differ by at most' in capsys.readouterr().out
+    said = json.loads((tmp_path / 'net.tflite.json').read_text())
+    assert said == json.loads(json.dumps(load_source(config).description()))
+    original, integers = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
+    assert (integers['kind'], integers['step'], integers['num_examples']) == ('TFLite int8', 300, 360)
+    assert original['accuracy'] > 0.9
+    assert integers['accuracy'] >= original['accuracy'] - 0.005
+    assert integers['agreement'] > 0.98
+
+
+# ------------------------------------------------------------------------ what a file says of itself
+
+
+class Fields:
+    """A table of a flatbuffer, its fields by their number in the schema."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    @classmethod
+    def root(cls, content: bytes) -> 'Fields':
+        assert content[4:8] == b'M001'
+        return cls(Table(content, int.from_bytes(content[:4], 'little')))
+
+    def _place(self, field: int) -> int:
+        place = self._table.Offset(4 + 2 * field)
+        assert place, f'no field {field}'
+        return place + self._table.Pos
+
+    def has(self, field: int) -> bool:
+        return bool(self._table.Offset(4 + 2 * field))
+
+    def text(self, field: int) -> str:
+        return self._table.String(self._place(field)).decode()
+
+    def byte(self, field: int) -> int:
+        return self._table.Bytes[self._place(field)]
+
+    def uint(self, field: int) -> int:
+        place = self._place(field)
+        return int.from_bytes(self._table.Bytes[place : place + 4], 'little')
+
+    def table(self, field: int) -> 'Fields':
+        return Fields(Table(self._table.Bytes, self._table.Indirect(self._place(field))))
+
+    def _vector(self, field: int) -> tuple[int, int]:
+        offset = self._place(field) - self._table.Pos
+        return self._table.Vector(offset), self._table.VectorLen(offset)
+
+    def tables(self, field: int) -> list['Fields']:
+        start, length = self._vector(field)
+        return [Fields(Table(self._table.Bytes, self._table.Indirect(start + 4 * i))) for i in range(length)]
+
+    def floats(self, field: int) -> list[float]:
+        start, length = self._vector(field)
+        return np.frombuffer(self._table.Bytes, np.float32, length, start).tolist()
+
+
+def read_metadata(path: Path) -> Fields:
+    """Returns the ModelMetadata in a file, found as programs find it that read such."""
+    model = schema.Model.GetRootAs(path.read_bytes())
+    entries = [model.Metadata(index) for index in range(model.MetadataLength())]
+    (buffer,) = [entry.Buffer() for entry in entries if entry.Name() == b'TFLITE_METADATA']
+    return Fields.root(model.Buffers(buffer).DataAsNumpy().tobytes())
+
+
+def associated_files(fields: Fields, field: int) -> dict[str, int]:
+    return {file.text(0): file.byte(2) for file in fields.tables(field)}
+
+
+def test_metadata_is_what_other_programs_read(exports):
+    metadata = read_metadata(exports['NHWC_RGB_scaled'][1])
+    assert [metadata.text(field) for field in (0, 1, 2, 7)] == [
+        'lenet',
+        'lenet trained on digits, 10 classes',
+        'step 7',
+        '1.0.0',
+    ]
+    assert associated_files(metadata, 6) == {'slim.json': 1}
+    (graph,) = metadata.tables(3)
+    (images,), (scores,) = graph.tables(2), graph.tables(3)
+    assert [images.text(0), images.text(1)] == ['images', 'RGB images, NHWC']
+    content = images.table(3)
+    assert content.byte(0) == 2  # ImageProperties
+    assert content.table(1).byte(0) == 1  # RGB
+    assert [content.table(1).table(1).uint(field) for field in (0, 1)] == [12, 12]
+    (unit,) = images.tables(4)
+    assert unit.byte(0) == 1  # NormalizationOptions
+    # The net takes blue first, this file red.
+    assert unit.table(1).floats(0) == pytest.approx([123.68, 116.779, 103.939])
+    assert unit.table(1).floats(1) == [1.0, 1.0, 1.0]
+    assert [scores.text(0), scores.table(3).byte(0)] == ['logits', 1]
+    assert associated_files(scores, 6) == {'labels.txt': 2}
+
+
+def test_metadata_follows_the_interface(exports):
+    def image_tensor(name: str) -> Fields:
+        return read_metadata(exports[name][1]).tables(3)[0].tables(2)[0]
+
+    (unit,) = image_tensor('NHWC_BGR_pixels').tables(4)
+    assert (unit.table(1).floats(0), unit.table(1).floats(1)) == ([0.0], [1.0])
+    assert not image_tensor('NHWC_BGR_pixels').table(3).table(1).has(0)  # an unknown colour space
+    assert image_tensor('gray').table(3).table(1).byte(0) == 2
+    (unit,) = image_tensor('gray').tables(4)
+    assert (unit.table(1).floats(0), unit.table(1).floats(1)) == ([128.0], [128.0])
+    assert not read_metadata(exports['cifarnet', 'none'][1]).tables(3)[0].tables(2)[0].has(4)
+    scores = read_metadata(exports['wide'][1]).tables(3)[0].tables(3)[0]
+    assert not scores.has(6)  # without names of classes, no file of them
+
+
+def test_files_lie_behind_the_model(exports):
+    source, path = exports['NHWC_RGB_scaled']
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ['labels.txt', 'slim.json']
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert archive.read('labels.txt').decode().splitlines() == list(LABELS)
+        said = json.loads(archive.read('slim.json'))
+        start = archive.infolist()[0].header_offset
+    assert said.pop('crc32') == tflite_runtime.checksum(str(path), start)
+    assert said == json.loads(json.dumps(source.description()))
+
+
+# ------------------------------------------------------------------------ files of others
+
+
+def convert(make: Callable[..., tf.Tensor], *specs: tf.TensorSpec) -> bytes:
+    function = tf.function(make, autograph=False).get_concrete_function(*specs)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+
+
+def images_spec(*shape: int | None, dtype: tf.DType = tf.float32) -> tf.TensorSpec:
+    return tf.TensorSpec(shape, dtype)
+
+
+def mean_colour(images: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.cast(images, tf.float32), [1, 2])
+
+
+FOREIGN: dict[str, tuple[Callable[..., tf.Tensor], list[tf.TensorSpec]]] = {
+    'any_batch': (mean_colour, [images_spec(None, 8, 8, 3)]),
+    'one': (lambda images: tf.reshape(mean_colour(images), [1, 3]), [images_spec(1, 8, 8, 3)]),
+    'said_any': (lambda images: tf.reshape(mean_colour(images), [1, 3]), [images_spec(None, 8, 8, 3)]),
+    'bytes': (mean_colour, [images_spec(None, 8, 8, 3, dtype=tf.uint8)]),
+    'channels_first': (lambda images: tf.reduce_mean(images, [2, 3]), [images_spec(None, 3, 8, 8)]),
+    'four_axes': (lambda images: tf.reduce_mean(images, [1, 2], keepdims=True), [images_spec(None, 8, 8, 3)]),
+    'any_size': (mean_colour, [images_spec(None, None, None, 3)]),
+    'two_inputs': (lambda a, b: mean_colour(a + b), [images_spec(1, 8, 8, 3)] * 2),
+    'two_outputs': (lambda images: (images + 1.0, mean_colour(images)), [images_spec(1, 8, 8, 3)]),
+    'words': (lambda words: tf.identity(words) + 1, [images_spec(1, 8, dtype=tf.int32)]),
+    'rows': (lambda rows: rows * 2.0, [images_spec(1, 8)]),
+    'maps': (lambda images: images * 2.0, [images_spec(1, 8, 8, 3)]),
+}
+
+
+@pytest.fixture(scope='module')
+def foreign(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp('foreign')
+    paths = {name: folder / f'{name}.tflite' for name in FOREIGN}
+    for name, (make, specs) in FOREIGN.items():
+        paths[name].write_bytes(convert(make, *specs))
+    return {name: str(path) for name, path in paths.items()}
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('any_batch', {}),
+        ('one', {}),
+        ('said_any', {}),
+        ('bytes', {'includes_preprocessing': True}),
+        ('channels_first', {}),
+        ('four_axes', {}),
+        ('any_size', {}),
+    ],
+)
+def test_foreign_files_run_on_any_batch(foreign, name, options):
+    asked = {'preprocessing_name': 'lenet', 'image_size': 8}
+    classifier = load_classifier(foreign[name], asked, ForeignOptions(**options))
+    assert (classifier.kind, classifier.spec.num_classes, classifier.step) == (
+        'TFLite uint8' if name == 'bytes' else 'TFLite',
+        3,
+        -1,
+    )
+    assert classifier.interface.layout == ('NCHW' if name == 'channels_first' else 'NHWC')
+    images = smooth_images(classifier.preprocessing, 5)
+    expected = images if options else classifier.preprocessing.device_eval(images).numpy()
+    for batch in (1, 3, 5):
+        found = classifier.scores(images[:batch])
+        np.testing.assert_allclose(found, expected[:batch].mean(axis=(1, 2)), rtol=1e-4, atol=0.5 if options else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('two_inputs', r'takes 2 tensors, .*; one of images to one is needed'),
+        ('two_outputs', r'gives 2 tensors, '),
+        ('words', r'takes int32; float32, int8 and uint8 are known'),
+        ('rows', r'takes \[1, 8\]; images have four axes'),
+        ('maps', r'gives values of \[1, 8, 8, 3\]; scores are \[batch, classes\]'),
+    ],
+)
+def test_foreign_files_that_are_no_classifiers(foreign, name, message):
+    with pytest.raises(InputError, match=rf'^{foreign[name]} {message}'):
+        load_classifier(foreign[name], {'preprocessing_name': 'lenet'})
+
+
+# ------------------------------------------------------------------------ damage, and what is missing
+
+
+@pytest.fixture
+def lenet(exports, tmp_path) -> tuple[Path, int]:
+    """A copy of an export, and where its archive starts."""
+    path = tmp_path / 'net.tflite'
+    path.write_bytes(exports['lenet', 'none'][1].read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        return path, archive.infolist()[0].header_offset
+
+
+def with_description(path: Path, start: int, text: bytes, method: int = zipfile.ZIP_STORED) -> None:
+    path.write_bytes(path.read_bytes()[:start])
+    with zipfile.ZipFile(path, 'a', method) as archive:
+        archive.writestr('slim.json', text)
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path, int], object], str]] = {
+    'empty': (lambda path, start: cut(path, 0), 'not a TFLite file that LiteRT can load: '),
+    'half': (lambda path, start: cut(path, start // 2), 'not a TFLite file that LiteRT can load: '),
+    'noise': (
+        lambda path, start: path.write_bytes(b'\x20\0\0\0TFL3' + np.random.RandomState(0).bytes(5000)),
+        'not a TFLite file that LiteRT can load: ',
+    ),
+    'a weight': (lambda path, start: flip(path, start // 2), 'damaged: its checksum does not agree; export it again'),
+    'archive without its end': (
+        lambda path, start: cut(path, path.stat().st_size - 10),
+        'damaged: it ends in the middle of slim.json',
+    ),
+    'description': (
+        lambda path, start: flip(path, path.read_bytes().index(b'"model_name"')),
+        "damaged: Bad CRC-32 for file 'slim.json'",
+    ),
+    'no JSON': (lambda path, start: with_description(path, start, b'{'), 'what it says of itself is damaged: '),
+    'nested JSON': (
+        lambda path, start: with_description(path, start, b'[' * 100_000),
+        'what it says of itself is damaged: ',
+    ),
+    'a list': (
+        lambda path, start: with_description(path, start, b'[]'),
+        'what it says of itself is damaged: a list, not an object',
+    ),
+    'another net': (
+        lambda path, start: with_description(path, start, b'{"model": {"a": 1}}'),
+        'what it says of its net is damaged, or by another version: ',
+    ),
+    'a bomb': (
+        lambda path, start: with_description(path, start, b' ' * 10_000_000, zipfile.ZIP_DEFLATED),
+        'damaged: slim.json in it is compressed, as TFLite metadata never is',
+    ),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damage_is_one_line(lenet, capfd, damage):
+    path, start = lenet
+    harm, message = DAMAGES[damage]
+    harm(path, start)
+    with pytest.raises(InputError) as error:
+        load_classifier(str(path))
+    assert str(error.value).startswith(f'{path}: {message}')
+    assert '\n' not in str(error.value)
+    assert capfd.readouterr().err == ''
+
+
+def test_running_prints_nothing(exports, capfd):
+    source, path = exports['lenet', 'int8']
+    load_classifier(str(path)).probabilities(smooth_images(source.preprocessing))
+    assert capfd.readouterr().err == ''
+
+
+def test_the_missing_package_is_named(exports, monkeypatch):
+    def load(package: str, purpose: str) -> None:
+        raise InputError(f"{purpose} needs the extra `export`: pip install -e '.[export]'")
+
+    monkeypatch.setattr(extras, 'load', load)
+    with pytest.raises(InputError, match=r'^reading TFLite files needs the extra'):
+        load_classifier(str(exports['lenet', 'none'][1]))
+    config = make_config(ExportConfig, checkpoint_path='/nowhere', output_path='/nowhere/a.tflite', format='tflite')
+    with pytest.raises(InputError, match=r'^--format=tflite needs the extra'):
+        exporting.export(config)
+
+
+def test_an_operator_that_tflite_lacks_is_named(tmp_path):
+    module = tf.Module()
+    module.gamma = tf.function(
+        lambda images: {'logits': tf.math.igamma(images, images, name='conv7/gamma')},
+        [tf.TensorSpec([None, 3], name='images')],
+        autograph=False,
+    )
+    tf.saved_model.save(module, str(tmp_path / 'net'), signatures=module.gamma)
+    output = tmp_path / 'net.tflite'
+    with pytest.raises(InputError) as error:
+        tflite_converter.run([tflite_converter.Job(str(tmp_path / 'net'), str(output))])
+    assert str(error.value) == (
+        '--format=tflite: TFLite lacks the operator Igamma of conv7/gamma; the net cannot be exported so'
+    )
+    assert not output.exists()
+
+
+def test_a_net_that_is_too_large_is_refused(exports, tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite, '_MOST_BYTES', 1000)
+    with pytest.raises(InputError, match=r'^--format=tflite: the converter takes less than 2 GiB, but the weights are'):
+        tflite.write(exports['lenet', 'none'][0], str(tmp_path / 'net.tflite'))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('status', 'stderr', 'message'),
+    [
+        (-9, 'I0000 port.cc', 'the converter was ended by signal 9; it may have lacked memory'),
+        (
+            1,
+            'Traceback\n  File\nOSError: no such file\nI0000',
+            'the converter failed with status 1: OSError: no such file',
+        ),
+        (1, 'x.y.ConverterError: a\nb\n', 'the converter failed with status 1: x.y.ConverterError: a'),
+        (3, 'no error\n', 'the converter failed with status 3: no error'),
+    ],
+)
+def test_other_failures_of_the_converter_are_one_line(monkeypatch, status, stderr, message):
+    ended = subprocess.CompletedProcess([], status, '', stderr)
+    monkeypatch.setattr(subprocess, 'run', lambda *arguments, **options: ended)
+    with pytest.raises(InputError) as error:
+        tflite_converter.run([tflite_converter.Job('net', 'net.tflite')])
+    assert str(error.value) == f'--format=tflite: {message}'
