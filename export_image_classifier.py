@@ -1,4 +1,6 @@
-"""Writes a checkpoint in another format: `python export_image_classifier.py --checkpoint_path=... --format=keras ...`.
+"""Writes a checkpoint in another format: `python export_image_classifier.py --checkpoint_path=... --format=onnx ...`.
+
+SavedModel, TFLite and ONNX, quantised or not; slim's checkpoint, .keras and .weights.h5. --output_path is needed, too.
 
 What was written is read back and compared before it gets its name. `--help` lists the flags.
 """

@@ -83,9 +83,15 @@ class Source:
             **self._facts(),
             'format': self.options.format,
             'quantize': self.options.quantize,
+            'inference_type': self._inference_type(),
             'interface': dataclasses.asdict(self.interface),
             'normalization': dataclasses.asdict(self.preprocessing.normalization),
         }
+
+    def _inference_type(self) -> str:
+        """Returns the type of the file's images and results."""
+        options = self.options
+        return options.inference_type if (options.format, options.quantize) == ('tflite', 'int8') else 'float32'
 
     def _facts(self) -> dict[str, Any]:
         return {
