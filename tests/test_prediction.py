@@ -273,7 +273,7 @@ def test_numbers_have_the_digits_of_a_float32():
 
 
 def test_a_long_list_is_logged(trained, digits, tmp_path, capsys, caplog):
-    caplog.set_level('INFO')
+    caplog.set_level('INFO', logger='absl')
     config = config_of(trained.checkpoint_path, digits[0], top_k=1)
     assert predicting.predict(config) == 0
     assert capsys.readouterr().out.count('\n') == 720
@@ -311,7 +311,7 @@ def test_a_page_shows_images_as_the_net_sees_them(trained, digits, tmp_path):
 
 
 def test_a_page_shows_the_first_64(trained, digits, tmp_path, caplog):
-    caplog.set_level('INFO')
+    caplog.set_level('INFO', logger='absl')
     path = str(tmp_path / 'seen.jpg')
     out = str(tmp_path / 'out.txt')
     assert predicting.predict(config_of(trained.checkpoint_path, digits[0], visualize=path, output_path=out)) == 0
