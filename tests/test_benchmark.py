@@ -87,7 +87,7 @@ def test_speeds_are_those_of_the_median_block() -> None:
         ({'mode': 'train', 'num_clones': 2, 'batch_size': 33}, '--batch_size=33: must be a multiple of the 2 replicas'),
         ({'mode': 'train', 'dataset_name': 'imagenet'}, '--dataset_dir is missing'),
         ({'mode': 'eval', 'eval_split_name': 'tests'}, '--eval_split_name=tests: digits has the splits train, test'),
-        ({'mode': 'train', 'model_name': 'alexnet'}, "unknown net 'alexnet'"),
+        ({'mode': 'train', 'model_name': 'alexnet_v3'}, "unknown net 'alexnet_v3'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, Any], message: str) -> None:
