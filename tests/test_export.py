@@ -538,7 +538,10 @@ def test_no_code_of_a_keras_file_is_run(exported, tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'format': 'kears'}, r"unknown format 'kears' \(did you mean 'keras'\?\); valid: keras, onnx, saved_model, slim, tflite, weights.h5"),
+        (
+            {'format': 'kears'},
+            r"unknown format 'kears' \(did you mean 'keras'\?\); valid: keras, onnx, saved_model, slim, tfl",
+        ),
         ({'output_path': ''}, '--output_path=: name a local folder, without ~'),
         ({'output_path': '~/net'}, '--output_path=~/net: name a local folder'),
         ({'format': 'keras', 'output_path': 'net.h5'}, r'--output_path=net.h5: .* ends in .keras, for instance net'),
