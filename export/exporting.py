@@ -14,9 +14,10 @@ from configs.errors import InputError, first_line
 from configs.export import ExportConfig
 from engine.classifiers import size_in_bytes
 from engine.text_files import write_text
+from engine.written_beside import written_beside
 from export.export_factory import check_options
 from export.onnx_file import SAMPLE_FILES, write_sample_test_data
-from export.output import check_output, written_beside
+from export.output import check_output
 from export.source import Source, load_source
 
 
@@ -34,11 +35,8 @@ def export(config: ExportConfig) -> str:
     path = check_output(options.output_path, chosen.ending, options.overwrite, chosen.members)
     beside = _beside(config, path) if chosen.is_run else []
     source = load_source(config, chosen.layout)
-    with written_beside(path) as part:
-        try:
-            chosen.write(source, part)
-        except tf.errors.OpError as error:
-            raise InputError(f'--output_path={path}: {first_line(error)}') from error
+    with written_beside(path, 'output_path') as part:
+        chosen.write(source, part)
         lines = chosen.verify(source, part)
     if beside:
         _write_beside(source, path, beside)

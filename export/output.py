@@ -1,17 +1,13 @@
-"""Writing beside the place that is meant, and renaming once all is right.
+"""Where an export goes: whether that can be, said before there is any work.
 
-with written_beside('/tmp/alexnet.keras', overwrite=False) as part:
-    write(part)
+path = check_output('/tmp/alexnet.keras', '.keras', overwrite=False)
 """
 
-import contextlib
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator
 
-from configs.errors import InputError, first_line
+from configs.errors import InputError
 
 
 def check_output(path: str | None, ending: str, overwrite: bool, members: str = '') -> str:
@@ -59,32 +55,3 @@ def _check_folder(path: str) -> None:
     except OSError as error:
         reason = 'no folder' if isinstance(error, NotADirectoryError) else f'not to be written to: {error.strerror}'
         raise InputError(f'--output_path={path}: {folder} is {reason}') from error
-
-
-@contextlib.contextmanager
-def written_beside(path: str) -> Iterator[str]:
-    """Gives a name beside `path` to write to; at the end it takes the place of `path`, on an error it is deleted.
-
-    Raises:
-        InputError: it cannot be written; what was there is unharmed.
-    """
-    folder, name = os.path.split(os.path.abspath(path))
-    part, old = (os.path.join(folder, f'.{kind}-{os.getpid()}-{name}') for kind in ('part', 'old'))
-    try:
-        os.makedirs(folder, exist_ok=True)
-        yield part
-        if os.path.isdir(path):  # a folder that is not empty cannot be renamed over
-            os.rename(path, old)
-        os.rename(part, path)
-    except OSError as error:
-        if os.path.lexists(old) and not os.path.lexists(path):
-            os.rename(old, path)
-        raise InputError(f'--output_path={path}: {first_line(error)}') from error
-    finally:
-        for left in (part, old):
-            shutil.rmtree(left) if os.path.isdir(left) else _unlink(left)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(OSError):  # what has failed before is told
-        os.unlink(path)

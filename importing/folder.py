@@ -6,16 +6,15 @@ lines = write(path, model, spec)
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from configs.errors import InputError, first_line
+from configs.errors import InputError
 from engine import checkpoints
 from engine.model_spec import ModelSpec
+from engine.written_beside import written_beside
 from nets.variables import slim_variables
 
 _STEP = 0
@@ -62,22 +61,10 @@ def write(path: str, model: keras.Model, spec: ModelSpec) -> str:
     """
     tensors = {name: variable.numpy() for name, variable in slim_variables(model).items()}
     tensors[checkpoints.STEP_KEY] = np.asarray(_STEP, np.int64)
-    parent, name = os.path.split(os.path.abspath(path))
-    part, old = (os.path.join(parent, f'.{kind}-{os.getpid()}-{name}') for kind in ('part', 'old'))
-    try:
-        os.makedirs(part)
+    with written_beside(path, 'train_dir') as part:
+        os.mkdir(part)
         line = _compare(checkpoints.save(part, _STEP, tensors, max_to_keep=0), tensors)
         spec.save(part)
-        if os.path.isdir(path):
-            os.rename(path, old)
-        os.rename(part, path)
-    except (OSError, tf.errors.OpError) as error:
-        if os.path.isdir(old) and not os.path.lexists(path):
-            os.rename(old, path)
-        raise InputError(f'--train_dir={path}: {first_line(error)}') from error
-    finally:
-        for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)
     return line
 
 
