@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 
 from configs.errors import InputError
 from engine.checkpoints import METADATA
-from engine.classifiers.onnx_runtime import BYTES, CHECKSUM
+from engine.classifiers.description import CHECKSUM
+from engine.classifiers.onnx_runtime import BYTES
 from export.onnx_graph import Graph
 from export.onnx_images import write_images
 from export.onnx_layers import write_layers

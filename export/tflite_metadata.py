@@ -16,7 +16,7 @@ import numpy as np
 
 from engine import extras
 from engine.checkpoints import METADATA
-from engine.classifiers.tflite_runtime import CHECKSUM, checksum
+from engine.classifiers.description import CHECKSUM, checksum
 from export.source import Source
 
 BUFFER_NAME, LABELS = 'TFLITE_METADATA', 'labels.txt'

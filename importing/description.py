@@ -4,11 +4,11 @@ spec = describe(config.net, 'bvlc_alexnet', sizes)
 """
 
 import dataclasses
-import re
 
-from configs.errors import InputError, first_line
+from configs.errors import InputError
 from configs.importing import ImportNetOptions
 from datasets import dataset_factory
+from engine.label_names import read_label_names
 from engine.model_spec import ModelSpec
 from importing.sizes import Sizes
 from nets import nets_factory
@@ -29,12 +29,8 @@ def describe(options: ImportNetOptions, model_name: str, sizes: Sizes, described
     """
     data = _describe_data(options, sizes.num_classes, described)
     if options.labels_path:
-        names = _read_names(options.labels_path)
-        if len(names) not in (sizes.num_classes, sizes.num_classes + data.labels_offset):
-            raise InputError(
-                f'--labels_path={options.labels_path}: {len(names)} names; the source has {sizes.num_classes} classes'
-            )
-        data = dataclasses.replace(data, label_names=names[len(names) - sizes.num_classes :])
+        names = read_label_names(options.labels_path, sizes.num_classes, data.labels_offset)
+        data = dataclasses.replace(data, label_names=names)
     own = described.preprocessing_name if described else nets_factory.get_net(model_name).preprocessing
     preprocessing = options.preprocessing_name or own
     use_grayscale = sizes.channels == 1 and not preprocessing_factory.keeps_grayscale(preprocessing)
@@ -94,14 +90,3 @@ def _find_labels_offset(asked: int | None, name: str, classes: int | None, found
             'trained on, or none'
         )
     return offset
-
-
-def _read_names(path: str) -> tuple[str, ...]:
-    """Reads names, one a line, or id:name with the ids 0, 1, 2 ... as in slim's labels.txt."""
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            lines = [line.strip() for line in file.read().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'--labels_path={path}: {first_line(error)}') from error
-    numbered = all(re.match(rf'{number}\s*:', line) for number, line in enumerate(lines))
-    return tuple(line.partition(':')[2].strip() if numbered else line for line in lines)

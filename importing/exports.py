@@ -3,9 +3,8 @@
 spec = read_spec(onnx_file.load('/tmp/net.onnx'))         # None of a file of others
 """
 
-from configs.errors import InputError, first_line
-from engine import checkpoints
-from engine.classifiers import Interface
+from configs.errors import InputError
+from engine.classifiers import description
 from engine.model_spec import ModelSpec
 from importing.onnx_file import OnnxFile
 
@@ -18,13 +17,8 @@ def read_spec(file: OnnxFile) -> ModelSpec | None:
     """
     if 'model' not in file.description:
         return None
-    try:
-        spec = ModelSpec.from_json(file.description['model'])
-        interface = Interface(**file.description['interface'])
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        problem = f'what it says of its net ({checkpoints.METADATA}) is damaged, or by another version'
-        raise InputError(f'--source={file.path}: {problem}: {first_line(error)}') from error
-    assert spec is not None
+    described = description.read(f'--source={file.path}', file.description)
+    spec, interface = described.spec, described.interface
     for flag, is_given in (
         ('--include_preprocessing', interface.include_preprocessing),
         (f'--channel_order={interface.channel_order}', interface.reverses_channels(spec.make_preprocessing())),

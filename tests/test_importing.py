@@ -731,7 +731,7 @@ def test_pytorchs_weights_of_another_net(tmp_path, torchvision_file, change, mes
         ),
         ({'dataset_dir': '/no/such'}, '--dataset_dir=/no/such: no such folder'),
         ({'labels_path': '/no/such.txt'}, '--labels_path=/no/such.txt: .*No such file'),
-        ({'labels_path': __file__}, f'--labels_path={__file__}: [0-9]+ names; the source has 10 classes'),
+        ({'labels_path': __file__}, f'--labels_path={__file__}: [0-9]+ names; the net has 10 classes'),
     ],
 )
 def test_bad_flags(tmp_path, monkeypatch, lenet_file, options, message):

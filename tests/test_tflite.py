@@ -20,7 +20,7 @@ from configs.export import ExportConfig
 from configs.foreign import ForeignOptions
 from configs.options import make_config
 from engine import comparison, extras
-from engine.classifiers import Interface, in_batches, load_classifier, tflite_runtime
+from engine.classifiers import Interface, description, in_batches, load_classifier
 from export import exporting, tflite, tflite_converter
 from export.source import Source, load_source
 from nets import nets_factory
@@ -289,7 +289,7 @@ def test_files_lie_behind_the_model(exports):
         assert archive.read('labels.txt').decode().splitlines() == list(LABELS)
         said = json.loads(archive.read('slim.json'))
         start = archive.infolist()[0].header_offset
-    assert said.pop('crc32') == tflite_runtime.checksum(str(path), start)
+    assert said.pop('crc32') == description.checksum(str(path), start)
     assert said == json.loads(json.dumps(source.description()))
 
 

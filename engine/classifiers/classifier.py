@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import InputError
 from engine.classifiers.interface import Interface, softmax
 from engine.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import Preprocessing
@@ -72,6 +73,29 @@ class Classifier:
         """Returns float32 [batch, classes] for such images."""
         scores = self.scores(images)
         return softmax(scores) if self.interface.output == 'logits' else scores
+
+
+class Batches:
+    """Runs any number of images through a file that says how many it takes at a time.
+
+    Some say that they take any number, and have layers that were made for one image.
+    """
+
+    def __init__(self, run: Callable[[np.ndarray], np.ndarray], size: int | None):
+        """Takes what runs `size` images at once; None is any number."""
+        self._run, self._size = run, size
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the results of images, [batch, ...]; raises InputError if it cannot be run on one either."""
+        if self._size is not None:
+            return in_batches(self._run, self._size, images)
+        try:
+            return self._run(images)
+        except InputError:
+            if len(images) == 1:
+                raise
+            self._size = 1
+            return self(images)
 
 
 def in_batches(run: Callable[[np.ndarray], np.ndarray], size: int, images: np.ndarray) -> np.ndarray:

@@ -1,14 +1,41 @@
 """What an export says of itself, as JSON inside its file: `Source.description` of `export/`, read again.
 
 description = parse(path, text)
+described = read(path, description)
+described.spec, described.interface, described.step
 """
 
+import dataclasses
 import json
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from configs.errors import InputError, first_line
+from engine import checkpoints
+from engine.classifiers.interface import Interface
+from engine.model_spec import ModelSpec
 
 MAX_BYTES = 1 << 26  # of a million classes with their names
+CHECKSUM = 'crc32'  # in the description, of all that lies before it in the file
+
+_MAX_STEP = 2**63 - 1
+_PIECE = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A net, as its file describes it.
+
+    Attributes:
+        spec: The net, and how its images are prepared.
+        interface: How the file takes them.
+        step: After how many steps it was written.
+    """
+
+    spec: ModelSpec
+    interface: Interface
+    step: int
 
 
 def parse(path: str, text: bytes) -> dict[str, Any]:
@@ -26,3 +53,39 @@ def parse(path: str, text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path}: what it says of itself is damaged: {first_line(error)}') from error
     return description
+
+
+def read(path: str, description: Mapping[str, Any]) -> Described:
+    """Returns what a description says.
+
+    Args:
+        path: Of the file, as messages name it.
+        description: Which has a `model`, see `parse`.
+
+    Raises:
+        InputError: it is damaged, by another version, or contradicts itself.
+    """
+    try:
+        spec = ModelSpec.from_json(description['model'])
+        if spec is None:
+            raise ValueError('no net')
+        interface, step = Interface(**description['interface']), int(description[checkpoints.STEP_KEY])
+        if not 0 <= step <= _MAX_STEP:
+            raise ValueError(f'{checkpoints.STEP_KEY} is not from 0 to {_MAX_STEP}')
+        expected = json.loads(json.dumps(dataclasses.asdict(spec.make_preprocessing().normalization)))
+        if description['normalization'] != expected:
+            raise ValueError(f'its normalization is not that of {spec.preprocessing_name} preprocessing')
+    except (ValueError, ArithmeticError, InputError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        message = f'{path}: what it says of its net is damaged, or by another version: {first_line(error)}'
+        raise InputError(message) from error
+    return Described(spec, interface, step)
+
+
+def checksum(path: str, size: int) -> int:
+    """Returns the checksum of the first `size` bytes of a file."""
+    value = 0
+    with open(path, 'rb') as file:
+        while size > 0 and (piece := file.read(min(size, _PIECE))):
+            value = zlib.crc32(piece, value)
+            size -= len(piece)
+    return value

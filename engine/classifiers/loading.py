@@ -7,7 +7,6 @@ What runs the last two is imported only where it is needed.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,15 +16,15 @@ import tensorflow as tf
 
 from configs.errors import InputError, first_line
 from configs.foreign import ForeignOptions
-from engine import checkpoints
+from engine.classifiers import description
 from engine.classifiers.checkpoint import load_checkpoint, make_classifier, refuse_contradictions
 from engine.classifiers.classifier import Classifier, Runtime
 from engine.classifiers.interface import Interface
+from engine.label_names import read_label_names
 from engine.model_spec import ModelSpec
 from preprocessing import preprocessing_factory
 
 _MAX_SIDE = 2**13  # as for the flags
-_MAX_STEP = 2**63 - 1
 _FAMILIES = sorted({family.__name__.lower() for family in preprocessing_factory.PREPROCESSINGS.values()})
 
 
@@ -52,7 +51,6 @@ def load_classifier(
         InputError: there is nothing, it is damaged, does not say enough of itself, or flags contradict it.
     """
     asked = {name: value for name, value in (asked or {}).items() if value is not None}
-    labels = read_labels(foreign.labels_path)
     open_runtime = find_runtime(path)
     if open_runtime is None:
         classifier = make_classifier(load_checkpoint(path, asked, averages, mixed_precision))
@@ -62,7 +60,11 @@ def load_classifier(
         if mixed_precision != 'float32':
             raise InputError(f'--mixed_precision={mixed_precision}: {path} computes as it was exported; leave it out')
         classifier = _from_runtime(path.rstrip('/'), open_runtime(path), asked, foreign, size_flag)
-    return _with_labels(classifier, labels, foreign.labels_path) if labels else classifier
+    if foreign.labels_path is None:
+        return classifier
+    spec = classifier.spec
+    names = read_label_names(foreign.labels_path, spec.num_classes, spec.labels_offset)
+    return dataclasses.replace(classifier, spec=dataclasses.replace(spec, label_names=names))
 
 
 def find_runtime(path: str) -> Callable[[str], Runtime] | None:
@@ -97,7 +99,8 @@ def _from_runtime(
     path: str, runtime: Runtime, asked: Mapping[str, Any], foreign: ForeignOptions, size_flag: str
 ) -> Classifier:
     if 'model' in runtime.metadata:
-        spec, interface, step = _described(path, runtime)
+        described = description.read(path, runtime.metadata)
+        spec, interface, step = described.spec, described.interface, described.step
         refuse_contradictions(path, spec, asked)
         _refuse_other_interface(path, interface, foreign)
     else:
@@ -105,28 +108,6 @@ def _from_runtime(
     classifier = Classifier(path, runtime.kind, spec, step, interface, runtime.run)
     _check_shape(classifier, runtime)
     return classifier if 'model' in runtime.metadata else _with_likely_output(classifier)
-
-
-def _described(path: str, runtime: Runtime) -> tuple[ModelSpec, Interface, int]:
-    """Returns what an export says of itself, and its step."""
-    try:
-        spec = ModelSpec.from_json(runtime.metadata['model'])
-        if spec is None:
-            raise ValueError('no net')
-        interface, step = Interface(**runtime.metadata['interface']), int(runtime.metadata[checkpoints.STEP_KEY])
-        if not 0 <= step <= _MAX_STEP:
-            raise ValueError(f'{checkpoints.STEP_KEY} is not from 0 to {_MAX_STEP}')
-        _check_normalization(spec, runtime.metadata['normalization'])
-        return spec, interface, step
-    except (ValueError, ArithmeticError, InputError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        message = f'{path}: what it says of its net is damaged, or by another version: {first_line(error)}'
-        raise InputError(message) from error
-
-
-def _check_normalization(spec: ModelSpec, described: Mapping[str, Any]) -> None:
-    expected = json.loads(json.dumps(dataclasses.asdict(spec.make_preprocessing().normalization)))
-    if described != expected:
-        raise ValueError(f'its normalization is not that of {spec.preprocessing_name} preprocessing')
 
 
 def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOptions) -> None:
@@ -215,36 +196,6 @@ def _check_shape(classifier: Classifier, runtime: Runtime) -> None:
             f'{classifier.path} gives {runtime.num_classes} values, but says that it has {classifier.spec.num_classes} '
             'classes: it is damaged, or was put together by hand'
         )
-
-
-def read_labels(path: str | None) -> tuple[str, ...]:
-    """Reads the names of the classes, one a line, as slim's labels.txt (`id:name`) or bare; () of no path.
-
-    Raises:
-        InputError: the file cannot be read, or is empty.
-    """
-    if path is None:
-        return ()
-    try:
-        with open(path, encoding='utf-8') as file:
-            lines = [line.strip() for line in file.read().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'--labels_path={path}: {first_line(error)}') from error
-    if not lines:
-        raise InputError(f'--labels_path={path}: no names in it')
-    numbered = [line.partition(':') for line in lines]
-    if [number for number, _, _ in numbered] == [str(index) for index in range(len(lines))]:
-        return tuple(name for _, _, name in numbered)
-    return tuple(lines)
-
-
-def _with_labels(classifier: Classifier, labels: tuple[str, ...], path: str | None) -> Classifier:
-    classes, offset = classifier.spec.num_classes, classifier.spec.labels_offset
-    if len(labels) == classes + offset:  # those of the data set, of which the net leaves out the first
-        labels = labels[offset:]
-    if len(labels) != classes:
-        raise InputError(f'--labels_path={path}: {len(labels)} names, but {classifier.path} has {classes} classes')
-    return dataclasses.replace(classifier, spec=dataclasses.replace(classifier.spec, label_names=labels))
 
 
 def size_in_bytes(path: str) -> int:

@@ -14,11 +14,9 @@ from configs.errors import InputError, first_line
 from engine import extras
 from engine.checkpoints import METADATA
 from engine.classifiers import description
-from engine.classifiers.classifier import Runtime, in_batches
-from engine.classifiers.tflite_runtime import checksum
+from engine.classifiers.classifier import Batches, Runtime
 
-# In the description of an export: how many bytes lie before it, and their checksum.
-BYTES, CHECKSUM = 'bytes', 'crc32'
+BYTES = 'bytes'  # in the description of an export, how many lie before it
 # As it begins: number and length of `metadata_props`, and of the key in it.
 _DESCRIPTION = rb'r[\x80-\xff]*[\x00-\x7f]\n.' + re.escape(METADATA).encode()
 _SILENT = 4  # onnxruntime warns of graphs that it then runs
@@ -64,23 +62,8 @@ class _Model:
         self._input, self._output = self._only_input(), self.session.get_outputs()[0]
         self.input_shape = tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
         self._batch = self.input_shape[0] if self.input_shape else None
+        self.run = Batches(self._run, self._batch)
         self.num_classes = self._count_classes()
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 [batch, classes] of float32 images; see `Runtime`.
-
-        Raises:
-            InputError: it fails.
-        """
-        if self._batch is not None:
-            return in_batches(self._run, self._batch, images)
-        try:
-            return self._run(images)
-        except InputError:
-            if len(images) == 1:
-                raise
-            self._batch = 1  # some say any size, and have layers made for one image
-            return self.run(images)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         values = self._call(images)
@@ -168,7 +151,7 @@ def _read_metadata(path: str, session: Any) -> dict[str, Any]:
         return {}
     metadata = description.parse(path, text.encode())
     size: Any = metadata.get(BYTES)
-    if _is_as_written(path, size) and metadata.get(CHECKSUM) != checksum(path, size):
+    if _is_as_written(path, size) and metadata.get(description.CHECKSUM) != description.checksum(path, size):
         raise InputError(
             f'{path}: its checksum does not agree: damaged, or changed by another program; export it again'
         )

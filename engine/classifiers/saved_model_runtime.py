@@ -56,13 +56,8 @@ def open_saved_model(path: str) -> Runtime:
             raise InputError(f'{path} cannot be run: {first_line(error)}') from error
 
     batch = images.shape[0]
-    return Runtime(
-        _KIND,
-        tuple(images.shape),
-        num_classes,
-        metadata,
-        run if batch is None else lambda values: in_batches(run, batch, values),
-    )
+    run_any = run if batch is None else lambda values: in_batches(run, batch, values)
+    return Runtime(_KIND, tuple(images.shape), num_classes, metadata, run_any)
 
 
 def _read_description(path: str) -> dict[str, Any]:

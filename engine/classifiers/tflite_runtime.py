@@ -7,7 +7,6 @@ runtime.run(images)
 import os
 import re
 import zipfile
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,9 +16,7 @@ from configs.errors import InputError, first_line
 from engine import extras
 from engine.checkpoints import METADATA
 from engine.classifiers import description
-from engine.classifiers.classifier import Runtime, in_batches
-
-CHECKSUM = 'crc32'  # in the description, of all that lies before it
+from engine.classifiers.classifier import Batches, Runtime
 
 _PIECE = 1 << 22
 _MEMBER = re.compile(rb'PK\x03\x04.{26}' + re.escape(METADATA.encode()), re.DOTALL)  # how it begins in an archive
@@ -59,29 +56,13 @@ class _Model:
         shape = self._input['shape_signature'] if len(self._input['shape_signature']) else self._input['shape']
         self.input_shape = tuple(int(size) if size >= 0 else None for size in shape)
         self.num_classes = self._count_classes()
-        self._batch = self.input_shape[0] if self.input_shape else None
+        self.run = Batches(self._invoke, self.input_shape[0] if self.input_shape else None)
         self._shape: tuple[int, ...] = ()
 
     def quantization(self) -> str:
         """Returns what the types of its numbers say; 'none' if all are float32."""
         types = {detail['dtype'] for detail in self._interpreter.get_tensor_details()}
         return next((name for name, kind in _TELLING_TYPES.items() if kind in types), 'none')
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 [batch, classes] of float32 images; see `Runtime`.
-
-        Raises:
-            InputError: it fails.
-        """
-        if self._batch is not None:
-            return in_batches(self._invoke, self._batch, images)
-        try:
-            return self._invoke(images)
-        except InputError:
-            if len(images) == 1:
-                raise
-            self._batch = 1  # some say any size, and have layers made for one image
-            return self.run(images)
 
     def _invoke(self, images: np.ndarray) -> np.ndarray:
         try:
@@ -172,7 +153,7 @@ def _described(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
     with archive.open(info) as member:
         found = description.parse(path, member.read(description.MAX_BYTES + 1))
     start = min(member.header_offset for member in archive.infolist())
-    if CHECKSUM in found and found[CHECKSUM] != checksum(path, start):
+    if description.CHECKSUM in found and found[description.CHECKSUM] != description.checksum(path, start):
         raise ValueError('its checksum does not agree; export it again')
     return found
 
@@ -182,13 +163,3 @@ def _refuse_cut_short(path: str, file: BinaryIO) -> None:
     file.seek(-min(os.path.getsize(path), _PIECE), os.SEEK_END)
     if _MEMBER.search(file.read()):
         raise ValueError(f'it ends in the middle of {METADATA}')
-
-
-def checksum(path: str, size: int) -> int:
-    """Returns the checksum of the first bytes of a file."""
-    value = 0
-    with open(path, 'rb') as file:
-        while size > 0 and (piece := file.read(min(size, _PIECE))):
-            value = zlib.crc32(piece, value)
-            size -= len(piece)
-    return value
