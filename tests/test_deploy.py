@@ -1,5 +1,6 @@
 """The examples of deployment: that schedulers take them as they are, what they do with stand-ins for srun and ssh."""
 
+import functools
 import os
 import re
 import signal
@@ -218,7 +219,9 @@ def ssh(tmp_path: Path) -> Iterator[Any]:
         }
         command = ['bash', str(DEPLOY / 'ssh.sh'), 'node1,me@node2,node3', '--train_dir=/a run', '--num_epochs=$1']
         options: dict[str, Any] = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, **options))
+        # Whoever runs the tests in the background lets them, and so bash, ignore SIGINT.
+        heed_sigint = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, preexec_fn=heed_sigint, **options))
         return started[-1]
 
     yield start

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.options import flat_options, make_config
 from engine import comparison, evaluation
+from engine.image_files import find_images
 from engine.prediction import Predictor
 from export import export_factory, exporting, images, verification
 from tests.runs import eval_config, files
@@ -73,14 +76,20 @@ def test_all_are_compared_with_the_checkpoint(trained, exported, tmp_path, capsy
     }
 
 
-def test_all_predict_the_same(trained, exported):
-    pixels = np.random.RandomState(0).randint(0, 256, (8, 4, 4, 1), np.uint8).repeat(2, 1).repeat(2, 2)
-    expected = Predictor(trained.checkpoint_path).predict(list(pixels), top_k=1)
+def test_all_give_photographs_and_digits_the_same_labels(trained, exported, shared_path, tmp_path):
+    """JPEG files as they come, and digits as PNG files; integers may differ where the net itself wavers."""
+    paths = find_images([str(shared_path('data/imagenet_raw_mini'))])
+    for number, pixels in enumerate(load_digits().images[:20]):
+        paths.append(str(tmp_path / f'{number}.png'))
+        Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(paths[-1])
+    expected = Predictor(trained.checkpoint_path).predict(paths, top_k=2)
+    assert len(expected) == 57
     for name, path in exported.items():
-        found = Predictor(str(path)).predict(list(pixels), top_k=1)
+        found = Predictor(str(path)).predict(paths, top_k=1)
         for one, other in zip(expected, found, strict=True):
-            if one.top_k[0].probability > 0.6 or name not in INTEGER:
-                assert other.top_k[0].label == one.top_k[0].label, name
+            first, second = one.top_k
+            if first.probability - second.probability > 0.1 or name not in INTEGER:
+                assert other.top_k[0].label == first.label, (name, one.path)
 
 
 def test_the_description_stands_beside(exported):
