@@ -208,6 +208,8 @@ def quiet_import(silent: bool = False) -> Iterator[None]:
         os.dup2(kept.fileno(), 2)
         try:
             yield
+        except KeyboardInterrupt:
+            raise  # no failure of theirs
         except BaseException:
             kept.seek(0)
             os.write(stderr, kept.read())

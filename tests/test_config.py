@@ -1,6 +1,8 @@
 """The options against slim's own table of flags."""
 
 import ast
+import contextlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -118,3 +120,12 @@ def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None
         for name in set(cli.flags.FLAGS) - known:
             delattr(cli.flags.FLAGS, name)
         cli.flags.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize(('error', 'shown'), [(ImportError, 'broken\n'), (KeyboardInterrupt, ''), (None, '')])
+def test_what_libraries_write_while_they_load_is_shown_if_that_fails(capfd, error, shown):
+    with contextlib.suppress(ImportError, KeyboardInterrupt), cli.quiet_import():
+        os.write(2, b'broken\n')
+        if error is not None:
+            raise error
+    assert capfd.readouterr().err == shown
