@@ -142,6 +142,63 @@ class AugmentOptions(Options):
         'inception preprocessing: sample crops around the boxes of the records. (slim never passes them in)',
         fixed=True,
     )
+    random_shift: int = option(
+        0,
+        'Shift each image by up to so many pixels along both sides, and fill by reflection; 0: not. (slim: never)',
+        lower=0,
+        upper=2**13,
+        fixed=True,
+    )
+    rand_augment_ops: int = option(
+        0,
+        'RandAugment: operations applied to each image, drawn anew for each from the fourteen of the paper; 0: none.',
+        lower=0,
+        upper=16,
+        fixed=True,
+    )
+    rand_augment_magnitude: float = option(
+        9.0, 'Strength of all operations of RandAugment, of 10.', lower=0.0, upper=10.0, fixed=True
+    )
+    random_erasing_prob: float = option(
+        0.0,
+        "Probability of an image to lose a box of 2 to 33 % of its area, which becomes zero in the net's input.",
+        lower=0.0,
+        upper=1.0,
+        fixed=True,
+    )
+    mixup_alpha: float = option(
+        0.0,
+        'Blend the images, and the labels, of pairs: one has a share drawn from Beta(alpha, alpha). 0: not.',
+        lower=0.0,
+        upper=100.0,
+        fixed=True,
+    )
+    cutmix_alpha: float = option(
+        0.0,
+        'Exchange a box between the images of pairs, and as much of the labels: what is left of an image is drawn '
+        'from Beta(alpha, alpha). 0: not.',
+        lower=0.0,
+        upper=100.0,
+        fixed=True,
+    )
+    mixup_prob: float = option(
+        1.0, 'Probability of a pair to be mixed by --mixup_alpha or --cutmix_alpha.', lower=0.0, upper=1.0, fixed=True
+    )
+    mixup_switch_prob: float = option(
+        0.5,
+        'Probability of a mixed pair to be mixed by --cutmix_alpha, where --mixup_alpha is given too.',
+        lower=0.0,
+        upper=1.0,
+        fixed=True,
+    )
+    mixup_off_epoch: float = option(
+        0.0, 'Mix nothing any more after so many epochs; 0: never stop.', lower=0.0, upper=1e9, fixed=True
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed at all."""
+        return bool(self.mixup_alpha or self.cutmix_alpha)
 
 
 @dataclasses.dataclass(frozen=True)

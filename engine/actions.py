@@ -27,6 +27,7 @@ from engine.recovery import NonFiniteError
 from engine.summaries import SummaryWriter
 from engine.train_state import TrainState
 from engine.train_step import StepReport
+from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
 
 
@@ -269,8 +270,9 @@ class NextImages:
         """Returns float32 [batch, height, width, channels]."""
         size, seed = self._data.batch_size, self._data.seed
         batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, stream)
-        draws = self._preprocessing.make_draws(tf.constant([seed, stream], tf.int64), size)
-        return self._preprocessing.device_train(next(iter(batches))['image'], draws)
+        augmentation = make_augmentation(self._preprocessing, self._dataset.num_examples)
+        draws = augmentation.make_draws(tf.constant([seed, stream], tf.int64), size)
+        return augmentation.device_train(next(iter(batches))['image'], draws)
 
 
 class Summarize(Action):

@@ -103,7 +103,7 @@ def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
     config = _with_dataset(config)
     data = config.data
     strategy = distribution.make_strategy(config.devices, cluster)
-    distribution.batch_per_replica(strategy, data.batch_size)
+    learning.refuse_odd_batches(config, distribution.batch_per_replica(strategy, data.batch_size))
     evaluates = config.benchmark.mode == 'eval'
     split = config.evaluation.eval_split_name if evaluates else data.dataset_split_name
     flag = 'eval_split_name' if evaluates else 'dataset_split_name'

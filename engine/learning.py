@@ -37,6 +37,7 @@ from engine.start import Start
 from engine.train_input import cache_mode, make_iterator
 from engine.train_state import TrainState, make_state
 from engine.train_step import ReplicaStep, RunSteps, make_steps
+from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
 
 _EPOCHS_OF_EMBEDDED = 15.0
@@ -73,7 +74,7 @@ def train(config: TrainConfig) -> TrainResult:
     config = with_default_dataset(config)
     with joining.join_as_told(config) as cluster:
         strategy = distribution.make_strategy(config.devices, cluster)
-        distribution.batch_per_replica(strategy, config.data.batch_size)
+        refuse_odd_batches(config, distribution.batch_per_replica(strategy, config.data.batch_size))
         if config.net.mixed_precision == 'float16' and not distribution.is_on_gpus(strategy):
             logging.warning('--mixed_precision=float16 is very slow on CPUs; bfloat16 is not')
         refuse_parts_with_sync(config, strategy)
@@ -178,6 +179,15 @@ def refuse_ftrl_with_warmup(config: TrainConfig) -> None:
         )
 
 
+def refuse_odd_batches(config: TrainConfig, per_replica: int) -> None:
+    """Refuses to mix the images of pairs where a replica's batch leaves one alone."""
+    if config.augment.mixes and per_replica % 2:
+        raise InputError(
+            f'--batch_size={config.data.batch_size}: --mixup_alpha and --cutmix_alpha mix pairs, and {per_replica} '
+            'examples on a replica are odd; make them even'
+        )
+
+
 def refuse_parts_with_sync(config: TrainConfig, strategy: tf.distribute.Strategy) -> None:
     """Refuses what TensorFlow cannot do: replicas that speak with each other inside a loop, here over the parts."""
     parts = config.data.gradient_accumulation_steps
@@ -229,7 +239,7 @@ def make_run_steps(
     schedule = make_schedule(options, dataset.num_examples / batch_size, None if math.isinf(end) else int(end))
     replica_step = ReplicaStep(
         state,
-        preprocessing,
+        make_augmentation(preprocessing, dataset.num_examples),
         schedule,
         Reduction(replicas, config.optimizer.gradient_dtype, config.devices.all_reduce),
         batch_size=batch_size,

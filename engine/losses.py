@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from preprocessing.mixing import Targets
+
 
 def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
     """Returns the cross-entropy of each example, as `slim.losses.softmax_cross_entropy` before its mean.
@@ -31,6 +33,27 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing:
     else:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     return tf.where(valid, losses, 0.0)
+
+
+def mixed_cross_entropy(logits: tf.Tensor, targets: Targets, label_smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the cross-entropy of each example with what its mixed image shows; of one that is not, with its label.
+
+    It is linear in the target, and so the sum of those of both labels, each times its share. A label that is no class
+    adds nothing.
+
+    Args:
+        logits: float32 [batch, classes].
+        targets: labels, and those they are mixed with.
+        label_smoothing: as for `softmax_cross_entropy`, of both labels.
+
+    Returns:
+        float32 [batch].
+    """
+    losses = softmax_cross_entropy(logits, targets.labels, label_smoothing)
+    if targets.others is None or targets.shares is None:
+        return losses
+    others = softmax_cross_entropy(logits, targets.others, label_smoothing)
+    return targets.shares * losses + (1 - targets.shares) * others
 
 
 def l2_loss(variables: Mapping[str, keras.Variable | tf.Variable], weight_decays: Mapping[str, float]) -> tf.Tensor:

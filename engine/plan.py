@@ -104,6 +104,7 @@ def refuse_impossible(config: TrainConfig) -> None:
     replicas = config.plan.plan_workers * config.plan.plan_devices_per_worker
     if config.data.batch_size % replicas:
         raise InputError(f'--batch_size={config.data.batch_size}: must be a multiple of the {replicas} replicas')
+    learning.refuse_odd_batches(config, config.data.batch_size // replicas)
 
 
 def planned_dataset(config: TrainConfig) -> Dataset:

@@ -1,6 +1,6 @@
 """The compiled step: device stage of the preprocessing, forward, backward, reduction, update.
 
-    run = make_steps(strategy, ReplicaStep(state, preprocessing, schedule, ...), schedule, batch_size)
+    run = make_steps(strategy, ReplicaStep(state, augmentation, schedule, ...), schedule, batch_size)
     report = run(iterator, position, num_steps)     # several steps a call
 
 Everything random in a step is drawn for the whole global batch from (seed, position in the training stream); each
@@ -24,7 +24,8 @@ from engine.schedules import Schedule
 from engine.train_state import TrainState
 from nets.batch_norm import batch_statistics, update_moving
 from nets.layers import step_randomness
-from preprocessing.preprocessing_factory import Preprocessing
+from preprocessing.augmentation import Augmentation
+from preprocessing.mixing import Targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +53,9 @@ class StepReport:
 
 
 @functools.cache
-def _compiled_device_train(preprocessing: Preprocessing) -> Callable[..., tf.Tensor]:
-    # Once for each preprocessing, which holds no state: compiling takes a second.
-    return tf.function(preprocessing.device_train, jit_compile=True, autograph=False)
+def _compiled_device_train(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
+    # Once for each augmentation, which holds no state: compiling takes a second.
+    return tf.function(augmentation.device_train, jit_compile=True, autograph=False)
 
 
 class ReplicaStep:
@@ -63,7 +64,7 @@ class ReplicaStep:
     def __init__(
         self,
         state: TrainState,
-        preprocessing: Preprocessing,
+        augmentation: Augmentation,
         schedule: Schedule,
         reduction: Reduction,
         *,
@@ -78,7 +79,7 @@ class ReplicaStep:
 
         Args:
             state: What it changes.
-            preprocessing: Whose device stage it runs.
+            augmentation: The device stage of the images, and what it makes of the labels.
             schedule: Of the learning rate.
             reduction: How the replicas sum what each has computed.
             batch_size: Examples of a step, over all replicas.
@@ -89,7 +90,7 @@ class ReplicaStep:
             xla: Whether forward and backward are compiled by XLA.
         """
         self._state = state
-        self._preprocessing = preprocessing
+        self._augmentation = augmentation
         self._schedule = schedule
         self._reduction = reduction
         self._batch_size, self._num_batches = batch_size, num_batches
@@ -101,7 +102,7 @@ class ReplicaStep:
         compute = self._compute_gradients
         self._gradients = tf.function(compute, jit_compile=True, autograph=False) if xla else compute
         # XLA fuses the device stage's many small passes, on CPUs too: 0.14 ms an image instead of 1.16.
-        self._device_train = _compiled_device_train(preprocessing)
+        self._device_train = _compiled_device_train(augmentation)
 
     def __call__(
         self,
@@ -166,7 +167,7 @@ class ReplicaStep:
             scale: Factor of the loss whose gradients these are.
         """
         seed = tf.stack([tf.constant(self._seed, tf.int64), stream])
-        draws = self._preprocessing.make_draws(seed, self._batch_size)
+        draws = self._augmentation.make_draws(seed, self._batch_size)
         draws = {name: draw[offset : offset + self._share] for name, draw in draws.items()}
         size = self._share // self._num_batches
 
@@ -174,9 +175,11 @@ class ReplicaStep:
             def rows(values: tf.Tensor) -> tf.Tensor:  # of a size that XLA knows, unlike that of values[first:...]
                 return tf.slice(values, [first] + [0] * (len(values.shape) - 1), [size, *values.shape[1:]])
 
-            images = self._device_train(rows(batch['image']), {name: rows(draw) for name, draw in draws.items()})
+            drawn = {name: rows(draw) for name, draw in draws.items()}
+            images = self._device_train(rows(batch['image']), drawn)
+            targets = self._augmentation.targets(rows(batch['label']), drawn)
             with step_randomness(seed, offset + first):
-                return self._differentiate(images, rows(batch['label']), scale)
+                return self._differentiate(images, targets, scale)
 
         if self._num_batches == 1:
             return of_part(0)
@@ -191,7 +194,7 @@ class ReplicaStep:
         return sums
 
     def _differentiate(
-        self, images: tf.Tensor, labels: tf.Tensor, scale: tf.Tensor
+        self, images: tf.Tensor, targets: Targets, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Returns loss, statistics and gradients, as `_compute_gradients`, of images that the net takes."""
         variables = [variable.value for variable in self._state.trainable.values()]
@@ -201,7 +204,7 @@ class ReplicaStep:
         ):
             tape.watch(variables)
             logits = self._state.model(images, training=True)
-            per_example = losses.softmax_cross_entropy(logits, labels, self._label_smoothing)
+            per_example = losses.mixed_cross_entropy(logits, targets, self._label_smoothing)
             loss = tf.reduce_sum(per_example) / self._batch_size
             scaled = loss * scale if self._state.loss_scale else loss
         values = {id(statistic.variable): statistic.value for statistic in statistics}

@@ -73,6 +73,10 @@ class Preprocessing(abc.ABC):
         name = type(self).__name__.lower()
         if self.image_size < 1:
             raise InputError(f'image size {self.image_size}: must be at least 1')
+        if self.augment.random_shift >= self.image_size:
+            raise InputError(
+                f'--random_shift={self.augment.random_shift}: must be less than the image size, {self.image_size}'
+            )
         if (self.channels, self.source_channels) not in ((3, 3), (1, 3), (1, 1)):
             raise InputError(f'cannot make {self.channels} channels of {self.source_channels}; decode to 3')
         if self.source_channels == 1 and not self.keeps_grayscale:

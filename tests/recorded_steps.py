@@ -22,6 +22,7 @@ from engine.schedules import make_schedule
 from engine.train_state import TrainState, make_state
 from engine.train_step import ReplicaStep, make_steps
 from nets.variables import slim_variables
+from preprocessing.augmentation import Augmentation
 from tests.test_nets import error, filled_model, make_images, recorded_fill
 
 TOLERANCE = 1e-4
@@ -81,7 +82,7 @@ class RecordedRun:
         schedule = make_schedule(config.schedule, steps_per_epoch=1000, total_steps=None)
         step = ReplicaStep(
             self.state,
-            AsRecorded(),  # type: ignore[arg-type]
+            Augmentation(AsRecorded()),  # type: ignore[arg-type]
             schedule,
             Reduction(num_replicas=1),
             batch_size=len(labels),

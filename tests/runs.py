@@ -65,7 +65,8 @@ def summaries(folder: Path | str) -> dict[str, dict[int, Any]]:
             event = tf.compat.v1.Event.FromString(record.numpy())
             for value in event.summary.value:
                 found[value.tag][event.step] = tf.make_ndarray(value.tensor)
-    return dict(found)
+    # The names of files that began in the same second do not tell which came first.
+    return {tag: dict(sorted(of_tag.items())) for tag, of_tag in found.items()}
 
 
 def eval_config(checkpoint_path: Path | str, **options: Any) -> EvalConfig:
