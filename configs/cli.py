@@ -192,8 +192,23 @@ def log_to_stderr() -> None:
 
 
 @contextlib.contextmanager
+def _missing(*modules: str) -> Iterator[None]:
+    """Lets imports of modules that are not loaded yet fail, as if they were not installed."""
+    hidden: dict[str, Any] = {module: None for module in modules if module not in sys.modules}
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for module in hidden:
+            del sys.modules[module]
+
+
+@contextlib.contextmanager
 def quiet_import(silent: bool = False) -> Iterator[None]:
     """Keeps what TensorFlow's libraries write to standard error while they are loaded, and shows it if that fails.
+
+    Keras would load matplotlib and scikit-learn for parts of it that are not used here, which takes a second and 90 MB;
+    they are loaded where this project needs them.
 
     A dozen lines about CPU features and absent GPU drivers would otherwise stand before the first line of ours;
     `TF_CPP_MIN_LOG_LEVEL` comes too late for them.
@@ -204,7 +219,7 @@ def quiet_import(silent: bool = False) -> Iterator[None]:
     if silent:
         os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
+    with tempfile.TemporaryFile() as kept, _missing('matplotlib', 'sklearn'):
         os.dup2(kept.fileno(), 2)
         try:
             yield

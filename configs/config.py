@@ -355,6 +355,12 @@ class DeviceOptions(Options):
         lower=1,
     )
     xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
+    fast_convolutions: str = option(
+        'auto',
+        "Train 3x3 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which rounds "
+        'otherwise: auto (on CPUs only), on, off.',
+        choices=('auto', 'on', 'off'),
+    )
     all_reduce: str = option(
         'auto',
         'How gradients are summed over replicas: nccl (GPUs only), ring, or auto: nccl on GPUs.',

@@ -182,6 +182,11 @@ def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
     return options.xla == 'on' or (options.xla == 'auto' and is_on_gpus(strategy))
 
 
+def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
+    """Says whether training uses `nets.fast_convolutions`; GPUs have their own, and choose among them."""
+    return options.fast_convolutions == 'on' or (options.fast_convolutions == 'auto' and not is_on_gpus(strategy))
+
+
 def is_on_gpus(strategy: tf.distribute.Strategy) -> bool:
     """Says whether replicas compute on GPUs."""
     return any('GPU' in device for device in strategy.extended.worker_devices)

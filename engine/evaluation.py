@@ -26,6 +26,7 @@ from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
 from engine.reduction import broadcast
 from engine.summaries import SummaryWriter
+from nets.layers import zero_weights
 from nets.variables import slim_variables
 
 
@@ -161,7 +162,7 @@ class _CheckpointEvaluation:
         cluster.check_same({'examples': self._dataset.identity()})
         self._averages = bool(options.moving_average_decay)
         self._eval_dir = config.output.eval_dir or eval_dir(folder, self._dataset.split, self._averages)
-        with strategy.scope():
+        with strategy.scope(), zero_weights():
             self._model = self._spec.make_model(mixed_precision=config.net.mixed_precision)
         self._evaluator = Evaluator(
             self._model,

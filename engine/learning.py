@@ -248,6 +248,7 @@ def make_run_steps(
         label_smoothing=config.loss.label_smoothing,
         sync_batch_norm=config.net.sync_batch_norm,
         xla=use_xla(config, strategy, state),
+        fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
     )
     return make_steps(strategy, replica_step, schedule, batch_size, distribution.batches_taken())
 

@@ -94,8 +94,11 @@ class Optimizer:
         totals = self.total_gradients(gradients)
         if self.options.clip_gradient_norm:
             totals = clip_by_global_norm(totals, self.options.clip_gradient_norm)
-        for name in self._variables:
-            self.update_variable(name, totals[name], learning_rate)
+        # Where the gradient of the variable before is there, no gradient needs this one any more. An update that came
+        # earlier would find its buffer in use and copy it: 100 MB for fc6.
+        for name, before in zip(self._variables, [None, *self._variables], strict=False):
+            with tf.control_dependencies([gradients[before]] if before else []):
+                self.update_variable(name, totals[name], learning_rate)
         for name, base in self.power_bases().items():
             power = self._slot(name)
             tf.raw_ops.AssignVariableOp(resource=power, value=read(power) * base)
@@ -113,7 +116,9 @@ class Optimizer:
         # update as one XLA function 48-50.
         totals = dict(gradients)
         for name, decay in self._weight_decays.items():
-            totals[name] += decay * read(self._variable(name))
+            with tf.control_dependencies([gradients[name]]):  # or the product would wait in memory from the beginning
+                decayed = decay * read(self._variable(name))
+            totals[name] += decayed
         return totals
 
     def _variable(self, name: str) -> Handle:

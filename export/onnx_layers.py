@@ -16,7 +16,7 @@ import numpy as np
 from configs.errors import InputError
 from export.onnx_graph import Graph, Sides
 from nets.batch_norm import BatchNormalization
-from nets.layers import Dropout, FullyConnectedConv2D, GroupedConv2D, LocalResponseNormalization
+from nets.layers import Conv2D, Dropout, FullyConnectedConv2D, GroupedConv2D, LocalResponseNormalization
 from nets.pooling import AdaptiveAveragePooling2D, averaging_matrix
 from nets.variables import SEPARATOR
 
@@ -207,6 +207,7 @@ def _nothing(graph: Graph, layer: keras.Layer) -> None:
 _WRITERS: dict[type, Callable[[Graph, Any], None]] = {
     AdaptiveAveragePooling2D: _pool_regions,
     BatchNormalization: _normalize_batch,
+    Conv2D: _convolve,
     Dropout: _nothing,
     FullyConnectedConv2D: _connect_all,
     GroupedConv2D: _convolve,

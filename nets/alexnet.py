@@ -10,6 +10,7 @@ import keras
 
 from configs.errors import InputError
 from nets.layers import (
+    Conv2D,
     Dropout,
     EndPoints,
     FullyConnectedConv2D,
@@ -66,7 +67,7 @@ def alexnet_v2(
     glorot = functools.partial(decayed, initializer=keras.initializers.GlorotUniform, bias=0.1)
     normal = functools.partial(decayed, initializer=truncated_normal(0.005))
     common = {'data_format': 'channels_last', 'dtype': policy}
-    conv = functools.partial(keras.layers.Conv2D, padding='same', activation='relu', **common)
+    conv = functools.partial(Conv2D, padding='same', activation='relu', **common)
     pool = functools.partial(keras.layers.MaxPooling2D, 3, 2, **common)
     fc = functools.partial(FullyConnectedConv2D, activation='relu', dtype=policy)
     dropout = functools.partial(Dropout, dropout_keep_prob, dtype=policy)

@@ -11,6 +11,7 @@ import keras
 
 from nets.batch_norm import BatchNormalization
 from nets.layers import (
+    Conv2D,
     Dropout,
     EndPoints,
     apply_layers,
@@ -118,7 +119,7 @@ def _build(
         weights, initializer=keras.initializers.GlorotUniform, weight_decay=weight_decay, seed=seed
     )
     common = {'data_format': 'channels_last', 'dtype': policy}
-    conv = functools.partial(keras.layers.Conv2D, activation='relu', **common)
+    conv = functools.partial(Conv2D, activation='relu', **common)
     pool = functools.partial(keras.layers.MaxPooling2D, 3, 2, **common)
     dense = functools.partial(keras.layers.Dense, activation='relu', dtype=policy)
     dropout = functools.partial(Dropout, dropout_keep_prob, dtype=policy)

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import ops
 
 from configs.errors import InputError, unknown_name
+from nets import fast_convolutions
 
 _PHILOX = 1  # TensorFlow's number of the algorithm
 _SCRAMBLING_KEY = 0x02461E293EC8F720  # of `tf.random.stateless_uniform`, for seeds
@@ -78,12 +79,41 @@ class FullyConnectedConv2D(keras.layers.Conv2D):
         if tuple(inputs.shape[1:3]) != (height, width):
             return super().convolution_op(inputs, kernel)
         size = height * width * channels
-        product = ops.matmul(ops.reshape(inputs, (-1, size)), ops.reshape(kernel, (size, filters)))
+        product = _connect(ops.reshape(inputs, (-1, size)), ops.reshape(kernel, (size, filters)))
         return ops.reshape(product, (-1, 1, 1, filters))
 
 
+@tf.custom_gradient
+def _connect(
+    inputs: tf.Tensor, kernel: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+    """Returns `inputs @ kernel`, [batch, filters].
+
+    Its gradient is written out because for few images, on CPUs, `(kernel @ upstream.T).T` takes half the time of
+    TensorFlow's `upstream @ kernel.T`: 9 against 19 ms for fc6 and 32 images.
+    """
+
+    def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        inputs_gradient = tf.transpose(tf.matmul(kernel, upstream, transpose_b=True))
+        return inputs_gradient, tf.matmul(inputs, upstream, transpose_a=True)
+
+    return tf.matmul(inputs, kernel), gradients
+
+
 @register
-class GroupedConv2D(keras.layers.Conv2D):
+class Conv2D(keras.layers.Conv2D):
+    """A convolution, which inside of `nets.fast_convolutions.fast_convolutions` is made as is fastest on CPUs."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        is_plain = self.strides == (1, 1) and self.dilation_rate == (1, 1) and self.padding == 'same'
+        convolve = fast_convolutions.choose(inputs, kernel) if is_plain else None
+        if convolve:
+            return convolve(inputs, tf.convert_to_tensor(kernel))
+        return super().convolution_op(inputs, kernel)
+
+
+@register
+class GroupedConv2D(Conv2D):
     """A convolution in `groups`, each from its share of the channels to its share of the filters.
 
     Keras' own has no gradient on CPUs. The variable is one, [height, width, channels / groups, filters], with the
@@ -91,6 +121,8 @@ class GroupedConv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        if self.groups == 1:
+            return super().convolution_op(inputs, kernel)
         parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
         return ops.concatenate([super(GroupedConv2D, self).convolution_op(*part) for part in parts], axis=-1)
 
@@ -138,6 +170,9 @@ class _StepRandomness:
 _step_randomness: contextvars.ContextVar[_StepRandomness | None] = contextvars.ContextVar(
     'step_randomness', default=None
 )
+
+
+_zero_weights: contextvars.ContextVar[bool] = contextvars.ContextVar('zero_weights', default=False)
 
 
 @contextlib.contextmanager
@@ -226,6 +261,16 @@ def _name_hash(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
+@contextlib.contextmanager
+def zero_weights() -> Iterator[None]:
+    """Lets nets that are built inside it begin with zeros, for weights that are read at once: drawing takes seconds."""
+    token = _zero_weights.set(True)
+    try:
+        yield
+    finally:
+        _zero_weights.reset(token)
+
+
 def weights(
     name: str,
     initializer: Callable[..., keras.initializers.Initializer],
@@ -247,7 +292,9 @@ def weights(
     """
     return {
         'name': name,
-        'kernel_initializer': initializer(seed=zlib.crc32(f'{seed}/{name}'.encode())),
+        'kernel_initializer': 'zeros'
+        if _zero_weights.get()
+        else initializer(seed=zlib.crc32(f'{seed}/{name}'.encode())),
         'kernel_regularizer': l2_regularizer(weight_decay),
         'bias_initializer': keras.initializers.Constant(bias),
     }

@@ -9,6 +9,7 @@ import functools
 import keras
 
 from nets.layers import (
+    Conv2D,
     Dropout,
     EndPoints,
     apply_layers,
@@ -63,7 +64,7 @@ def torchvision_alexnet(
     width = functools.partial(scale_width, depth_multiplier=depth_multiplier)
     uniform = functools.partial(weights, initializer=_uniform, weight_decay=weight_decay, seed=seed)
     common = {'data_format': 'channels_last', 'dtype': policy}
-    conv = functools.partial(keras.layers.Conv2D, activation='relu', **common)
+    conv = functools.partial(Conv2D, activation='relu', **common)
     pool = functools.partial(keras.layers.MaxPooling2D, 3, 2, **common)
     dense = functools.partial(keras.layers.Dense, activation='relu', dtype=policy)
     dropout = functools.partial(Dropout, dropout_keep_prob, dtype=policy)

@@ -4,7 +4,7 @@
     preprocessing = get_preprocessing('lenet', 28, channels=1, source_channels=1)    # a gray data set
     preprocessing = get_preprocessing('inception', 224, channels=1)                  # --use_grayscale
 
-The names are slim's (preprocessing/preprocessing_factory.py), but for caffe and torchvision.
+The names are slim's (preprocessing/preprocessing_factory.py), but for caffe, torchvision and whole.
 """
 
 from configs.config import AugmentOptions
@@ -16,6 +16,7 @@ from preprocessing.inception import Inception
 from preprocessing.lenet import Lenet
 from preprocessing.torchvision import Torchvision
 from preprocessing.vgg import Vgg
+from preprocessing.whole import Whole
 
 # fmt: off
 _INCEPTION_NETS = (
@@ -41,6 +42,7 @@ PREPROCESSINGS: dict[str, type[Preprocessing]] = {
     'lenet': Lenet,
     'torchvision': Torchvision,
     'vgg': Vgg,
+    'whole': Whole,
     **dict.fromkeys(_INCEPTION_NETS, Inception),
     **dict.fromkeys(_VGG_NETS, Vgg),
 }

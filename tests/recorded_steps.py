@@ -66,7 +66,7 @@ class AsRecorded:
 class RecordedRun:
     """alexnet_v2 with the recorded weights, stepped on the recorded batch by the project's own step."""
 
-    def __init__(self, recorded, xla=False, **options):
+    def __init__(self, recorded, xla=False, fast_convolutions=False, **options):
         num_classes = int(recorded['num_classes'])
         labels = tf.constant(recorded['labels'], tf.int32)
         config = make_config(
@@ -89,6 +89,7 @@ class RecordedRun:
             seed=0,
             label_smoothing=config.loss.label_smoothing,
             xla=xla,
+            fast_convolutions=fast_convolutions,
         )
         images = np.random.RandomState(0).uniform(-1, 1, (len(labels), 224, 224, 3)).astype(np.float32)
         self._batches = iter(tf.data.Dataset.from_tensors({'image': images, 'label': labels}).repeat())
@@ -166,10 +167,11 @@ def test_steps_are_slims(shared_path, optimizer, xla):
     check_statistics(recorded, 'slot_', recorded['slot_names'], lambda name: slots[name].numpy())
 
 
+@pytest.mark.parametrize('fast_convolutions', [False, True])
 @pytest.mark.parametrize('case', ['nc10_momentum', 'nc1001_momentum'])
-def test_first_step_of_momentum_is_the_gradient_of_slims_total_loss(shared_path, case):
+def test_first_step_of_momentum_is_the_gradient_of_slims_total_loss(shared_path, case, fast_convolutions):
     recorded = np.load(shared_path(f'goldens/train_{case}.npz'))
-    run = RecordedRun(recorded, optimizer='momentum', learning_rate=0.01)
+    run = RecordedRun(recorded, fast_convolutions=fast_convolutions, optimizer='momentum', learning_rate=0.01)
     report = run.step()
     np.testing.assert_allclose(report.cross_entropy[0], recorded['ce_loss'], rtol=TOLERANCE)
     np.testing.assert_allclose(report.regularization, recorded['reg_loss'], rtol=TOLERANCE)

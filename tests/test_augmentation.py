@@ -32,7 +32,7 @@ SEED = [1, 2]
 MANY = 20000
 # (preprocessing, channels, source_channels)
 FAMILIES = [
-    *((name, 3, 3) for name in ('inception', 'vgg', 'cifarnet', 'lenet', 'caffe', 'torchvision')),
+    *((name, 3, 3) for name in ('inception', 'vgg', 'cifarnet', 'lenet', 'caffe', 'torchvision', 'whole')),
     ('inception', 1, 3),
     ('lenet', 1, 1),
 ]

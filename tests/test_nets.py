@@ -26,6 +26,7 @@ from nets.layers import (
     layer_policy,
     smallest_side,
     step_randomness,
+    zero_weights,
 )
 from nets.lenet import lenet
 from nets.nets_factory import NETS, get_end_points, get_net, make_model
@@ -774,3 +775,14 @@ def test_narrow_nets_of_caffe_keep_the_size_of_values(depth_multiplier):
         end_points = keras.Model(model.input, get_end_points(model))(images)
         sizes.append([float(tf.math.reduce_std(end_points[f'bvlc_alexnet/{n}'])) for n in ('conv1', 'conv5', 'fc7')])
     np.testing.assert_allclose(sizes[1], sizes[0], rtol=0.5)
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_weights_that_will_be_read_begin_with_zeros(name):
+    with zero_weights():
+        model = make_model(name, 3, depth_multiplier=1 / 16)
+    drawn = make_model(name, 3, depth_multiplier=1 / 16)
+    for variable, other in zip(model.trainable_variables, drawn.trainable_variables, strict=True):
+        if variable.path.endswith('kernel'):
+            assert not np.any(variable)
+            assert np.any(other)

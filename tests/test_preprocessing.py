@@ -22,8 +22,8 @@ SharedPath = Callable[[str], Path]
 
 FILES = {'china': 'china.jpg', 'flower': 'flower.jpg', 'chelsea': 'chelsea.png', 'camera': 'camera.png'}
 SLIM_SIZES = {'inception': 224, 'vgg': 224, 'cifarnet': 32, 'lenet': 28}
-SIZES = {**SLIM_SIZES, 'caffe': 224, 'torchvision': 224}
-RANDOM = ['inception', 'vgg', 'cifarnet', 'caffe', 'torchvision']
+SIZES = {**SLIM_SIZES, 'caffe': 224, 'torchvision': 224, 'whole': 80}
+RANDOM = ['inception', 'vgg', 'cifarnet', 'caffe', 'torchvision', 'whole']
 NO_BOXES = tf.zeros([0, 4])
 WHOLE_IMAGE = tf.constant([[0.0, 0.0, 1.0, 1.0]])
 
@@ -40,8 +40,8 @@ EVAL_CASES = {
 # (name, channels, source_channels): all that a preprocessing allows.
 LAYOUTS = [
     *((name, 3, 3) for name in SIZES),
-    *((name, 1, 3) for name in ('cifarnet', 'inception', 'lenet')),
-    ('lenet', 1, 1),
+    *((name, 1, 3) for name in ('cifarnet', 'inception', 'lenet', 'whole')),
+    *((name, 1, 1) for name in ('lenet', 'whole')),
 ]
 
 
@@ -217,6 +217,7 @@ def test_normalization_says_what_the_device_makes_of_pixels(name: str, channels:
     [
         ('inception', (-1 + 20 / 255, -1 + 200 / 255, 1)),
         ('lenet', (-118 / 128, -28 / 128, 127 / 128)),
+        ('whole', (-1 + 20 / 255, -1 + 200 / 255, 1)),
         ('vgg', (10 - 123.68, 100 - 116.78, 255 - 103.94)),
         ('caffe', (255 - 103.939, 100 - 116.779, 10 - 123.68)),
         ('torchvision', ((10 / 255 - 0.485) / 0.229, (100 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225)),
@@ -482,6 +483,7 @@ def test_caffe_crops_at_every_place_of_the_stored_image() -> None:
         ('cifarnet', 'flip', 0, 1),
         ('caffe', 'flip', 0, 1),
         ('torchvision', 'flip', 0, 1),
+        ('whole', 'flip', 0, 1),
         ('cifarnet', 'brightness', -63, 63),
         ('cifarnet', 'contrast', 0.2, 1.8),
     ],
@@ -586,7 +588,7 @@ def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
         host(encoded, tf.constant(seed, tf.int64), NO_BOXES).numpy() for seed in ([1, 2], [1, 2], [1, 3])
     )
     np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
+    assert np.array_equal(first, other) == (name == 'whole')
     first, again, other = (preprocessing.make_draws(seed, 8) for seed in ([1, 2], [1, 2], [2, 2]))
     for quantity in first:
         np.testing.assert_array_equal(first[quantity], again[quantity])
@@ -638,8 +640,8 @@ def test_shapes_and_types_are_static(name: str, channels: int, source_channels: 
 
 
 def test_names_are_slims() -> None:
-    assert len(PREPROCESSINGS.keys() - {'caffe', 'torchvision'}) == 34
-    assert {name for name in PREPROCESSINGS if keeps_grayscale(name)} == {'lenet'}
+    assert len(PREPROCESSINGS.keys() - {'caffe', 'torchvision', 'whole'}) == 34
+    assert {name for name in PREPROCESSINGS if keeps_grayscale(name)} == {'lenet', 'whole'}
     assert get_preprocessing('resnet_v1_50', 224) == get_preprocessing('vgg', 224)
     assert get_preprocessing('mobilenet_v2', 224) == get_preprocessing('inception', 224)
 

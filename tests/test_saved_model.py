@@ -27,7 +27,7 @@ from preprocessing import preprocessing_factory
 from tests.runs import eval_config, files
 from tests.served_nets import LABELS, make_source, smooth_images
 
-FAMILIES = ('caffe', 'cifarnet', 'inception', 'lenet', 'torchvision', 'vgg')
+FAMILIES = ('caffe', 'cifarnet', 'inception', 'lenet', 'torchvision', 'vgg', 'whole')
 PHOTOGRAPHS = ('china.jpg', 'chelsea.png', 'camera.png')
 INTERFACES = [
     Interface(layout, order, pixels, output)

@@ -47,7 +47,7 @@ def test_steps_are_slims(shared_path):
         command, cwd=root, env={**os.environ, **instructions}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '6 passed' in done.stdout
+    assert '8 passed' in done.stdout
 
 
 # ------------------------------------------------------------------------ the same again

@@ -22,6 +22,7 @@ from engine.classifiers.classifier import Classifier, Runtime
 from engine.classifiers.interface import Interface
 from engine.label_names import read_label_names
 from engine.model_spec import ModelSpec
+from nets.layers import zero_weights
 from preprocessing import preprocessing_factory
 
 _MAX_SIDE = 2**13  # as for the flags
@@ -53,7 +54,9 @@ def load_classifier(
     asked = {name: value for name, value in (asked or {}).items() if value is not None}
     open_runtime = find_runtime(path)
     if open_runtime is None:
-        classifier = make_classifier(load_checkpoint(path, asked, averages, mixed_precision))
+        with zero_weights():
+            net = load_checkpoint(path, asked, averages, mixed_precision)
+        classifier = make_classifier(net)
     else:
         if averages:
             raise InputError(f'--moving_average_decay: {path} has but one set of weights; leave the flag out')

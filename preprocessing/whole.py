@@ -1,0 +1,45 @@
+"""Whole images, resized to a square, in [-1, 1]: for small images that fill their frame, as of CIFAR-10 and MNIST."""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from preprocessing import batches, images
+from preprocessing.base import Normalization, Preprocessing
+
+_FLIP = 0  # the random quantity
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole(Preprocessing):
+    """The whole image, its aspect ratio not kept; mirrored for training.
+
+    It crops nothing, so that what else varies the images (`--random_shift`, say) is all that does.
+    """
+
+    value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    keeps_grayscale: ClassVar[bool] = True
+
+    @property
+    def normalization(self) -> Normalization:
+        """[0, 255] to [-1, 1]."""
+        return self._normalize_channels(127.5, 127.5)
+
+    def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Resizes; see the base class."""
+        return images.to_uint8(self.host_eval(image))
+
+    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
+        """Resizes as Pillow's BILINEAR, to float32 in [0, 255]; see the base class."""
+        image = images.decode(image, self.source_channels)
+        resized = images.resize_antialiased(image, (self.image_size, self.image_size))
+        return tf.ensure_shape(resized, [self.image_size, self.image_size, self.source_channels])
+
+    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+        """Draws the flip; see the base class."""
+        return {'flip': self._draw_flips(seed, _FLIP, batch_size)}
+
+    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Flips and scales; see the base class."""
+        return self.device_eval(tf.cast(batches.flip_left_right(batch, draws['flip']), tf.float32))
