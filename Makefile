@@ -1,5 +1,7 @@
 # make demo    install, train and evaluate the embedded digits: about three minutes on two cores
 # make test    install, lint, type-check and test
+# make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: half an hour
+# make bench-check    fail where a ratio to them is 15 % lower than benchmarks/recorded.json has it: ten minutes
 # make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
 # make bench-scaling  measure two workers beside one, and what --plan says of them
 PYTHON ?= python3
@@ -9,9 +11,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DEMO_DIR := build/demo
 PEERS := build/peers
 IMAGENET_MINI ?= ../shared/data/imagenet_mini
+CIFAR10 ?= ../shared/data/cifar10
 IMAGENET_RAW ?= ../shared/data/imagenet_raw_mini
 
-.PHONY: demo test lint bench-input bench-scaling clean
+.PHONY: demo test lint bench bench-check bench-input bench-scaling clean
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO_DIR); start=$$(date +%s); \
@@ -28,6 +31,16 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+BENCH := $(BIN)/python benchmarks/bench.py --imagenet_dir=$(IMAGENET_MINI) --cifar10_dir=$(CIFAR10) \
+	--peers=$(PEERS)/bin/python
+
+bench: $(VENV)/.installed-dev $(PEERS)/.installed
+	$(BENCH) --results_path=build/bench/results.json --write_docs $(BENCH_FLAGS)
+
+# Peers are not installed on the way, which takes 2 GB: it says how.
+bench-check: $(VENV)/.installed-dev
+	$(BENCH) --check=benchmarks/recorded.json --only=step,evaluation,prediction --rounds=3 $(BENCH_FLAGS)
 
 bench-input: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/input_pipeline.py --dataset_dir=$(IMAGENET_MINI) --raw_dir=$(IMAGENET_RAW) \

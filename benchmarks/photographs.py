@@ -13,10 +13,11 @@ import shutil
 import subprocess
 import sys
 
+from rounds import ROOT
+
 SIDES = (375, 500)
 NUM_IMAGES = 1024
 SHARDS = 4
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def prepare(dataset_dir: str, folder: str) -> dict[str, str]:
@@ -58,6 +59,37 @@ def write_photographs(dataset_dir: str, folder: str) -> None:
         os.makedirs(class_dir, exist_ok=True)
         with open(os.path.join(class_dir, f'{number:05}.jpg'), 'wb') as file:
             file.write(encoded)
+
+
+def write_validation(dataset_dir: str, folder: str, num_images: int) -> tuple[str, str]:
+    """Repeats the validation images of slim's TFRecords, as records and as image files in a folder for each label.
+
+    Returns:
+        Where the records are, and where the files.
+    """
+    import tensorflow as tf
+
+    places = tuple(os.path.join(folder, name) for name in ('records', 'images'))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(places[0])
+    features = {
+        'image/encoded': tf.io.FixedLenFeature([], tf.string),
+        'image/class/label': tf.io.FixedLenFeature([], tf.int64),
+    }
+    paths = sorted(glob.glob(os.path.join(dataset_dir, 'validation-*')))
+    records = list(tf.data.TFRecordDataset(paths).as_numpy_iterator())
+    for shard in range(SHARDS):
+        name = f'validation-{shard:05}-of-{SHARDS:05}'
+        with tf.io.TFRecordWriter(os.path.join(places[0], name)) as writer:
+            for number in range(shard, num_images, SHARDS):
+                writer.write(records[number % len(records)])
+    for number in range(num_images):
+        example = tf.io.parse_single_example(records[number % len(records)], features)
+        class_dir = os.path.join(places[1], str(int(example['image/class/label'])))
+        os.makedirs(class_dir, exist_ok=True)
+        with open(os.path.join(class_dir, f'{number:05}.jpg'), 'wb') as file:
+            file.write(example['image/encoded'].numpy())
+    return places[0], places[1]
 
 
 def convert(dataset_name: str, source_dir: str, dataset_dir: str, *flags: str) -> float:

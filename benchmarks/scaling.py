@@ -23,8 +23,8 @@ from typing import Any
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # workers are cores here
 
-from input_pipeline import describe_machine
-from photographs import ROOT
+from ratios import spread
+from rounds import ROOT, describe_machine
 
 from configs import cli
 from configs.config import TrainConfig
@@ -131,11 +131,7 @@ def measure(cases: Sequence[Case], flags: argparse.Namespace) -> Turns:
 
 def step_seconds(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Returns what a step took, as median, low and high of the turns."""
-    return _spread([figures['batch_size'] / figures['images_per_second']['median'] for figures in turns])
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
+    return spread([figures['batch_size'] / figures['images_per_second']['median'] for figures in turns])
 
 
 def link_gbits(case: Case, alone: float, together: float) -> float:

@@ -21,7 +21,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # workers are CPUs here
 
 import numpy as np
-from input_pipeline import describe_machine
+from rounds import describe_machine
 
 from configs import cli
 from configs.tables import format_table

@@ -357,7 +357,7 @@ class DeviceOptions(Options):
     xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
     fast_convolutions: str = option(
         'auto',
-        "Train 3x3 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which rounds "
+        "Make 3x3 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which rounds "
         'otherwise: auto (on CPUs only), on, off.',
         choices=('auto', 'on', 'off'),
     )

@@ -27,7 +27,7 @@ from datasets.synthetic import SyntheticExamples
 from engine import distribution, learning, train_input
 from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
 from engine.cluster import joining
-from engine.cluster.cluster import Cluster
+from engine.cluster.cluster import ALONE, Cluster
 from engine.evaluator import Evaluator
 from engine.model_spec import ModelSpec
 from engine.position import Position
@@ -38,7 +38,7 @@ _BLOCKS = 10
 
 
 # Runs so many steps; says what they took but for the time, which whoever calls it measures.
-_Run = Callable[[int], Block]
+Run = Callable[[int], Block]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,11 @@ def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
     return figures
 
 
+def make_run(config: BenchmarkConfig, cluster: Cluster = ALONE) -> Run:
+    """Returns what `measure` measures. Of an evaluation, several steps are a tenth of --num_steps, however many."""
+    return _MODES[config.benchmark.mode](_prepare(config, cluster))
+
+
 def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
     learning.refuse_ftrl_with_warmup(config)
     distribution.set_precision(config.net.mixed_precision)
@@ -126,7 +131,7 @@ def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
     return replace_options(config, dataset_name=name)
 
 
-def _input_mode(subject: _Subject) -> _Run:
+def _input_mode(subject: _Subject) -> Run:
     """Takes batches from the host stage, which nothing else slows down."""
     data, worker = subject.config.data, train_input.worker_of(subject.config, subject.cluster)
     preprocessing = subject.spec.make_preprocessing(subject.config.augment)
@@ -149,7 +154,7 @@ def _input_mode(subject: _Subject) -> _Run:
     return run
 
 
-def _train_mode(subject: _Subject) -> _Run:
+def _train_mode(subject: _Subject) -> Run:
     """Makes training steps, on whatever the data set is."""
     config, strategy = subject.config, subject.strategy
     data, preprocessing = config.data, subject.spec.make_preprocessing(config.augment)
@@ -175,7 +180,7 @@ def _train_mode(subject: _Subject) -> _Run:
     return run
 
 
-def _eval_mode(subject: _Subject) -> _Run:
+def _eval_mode(subject: _Subject) -> Run:
     """Evaluates the first batches of the split, anew for each block, with the weights that the net begins with."""
     config, strategy = subject.config, subject.strategy
     preprocessing = subject.spec.make_preprocessing()
@@ -193,6 +198,7 @@ def _eval_mode(subject: _Subject) -> _Run:
             recall_at=config.evaluation.recall_at,
             max_batches=num_batches,
             xla=distribution.use_xla(config.devices, strategy),
+            fast=distribution.use_fast_convolutions(config.devices, strategy),
             cluster=subject.cluster,
         )
 
@@ -204,7 +210,7 @@ def _eval_mode(subject: _Subject) -> _Run:
     return run
 
 
-_MODES: dict[str, Callable[[_Subject], _Run]] = {
+_MODES: dict[str, Callable[[_Subject], Run]] = {
     'input': _input_mode,
     'step': _train_mode,
     'train': _train_mode,
@@ -224,7 +230,7 @@ def _block_size(num_steps: int) -> int:
     return math.ceil(num_steps / _BLOCKS)
 
 
-def _measure_block(run: _Run, num_steps: int) -> Block:
+def _measure_block(run: Run, num_steps: int) -> Block:
     sent, cpu_start, start = _bytes_sent(), time.process_time(), time.monotonic()
     block = run(num_steps)
     return dataclasses.replace(

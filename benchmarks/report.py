@@ -1,0 +1,57 @@
+"""What was measured as tables of Markdown, and their place in a document.
+
+print(format_ratios(results['ratios']))
+text = replace_between_markers(text, new)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BEGIN, END = '<!-- bench: begin -->', '<!-- bench: end -->'
+
+
+def format_speeds(speeds: Mapping[str, Mapping[str, float]], head: str, unit: str, digits: int = 0) -> str:
+    """Returns a row for each contestant.
+
+    Args:
+        speeds: median, low and high of each by its name.
+        head: Of the first column.
+        unit: Of the speeds.
+        digits: Behind the point.
+    """
+    rows = [(name, format_spread(of_one, digits)) for name, of_one in speeds.items()]
+    return format_rows((head, f'{unit}: median (low to high)'), rows)
+
+
+def format_ratios(ratios: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, str]) -> str:
+    """Returns a row for each ratio: its spread, what was asked for, and whether that was reached."""
+    rows = []
+    for name, ratio in ratios.items():
+        ask = '-' if ratio['ask'] is None else f'{ratio["ask"]:.3g}'
+        rows.append((name, format_spread(ratio, 2), ask, verdicts[name]))
+    return format_rows(('ratio', 'median (low to high)', 'asked for', ''), rows)
+
+
+def format_spread(values: Mapping[str, float], digits: int) -> str:
+    """Returns median (low to high)."""
+    median, low, high = (f'{values[key]:.{digits}f}' for key in ('median', 'low', 'high'))
+    return f'{median} ({low} to {high})'
+
+
+def format_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table of Markdown."""
+    lines = [f'| {" | ".join(cells)} |' for cells in (heads, *rows)]
+    return '\n'.join([lines[0], '|---' * len(heads) + '|', *lines[1:]])
+
+
+def replace_between_markers(text: str, new: str) -> str:
+    """Returns a document with `new` between its two comments, whatever was there.
+
+    Raises:
+        ValueError: it has not both of them once, in their order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f'there must be one {BEGIN} and behind it one {END}')
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f'{before}{BEGIN}\n\n{new.strip()}\n\n{END}{after}'

@@ -1,0 +1,39 @@
+"""What the scripts of this project do, by their functions: steps, host stage, both, or passes over evaluation data.
+
+    PYTHONPATH=. python benchmarks/with_engine.py step --options='{"batch_size": 32}'
+
+Options are those of `benchmark_image_classifier.py`. `imports` does no more than that.
+"""
+
+from contestant import parse_options, serve_turns
+
+from configs import cli
+from configs.benchmark import BenchmarkConfig
+from configs.options import make_config
+
+with cli.quiet_import():
+    from engine import benchmark
+    from engine.benchmark_figures import Block
+
+WORKS = ('eval', 'imports', 'input', 'step', 'train')
+
+
+def main() -> None:
+    """Makes what is asked for, and does as much of it as it is told to."""
+    flags = parse_options(__doc__, WORKS)
+    if flags.work == 'imports':
+        serve_turns(flags.answers, lambda count: None)
+        return
+    config = make_config(BenchmarkConfig, mode=flags.work, **flags.options)
+    run = benchmark.make_run(config)
+
+    def turn(count: int) -> dict[str, float]:
+        # Of an evaluation a unit is a whole pass, which is what any number of steps above 1 gives.
+        blocks: list[Block] = [run(2) for _ in range(count)] if flags.work == 'eval' else [run(count)]
+        return {'waited': sum(block.waited or 0.0 for block in blocks)}
+
+    serve_turns(flags.answers, turn)
+
+
+if __name__ == '__main__':
+    main()

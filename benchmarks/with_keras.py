@@ -1,0 +1,64 @@
+"""Plain Keras' `fit` on the same net, and TensorFlow's matrix product, which no step can beat.
+
+    PYTHONPATH=. python benchmarks/with_keras.py fit --options='{"batch_size": 32}'
+    PYTHONPATH=. python benchmarks/with_keras.py product --options='{"side": 4096, "dtype": "bfloat16"}'
+
+`fit` is what a user of Keras would write: its layers, its RMSprop, its cross-entropy, its L2 losses; one batch of noise
+again and again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from contestant import parse_options, serve_turns
+
+from nets import nets_factory
+from nets.layers import Dropout
+
+SIZE, CLASSES = 224, 1000
+
+
+def fit(options: dict[str, Any]) -> Callable[[int], None]:
+    """Returns what makes so many steps."""
+    batch_size = options['batch_size']
+    model = keras.models.clone_model(
+        nets_factory.make_model('alexnet_v2', CLASSES, weight_decay=4e-5), clone_function=_as_keras_has_it
+    )
+    optimizer = keras.optimizers.RMSprop(1e-3, rho=0.9, momentum=0.9, epsilon=1.0)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    random = np.random.default_rng(0)
+    images = random.standard_normal((batch_size, SIZE, SIZE, 3), np.float32)
+    labels = random.integers(0, CLASSES, batch_size, np.int32)
+    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    return lambda count: model.fit(batches, epochs=1, steps_per_epoch=count, verbose=0) and None
+
+
+def _as_keras_has_it(layer: keras.Layer) -> keras.Layer:
+    """Returns the same layer; dropout without this project's, whose random numbers the step would have to give."""
+    return keras.layers.Dropout(0.5) if isinstance(layer, Dropout) else type(layer).from_config(layer.get_config())
+
+
+def product(options: dict[str, Any]) -> Callable[[int], None]:
+    """Returns what multiplies two square matrices so often."""
+    side, dtype = options['side'], options['dtype']
+    left, right = (tf.cast(tf.random.stateless_normal((side, side), (0, seed)), dtype) for seed in range(2))
+
+    @tf.function(autograph=False)
+    def multiply() -> tf.Tensor:
+        return tf.matmul(left, right)
+
+    def turn(count: int) -> None:
+        for _ in range(count):
+            multiply()[0, 0].numpy()
+
+    return turn
+
+
+WORKS: dict[str, Callable[[dict[str, Any]], Callable[[int], None]]] = {work.__name__: work for work in (fit, product)}
+
+if __name__ == '__main__':
+    flags = parse_options(__doc__, WORKS)
+    serve_turns(flags.answers, WORKS[flags.work](flags.options))

@@ -1,0 +1,71 @@
+"""One image through a net: by this project's Predictor, or by the runtime of an exported file alone.
+
+    PYTHONPATH=. python benchmarks/with_runtimes.py predictor --options='{"path": "build/bench/alexnet_v2"}'
+    PYTHONPATH=. python benchmarks/with_runtimes.py onnxruntime --options='{"path": "build/bench/alexnet_v2.onnx"}'
+
+The Predictor takes pixels and gives labels: it crops, resizes and scales, and ranks the classes. The runtimes take a
+tensor that is prepared already. Each work imports what it needs itself, because its start is measured too.
+"""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+from contestant import parse_options, serve_turns
+
+SIZE = 224
+
+
+def predictor(path: str) -> Callable[[], object]:
+    """Opens a checkpoint or an export, and classifies pixels."""
+    from configs import cli
+
+    with cli.quiet_import():
+        from engine.prediction import Predictor
+
+    loaded = Predictor(path)
+    pixels = np.random.RandomState(0).randint(0, 256, (SIZE, SIZE, 3), np.uint8)
+    return lambda: loaded.predict([pixels])
+
+
+def onnxruntime(path: str) -> Callable[[], object]:
+    """Opens an ONNX file, and gives its logits of a prepared image."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    (taken,) = session.get_inputs()
+    image = np.random.RandomState(0).uniform(-1, 1, (1, 3, SIZE, SIZE)).astype(np.float32)
+    return lambda: session.run(None, {taken.name: image})
+
+
+def litert(path: str) -> Callable[[], object]:
+    """Opens a TFLite file, with a thread for each core, and gives its logits of a prepared image."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=len(os.sched_getaffinity(0)))
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(taken['index'], (1, SIZE, SIZE, 3))
+    interpreter.allocate_tensors()
+    image = np.random.RandomState(0).uniform(-1, 1, (1, SIZE, SIZE, 3)).astype(np.float32)
+
+    def run() -> np.ndarray:
+        interpreter.set_tensor(taken['index'], image)
+        interpreter.invoke()
+        return interpreter.get_tensor(given['index'])
+
+    return run
+
+
+WORKS: dict[str, Callable[[str], Callable[[], object]]] = {
+    work.__name__: work for work in (predictor, onnxruntime, litert)
+}
+
+if __name__ == '__main__':
+    flags = parse_options(__doc__, WORKS)
+    classify = WORKS[flags.work](flags.options['path'])
+
+    def turn(count: int) -> None:
+        for _ in range(count):
+            classify()
+
+    serve_turns(flags.answers, turn)

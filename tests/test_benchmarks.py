@@ -1,0 +1,105 @@
+"""What `benchmarks/` makes of measured numbers: ratios, verdicts, losses, operations, tables. Nothing is measured."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks import flops, ratios, report
+from benchmarks.ratios import Ask
+from nets import nets_factory
+
+SPEEDS = {'ours': [140.0, 150.0, 130.0], 'eager': [100.0, 100.0, 100.0], 'compiled': [90.0, 125.0, 80.0]}
+
+
+def test_ratios_are_taken_round_by_round_over_the_best_median() -> None:
+    asks = [Ask('best', 'ours', ('eager', 'compiled'), 1.4), Ask('share', 'ours', ('compiled',), factor=0.5)]
+    assert ratios.summarize_ratios(SPEEDS, asks) == {
+        'best': {'median': 1.4, 'low': 1.3, 'high': 1.5, 'ask': 1.4},
+        'share': {'median': 140 / 180, 'low': 0.6, 'high': 130 / 160, 'ask': None},
+    }
+
+
+@pytest.mark.parametrize(
+    'ask',
+    [Ask('absent', 'ours', ('Keras fit',)), Ask('absent', 'Keras fit', ('ours',)), Ask('absent', 'empty', ('ours',))],
+)
+def test_what_did_not_run_has_no_ratio(ask: Ask) -> None:
+    assert ratios.summarize_ratios({**SPEEDS, 'empty': []}, [ask]) == {}
+
+
+@pytest.mark.parametrize(('median', 'ask', 'expected'), [(1.4, 1.4, 'reached'), (1.39, 1.4, 'missed'), (9.0, None, '')])
+def test_a_verdict_is_that_of_the_median(median: float, ask: float | None, expected: str) -> None:
+    assert ratios.verdict({'median': median, 'low': 0.1, 'high': 10.0, 'ask': ask}) == expected
+
+
+def test_medians_of_guarded_tables_are_recorded() -> None:
+    tables: dict[str, dict[str, Any]] = {
+        'step float32 32': {'ratios': {'ours / PyTorch': {'median': 1.23456, 'ask': 1.4}}},
+        'step without ratios': {'ratios': {}},
+        'memory': {'ratios': {'PyTorch / ours': {'median': 1.1, 'ask': 1.0}}},
+    }
+    assert ratios.medians(tables, ('step',)) == {'step float32 32': {'ours / PyTorch': 1.235}}
+
+
+@pytest.mark.parametrize(
+    ('measured', 'expected'),
+    [
+        ({'step': {'ours / PyTorch': 1.5}}, []),
+        ({'step': {'ours / PyTorch': 1.7}}, []),
+        ({'step': {'ours / PyTorch': 0.86 * 1.5}}, []),
+        (
+            {'step': {'ours / PyTorch': 0.84 * 1.5}},
+            ['step: ours / PyTorch: 1.26, recorded as 1.50: 16% lower'],
+        ),
+        ({'step': {}}, ['step: ours / PyTorch: recorded as 1.50, but not measured now']),
+        ({}, ['step: ours / PyTorch: recorded as 1.50, but not measured now']),
+    ],
+)
+def test_losses_are_named(measured: dict[str, dict[str, float]], expected: list[str]) -> None:
+    assert ratios.find_losses({'step': {'ours / PyTorch': 1.5}}, measured) == expected
+
+
+def test_operations_are_those_of_the_nets_layers() -> None:
+    model = nets_factory.make_model('alexnet_v2', 1000)
+    layers = [layer for layer in model.layers if layer.weights]
+    assert [(layer.name, tuple(layer.kernel.shape), layer.output.shape[1]) for layer in layers] == [
+        (layer.name, layer.kernel, layer.side) for layer in flops.ALEXNET_V2
+    ]
+
+
+def test_operations_are_counted_by_hand() -> None:
+    assert flops.step_gflop(32) == pytest.approx(137.1, abs=0.05)
+    assert flops.step_gflop(128) == 4 * flops.step_gflop(32)
+    two = (flops.Products('a', (1, 1, 2, 3), 1), flops.Products('b', (1, 1, 3, 5), 2))
+    assert flops.step_gflop(1, two) == (2 * 2 * 6 + 3 * 2 * 15 * 4) / 1e9  # the first has no gradient of its inputs
+    assert flops.product_gflop(4096) == pytest.approx(137.4, abs=0.05)
+
+
+def test_tables_are_markdown() -> None:
+    values = {'median': 410.4, 'low': 399.6, 'high': 420.0}
+    assert report.format_speeds({'ours': values}, 'net', 'images/s') == (
+        '| net | images/s: median (low to high) |\n|---|---|\n| ours | 410 (400 to 420) |'
+    )
+    rows: dict[str, dict[str, Any]] = {
+        'a / b': {'median': 1.5, 'low': 1.25, 'high': 2.0, 'ask': 1.4},
+        'c': {**values, 'ask': None},
+    }
+    assert report.format_ratios(rows, {'a / b': 'reached', 'c': ''}).splitlines()[2:] == [
+        '| a / b | 1.50 (1.25 to 2.00) | 1.4 | reached |',
+        '| c | 410.40 (399.60 to 420.00) | - |  |',
+    ]
+
+
+def test_only_what_is_between_the_markers_is_replaced() -> None:
+    text = f'# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nrest\n'
+    replaced = report.replace_between_markers(text, 'new\n')
+    assert replaced == f'# Title\n\n{report.BEGIN}\n\nnew\n\n{report.END}\n\nrest\n'
+    assert report.replace_between_markers(replaced, 'new') == replaced
+
+
+@pytest.mark.parametrize(
+    'text', ['', report.BEGIN, report.END, f'{report.END} {report.BEGIN}', f'{report.BEGIN} {report.END} {report.END}']
+)
+def test_documents_without_their_markers_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match='there must be one <!-- bench: begin -->'):
+        report.replace_between_markers(text, 'new')
