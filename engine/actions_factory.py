@@ -66,7 +66,7 @@ def make_actions(
             batch_size=DEFAULT_BATCH_SIZE,
             recall_at=checks.recall_at,
             xla=distribution.use_xla(config.devices, strategy),
-            fast=distribution.use_fast_convolutions(config.devices, strategy),
+            fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
             cluster=cluster,
         )
         epochs = checks.eval_every_epochs * dataset.num_examples / config.data.examples_per_step

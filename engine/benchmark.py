@@ -198,7 +198,7 @@ def _eval_mode(subject: _Subject) -> Run:
             recall_at=config.evaluation.recall_at,
             max_batches=num_batches,
             xla=distribution.use_xla(config.devices, strategy),
-            fast=distribution.use_fast_convolutions(config.devices, strategy),
+            fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
             cluster=subject.cluster,
         )
 

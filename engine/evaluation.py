@@ -173,7 +173,7 @@ class _CheckpointEvaluation:
             recall_at=options.recall_at,
             max_batches=options.max_num_batches,
             xla=distribution.use_xla(config.devices, strategy),
-            fast=distribution.use_fast_convolutions(config.devices, strategy),
+            fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
             cluster=cluster,
         )
 

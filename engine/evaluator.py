@@ -20,7 +20,7 @@ from datasets.order import Worker
 from engine import distribution
 from engine.cluster.cluster import ALONE, Cluster
 from engine.metrics import ClassificationMetrics, clip_recall_at
-from nets.fast_convolutions import fast_convolutions
+from nets import fast_convolutions
 from preprocessing.preprocessing_factory import Preprocessing
 
 Results = dict[str, float | int | str]
@@ -45,7 +45,7 @@ class Evaluator:
         recall_at: tuple[int, ...],
         max_batches: int | None = None,
         xla: bool = False,
-        fast: bool = False,
+        fast_convolutions: bool = False,
         cluster: Cluster = ALONE,
     ):
         replicas = strategy.num_replicas_in_sync
@@ -61,7 +61,7 @@ class Evaluator:
                 )
             )
         )
-        self._count_batch = _make_count_batch(model, preprocessing, strategy, self._metrics, xla, fast)
+        self._count_batch = _make_count_batch(model, preprocessing, strategy, self._metrics, xla, fast_convolutions)
 
     def __call__(self, should_stop: Callable[[], bool] = lambda: False) -> Results:
         """Counts over the split; returns num_examples, accuracy, recall_at_<k> and images_per_second.
@@ -112,12 +112,12 @@ def _make_count_batch(
     strategy: tf.distribute.Strategy,
     metrics: ClassificationMetrics,
     xla: bool,
-    fast: bool,
+    is_fast: bool,
 ) -> Callable[[Any], tf.Tensor]:
     """Returns the compiled function from a distributed batch to its counts, int64 [counts]."""
 
     def count(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        with fast_convolutions(fast):
+        with fast_convolutions.fast_convolutions(is_fast):
             logits = model(preprocessing.device_eval(batch['image']), training=False)
         return metrics.count(logits, batch['label'], batch['mask'])
 
