@@ -1,4 +1,4 @@
-"""Plain Keras' `fit` on the same net, and TensorFlow's matrix product, which no step can beat.
+"""Plain Keras' `fit` on the same net, and TensorFlow's matrix product: the machine's rate.
 
     PYTHONPATH=. python benchmarks/with_keras.py fit --options='{"batch_size": 32}'
     PYTHONPATH=. python benchmarks/with_keras.py product --options='{"side": 4096, "dtype": "bfloat16"}'
