@@ -95,7 +95,10 @@ def _connect(
 
     def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         inputs_gradient = tf.transpose(tf.matmul(kernel, upstream, transpose_b=True))
-        return inputs_gradient, tf.matmul(inputs, upstream, transpose_a=True)
+        # Then the kernel, which nothing reads any more, can be updated at once, and its gradient, 100 MB, is gone.
+        with tf.control_dependencies([inputs_gradient]):
+            kernel_gradient = tf.matmul(inputs, upstream, transpose_a=True)
+        return inputs_gradient, kernel_gradient
 
     return tf.matmul(inputs, kernel), gradients
 
