@@ -44,7 +44,7 @@ bench-check: $(VENV)/.installed-dev
 
 bench-input: $(VENV)/.installed $(PEERS)/.installed
 	$(BIN)/python benchmarks/input_pipeline.py --dataset_dir=$(IMAGENET_MINI) --raw_dir=$(IMAGENET_RAW) \
-	--peers=$(PEERS)/bin/python --results_path=build/bench/input.json
+	--peers=$(PEERS)/bin/python --results_path=build/bench/input.json $(BENCH_FLAGS)
 
 bench-scaling: $(VENV)/.installed
 	PYTHONPATH=. $(BIN)/python benchmarks/scaling.py --results_path=build/bench/scaling.json

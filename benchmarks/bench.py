@@ -4,10 +4,11 @@
     python benchmarks/bench.py --check=benchmarks/recorded.json --only=step,evaluation,prediction --rounds=3
 
 What was measured goes into --results_path; tables that are not measured now stay there as they were, if versions and
-machine are the same. --write_docs writes all of them into docs/performance.md and draws the plots.
+machine are the same. --write_docs writes all of them into docs/performance.md and draws the plots, if none is missing.
 """
 
 import argparse
+import glob
 import importlib.metadata
 import json
 import os
@@ -22,15 +23,15 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # of this process, which rea
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 
 import curves
+import guard
 from bench_place import Place
 from bench_tables import GROUPS
-from ratios import find_losses, medians, verdict
+from ratios import verdict
 from report import format_ratios, format_speeds, replace_between_markers
 from rounds import ROOT, describe_machine
 
 DOCS = Path(ROOT) / 'docs'
 RECORDED = os.path.join(ROOT, 'benchmarks', 'recorded.json')
-GUARDED = ('step', 'evaluation', 'prediction')  # keys of tables begin so
 CURVES = 'curves'
 PLOTS = {
     'batch_size': 'Images a second over the batch size, float32',
@@ -38,6 +39,11 @@ PLOTS = {
     'depth_multiplier': 'Images a second over the width of the net, float32, batches of 32',
     'image_size': 'Images a second over the size of the images, float32, batches of 32',
     'cores': 'Images a second over the cores, float32, batches of 32',
+}
+# What each group reads: its flag, how the files begin, and what `make` calls the folder.
+DATA = {
+    'evaluation': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
+    'training': [('imagenet_dir', 'train-*', 'IMAGENET_MINI'), ('cifar10_dir', 'cifar10_train*', 'CIFAR10')],
 }
 PACKAGES = ('tensorflow', 'keras', 'onnxruntime', 'ai-edge-litert')
 
@@ -60,21 +66,48 @@ def parse_flags() -> argparse.Namespace:
     unknown = set(flags.only) - {*GROUPS, CURVES}
     if unknown:
         parser.error(f'--only: there is no {", ".join(sorted(unknown))}; there are {", ".join((*GROUPS, CURVES))}')
+    if flags.check and flags.record:
+        parser.error('--check and --record: what is recorded now cannot be compared with itself; give one of them')
+    if flags.check and not set(flags.only) & set(guard.GUARDED):
+        parser.error(f'--check: guards {", ".join(guard.GUARDED)}; --only has none of them')
     if not os.path.isfile(flags.peers):
         sys.exit(f'error: --peers={flags.peers}: is not there; install the peers with: make build/peers/.installed')
     if flags.check and not os.path.isfile(flags.check):
         sys.exit(
             f'error: --check={flags.check}: is not there; measure and write it with: make bench BENCH_FLAGS=--record'
         )
+    for group in flags.only:
+        for flag, pattern, variable in DATA.get(group, []):
+            folder = getattr(flags, flag)
+            if not glob.glob(os.path.join(folder, pattern)):
+                sys.exit(
+                    f'error: --{flag}={folder}: has no {pattern}, which --only={group} reads; name the folder with: '
+                    f'make bench {variable}=FOLDER'
+                )
     return flags
 
 
 def read_versions(peers: str) -> dict[str, str]:
     """Returns the versions of everything that is measured."""
     code = 'import torch; print(torch.__version__)'
-    torch = subprocess.run([peers, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
-    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {'python': platform.python_version(), **packages, 'torch': torch}
+    torch = subprocess.run([peers, '-c', code], capture_output=True, text=True, check=False)
+    if torch.returncode or not torch.stdout.strip():
+        sys.exit(f'error: --peers={peers}: has no PyTorch; install the peers with: make build/peers/.installed')
+    try:
+        packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    except importlib.metadata.PackageNotFoundError as error:
+        sys.exit(f'error: {error.name} is not installed; install what is measured with: make .venv/.installed-dev')
+    return {'python': platform.python_version(), **packages, 'torch': torch.stdout.strip()}
+
+
+def read_commit() -> str:
+    """Returns the commit of the code that is measured, with `-dirty` if it was changed; 'unknown' outside of git."""
+    command = ['git', 'describe', '--always', '--dirty', '--exclude=*']
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+    return done.stdout.strip()
 
 
 def start_results(flags: argparse.Namespace) -> dict[str, Any]:
@@ -82,8 +115,6 @@ def start_results(flags: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {
         'machine': describe_machine(),
         'versions': read_versions(flags.peers),
-        'command': shlex.join(['python', *sys.argv]),
-        'rounds': flags.rounds,
         'tables': {},
     }
     if not flags.results_path or not os.path.exists(flags.results_path):
@@ -100,13 +131,16 @@ def start_results(flags: argparse.Namespace) -> dict[str, Any]:
 def format_report(results: dict[str, Any]) -> str:
     """Returns what stands in docs/performance.md."""
     machine, versions, tables = results['machine'], results['versions'], results['tables']
-    loads, dates = ({table[key] for table in tables.values()} for key in ('load', 'date'))
+    loads, dates, commands, commits = (
+        {table[key] for table in tables.values()} for key in ('load', 'date', 'command', 'commit')
+    )
     lines = [
         f'- Machine: {machine["processor"]}, {machine["cores"]} cores, {machine["memory_gib"]} GiB. '
         f'Date: {" to ".join(sorted({min(dates), max(dates)}))}. Load: {min(loads):.1f} to {max(loads):.1f}, the '
         'measured process included.',
-        f'- Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.',
-        f'- Command: `{results["command"]}`',
+        f'- Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}. This project: '
+        f'{", ".join(sorted(commits))}.',
+        f'- Command: {", ".join(f"`{command}`" for command in sorted(commands))}',
     ]
     parts = ['\n'.join(lines)]
     for table in tables.values():
@@ -121,17 +155,24 @@ def format_report(results: dict[str, Any]) -> str:
     return '\n\n'.join(parts)
 
 
-def check(path: str, tables: dict[str, Any], groups: list[str]) -> int:
-    """Prints a line for each ratio that has fallen behind what is recorded; returns the exit status."""
-    with open(path) as file:
-        recorded = json.load(file)
-    asked = tuple(group for group in groups if group in GUARDED)
-    recorded = {key: ratios for key, ratios in recorded.items() if key.startswith(asked)}
-    losses = find_losses(recorded, medians(tables, GUARDED))
+def write_docs(results: dict[str, Any]) -> None:
+    """Writes docs/performance.md and the plots; says what is missing if it is not all there."""
+    missing = [group for group in GROUPS if not any(key.startswith(group) for key in results['tables'])]
+    missing += [] if CURVES in results else [CURVES]
+    if missing:
+        print(f'docs/performance.md stays as it is: {", ".join(missing)} not measured yet', file=sys.stderr)
+        return
+    path = DOCS / 'performance.md'
+    path.write_text(replace_between_markers(path.read_text(), format_report(results)))
+    curves.draw(results[CURVES], str(DOCS / 'plots'))
+
+
+def print_losses(path: str, losses: list[str]) -> int:
+    """Prints which ratios have fallen behind; returns the exit status."""
     for line in losses:
         print(f'lost: {line}')
     if not losses:
-        print(f'no ratio has lost 15 % of what is recorded in {path}')
+        print(f'no ratio has lost {guard.TOLERATED_LOSS:.0%} of what is recorded in {path}')
     return int(bool(losses))
 
 
@@ -141,9 +182,11 @@ def main() -> int:
     place = Place(
         flags.peers, flags.work_dir, *map(os.path.abspath, (flags.imagenet_dir, flags.cifar10_dir)), flags.rounds
     )
-    os.makedirs(flags.work_dir, exist_ok=True)
+    for folder in (flags.work_dir, os.path.dirname(flags.results_path or '')):
+        os.makedirs(folder or '.', exist_ok=True)
     results = start_results(flags)
     measured: dict[str, Any] = {}
+    code = {'command': shlex.join(['python', *sys.argv]), 'commit': read_commit()}
 
     def save() -> None:  # after each table, so that nothing is lost
         if flags.results_path:
@@ -155,19 +198,21 @@ def main() -> int:
             results[CURVES] = curves.measure(place)
         else:
             for key, table in GROUPS[group](place):
-                measured[key] = results['tables'][key] = table
+                measured[key] = results['tables'][key] = {**table, **code}
                 save()
         save()
     if results['tables']:
         print(format_report({**results, 'tables': measured or results['tables']}))
     if flags.write_docs:
-        path = DOCS / 'performance.md'
-        path.write_text(replace_between_markers(path.read_text(), format_report(results)))
-        if CURVES in results:
-            curves.draw(results[CURVES], str(DOCS / 'plots'))
+        write_docs(results)
     if flags.record:
-        Path(RECORDED).write_text(json.dumps(medians(results['tables'], GUARDED), indent=1) + '\n')
-    return check(flags.check, measured, flags.only) if flags.check else 0
+        lost = guard.record(RECORDED, measured, results['machine'])
+        if lost:
+            sys.exit(f'error: nothing was recorded: not measured now, though recorded before: {"; ".join(lost)}')
+    if not flags.check:
+        return 0
+    guarded = [group for group in flags.only if group in guard.GUARDED]
+    return print_losses(flags.check, guard.check(flags.check, measured, guarded, results['machine']))
 
 
 if __name__ == '__main__':

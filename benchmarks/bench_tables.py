@@ -141,7 +141,7 @@ def evaluation(place: Place) -> Tables:
 
 
 def training(place: Place) -> Tables:
-    """Training from encoded images beside its two parts, each of which has half of the cores."""
+    """Training from encoded images beside its two parts, each of which has half of the cores; and a step with all."""
     imagenet = {'model_name': 'alexnet_v2', 'dataset_name': 'imagenet', 'dataset_dir': place.imagenet_dir}
     small = {'model_name': 'alexnet_bn', 'train_image_size': 80, 'batch_size': 128}
     cifar10 = {**small, 'dataset_name': 'cifar10', 'dataset_dir': place.cifar10_dir}
@@ -157,6 +157,7 @@ def _training(place: Place, options: Mapping[str, Any]) -> Table:
     entries = [
         Entry('input alone', 'with_engine.py', 'input', options, per_turn=60, unit=unit, cores=cores[-half:]),
         Entry('step alone', 'with_engine.py', 'step', options, per_turn=6, unit=unit, cores=cores[:half]),
+        Entry('step alone, all cores', 'with_engine.py', 'step', options, per_turn=6, unit=unit),
         Entry(
             'training',
             'with_engine.py',
@@ -172,14 +173,20 @@ def _training(place: Place, options: Mapping[str, Any]) -> Table:
         take_turns(contestants, min(place.rounds, 3))
         speeds = _turns(contestants)
         waited = [
-            answer['waited'] / (unit * entries[2].per_turn / speed)
+            answer['waited'] / (unit * contestant.per_turn / speed)
             for contestant in contestants
             if contestant.name == 'training'
             for answer, speed in zip(contestant.answers, contestant.speeds, strict=True)
         ]
-    parts = [part for part in ('input alone', 'step alone') if speeds.get(part)]
-    slower = min(parts, key=lambda part: statistics.median(speeds[part]))
-    ratios = summarize_ratios(speeds, [Ask(f'training / {slower}', 'training', (slower,), 0.95)])
+    absent = [entry.name for entry in entries if not speeds.get(entry.name)]
+    if absent:
+        sys.exit(f'error: {", ".join(absent)}: did not run; see {place.path("logs")}')
+    slower = min(('input alone', 'step alone'), key=lambda part: statistics.median(speeds[part]))
+    asks = [
+        Ask(f'training / {slower}', 'training', (slower,), 0.95),
+        Ask('training / step alone, all cores', 'training', ('step alone, all cores',)),
+    ]
+    ratios = summarize_ratios(speeds, asks)
     wait = f'Data wait: {statistics.median(waited):.1%} of the time ({min(waited):.1%} to {max(waited):.1%}).'
     title = f'Training {options["model_name"]} on {name}, nothing cached, batches of {unit}'
     return _table(title, 'images/s', speeds, ratios, notes=[wait])
@@ -244,15 +251,18 @@ def _absolute(flag: str) -> str:
 def _cold_starts(entries: Sequence[Entry], place: Place) -> dict[str, list[float]]:
     """Returns how many starts, each with one answer, would go into a second, round by round."""
     speeds: dict[str, list[float]] = {entry.name: [] for entry in entries}
-    for _ in range(min(place.rounds, 3)):
-        for entry in random.sample(entries, len(entries)):
+    rounds = min(place.rounds, 3)
+    for _ in range(rounds):
+        for number, entry in random.sample(list(enumerate(entries)), len(entries)):
             time.sleep(PAUSE_SECONDS)
             start = time.perf_counter()
-            contestant = entry.make(place, 'start')
+            contestant = entry.make(place, f'start.{number:02}')
             if contestant.start(warmup=1):
                 speeds[entry.name].append(1 / (time.perf_counter() - start))
+            else:
+                print(f'left out: {entry.name}; see {contestant.log_path}', file=sys.stderr)
             contestant.stop()
-    return {name: values for name, values in speeds.items() if values}
+    return {name: values for name, values in speeds.items() if len(values) == rounds}
 
 
 def first_step(place: Place) -> Tables:

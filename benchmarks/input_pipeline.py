@@ -8,6 +8,7 @@ when all buffers are full until they are full again. Peers that are not installe
 
 import argparse
 import functools
+import glob
 import json
 import os
 import sys
@@ -131,6 +132,11 @@ def main() -> None:
     parser.add_argument('--batches', type=int, default=30, help=f'of {BATCH_SIZE} images, in each turn')
     parser.add_argument('--results_path', help='JSON file for the results')
     flags = parser.parse_args()
+    if not glob.glob(os.path.join(flags.dataset_dir, 'train-*')):
+        sys.exit(f'error: --dataset_dir={flags.dataset_dir}: has no train-*; name the folder: IMAGENET_MINI=FOLDER')
+    if flags.peers and not os.path.isfile(flags.peers):
+        print(f'--peers={flags.peers} is not there: DALI and PyTorch are left out', file=sys.stderr)
+        flags.peers = None
     results: dict[str, Any] = {'machine': describe_machine()}
     if flags.raw_dir:
         results['conversion'] = measure_conversion(flags.raw_dir, os.path.join(flags.work_dir, 'conversion'))

@@ -8,6 +8,7 @@ that of each evaluation while it trained (`--eval_every_epochs`).
 
 import argparse
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -42,9 +43,8 @@ def draw(losses: Curve, accuracies: Curve) -> Figure:
     below.plot(accuracies.keys(), [100 * value for value in accuracies.values()], marker='.', color='tab:blue')
     below.set_ylabel('test accuracy, %')
     below.set_xlabel('step')
-    if accuracies:
-        last = list(accuracies.values())[-1]
-        below.annotate(f'{100 * last:.2f}', (max(accuracies), 100 * last), ha='right', va='bottom')
+    last = list(accuracies.values())[-1]
+    below.annotate(f'{100 * last:.2f}', (max(accuracies), 100 * last), ha='right', va='bottom')
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
@@ -70,6 +70,11 @@ def main() -> None:
     losses = read_curves(flags.train_dir).get('losses/cross_entropy', {})
     evaluations = [read_curves(folder) for folder in flags.train_dir.glob('eval_*')]
     accuracies = next((curves['accuracy'] for curves in evaluations if 'accuracy' in curves), {})
+    if not losses or not accuracies:
+        sys.exit(
+            f'error: {flags.train_dir} has no {"evaluations" if losses else "summaries"}; train with '
+            '--save_summaries_secs and --eval_every_epochs'
+        )
     draw(losses, accuracies).savefig(flags.output.with_suffix('.svg'), metadata={'Date': None})
     config = without_folders((flags.train_dir / 'config.cfg').read_text(), flags.dataset_dir)
     flags.output.with_suffix('.cfg').write_text(config)

@@ -33,9 +33,9 @@ def format_ratios(ratios: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str
 
 
 def format_spread(values: Mapping[str, float], digits: int) -> str:
-    """Returns median (low to high)."""
+    """Returns median (low to high); the one number where there is only one."""
     median, low, high = (f'{values[key]:.{digits}f}' for key in ('median', 'low', 'high'))
-    return f'{median} ({low} to {high})'
+    return median if values['low'] == values['high'] else f'{median} ({low} to {high})'
 
 
 def format_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/with_keras.py fit --options='{"batch_size": 32}'
     PYTHONPATH=. python benchmarks/with_keras.py product --options='{"side": 4096, "dtype": "bfloat16"}'
 
-`fit` is what a user of Keras would write: its layers, its RMSprop, its cross-entropy, its L2 losses; one batch of noise
-again and again.
+`fit` has this project's layers, so that their products are the same, and all else as a user of Keras writes it: its
+dropout, its RMSprop, its cross-entropy, regularisation as losses; one batch of noise again and again.
 """
 
 from collections.abc import Callable

@@ -183,7 +183,7 @@ def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
 
 
 def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Says whether training uses `nets.fast_convolutions`; GPUs have their own, and choose among them."""
+    """Says whether training and evaluation use `nets.fast_convolutions`; GPUs have their own, and choose among them."""
     return options.fast_convolutions == 'on' or (options.fast_convolutions == 'auto' and not is_on_gpus(strategy))
 
 

@@ -1,0 +1,100 @@
+"""Ratios that were recorded, and what has become of them: `make bench-check`.
+
+    record('benchmarks/recorded.json', tables, describe_machine())        # the medians of the ratios in these tables
+    losses = check('benchmarks/recorded.json', tables, ['step'], describe_machine())
+
+Times differ from machine to machine, ratios less; those of each processor are recorded apart all the same, as some have
+units for bfloat16 that others lack.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+GUARDED = ('step', 'evaluation', 'prediction')  # keys of tables begin so
+TOLERATED_LOSS = 0.15  # of a ratio's median, before it counts as a regression
+
+Tables = Mapping[str, Mapping[str, Any]]
+Medians = dict[str, dict[str, float]]
+
+
+def record(path: str, tables: Tables, machine: Mapping[str, Any]) -> list[str]:
+    """Writes the medians of tables that are guarded, beside those of other tables and other machines.
+
+    Returns:
+        What is recorded and was not measured now; then nothing is written.
+    """
+    recorded = _load(path)
+    before: Medians = recorded.get(_name(machine), {}).get('ratios', {})
+    now = medians(tables, GUARDED)
+    lost = [f'{key}: {name}' for key in now for name in before.get(key, {}) if name not in now[key]]
+    if not lost:
+        recorded[_name(machine)] = {'date': time.strftime('%Y-%m-%d'), 'ratios': {**before, **now}}
+        with open(path, 'w') as file:
+            file.write(json.dumps(recorded, indent=1) + '\n')
+    return lost
+
+
+def check(path: str, tables: Tables, groups: Iterable[str], machine: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each ratio that has fallen behind what is recorded.
+
+    Args:
+        path: Of what `record` wrote.
+        tables: What was measured now.
+        groups: The guarded groups that should have been.
+        machine: On which; what was recorded on another one is used, and said, if there is none of this one.
+    """
+    recorded = _load(path)
+    name = _name(machine)
+    if name not in recorded:
+        name = next(iter(recorded), '')
+        print(f'{path} has nothing of {_name(machine)}: comparing with {name or "nothing"}', file=sys.stderr)
+    ratios: Medians = recorded.get(name, {}).get('ratios', {})
+    absent = [f'{group}: nothing is recorded' for group in groups if not any(key.startswith(group) for key in ratios)]
+    asked = {key: of_one for key, of_one in ratios.items() if key.startswith(tuple(groups))}
+    return absent + find_losses(asked, tables)
+
+
+def medians(tables: Tables, guarded: Sequence[str]) -> Medians:
+    """Returns what is recorded of tables whose keys begin with one of `guarded`: the median of each ratio."""
+    return {
+        key: {name: round(ratio['median'], 3) for name, ratio in table['ratios'].items()}
+        for key, table in tables.items()
+        if key.startswith(tuple(guarded)) and table['ratios']
+    }
+
+
+def find_losses(recorded: Mapping[str, Mapping[str, float]], tables: Tables) -> list[str]:
+    """Returns a line for each recorded ratio that is much lower now, in every round, or was not measured.
+
+    Where one round reaches what was recorded, it is the machine that is uneven: single rounds of some ratios are a
+    fifth apart without any change.
+
+    Args:
+        recorded: Medians by table and name, as `medians` gives them.
+        tables: What was measured now: each with its `ratios`.
+    """
+    lines = []
+    for key, ratios in recorded.items():
+        for name, before in ratios.items():
+            ratio = tables[key]['ratios'].get(name) if key in tables else None
+            if ratio is None:
+                lines.append(f'{key}: {name}: recorded as {before:.2f}, but not measured now')
+            elif ratio['median'] < (1 - TOLERATED_LOSS) * before and ratio['high'] < before:
+                now = ratio['median']
+                lines.append(f'{key}: {name}: {now:.2f}, recorded as {before:.2f}: {1 - now / before:.0%} lower')
+    return lines
+
+
+def _load(path: str) -> dict[str, Any]:
+    if not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
+
+
+def _name(machine: Mapping[str, Any]) -> str:
+    return f'{machine["processor"]}, {machine["cores"]} cores'
