@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
+from configs.cores import usable_cores
 from configs.errors import InputError, first_line
 from datasets import synthetic
 from datasets.dataset_factory import Dataset
@@ -86,7 +87,7 @@ def training_batches(
     if data_service is not None:
         mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         batched = batched.apply(tf.data.experimental.service.distribute(mode, data_service, job_name=service_job))
-    return endless(batched.prefetch(2 * replicas).with_options(_options()))
+    return endless(batched.prefetch(2 * replicas).with_options(_options(autotune=True)))
 
 
 def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -134,16 +135,17 @@ def evaluation_batches(
         prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number, with_boxes=False))
         return {**prepared, 'mask': tf.constant(True)}
 
-    prepared = tf.data.Dataset.range(own_count).map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    prepared = tf.data.Dataset.range(own_count).map(load, num_parallel_calls=usable_cores(), deterministic=True)
     zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in prepared.element_spec.items()}
     prepared = prepared.concatenate(tf.data.Dataset.from_tensors(zeros).repeat(filling))
-    return prepared.batch(part, drop_remainder=True).prefetch(2).with_options(_options())
+    # Without tuning: see `Evaluator`, and there is nothing to tune.
+    return prepared.batch(part, drop_remainder=True).prefetch(2).with_options(_options(autotune=False))
 
 
-def _options() -> tf.data.Options:
+def _options(autotune: bool) -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
-    options.autotune.enabled = True
+    options.autotune.enabled = autotune
     return options
 
 

@@ -10,7 +10,6 @@ measured in blocks, whose spread tells how quiet the machine was.
 import dataclasses
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,6 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 from configs.benchmark import BenchmarkConfig
+from configs.cores import usable_cores
 from configs.errors import InputError
 from configs.options import replace_options
 from datasets import dataset_factory, decoded, input_pipeline
@@ -283,6 +283,6 @@ def _describe(subject: _Subject) -> Figures:
         'workers': subject.cluster.count,
         'replicas': strategy.num_replicas_in_sync,
         'devices': list(strategy.extended.worker_devices),
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'cores': usable_cores(),
         'tensorflow': tf.__version__,
     }

@@ -19,6 +19,7 @@ from typing import Any
 from absl import logging
 
 from configs.conversion import ConvertConfig, RecordOptions
+from configs.cores import usable_cores
 from configs.errors import InputError
 from configs.progress import Progress
 from datasets.conversion import manifest
@@ -30,7 +31,6 @@ from datasets.conversion.shards import Shard, default_count, fingerprint, plan_s
 from datasets.conversion.source import Source
 from datasets.conversion.sources import check_options, open_source
 from datasets.conversion.stopping import Stopped, signals_raise
-from datasets.conversion.workers import default_processes
 
 _WORK_DIR = '.conversion.source'  # within the folder of the data set: decompressed archives, until it is complete
 _FORMAT_VERSION = 1  # of the records: a converter that writes other bytes must not go on with these
@@ -144,7 +144,7 @@ class _Conversion:
         if done:
             logging.info('going on: %d of %d images are in finished files', done, total)
         reported = done
-        processes = work.num_processes or default_processes()
+        processes = work.num_processes or usable_cores()
         written = write_shards(unfinished, self._recipe(), self._journal, processes, work.max_bad_images)
         with contextlib.closing(written):
             next(written)

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from configs.conversion import ConvertConfig
+from configs.cores import usable_cores
 from configs.errors import InputError, first_line
 from configs.progress import Progress
 from datasets.conversion import manifest, writer
 from datasets.conversion.recipe import layout_of
 from datasets.conversion.stopping import Stopped, signals_raise
-from datasets.conversion.workers import WorkerPool, default_processes
+from datasets.conversion.workers import WorkerPool
 
 
 @dataclasses.dataclass
@@ -47,7 +48,7 @@ def verify(config: ConvertConfig) -> int:
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder to verify')
     described = manifest.load(dataset_dir)
-    processes = config.work.num_processes or default_processes()
+    processes = config.work.num_processes or usable_cores()
     try:
         with signals_raise():
             problems = [*_folder_problems(dataset_dir, described), *_record_problems(dataset_dir, described, processes)]

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from configs import cli
+from configs.cores import usable_cores
 from configs.errors import InputError, first_line
 from engine import extras
 from engine.checkpoints import METADATA
@@ -100,9 +101,8 @@ class _Model:
 
 def _load(path: str) -> Any:
     interpreter = extras.load('ai_edge_litert.interpreter', 'reading TFLite files')
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     try:
-        return interpreter.Interpreter(model_path=path, num_threads=cores)
+        return interpreter.Interpreter(model_path=path, num_threads=usable_cores())
     except (ValueError, RuntimeError) as error:
         raise InputError(f'{path}: not a TFLite file that LiteRT can load: {first_line(error)}') from error
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
+from configs.cores import usable_cores
 from engine.cluster.tasks import free_ports
 
 _HOST = '127.0.0.1'
@@ -69,7 +70,7 @@ def launch(
 
 
 def _environment_of_worker(count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = usable_cores()
     kept = {
         name: value
         for name, value in environment.items()
