@@ -124,7 +124,8 @@ def start_results(flags: argparse.Namespace) -> dict[str, Any]:
     same = ('processor', 'cores', 'memory_gib')
     is_same = all(earlier['machine'][name] == results['machine'][name] for name in same)
     if is_same and earlier['versions'] == results['versions']:
-        results |= {key: earlier[key] for key in ('tables', CURVES) if key in earlier}
+        kept = {key: table for key, table in earlier['tables'].items() if 'commit' in table}  # older ones have none
+        results |= {'tables': kept, **{key: earlier[key] for key in (CURVES,) if key in earlier}}
     return results
 
 
