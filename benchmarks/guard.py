@@ -18,18 +18,18 @@ GUARDED = ('step', 'evaluation', 'prediction')  # keys of tables begin so
 TOLERATED_LOSS = 0.15  # of a ratio's median, before it counts as a regression
 
 Tables = Mapping[str, Mapping[str, Any]]
-Medians = dict[str, dict[str, float]]
+Recorded = dict[str, dict[str, dict[str, float]]]
 
 
 def record(path: str, tables: Tables, machine: Mapping[str, Any]) -> list[str]:
-    """Writes the medians of tables that are guarded, beside those of other tables and other machines.
+    """Writes the ratios of tables that are guarded, beside those of other tables and other machines.
 
     Returns:
         What is recorded and was not measured now; then nothing is written.
     """
     recorded = _load(path)
-    before: Medians = recorded.get(_name(machine), {}).get('ratios', {})
-    now = medians(tables, GUARDED)
+    before: Recorded = recorded.get(_name(machine), {}).get('ratios', {})
+    now = guarded_ratios(tables, GUARDED)
     lost = [f'{key}: {name}' for key in now for name in before.get(key, {}) if name not in now[key]]
     if not lost:
         recorded[_name(machine)] = {'date': time.strftime('%Y-%m-%d'), 'ratios': {**before, **now}}
@@ -52,29 +52,32 @@ def check(path: str, tables: Tables, groups: Iterable[str], machine: Mapping[str
     if name not in recorded:
         name = next(iter(recorded), '')
         print(f'{path} has nothing of {_name(machine)}: comparing with {name or "nothing"}', file=sys.stderr)
-    ratios: Medians = recorded.get(name, {}).get('ratios', {})
+    ratios: Recorded = recorded.get(name, {}).get('ratios', {})
     absent = [f'{group}: nothing is recorded' for group in groups if not any(key.startswith(group) for key in ratios)]
     asked = {key: of_one for key, of_one in ratios.items() if key.startswith(tuple(groups))}
     return absent + find_losses(asked, tables)
 
 
-def medians(tables: Tables, guarded: Sequence[str]) -> Medians:
-    """Returns what is recorded of tables whose keys begin with one of `guarded`: the median of each ratio."""
+def guarded_ratios(tables: Tables, guarded: Sequence[str]) -> Recorded:
+    """Returns median and lowest round of each ratio, of tables whose keys begin with one of `guarded`."""
     return {
-        key: {name: round(ratio['median'], 3) for name, ratio in table['ratios'].items()}
+        key: {
+            name: {which: round(ratio[which], 3) for which in ('median', 'low')}
+            for name, ratio in table['ratios'].items()
+        }
         for key, table in tables.items()
         if key.startswith(tuple(guarded)) and table['ratios']
     }
 
 
-def find_losses(recorded: Mapping[str, Mapping[str, float]], tables: Tables) -> list[str]:
+def find_losses(recorded: Recorded, tables: Tables) -> list[str]:
     """Returns a line for each recorded ratio that is much lower now, in every round, or was not measured.
 
-    Where one round reaches what was recorded, it is the machine that is uneven: single rounds of some ratios are a
-    fifth apart without any change.
+    Where a round now reaches the lowest one of then, it is the machine that is uneven: those of bfloat16 are up to
+    twice apart without any change, as others on the processor take its matrix units.
 
     Args:
-        recorded: Medians by table and name, as `medians` gives them.
+        recorded: As `guarded_ratios` gives it.
         tables: What was measured now: each with its `ratios`.
     """
     lines = []
@@ -82,10 +85,10 @@ def find_losses(recorded: Mapping[str, Mapping[str, float]], tables: Tables) -> 
         for name, before in ratios.items():
             ratio = tables[key]['ratios'].get(name) if key in tables else None
             if ratio is None:
-                lines.append(f'{key}: {name}: recorded as {before:.2f}, but not measured now')
-            elif ratio['median'] < (1 - TOLERATED_LOSS) * before and ratio['high'] < before:
-                now = ratio['median']
-                lines.append(f'{key}: {name}: {now:.2f}, recorded as {before:.2f}: {1 - now / before:.0%} lower')
+                lines.append(f'{key}: {name}: recorded as {before["median"]:.2f}, but not measured now')
+            elif ratio['median'] < (1 - TOLERATED_LOSS) * before['median'] and ratio['high'] < before['low']:
+                then, now = before['median'], ratio['median']
+                lines.append(f'{key}: {name}: {now:.2f}, recorded as {then:.2f}: {1 - now / then:.0%} lower')
     return lines
 
 

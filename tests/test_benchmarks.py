@@ -44,11 +44,13 @@ def test_a_verdict_is_that_of_the_median(median: float, ask: float | None, expec
 
 def test_medians_of_guarded_tables_are_recorded() -> None:
     tables: dict[str, dict[str, Any]] = {
-        'step float32 32': {'ratios': {'ours / PyTorch': {'median': 1.23456, 'ask': 1.4}}},
+        'step float32 32': {'ratios': {'ours / PyTorch': {'median': 1.23456, 'low': 1.1, 'ask': 1.4}}},
         'step without ratios': {'ratios': {}},
         'memory': {'ratios': {'PyTorch / ours': {'median': 1.1, 'ask': 1.0}}},
     }
-    assert guard.medians(tables, ('step',)) == {'step float32 32': {'ours / PyTorch': 1.235}}
+    assert guard.guarded_ratios(tables, ('step',)) == {
+        'step float32 32': {'ours / PyTorch': {'median': 1.235, 'low': 1.1}}
+    }
 
 
 @pytest.mark.parametrize(
@@ -57,13 +59,13 @@ def test_medians_of_guarded_tables_are_recorded() -> None:
         ({'median': 1.5, 'high': 1.6}, []),
         ({'median': 1.7, 'high': 1.7}, []),
         ({'median': 0.86 * 1.5, 'high': 1.3}, []),
-        ({'median': 0.84 * 1.5, 'high': 1.51}, []),
-        ({'median': 0.84 * 1.5, 'high': 1.49}, ['step: ours / PyTorch: 1.26, recorded as 1.50: 16% lower']),
+        ({'median': 0.84 * 1.5, 'high': 1.41}, []),
+        ({'median': 0.84 * 1.5, 'high': 1.39}, ['step: ours / PyTorch: 1.26, recorded as 1.50: 16% lower']),
         (None, ['step: ours / PyTorch: recorded as 1.50, but not measured now']),
     ],
 )
 def test_losses_are_named(measured: dict[str, float] | None, expected: list[str]) -> None:
-    recorded = {'step': {'ours / PyTorch': 1.5}}
+    recorded = {'step': {'ours / PyTorch': {'median': 1.5, 'low': 1.4}}}
     tables = {'step': {'ratios': {'ours / PyTorch': measured} if measured else {}}}
     assert guard.find_losses(recorded, tables) == expected
     if not measured:
@@ -87,8 +89,11 @@ def test_a_part_is_recorded_beside_what_is_there(tmp_path: Path) -> None:
     assert guard.record(path, measured('step 32', fit=9.0), OTHER_MACHINE) == []
     recorded = json.loads(Path(path).read_text())
     assert {machine: of_one['ratios'] for machine, of_one in recorded.items()} == {
-        'Xeon, 2 cores': {'step 32': {'fit': 1.5}, 'evaluation': {'torch': 1.2}},
-        'EPYC, 2 cores': {'step 32': {'fit': 9.0}},
+        'Xeon, 2 cores': {
+            'step 32': {'fit': {'median': 1.5, 'low': 1.5}},
+            'evaluation': {'torch': {'median': 1.2, 'low': 1.2}},
+        },
+        'EPYC, 2 cores': {'step 32': {'fit': {'median': 9.0, 'low': 9.0}}},
     }
 
 
