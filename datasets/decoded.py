@@ -27,12 +27,14 @@ import psutil
 import tensorflow as tf
 from absl import logging
 
+from configs.cores import usable_cores
 from configs.errors import InputError, first_line
 from configs.progress import Progress
 from datasets.conversion.disk import replacing
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example, Examples, StoredExamples
 from datasets.synthetic import SyntheticExamples
+from datasets.tuning import without_tuning
 from preprocessing import images
 
 _AUTO_LIMIT_BYTES = 2**29
@@ -312,7 +314,8 @@ def _decoded_batches(examples: Examples, channels: int) -> Iterator[dict[str, tf
         }
 
     numbers = tf.data.Dataset.range(len(examples))
-    batches = iter(numbers.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ragged_batch(_AT_ONCE).prefetch(2))
+    decoded = numbers.map(decode, num_parallel_calls=usable_cores()).ragged_batch(_AT_ONCE).prefetch(2)
+    batches = iter(without_tuning(decoded))
     for first in range(0, len(examples), _AT_ONCE):
         try:
             yield next(batches)

@@ -20,6 +20,7 @@ from datasets import synthetic
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example
 from datasets.order import ONE_WORKER, Order, Worker, make_order
+from datasets.tuning import without_tuning
 from preprocessing.preprocessing_factory import Preprocessing
 
 _FAILURES_OF_EXAMPLES = (
@@ -82,12 +83,14 @@ def training_batches(
 
     # Numbered by batches, because these are what a service hands out to its workers.
     ordered = tf.data.Dataset.range(tf.int64.max // batch_size).flat_map(order_batch)
-    prepared = ordered.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    calls = usable_cores() if data_service is None else tf.data.AUTOTUNE  # of the service, which has cores of its own
+    prepared = ordered.map(load, num_parallel_calls=calls, deterministic=True)
     batched = prepared.batch(batch_size // replicas, drop_remainder=True)
     if data_service is not None:
         mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         batched = batched.apply(tf.data.experimental.service.distribute(mode, data_service, job_name=service_job))
-    return endless(batched.prefetch(2 * replicas).with_options(_options(autotune=True)))
+        return endless(batched.prefetch(2 * replicas))
+    return endless(without_tuning(batched.prefetch(2 * replicas)))
 
 
 def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -138,15 +141,7 @@ def evaluation_batches(
     prepared = tf.data.Dataset.range(own_count).map(load, num_parallel_calls=usable_cores(), deterministic=True)
     zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in prepared.element_spec.items()}
     prepared = prepared.concatenate(tf.data.Dataset.from_tensors(zeros).repeat(filling))
-    # Without tuning: see `Evaluator`, and there is nothing to tune.
-    return prepared.batch(part, drop_remainder=True).prefetch(2).with_options(_options(autotune=False))
-
-
-def _options(autotune: bool) -> tf.data.Options:
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = autotune
-    return options
+    return without_tuning(prepared.batch(part, drop_remainder=True).prefetch(2))
 
 
 def _training_order(dataset: Dataset, seed: int, worker: Worker, batch_size: int) -> Order:

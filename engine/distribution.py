@@ -7,7 +7,7 @@ with naming_lost_workers(cluster): ...      # what waits for other workers
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -151,6 +151,20 @@ def batch_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
     if batch_size % replicas:
         raise InputError(f'--batch_size={batch_size}: must be a multiple of the {replicas} replicas')
     return batch_size // replicas
+
+
+def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.data.Dataset]) -> Iterable[Any]:
+    """Returns what gives the replicas of this worker their batches, each in turn one; they begin anew with each `iter`.
+
+    On one CPU that is the data set itself: the iterator of a strategy has a thread that tunes, see `datasets.tuning`.
+
+    Args:
+        strategy: Over the replicas.
+        make_batches: Makes the data set of this worker, which must not end before its batches are taken.
+    """
+    if strategy.num_replicas_in_sync == 1 and not is_on_gpus(strategy):
+        return make_batches()
+    return strategy.distribute_datasets_from_function(lambda _: make_batches())
 
 
 class SameBatch:

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
+from configs.cores import usable_cores
 from configs.limits import MAX_PIXELS
 from datasets.conversion.encode import BadImage, encode, image_format, read_header
 from datasets.conversion.files import IMAGE_SUFFIXES, is_image
@@ -114,7 +115,7 @@ def prepare_batches(
     """Yields what `prepare` gives of each batch, while the next one is being prepared."""
     prepare_one = functools.partial(_prepare, preprocessing)
     waiting = iter(images)
-    threads = ThreadPoolExecutor(min(os.cpu_count() or 1, 16, batch_size))
+    threads = ThreadPoolExecutor(min(usable_cores(), 16, batch_size))
 
     def begin() -> list[Future[np.ndarray | str]]:
         return [threads.submit(prepare_one, image) for image in itertools.islice(waiting, batch_size)]

@@ -51,8 +51,9 @@ def make_iterator(
         service.check(data.data_service)
         if cluster.count > 1:
             service_job = cluster.share(uuid.uuid4().hex)  # of this start: an earlier one's may still be known there
-    batches = strategy.distribute_datasets_from_function(
-        lambda _: input_pipeline.training_batches(
+    batches = distribution.distribute(
+        strategy,
+        lambda: input_pipeline.training_batches(
             dataset,
             preprocessing,
             share,
@@ -62,7 +63,7 @@ def make_iterator(
             replicas=share // per_replica,
             data_service=data.data_service,
             service_job=service_job,
-        )
+        ),
     )
     return iter(batches)
 

@@ -15,12 +15,14 @@ from datasets import service, tfrecord
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import RecordExamples
 from datasets.input_pipeline import (
+    endless,
     evaluation_batches,
     explain_failure,
     naming_failures,
     training_batches,
 )
 from datasets.order import ONE_WORKER, Worker, make_order
+from engine.distribution import distribute
 from preprocessing.base import Preprocessing
 from preprocessing.lenet import Lenet
 from preprocessing.preprocessing_factory import get_preprocessing
@@ -364,6 +366,18 @@ def test_service_that_is_not_there(address: str, message: str) -> None:
 
 
 # Synthetic data
+
+
+def _itself(batches: tf.data.Dataset) -> tf.data.Dataset:
+    return batches
+
+
+def test_nothing_tunes_what_the_cores_of_this_machine_prepare(numbered: Dataset) -> None:
+    preprocessing = Lenet(IMAGE_SIZE)
+    evaluation = evaluation_batches(numbered, preprocessing, 8)
+    for batches in (training_batches(numbered, preprocessing, 8, SEED, 0), evaluation, endless(evaluation)):
+        assert batches.options().autotune.enabled is False
+        assert distribute(tf.distribute.OneDeviceStrategy('CPU:0'), functools.partial(_itself, batches)) is batches
 
 
 def test_synthetic_batches(numbered: Dataset) -> None:
