@@ -7,7 +7,7 @@ taken, `--flagfile=` of a recipe too; `--help` lists them. Nothing is written to
 import os
 import sys
 
-from configs import cli
+from configs import cli, early
 from configs.benchmark import BenchmarkConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
 from engine.cluster import launching, tasks
@@ -15,9 +15,12 @@ from engine.cluster import launching, tasks
 
 def main(config: BenchmarkConfig) -> int:
     """Measures as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    early.check_names(config)
+    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
+    if not is_worker:
+        early.check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
-    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
     with cli.quiet_import(silent=is_worker):
         from engine import benchmark
 

@@ -7,7 +7,7 @@ Prints Accuracy and Recall@k; `--results_path` writes them as JSON. The flags ar
 import os
 import sys
 
-from configs import cli
+from configs import cli, early
 from configs.evaluation import EvalConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS
 from engine.cluster import launching, tasks
@@ -15,9 +15,12 @@ from engine.cluster import launching, tasks
 
 def main(config: EvalConfig) -> int:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    early.check_names(config)
+    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
+    if not is_worker:  # of a worker, the others have to hear what is wrong
+        early.check_evaluation(config)
     if config.cluster.launch_workers and not config.evaluation.compare:  # which refuses workers
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
-    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
     with cli.quiet_import(silent=is_worker):
         from engine import comparison, evaluation
 

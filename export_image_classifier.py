@@ -5,12 +5,14 @@ SavedModel, TFLite and ONNX, quantised or not; slim's checkpoint, .keras and .we
 What was written is read back and compared before it gets its name. `--help` lists the flags.
 """
 
-from configs import cli
+from configs import cli, early
 from configs.export import ExportConfig
 
 
 def main(config: ExportConfig) -> int:
     """Exports as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    early.check_names(config)
+    early.check_export(config)
     with cli.quiet_import():
         from export import exporting
 

@@ -3,12 +3,14 @@
 What was taken is compared with what the source itself computes before anything is written. `--help` lists the flags.
 """
 
-from configs import cli
+from configs import cli, early
 from configs.importing import ImportConfig
 
 
 def main(config: ImportConfig) -> int:
     """Imports as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    early.check_names(config)
+    early.check_file('source', config.source.source)
     with cli.quiet_import():
         from importing import importing
 

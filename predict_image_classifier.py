@@ -4,12 +4,15 @@ Images are files, folders and all below them, quoted globs, or `-`: an image or 
 Prints the most likely classes of each; `--help` lists the flags. Exit status 1: some images could not be used.
 """
 
-from configs import cli
+from configs import cli, early
 from configs.prediction import PredictConfig
 
 
 def main(config: PredictConfig) -> int:
     """Predicts as `config` says; TensorFlow is imported only once the flags are known to be right."""
+    early.check_names(config)
+    early.check_checkpoint(config.prediction.checkpoint_path)
+    early.check_file('labels_path', config.foreign.labels_path)
     with cli.quiet_import(silent=True):
         from engine import predicting
 

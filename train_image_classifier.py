@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from configs import cli
+from configs import cli, early
 from configs.config import TrainConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
 from engine.cluster import launching, tasks
@@ -21,6 +21,10 @@ def main(config: TrainConfig) -> int:
         first with `--launch_workers`.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which asks for a checkpoint, once there is one to save
+    early.check_names(config)
+    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
+    if not is_worker:  # of a worker, the others have to hear what is wrong
+        early.check_training(config)
     if config.plan.plan:  # before workers are launched, each of which would print it; nothing is trained
         with cli.quiet_import():
             from engine import plan
@@ -29,7 +33,6 @@ def main(config: TrainConfig) -> int:
         return 0
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
-    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
     with cli.quiet_import(silent=is_worker):
         from engine import learning
 

@@ -25,7 +25,8 @@ os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 import curves
 import guard
 from bench_place import Place
-from bench_tables import GROUPS
+from bench_tables import GROUPS as BESIDE_OTHERS
+from kernel_tables import kernels
 from ratios import verdict
 from report import format_ratios, format_speeds, replace_between_markers
 from rounds import ROOT, describe_machine
@@ -33,6 +34,7 @@ from rounds import ROOT, describe_machine
 DOCS = Path(ROOT) / 'docs'
 RECORDED = os.path.join(ROOT, 'benchmarks', 'recorded.json')
 CURVES = 'curves'
+GROUPS = {**BESIDE_OTHERS, 'kernels': kernels}
 PLOTS = {
     'batch_size': 'Images a second over the batch size, float32',
     'memory': 'Peak memory over the batch size, float32',
@@ -42,6 +44,7 @@ PLOTS = {
 }
 # What each group reads: its flag, how the files begin, and what `make` calls the folder.
 DATA = {
+    'kernels': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
     'evaluation': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
     'training': [('imagenet_dir', 'train-*', 'IMAGENET_MINI'), ('cifar10_dir', 'cifar10_train*', 'CIFAR10')],
 }

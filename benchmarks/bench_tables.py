@@ -52,9 +52,9 @@ FIRST_STEP_SECONDS = 10.0
 MEMORY_STEPS = 5
 
 
-def our_step(batch_size: int, dtype: str = 'float32', **options: Any) -> Mapping[str, Any]:
+def our_step(batch_size: int, mixed_precision: str = 'float32', **options: Any) -> Mapping[str, Any]:
     """Returns the options of this project's step."""
-    return {**STEP_OPTIONS, 'batch_size': batch_size, 'mixed_precision': dtype, **options}
+    return {**STEP_OPTIONS, 'batch_size': batch_size, 'mixed_precision': mixed_precision, **options}
 
 
 def step(place: Place) -> Tables:
@@ -86,10 +86,10 @@ def _step(place: Place, dtype: str, batch_size: int) -> Table:
         Ask('ours / Keras fit', 'ours', (FIT,)),
         Ask('ours / the matrix product', 'ours', PRODUCTS, of_limit, factor=share),
     ]
-    speeds = _speeds(entries, place, f'step_{dtype}_{batch_size}')
+    speeds = take_turns_of(entries, place, f'step_{dtype}_{batch_size}')
     ratios = summarize_ratios(speeds, asks)
     title = f'A training step of alexnet_v2, {dtype}, batches of {batch_size}'
-    return _table(title, 'images/s; of products, GFLOP/s', speeds, ratios)
+    return make_table(title, 'images/s; of products, GFLOP/s', speeds, ratios)
 
 
 def memory(place: Place) -> Tables:
@@ -115,7 +115,7 @@ def memory(place: Place) -> Tables:
             peaks[name] = [contestant.peak_rss_mib() for contestant in contestants]
     peaks = {name: values for name, values in peaks.items() if values}
     ratios = summarize_ratios(peaks, asks)
-    yield 'memory', _table(f'Peak memory of {MEMORY_STEPS} steps of alexnet_v2', 'peak RSS, MiB', peaks, ratios)
+    yield 'memory', make_table(f'Peak memory of {MEMORY_STEPS} steps of alexnet_v2', 'peak RSS, MiB', peaks, ratios)
 
 
 def evaluation(place: Place) -> Tables:
@@ -134,10 +134,10 @@ def evaluation(place: Place) -> Tables:
         Entry('ours, from TFRecords', 'with_engine.py', 'eval', ours, **turn),
         Entry('PyTorch, Pillow', 'with_torch_inference.py', 'evaluation', theirs, is_peer=True, **turn),
     ]
-    speeds = _speeds(entries, place, 'evaluation')
+    speeds = take_turns_of(entries, place, 'evaluation')
     ratios = summarize_ratios(speeds, [Ask('ours / PyTorch', 'ours, from TFRecords', ('PyTorch, Pillow',), 2.0)])
     title = f'Evaluation of alexnet_v2 on {EVAL_IMAGES} photographs, in batches of {EVAL_BATCH}'
-    yield 'evaluation', _table(title, 'images/s', speeds, ratios)
+    yield 'evaluation', make_table(title, 'images/s', speeds, ratios)
 
 
 def training(place: Place) -> Tables:
@@ -189,7 +189,7 @@ def _training(place: Place, options: Mapping[str, Any]) -> Table:
     ratios = summarize_ratios(speeds, asks)
     wait = f'Data wait: {statistics.median(waited):.1%} of the time ({min(waited):.1%} to {max(waited):.1%}).'
     title = f'Training {options["model_name"]} on {name}, nothing cached, batches of {unit}'
-    return _table(title, 'images/s', speeds, ratios, notes=[wait])
+    return make_table(title, 'images/s', speeds, ratios, notes=[wait])
 
 
 def prediction(place: Place) -> Tables:
@@ -214,8 +214,8 @@ def prediction(place: Place) -> Tables:
     ours = [entry.name for entry in entries[:3]]
     asks = [Ask(f'{name} / the best runtime alone', name, runtimes, WITHIN) for name in ours]
     asks += [Ask(f'{name} / {EAGER}', name, (EAGER,)) for name in ours]
-    speeds = _speeds(entries, place, 'prediction')
-    table = _table(
+    speeds = take_turns_of(entries, place, 'prediction')
+    table = make_table(
         'Prediction of one image by alexnet_v2, warm',
         'ms a call',
         _inverted(speeds, 1e3),
@@ -225,7 +225,7 @@ def prediction(place: Place) -> Tables:
     yield 'prediction', table
     starts = _cold_starts(entries, place)
     fastest = [Ask(f'{name} / the best runtime alone', name, runtimes) for name in ours]
-    table = _table(
+    table = make_table(
         'The same from the command to the answer',
         'seconds',
         _inverted(starts),
@@ -285,7 +285,7 @@ def first_step(place: Place) -> Tables:
     speeds = {'ours': [1 / each for each in seconds], 'asked': [1 / FIRST_STEP_SECONDS] * len(seconds)}
     ratios = summarize_ratios(speeds, [Ask(f'{FIRST_STEP_SECONDS:g} s / ours', 'ours', ('asked',), 1.0)])
     title = 'From the command to the first training step of alexnet_v2'
-    yield 'first_step', _table(title, 'seconds', {'ours': seconds}, ratios, digits=1)
+    yield 'first_step', make_table(title, 'seconds', {'ours': seconds}, ratios, digits=1)
 
 
 GROUPS: dict[str, Callable[[Place], Tables]] = {
@@ -293,7 +293,8 @@ GROUPS: dict[str, Callable[[Place], Tables]] = {
 }
 
 
-def _speeds(entries: Sequence[Entry], place: Place, log_name: str) -> dict[str, list[float]]:
+def take_turns_of(entries: Sequence[Entry], place: Place, log_name: str) -> dict[str, list[float]]:
+    """Returns the speeds of the contestants that could be started, a value a round."""
     with running(entries, place, log_name) as contestants:
         take_turns(contestants, place.rounds)
         return _turns(contestants)
@@ -307,7 +308,7 @@ def _inverted(speeds: Mapping[str, Sequence[float]], scale: float = 1.0) -> dict
     return {name: [scale / speed for speed in of_one] for name, of_one in speeds.items()}
 
 
-def _table(
+def make_table(
     title: str,
     unit: str,
     values: Mapping[str, Sequence[float]],

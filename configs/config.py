@@ -357,8 +357,8 @@ class DeviceOptions(Options):
     xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
     fast_convolutions: str = option(
         'auto',
-        "Make 3x3 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which rounds "
-        'otherwise: auto (on CPUs only), on, off.',
+        "Compute 3x3 and 5x5 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which "
+        'rounds differently: auto (on CPUs only), on, off.',
         choices=('auto', 'on', 'off'),
     )
     all_reduce: str = option(

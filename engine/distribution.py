@@ -16,6 +16,7 @@ from tensorflow.python.eager import context
 
 from configs.config import DeviceOptions
 from configs.errors import InputError
+from configs.processor import this_processor
 from engine.cluster.cluster import ALONE, Cluster
 from engine.cluster.tasks import check_port_is_free
 
@@ -192,13 +193,15 @@ def set_precision(mixed_precision: str) -> None:
 
 
 def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Says whether the step is compiled by XLA; on CPUs it is slower than oneDNN's kernels (1.9 against 1.3 s)."""
+    """Says whether the step is compiled by XLA: by itself on GPUs only, as `configs.processor` says of processors."""
     return options.xla == 'on' or (options.xla == 'auto' and is_on_gpus(strategy))
 
 
 def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
     """Says whether training and evaluation use `nets.fast_convolutions`; GPUs have their own, and choose among them."""
-    return options.fast_convolutions == 'on' or (options.fast_convolutions == 'auto' and not is_on_gpus(strategy))
+    if options.fast_convolutions == 'auto':
+        return not is_on_gpus(strategy) and this_processor().choices.fast_convolutions
+    return options.fast_convolutions == 'on'
 
 
 def is_on_gpus(strategy: tf.distribute.Strategy) -> bool:

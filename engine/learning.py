@@ -26,6 +26,7 @@ from engine.best_checkpoint import BestCheckpoint, make_best
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
 from engine.evaluator import Results
+from engine.kernels import describe_kernels, warn_of_slow_precision
 from engine.loop import Loop
 from engine.model_spec import ModelSpec
 from engine.position import Position
@@ -75,8 +76,7 @@ def train(config: TrainConfig) -> TrainResult:
     with joining.join_as_told(config) as cluster:
         strategy = distribution.make_strategy(config.devices, cluster)
         refuse_odd_batches(config, distribution.batch_per_replica(strategy, config.data.batch_size))
-        if config.net.mixed_precision == 'float16' and not distribution.is_on_gpus(strategy):
-            logging.warning('--mixed_precision=float16 is very slow on CPUs; bfloat16 is not')
+        warn_of_slow_precision(config.net.mixed_precision, strategy)
         refuse_parts_with_sync(config, strategy)
         dataset = open_dataset(config, cluster)
         spec = make_spec(config, dataset)
@@ -117,7 +117,8 @@ def _train(
     # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
     data, options, train_dir = config.data, config.checkpoint, config.checkpoint.train_dir
     preprocessing = spec.make_preprocessing(config.augment)
-    cluster.on_chief(lambda: run_dir.check_goes_on(train_dir, config, spec, dataset))
+    kernels = describe_kernels(strategy)
+    cluster.on_chief(lambda: run_dir.check_goes_on(train_dir, config, spec, dataset, kernels))
     with strategy.scope():
         state = make_state(config, spec)
     start = Start(config, cluster, strategy, state)
@@ -146,7 +147,8 @@ def _train(
     ):
         actions = make_actions(config, state, cached, preprocessing, strategy, progress, saver, best, signals, cluster)
         if cluster.is_chief:
-            run_dir.describe(train_dir, config, spec, dataset)  # only now that nothing of the config was refused
+            # Only now that nothing of the config was refused.
+            run_dir.describe(train_dir, config, spec, dataset, kernels)
             log_plan(config, dataset, spec, strategy, last_step)
         loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step, cluster)
         recover = Recovery(options.recover_from_nonfinite, saver, train_dir, start.restore, cluster)
@@ -296,6 +298,7 @@ def log_plan(
         data.batch_size, data.batch_size // replicas, replicas, added, dataset.num_examples / data.examples_per_step,
         config.checkpoint.train_dir,
     )  # fmt: skip
+    logging.info('computed by %s', describe_kernels(strategy))
     if not math.isinf(last_step):
         logging.info('training ends at step %d', last_step)
     else:

@@ -25,6 +25,7 @@ from nets.variables import slim_variables
 from preprocessing import preprocessing_factory
 
 FILE_NAME = 'model.json'
+_KERNELS = 'kernels'  # beside the fields: what a run computes with, which is no property of the net
 # As for the flags: a net of any size is made before it is found not to fit the checkpoint.
 _HIGHEST = {'image_size': 2**13, 'depth_multiplier': 16.0, 'num_classes': 2**20}
 _NARROW = 1 / 16  # a net so narrow is made in no time
@@ -155,9 +156,15 @@ class ModelSpec:
             augment=augment or AugmentOptions(),
         )
 
-    def save(self, train_dir: str) -> None:
-        """Writes model.json whole or not at all."""
-        text = json.dumps(dataclasses.asdict(self), indent=1)
+    def save(self, train_dir: str, kernels: str | None = None) -> None:
+        """Writes model.json whole or not at all.
+
+        Args:
+            train_dir: Where to.
+            kernels: What the weights are computed with, as `engine.kernels` describes it; None if they are not.
+        """
+        values = dataclasses.asdict(self)
+        text = json.dumps(values if kernels is None else {**values, _KERNELS: kernels}, indent=1)
         write_text(os.path.join(train_dir, FILE_NAME), text + '\n')
 
     @classmethod
@@ -169,6 +176,11 @@ class ModelSpec:
         """
         path = os.path.join(train_dir, FILE_NAME)
         return load_json(path, cls._from_values, 'put it right, or move it away and give the flags of the net')
+
+    @staticmethod
+    def load_kernels(train_dir: str) -> str | None:
+        """Reads from model.json what the run has computed with so far; None where that does not stand there."""
+        return load_json(os.path.join(train_dir, FILE_NAME), lambda values: values.get(_KERNELS), 'put it right')
 
     @classmethod
     def of_checkpoint(cls, prefix: str) -> 'ModelSpec | None':
@@ -201,7 +213,8 @@ class ModelSpec:
     def _from_values(cls, values: dict[str, Any]) -> 'ModelSpec':
         if not isinstance(values['label_names'], list | tuple):
             raise TypeError('label_names are no list')
-        spec = cls(**{**values, 'label_names': tuple(values['label_names'])})
+        fields = {name: value for name, value in values.items() if name != _KERNELS}
+        spec = cls(**{**fields, 'label_names': tuple(values['label_names'])})
         spec._check_types()
         return spec
 

@@ -1,8 +1,8 @@
 """The folder of a run: checkpoints, `config.cfg`, `model.json`, `data.json`, event files.
 
 with held(train_dir, cluster):                          # of several workers, the chief alone does all this
-    check_goes_on(train_dir, config, spec, dataset)     # where there are checkpoints: are they of this run?
-    describe(train_dir, config, spec, dataset)
+    check_goes_on(train_dir, config, spec, dataset, kernels)    # where there are checkpoints: are they of this run?
+    describe(train_dir, config, spec, dataset, kernels)
 """
 
 import contextlib
@@ -74,8 +74,15 @@ def held(train_dir: str, cluster: Cluster) -> Iterator[None]:
         yield
 
 
-def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> None:
+def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset, kernels: str) -> None:
     """Refuses to go on with a run that was trained as another net or on other data; warns of what else has changed.
+
+    Args:
+        train_dir: The folder.
+        config: Of the run now.
+        spec: Its net.
+        dataset: Its examples.
+        kernels: What computes now, as `engine.kernels` describes it.
 
     Raises:
         InputError: a table of what differs, and what to do.
@@ -106,6 +113,13 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
         raise InputError(_refusal(train_dir, fixed, can_be_forced=not impossible))
     for name, earlier, value in fixed + changed:
         logging.warning('%s was %s in this run so far, and is %s from now on', name, brief(earlier), brief(value))
+    earlier_kernels = ModelSpec.load_kernels(train_dir)
+    if earlier_kernels not in (None, kernels):
+        logging.warning(
+            'this run was computed by %s, and now is by %s: its last bits are no longer those of a run that was never '
+            'interrupted',
+            earlier_kernels, kernels,
+        )  # fmt: skip
 
 
 def _refusal(train_dir: str, rows: Sequence[_Row], can_be_forced: bool) -> str:
@@ -144,8 +158,8 @@ def _describe_data(data: dict[str, Any]) -> str:
     return f'{data.get("num_examples")} ({str(data.get("digest"))[:8]})'
 
 
-def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> None:
-    """Writes config.cfg, a flagfile that repeats the run, model.json and data.json.
+def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset, kernels: str) -> None:
+    """Writes config.cfg, a flagfile that repeats the run, model.json with what computes, and data.json.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -153,6 +167,6 @@ def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Data
     try:
         write_text(os.path.join(train_dir, CONFIG), to_flagfile(config, without=OF_PROCESS))
         write_text(os.path.join(train_dir, DATA), json.dumps(_data(dataset)) + '\n')
-        spec.save(train_dir)
+        spec.save(train_dir, kernels)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error

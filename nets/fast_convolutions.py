@@ -1,4 +1,4 @@
-"""3x3 convolutions as CPUs make them fastest, which is not how their library makes them.
+"""3x3 and 5x5 convolutions as CPUs make them fastest, which is not how their library makes them.
 
     with fast_convolutions():
         logits = model(images, training=True)     # `nets.layers.Conv2D` asks `choose`
@@ -15,9 +15,10 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
+from configs.processor import this_processor
 from nets import winograd
 
-# From inputs [batch, height, width, channels] and kernel [3, 3, channels, filters], with stride 1 and padding 'same'.
+# From inputs [batch, height, width, channels] and kernel [side, side, channels, filters]: stride 1 and padding 'same'.
 Convolve: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Gradients: TypeAlias = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -47,15 +48,16 @@ def choose(inputs: tf.Tensor, kernel: tf.Tensor) -> Convolve | None:
         kernel: [height, width, channels / groups, filters].
     """
     height, width, channels, filters = kernel.shape
-    if not _enabled.get() or (height, width) != (3, 3) or inputs.shape[-1] != channels:
+    if not _enabled.get() or height != width or inputs.shape[-1] != channels:
         return None
     if min(channels, filters) < _LEAST_CHANNELS or None in inputs.shape[1:]:
         return None
     if inputs.dtype == tf.bfloat16:
-        return convolve_with_products
-    if inputs.dtype == tf.float32 and winograd.saving(*inputs.shape[1:3]) >= _LEAST_SAVING:
-        return winograd.convolve
-    return None
+        return convolve_with_products if height == 3 and this_processor().choices.bfloat16_products else None
+    if inputs.dtype != tf.float32 or height not in winograd.FILTERS:
+        return None
+    saving = winograd.saving(inputs.shape[1], inputs.shape[2], side=height)
+    return winograd.convolve if saving >= _LEAST_SAVING else None
 
 
 @tf.custom_gradient

@@ -1,16 +1,18 @@
-"""3x3 convolutions with a quarter of the multiplications: Winograd's minimal filtering, as a few matrix products.
+"""3x3 and 5x5 convolutions with a quarter or a sixth of the multiplications: Winograd's minimal filtering.
 
     outputs = convolve(inputs, kernel)      # as tf.nn.conv2d(inputs, kernel, 1, 'SAME')
 
-Images are cut into tiles of 6x6 pixels that overlap by 2. Along each side of a tile a fixed matrix turns its 6 values
-into 6 others, as another one does with the 3 weights of a filter; products of these at each of the 36 places, summed
-over the channels by 36 matrix products, are turned back into 4x4 pixels by a third one: 36 multiplications instead of
-144, and as few for either gradient. Not for bfloat16, which loses too much in the differences.
+Images are cut into overlapping tiles of 6x6 pixels (8x8 for 5x5 filters), one for each 4x4 pixels of the result. A
+fixed matrix turns the pixels of a tile into as many other values, another one does so with the weights of a filter;
+their products at each place, summed over the channels by a matrix product for each place, are turned into the 4x4
+pixels by a third matrix: 36 multiplications instead of 144 (64 instead of 400), and as few for either gradient. Not for bfloat16,
+which loses too much in the differences.
 
 Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308. Their interpolation
-points are 0, 1, -1, 2, -2; Barabasz et al. 2018, arXiv:1803.10986, found 1/2 in place of 2 more exact.
+points for 3x3 are 0, 1, -1, 2, -2; Barabasz et al. 2018, arXiv:1803.10986, found 1/2 in place of 2 more exact.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -18,15 +20,56 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-_FILTER, _OUTPUTS = 3, 4  # along a side: weights of a filter, pixels that come of a tile
-_PLACES = _OUTPUTS + _FILTER - 1  # values of a tile
-_POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # and infinity
+_OUTPUTS = 4  # pixels of the result along a side of a tile
+# Side of a filter -> where polynomials are evaluated, beside infinity.
+_POINTS = {3: (0.0, 1.0, -1.0, 0.5, -2.0), 5: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)}
+FILTERS = tuple(_POINTS)
+# Of one intermediate: larger batches are taken in parts, whose intermediates stay in the processor's caches.
+_BYTES_OF_PART = 2**26
+
+Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-def saving(height: int, width: int) -> float:
-    """Returns how many times fewer multiplications images of so many pixels need: 4 where all tiles are whole."""
-    tiles = math.prod(-(-side // _OUTPUTS) for side in (height, width))
-    return height * width * _FILTER**2 / (tiles * _PLACES**2)
+@dataclasses.dataclass(frozen=True)
+class _Filtering:
+    """The matrices for filters of one size: `y = outputs @ ((filters @ g) * (inputs @ d))`, where y[i] = d[i:] @ g.
+
+    Attributes:
+        outputs: float64 [4, places].
+        filters: float64 [places, side of a filter].
+        inputs: float64 [places, places].
+    """
+
+    outputs: np.ndarray
+    filters: np.ndarray
+    inputs: np.ndarray
+
+    @property
+    def places(self) -> int:
+        """Along a side of a tile."""
+        return len(self.inputs)
+
+
+@functools.cache
+def _filtering(side: int) -> _Filtering:
+    points, places = _POINTS[side], _OUTPUTS + side - 1
+
+    def powers(count: int) -> np.ndarray:
+        finite = np.power.outer(np.array(points), np.arange(count))
+        return np.vstack([finite, np.arange(count) == count - 1])  # the highest power, at infinity
+
+    return _Filtering(powers(_OUTPUTS).T, powers(side), np.linalg.inv(powers(places)).T)
+
+
+def saving(height: int, width: int, side: int) -> float:
+    """Returns how many times fewer multiplications images of so many pixels need: the most where all tiles are whole.
+
+    Args:
+        height: Of the images.
+        width: Of the images.
+        side: Of the filters.
+    """
+    return height * width * side**2 / (math.prod(_tiles(height, width)) * _filtering(side).places ** 2)
 
 
 def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -34,105 +77,179 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
     Args:
         inputs: float32 [batch, height, width, channels] of known height and width.
-        kernel: float32 [3, 3, channels, filters].
+        kernel: float32 [side, side, channels, filters] of a side in `FILTERS`.
 
     Returns:
         float32 [batch, height, width, filters].
     """
-    (into_rows, from_rows), (into_columns, from_columns) = map(_side_transforms, inputs.shape[1:3])
+    height, width = inputs.shape[1:3]
+    filtering = _filtering(kernel.shape[0])
+    in_parts = functools.partial(_in_parts, channels=max(kernel.shape[2:]), filtering=filtering)
 
     # By itself TensorFlow would keep transformed kernel and inputs, four and two times as large, for the gradients.
     @tf.custom_gradient
-    def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.control_dependencies([upstream]):  # or it would wait in memory from the beginning
-                values = _to_places(tf.identity(inputs), into_rows, into_columns)
-                weights = _weights(tf.identity(kernel))
-            products = _to_places(upstream, from_rows.T, from_columns.T)
-            inputs_gradient = _from_places(tf.matmul(products, weights, transpose_b=True), into_rows.T, into_columns.T)
-            weights_gradient = tf.reshape(tf.matmul(values, products, transpose_a=True), [_PLACES**2, -1])
-            kernel_gradient = tf.matmul(_FILTER_TRANSFORM, weights_gradient, transpose_a=True)
-            return inputs_gradient, tf.reshape(kernel_gradient, kernel.shape)
+            with tf.control_dependencies([upstream]):  # or they would wait in memory from the beginning
+                inputs_again, weights = tf.identity(inputs), _weights(tf.identity(kernel), filtering)
 
-        values = _to_places(inputs, into_rows, into_columns)
-        return _from_places(tf.matmul(values, _weights(kernel)), from_rows, from_columns), gradients
+            def of_part(inputs: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                values, products = _values(inputs, filtering), _products(upstream, filtering)
+                inputs_gradient = _add_values(tf.matmul(products, weights, transpose_b=True), height, width, filtering)
+                return inputs_gradient, tf.matmul(values, products, transpose_a=True)
+
+            inputs_gradients, at_places = zip(*in_parts(of_part, inputs_again, upstream), strict=True)
+            return tf.concat(inputs_gradients, axis=0), _kernel_gradient(tf.add_n(at_places), filtering)
+
+        weights = _weights(kernel, filtering)
+
+        def of_part(inputs: tf.Tensor) -> tf.Tensor:
+            return _pixels(tf.matmul(_values(inputs, filtering), weights), height, width, filtering)
+
+        return tf.concat(in_parts(of_part, inputs), axis=0), gradients
 
     return convolve(inputs, kernel)
 
 
-def _to_places(images: tf.Tensor, rows: np.ndarray, columns: np.ndarray) -> tf.Tensor:
-    """Turns the pixels of each tile into values at 36 places.
+def _in_parts(call: Callable, *batches: tf.Tensor, channels: int, filtering: _Filtering) -> list:
+    """Returns what `call` makes of parts of the batches, one after the other; of batches of unknown size, of the whole.
+
+    Args:
+        call: Of a part of each of `batches`; returns tensors.
+        batches: [batch, height, width, ...].
+        channels: Of the largest intermediate, which has a value for each of them at each place of each tile.
+        filtering: Whose places.
+    """
+    size, height, width = batches[0].shape[:3]
+    if size is None:
+        return [call(*batches)]
+    bytes_of_one = 4 * channels * filtering.places**2 * math.prod(_tiles(height, width))
+    count = min(-(-size * bytes_of_one // _BYTES_OF_PART), size)
+    sizes = [size // count + (index < size % count) for index in range(count)]
+    results: list = []
+    for parts in zip(*(tf.split(batch, sizes) for batch in batches), strict=True):
+        with tf.control_dependencies(tf.nest.flatten(results[-1:])):
+            results.append(call(*map(tf.identity, parts)))
+    return results
+
+
+def _values(images: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
+    """Turns the pixels of each tile into values at its places.
 
     Args:
         images: [batch, height, width, channels].
-        rows: [tiles along the height * 6, height].
-        columns: [tiles along the width * 6, width].
+        filtering: Whose matrix does so.
 
     Returns:
-        [36, batch * tiles, channels].
+        [places**2, batch * tiles, channels].
     """
     height, width, channels = images.shape[1:]
+    places = filtering.places
+    rows, columns = (_side_transform(length, places) for length in (height, width))
     values = tf.matmul(rows, tf.reshape(images, [-1, height, width * channels]))
     values = tf.matmul(columns, tf.reshape(values, [-1, width, channels]))
-    values = tf.reshape(values, [-1, len(rows) // _PLACES, _PLACES, len(columns) // _PLACES, _PLACES, channels])
-    return tf.reshape(tf.transpose(values, [2, 4, 0, 1, 3, 5]), [_PLACES**2, -1, channels])
+    values = tf.reshape(values, [-1, len(rows) // places, places, len(columns) // places, places, channels])
+    return tf.reshape(tf.transpose(values, [2, 4, 0, 1, 3, 5]), [places**2, -1, channels])
 
 
-def _from_places(values: tf.Tensor, rows: np.ndarray, columns: np.ndarray) -> tf.Tensor:
-    """Turns the values of 36 places, [36, batch * tiles, channels], into [batch, height, width, channels].
+def _add_values(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
+    """Adds up, for each pixel, what the places of its tiles give it: the transpose of `_values`.
 
     Args:
-        values: As `_to_places` returns them.
-        rows: [height, tiles along the height * 6].
-        columns: [width, tiles along the width * 6].
+        values: [places**2, batch * tiles, channels].
+        height: Of the images.
+        width: Of the images.
+        filtering: Whose matrix `_values` takes.
+
+    Returns:
+        [batch, height, width, channels].
     """
-    channels, (height, depth), (width, span) = values.shape[-1], rows.shape, columns.shape
-    values = tf.reshape(values, [_PLACES, _PLACES, -1, depth // _PLACES, span // _PLACES, channels])
+    places, channels = filtering.places, values.shape[-1]
+    rows, columns = (_side_transform(length, places).T for length in (height, width))
+    depth, span = rows.shape[1], columns.shape[1]
+    values = tf.reshape(values, [places, places, -1, depth // places, span // places, channels])
     values = tf.reshape(tf.transpose(values, [2, 3, 0, 4, 1, 5]), [-1, span, channels])
     pixels = tf.matmul(rows, tf.reshape(tf.matmul(columns, values), [-1, depth, width * channels]))
     return tf.reshape(pixels, [-1, height, width, channels])
 
 
-def _weights(kernel: tf.Tensor) -> tf.Tensor:
-    """Turns [3, 3, channels, filters] into weights at 36 places, [36, channels, filters]."""
-    channels, filters = kernel.shape[2:]
-    weights = tf.matmul(_FILTER_TRANSFORM, tf.reshape(kernel, [_FILTER**2, channels * filters]))
-    return tf.reshape(weights, [_PLACES**2, channels, filters])
+def _pixels(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
+    """Turns the values at the places of each tile into its pixels of the result.
 
+    Args:
+        values: [places**2, batch * tiles, filters].
+        height: Of the result.
+        width: Of the result.
+        filtering: Whose matrix does so.
 
-def _minimal_filtering() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns A, G, B, float64, with `y = A @ ((G @ g) * (B @ d))`, where `y[i] = sum(d[i + j] * g[j] over j)`.
-
-    Columns are powers of the points, where a polynomial is evaluated: A [4, 6], G [6, 3], B [6, 6].
+    Returns:
+        [batch, height, width, filters].
     """
+    filters, (tall, wide) = values.shape[-1], _tiles(height, width)
+    pixels = tf.matmul(_output_transform(filtering), tf.reshape(values, [filtering.places**2, -1]))
+    pixels = tf.reshape(pixels, [_OUTPUTS, _OUTPUTS, -1, tall, wide, filters])
+    pixels = tf.reshape(tf.transpose(pixels, [2, 3, 0, 4, 1, 5]), [-1, tall * _OUTPUTS, wide * _OUTPUTS, filters])
+    return pixels[:, :height, :width]
 
-    def powers(count: int) -> np.ndarray:
-        finite = np.power.outer(np.array(_POINTS), np.arange(count))
-        return np.vstack([finite, np.arange(count) == count - 1])  # the highest power, at infinity
 
-    return powers(_OUTPUTS).T, powers(_FILTER), np.linalg.inv(powers(_PLACES)).T
+def _products(pixels: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
+    """Turns the gradients of a tile's pixels into those of the values at its places: the transpose of `_pixels`.
+
+    Args:
+        pixels: [batch, height, width, filters].
+        filtering: Whose matrix `_pixels` takes.
+
+    Returns:
+        [places**2, batch * tiles, filters].
+    """
+    height, width, filters = pixels.shape[1:]
+    tall, wide = _tiles(height, width)
+    pixels = tf.pad(pixels, [[0, 0], [0, tall * _OUTPUTS - height], [0, wide * _OUTPUTS - width], [0, 0]])
+    pixels = tf.reshape(pixels, [-1, tall, _OUTPUTS, wide, _OUTPUTS, filters])
+    pixels = tf.reshape(tf.transpose(pixels, [2, 4, 0, 1, 3, 5]), [_OUTPUTS**2, -1])
+    products = tf.matmul(_output_transform(filtering), pixels, transpose_a=True)
+    return tf.reshape(products, [filtering.places**2, -1, filters])
 
 
-_A, _G, _B = _minimal_filtering()
-_FILTER_TRANSFORM = np.kron(_G, _G).astype(np.float32)
+def _weights(kernel: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
+    """Turns [side, side, channels, filters] into weights at each place, [places**2, channels, filters]."""
+    side, _, channels, filters = kernel.shape
+    weights = tf.matmul(_filter_transform(filtering), tf.reshape(kernel, [side**2, channels * filters]))
+    return tf.reshape(weights, [filtering.places**2, channels, filters])
+
+
+def _kernel_gradient(at_places: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
+    """Turns gradients of the weights at each place, [places**2, channels, filters], into that of the kernel."""
+    places, channels, filters = at_places.shape
+    gradient = tf.matmul(_filter_transform(filtering), tf.reshape(at_places, [places, -1]), transpose_a=True)
+    side = filtering.filters.shape[1]
+    return tf.reshape(gradient, [side, side, channels, filters])
+
+
+def _tiles(height: int, width: int) -> tuple[int, int]:
+    return -(-height // _OUTPUTS), -(-width // _OUTPUTS)
+
+
+def _output_transform(filtering: _Filtering) -> np.ndarray:
+    return np.kron(filtering.outputs, filtering.outputs).astype(np.float32)
+
+
+def _filter_transform(filtering: _Filtering) -> np.ndarray:
+    return np.kron(filtering.filters, filtering.filters).astype(np.float32)
 
 
 @functools.cache
-def _side_transforms(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what turns a side of so many pixels into the values of its tiles, and products there into pixels.
+def _side_transform(length: int, places: int) -> np.ndarray:
+    """Returns what turns a side of so many pixels into the values of its tiles: float32 [tiles * places, length].
 
-    Zeros outside of the image, and tiles that stand out, are part of them: float32 [6 * tiles, length] and
-    [length, 6 * tiles].
+    Zeros outside of the image, and tiles that stand out, are part of it.
     """
+    side = places - _OUTPUTS + 1
     tiles = -(-length // _OUTPUTS)
-    padded = tiles * _OUTPUTS + _FILTER - 1
-    into, back = np.zeros((tiles, _PLACES, padded)), np.zeros((tiles * _OUTPUTS, tiles, _PLACES))
+    padded = tiles * _OUTPUTS + side - 1
+    transform = np.zeros((tiles, places, padded))
     for tile in range(tiles):
         first = tile * _OUTPUTS
-        into[tile, :, first : first + _PLACES] = _B
-        back[first : first + _OUTPUTS, tile] = _A
-    inside = slice(_FILTER // 2, _FILTER // 2 + length)
-    return (
-        into.reshape(tiles * _PLACES, padded)[:, inside].astype(np.float32),
-        back.reshape(-1, tiles * _PLACES)[:length].astype(np.float32),
-    )
+        transform[tile, :, first : first + places] = _filtering(side).inputs
+    inside = slice(side // 2, side // 2 + length)
+    return transform.reshape(tiles * places, padded)[:, inside].astype(np.float32)

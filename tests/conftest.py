@@ -1,5 +1,6 @@
 """What tests start from: a quiet TensorFlow, two logical CPU devices, the numbers recorded from slim."""
 
+import collections
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -34,9 +35,21 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the slow tests first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+    """Marks the cases that `quick` does not name as `full`, and puts those first: they take longest."""
+    cases: dict[str, set[str]] = collections.defaultdict(set)
+    for item in items:
+        quick = item.get_closest_marker('quick')
+        if quick is not None:
+            cases[item.nodeid.partition('[')[0]].add(item.callspec.id)  # type: ignore[attr-defined]
+            if item.callspec.id not in quick.args:  # type: ignore[attr-defined]
+                item.add_marker(pytest.mark.full)
+    for item in items:
+        quick, name = item.get_closest_marker('quick'), item.nodeid.partition('[')[0]
+        if quick is not None and '::' in name and len(cases[name]) > 1 and not set(quick.args) <= cases[name]:
+            raise pytest.UsageError(f'{name}: quick names {quick.args}, and the cases are {sorted(cases[name])}')
+    items.sort(key=lambda item: item.get_closest_marker('full') is None)
 
 
 @pytest.fixture(scope='session')

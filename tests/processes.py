@@ -4,16 +4,20 @@ The processes are forked from a server that has TensorFlow loaded, which takes s
 """
 
 import contextlib
+import fnmatch
 import json
 import os
 import resource
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import tensorflow as tf
 
 from configs.options import to_flagfile
 from engine import checkpoints, evaluation_history
@@ -40,8 +44,24 @@ RUN = {
 DATA, INDEX = '.data-00000-of-00001', '.index'
 
 
-def _train_in_child(arguments: Sequence[str], output: str | Connection, largest_file: int | None) -> None:
+def _kill_at(name: str) -> None:
+    """Ends this process, as `kill -9` does, where a file that matches `name` is written and about to get that name."""
+    rename = tf.io.gfile.rename
+
+    def rename_or_die(source: str, target: str, overwrite: bool = False) -> None:
+        if fnmatch.fnmatch(target, name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target, overwrite)
+
+    tf.io.gfile.rename = rename_or_die
+
+
+def _train_in_child(
+    arguments: Sequence[str], output: str | Connection, largest_file: int | None, killed_at: str | None
+) -> None:
     """Runs the training script as a shell would, its output in a file or a pipe."""
+    if killed_at is not None:
+        _kill_at(killed_at)
     with open(output, 'ab') if isinstance(output, str) else output as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -75,8 +95,14 @@ class Run:
         self._flagfile = train_dir.with_name(f'{train_dir.name}.cfg')
         self._flagfile.write_text(to_flagfile(small_config(digits_dir, train_dir, **{**RUN, **options})))
 
-    def start(self, *flags: str, output: Connection | None = None, largest_file: int | None = None):
-        arguments = ([f'--flagfile={self._flagfile}', *flags], output or str(self._log), largest_file)
+    def start(
+        self,
+        *flags: str,
+        output: Connection | None = None,
+        largest_file: int | None = None,
+        killed_at: str | None = None,
+    ):
+        arguments = ([f'--flagfile={self._flagfile}', *flags], output or str(self._log), largest_file, killed_at)
         process = self._server.Process(target=_train_in_child, args=arguments, daemon=True)
         process.start()
         return process

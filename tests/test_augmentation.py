@@ -425,6 +425,7 @@ DIVIDED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.quick('replicas')
 @pytest.mark.parametrize('devices', DIVIDED.values(), ids=DIVIDED)
 def test_divided_batches_are_the_whole(whole, train_digits, tmp_path, devices):
     divided = saved_values(train_digits(tmp_path, **RUN, **devices).checkpoint_path)

@@ -193,6 +193,7 @@ def test_a_summary_of_few_classes_counts_the_images_of_each(tmp_path: Path, caps
     ]
 
 
+@pytest.mark.full
 def test_names_that_the_terminal_lacks_are_printed_all_the_same(tmp_path: Path) -> None:
     for name in ('Gänseblümchen', '薔薇'):
         (tmp_path / 'photos' / name).mkdir(parents=True)

@@ -117,7 +117,7 @@ def test_weights_of_slims_checkpoint_are_equal(shared_path, slims_exported, name
     assert ('CifarNet/fc3/weights/Momentum' in written) == (name == 'slim' and not averaged)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ('name', 'averaged', 'accuracy', 'recalls'),
     [

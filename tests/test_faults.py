@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from engine import checkpoints, run_dir
 from engine.signals import TrainingSignals
-from tests.processes import BEGUN, INDEX, STEPS, Run, wait_for
+from tests.processes import BEGUN, DATA, INDEX, STEPS, Run, wait_for
 from tests.runs import checkpoint_files
 
 pytestmark = pytest.mark.usefixtures('no_process_is_left')
@@ -117,7 +117,35 @@ def wait_from_start(run: Run, process, moments: random.Random) -> None:
     run.wait_for(lambda: run.last() > before or time.monotonic() > end, process)
 
 
-@pytest.mark.slow
+# Every file of a run, in the order in which one that begins comes to write them.
+WRITES = (
+    'config.cfg',
+    'data.json',
+    'model.json',
+    f'model.ckpt-5{DATA}',
+    f'model.ckpt-5{INDEX}',
+    'checkpoint',
+    'best/model.json',
+    f'best/model.ckpt-40{DATA}',
+    f'best/model.ckpt-40{INDEX}',
+    'best/checkpoint',
+    'best/best.json',
+    'evaluations.json',
+)
+
+
+def test_killed_at_each_write(run, uninterrupted, make_fault):
+    fault = make_fault('kill -9, at each write')
+    for name in WRITES:
+        process = run.start(killed_at=f'{run.train_dir}/{name}')
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL, (name, run.output())
+        fault.inject()
+    assert run.finish() == 0, run.output()
+    fault.survived(run.differences(uninterrupted))
+
+
+@pytest.mark.full
 @pytest.mark.timeout(400)
 def test_killed_twenty_times_at_any_moment(run, uninterrupted, make_fault):
     moments, differences = random.Random(0), []
@@ -149,7 +177,7 @@ def is_new(run: Run, folder: str, before: dict[str, set[tuple[str, int, int]]]) 
     return bool(run.parts(folder) - before.get(folder, set()))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_killed_with_two_replicas(server, tmp_path, digits_dir, make_fault):
     whole, killed = (
         Run(server, tmp_path / name, digits_dir, num_clones=2, max_number_of_steps=40) for name in ('whole', 'killed')
@@ -174,6 +202,7 @@ def start_and_reach_step_10(run: Run):
     return process
 
 
+@pytest.mark.quick('15-143')
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_save_and_end(run, uninterrupted, make_fault, number, status):
     fault = make_fault(number.name)
@@ -223,6 +252,7 @@ def test_sigusr1_saves_and_goes_on(run, uninterrupted, make_fault):
     fault.survived(run.differences(uninterrupted))
 
 
+@pytest.mark.full
 def test_sigusr1_does_not_end_a_run_that_starts(run, uninterrupted, make_fault):
     fault = make_fault('SIGUSR1 while it starts')
     process = run.start(f'--max_number_of_steps={BEGUN}')
@@ -237,6 +267,7 @@ def test_sigusr1_does_not_end_a_run_that_starts(run, uninterrupted, make_fault):
     fault.survived(run.differences(uninterrupted))
 
 
+@pytest.mark.quick('has the lock')
 @pytest.mark.parametrize(
     ('moment', 'statuses'),
     [
@@ -282,6 +313,7 @@ def lose_data(prefix: str) -> None:
     Path(f'{prefix}.data-00000-of-00001').unlink()
 
 
+@pytest.mark.quick('flip_a_bit')
 @pytest.mark.parametrize('damage', [truncate, flip_a_bit, spoil_index, lose_data])
 def test_a_damaged_checkpoint_is_passed_over(begun, uninterrupted, make_fault, damage):
     fault = make_fault(f'checkpoint damaged: {damage.__name__}')
@@ -322,6 +354,7 @@ def assert_refused(run: Run, status: int, output: str, before: dict[str, tuple[i
     assert not run.parts('best')
 
 
+@pytest.mark.quick('4000-cannot save {train_dir}/model.ckpt-45: ')
 @pytest.mark.parametrize(
     ('largest_file', 'what'),
     [
@@ -344,6 +377,7 @@ def test_a_full_disk(begun, uninterrupted, make_fault, largest_file, what):
     fault.survived(begun.differences(uninterrupted))
 
 
+@pytest.mark.full
 def test_a_full_disk_at_one_file(begun, uninterrupted, make_fault):
     fault = make_fault('disk full at one file')
     texts = ('config.cfg', 'data.json', 'model.json', 'checkpoint', 'evaluations.json')

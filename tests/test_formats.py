@@ -112,6 +112,7 @@ def _examples(dataset: Dataset) -> list[tuple[int, bytes]]:
     )
 
 
+@pytest.mark.quick('validation')
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_examples_are_the_same(folder_of: FolderOf, split: str) -> None:
     of_kind = {kind: get_dataset(*folder_of(kind), split=split) for kind in KINDS}
@@ -160,6 +161,7 @@ def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
     assert results['tfds']['num_examples'] == 12
 
 
+@pytest.mark.quick('image_folder-1')
 @pytest.mark.parametrize('num_clones', [1, 2])
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_trains_from_a_cache(folder_of: FolderOf, tmp_path: Path, kind: str, num_clones: int) -> None:

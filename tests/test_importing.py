@@ -123,7 +123,7 @@ def test_every_exporters_graph_computes_the_same(tmp_path, net, style):
 LIGHT = Path(onnx.__file__).parent / 'backend/test/data/light/light_bvlc_alexnet.onnx'
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_zoos_own_graph_with_weights_computes_the_same(tmp_path):
     """At full width: the model zoo's AlexNet, which the package brings without its weights."""
     model = onnx.load(LIGHT)

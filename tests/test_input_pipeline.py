@@ -262,6 +262,7 @@ def _positions_and_labels(dataset: Dataset, worker: Worker, batch_size: int, num
     return list(zip(map(int, positions), map(int, _joined(batches, 'label')), strict=True))
 
 
+@pytest.mark.quick('2-5')
 @pytest.mark.parametrize('shards', [1, 5])
 @pytest.mark.parametrize('workers', [1, 2, 3])
 def test_workers_together_take_every_example_once_an_epoch(

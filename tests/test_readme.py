@@ -84,7 +84,7 @@ def test_links_of_the_documents_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f'{path.name}: {target}'
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_slims_commands_run_as_written(tmp_path: Path, shared_path: Callable[[str], Path]) -> None:
     """On real ImageNet photographs, at full width and size; only the length is bounded."""
     block = code_block('', 'DATASET_DIR=')

@@ -21,6 +21,7 @@ from engine import actions, checkpoints, evaluation, learning
 from engine.checkpoints import files as checkpoint_files
 from engine.evaluation_history import EvaluationHistory
 from engine.evaluator import Evaluator
+from engine.kernels import describe_kernels
 from engine.position import Position
 from engine.recovery import NonFiniteError
 from tests.runs import assert_same_values, eval_config, saved_values
@@ -390,6 +391,21 @@ def test_what_changes_a_run_only_a_little_is_announced(train_digits, tmp_path, c
     ]
 
 
+def test_a_run_that_goes_on_with_other_kernels_says_so(train_digits, tmp_path, caplog):
+    train_digits(tmp_path, max_number_of_steps=1)
+    described = tmp_path / 'model.json'
+    kernels = json.loads(described.read_text())['kernels']
+    assert kernels == describe_kernels(tf.distribute.OneDeviceStrategy('CPU:0'))
+    assert kernels.startswith(f'TensorFlow {tf.__version__} with')
+    train_digits(tmp_path, max_number_of_steps=2)
+    assert not caplog.records
+    described.write_text(described.read_text().replace(kernels, 'another'))
+    train_digits(tmp_path, max_number_of_steps=3)
+    (warning,) = caplog.messages
+    assert warning.startswith(f'this run was computed by another, and now is by {kernels}: its last bits')
+    assert json.loads(described.read_text())['kernels'] == kernels
+
+
 def test_force_resume_goes_on_with_other_data(train_digits, tmp_path, caplog):
     train_digits(tmp_path, max_number_of_steps=2)
     options = {'dataset_split_name': 'train[:50%]', 'seed': 1, 'max_number_of_steps': 4}
@@ -438,6 +454,7 @@ def test_a_file_of_the_run_that_says_nonsense(train_digits, tmp_path, name, text
         train_digits(tmp_path, max_number_of_steps=4, eval_every_steps=4)
 
 
+@pytest.mark.quick('null')
 @pytest.mark.parametrize('value', ['NaN', '1' + '0' * 400, '"a"', 'null', '[' * 100_000])
 def test_a_record_of_the_best_that_says_nonsense_is_replaced(train_digits, tmp_path, value):
     train_digits(tmp_path, max_number_of_steps=2, eval_every_steps=2)

@@ -121,12 +121,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 TEN_STEPS = {'max_number_of_steps': 10}
 
 
+@pytest.mark.quick('everything')
 @pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
 def test_two_replicas_are_one(run, options):
     one, two = (run(**TEN_STEPS, **options, **devices) for devices in ({}, {'num_clones': 2}))
     assert_near(two, one, NOISE_OF.get(options.get('optimizer', ''), NOISE))
 
 
+@pytest.mark.quick('2-devices0', '2-devices3')
 @pytest.mark.parametrize(
     ('parts', 'devices'), [(2, {}), (4, {}), (32, {}), (2, {'num_clones': 2}), (2, {'num_clones': 2, 'xla': 'on'})]
 )
@@ -146,6 +148,7 @@ def test_a_run_goes_on_with_more_replicas_and_smaller_parts(run, train_digits, t
 # ------------------------------------------------------------------------ what is reduced
 
 
+@pytest.mark.quick('parts')
 @pytest.mark.parametrize(
     'divided',
     [{'num_clones': 2}, {'batch_size': 16, 'gradient_accumulation_steps': 2}],
@@ -234,6 +237,7 @@ def means_over_parts(tmp_path_factory, train_digits) -> dict[int, Values]:
     return {parts: means(parts) for parts in (2, 4)}
 
 
+@pytest.mark.quick('2-2')
 @pytest.mark.parametrize(('num_clones', 'steps'), [(2, 1), (1, 2), (2, 2)])
 def test_moving_statistics_are_means_over_replicas_and_parts(run, means_over_parts, num_clones, steps):
     divided = {'num_clones': num_clones, 'gradient_accumulation_steps': steps, 'batch_size': 32 // steps}
@@ -304,6 +308,7 @@ def two_steps(tmp_path_factory, train_digits) -> Path:
     return train_dir
 
 
+@pytest.mark.quick('weights')
 @pytest.mark.parametrize(('spoil', 'message'), SPOILED.values(), ids=SPOILED)
 def test_what_is_not_finite_in_one_replica_stops_all_and_is_not_saved(
     two_steps, train_digits, tmp_path, monkeypatch, spoil, message

@@ -68,7 +68,7 @@ def test_the_bare_command_trains_and_evaluates_the_embedded_digits(tmp_path: Pat
     assert 'evaluated 360 of 360' in finished.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(900)  # only against hanging: it takes 100 s on two idle cores, and shares them with other tests
 def test_the_digits_recipe_reaches_its_accuracy(tmp_path: Path) -> None:
     train = run('train', '--flagfile=configs/alexnet_v2_digits.cfg', f'--train_dir={tmp_path}', timeout=700)
@@ -95,7 +95,7 @@ SHORT_RUNS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize('recipe', SHORT_RUNS)
 def test_a_recipe_cut_short_learns_as_recorded(recipe: str, shared_path: Callable[[str], Path], tmp_path: Path) -> None:
@@ -127,6 +127,7 @@ def test_a_run_goes_on_and_then_has_nothing_to_do(digits_run: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in digits_run.glob('model.ckpt*')} == before
 
 
+@pytest.mark.quick('15-143')
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_training(tmp_path: Path, number: int, status: int) -> None:
     command = [sys.executable, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path}', '--num_epochs=1000']

@@ -32,7 +32,7 @@ from tests.runs import assert_same_values, checkpoint_files, files, saved_values
 # ------------------------------------------------------------------------ the steps that slim has recorded
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_steps_are_slims(shared_path):
     shared_path('goldens/train_nc10_momentum.npz')
     # The kernels that TensorFlow 1.15 had: none of oneDNN's but products of matrices, and these with AVX.
@@ -74,6 +74,7 @@ def test_seed_alone_decides(train_digits, tmp_path):
             assert not np.array_equal(value, others[name]), name
 
 
+@pytest.mark.quick('inception')
 @pytest.mark.parametrize(
     'options',
     [
@@ -160,6 +161,7 @@ def test_a_run_may_go_on_with_other_replicas(on_one_device, train_digits, tmp_pa
     assert_near(train_digits(tmp_path, **REPLICATED).checkpoint_path, on_one_device)
 
 
+@pytest.mark.full
 def test_xla_repeats_dropout_and_augmentation(on_one_device, train_digits, tmp_path):
     result = train_digits(tmp_path, xla='on', num_clones=2, **REPLICATED)
     assert_near(result.checkpoint_path, on_one_device, rtol=1e-3, atol=1e-5)
@@ -211,6 +213,7 @@ def test_every_optimizer_has_a_rate():
     assert len(SCHEDULES) <= len(OPTIMIZERS)  # so that each meets one
 
 
+@pytest.mark.quick('rmsprop-exponential', 'lars-polynomial')
 @pytest.mark.parametrize(('optimizer', 'schedule'), list(zip(OPTIMIZERS, itertools.cycle(SCHEDULES), strict=False)))
 def test_every_optimizer_and_schedule_learns(train_digits, tmp_path, optimizer, schedule):
     options = {
@@ -235,6 +238,7 @@ def plain_losses(tmp_path_factory, train_digits) -> np.ndarray:
     return losses_of(train_digits(tmp_path_factory.mktemp('plain'), max_number_of_steps=30, save_summaries_steps=1))
 
 
+@pytest.mark.quick('bfloat16')
 @pytest.mark.parametrize('options', [{'mixed_precision': 'bfloat16'}, {'xla': 'on'}], ids=['bfloat16', 'xla'])
 def test_other_arithmetic_stays_near(plain_losses, train_digits, tmp_path, options):
     other = train_digits(tmp_path, max_number_of_steps=30, save_summaries_steps=1, **options)
@@ -697,6 +701,7 @@ def test_a_scope_that_is_no_regular_expression(train_digits, tmp_path):
 # ------------------------------------------------------------------------ where the batches come from
 
 
+@pytest.mark.quick('memory')
 @pytest.mark.parametrize('cache', ['memory', 'folder'])
 def test_a_cache_does_not_change_the_weights(train_digits, tmp_path, cache):
     options = {'max_number_of_steps': 12, 'batch_size': 32, 'eval_every_steps': 12}

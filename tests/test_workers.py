@@ -132,6 +132,7 @@ def test_every_worker_prints_with_its_number_and_the_chief_alone_the_results(uni
     assert sum('saved ' in line for line in lines if line.startswith('[worker 1]')) == 0
 
 
+@pytest.mark.quick('accumulation-options3-1e-05')
 @pytest.mark.parametrize(
     ('name', 'options', 'tolerance'),
     [
@@ -159,6 +160,7 @@ def test_two_workers_and_two_devices_of_one_make_the_same_bits(make_run: Callabl
     assert_same_values(*(checkpoints.find_checkpoint(str(run.train_dir)) for run in (together, devices)))
 
 
+@pytest.mark.full
 def test_batch_normalisation_is_synchronised(make_run: Callable[..., WorkersRun]) -> None:
     net = {'model_name': 'alexnet_bn', 'train_image_size': 67, 'depth_multiplier': 1 / 16, 'sync_batch_norm': True}
     options = {**SMALL_RUN, **net, 'max_number_of_steps': 3, 'eval_every_steps': 0, 'batch_size': 8}
@@ -168,7 +170,7 @@ def test_batch_normalisation_is_synchronised(make_run: Callable[..., WorkersRun]
     assert largest_difference(together, alone) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_number_of_workers_may_change(begun: WorkersRun, alone: WorkersRun) -> None:
     """From two to one, and then to four."""
     assert begun.finish(f'--max_number_of_steps={STEPS // 2}') == 0, begun.output()
@@ -201,7 +203,7 @@ def test_killed_workers(begun: WorkersRun, uninterrupted: WorkersRun, make_fault
     fault.survived(begun.differences(uninterrupted))
 
 
-@pytest.mark.slow
+@pytest.mark.quick('0')
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fault, victim: int) -> None:
     fault = make_fault(f'worker {victim} hangs')
@@ -220,6 +222,7 @@ def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fau
     fault.survived(begun.differences(uninterrupted))
 
 
+@pytest.mark.quick('15-143')
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_one_worker_ends_all(
     begun: WorkersRun, uninterrupted: WorkersRun, make_fault, number: int, status: int
@@ -238,6 +241,7 @@ def test_a_signal_to_one_worker_ends_all(
     fault.survived(begun.differences(uninterrupted))
 
 
+@pytest.mark.full
 def test_sigusr1_to_any_worker_saves(begun: WorkersRun) -> None:
     processes = begun.start_workers(2, '--save_interval_steps=0')
     assert begun.wait_for(lambda: f'global step {BEGUN + 10}:' in begun.output(), processes[0]), begun.output()
@@ -264,6 +268,7 @@ def test_a_bad_record_of_one_worker_ends_all(
     assert any('has failed: ' in error for error in errors)
 
 
+@pytest.mark.full
 def test_all_go_back_together_from_what_is_not_finite(make_run: Callable[..., WorkersRun]) -> None:
     run = make_run('run', learning_rate=1e30, recover_from_nonfinite=1, save_interval_steps=1, eval_every_steps=0)
     assert run.finish_workers() == [1, 1], run.output()
@@ -274,6 +279,7 @@ def test_all_go_back_together_from_what_is_not_finite(make_run: Callable[..., Wo
     assert run.steps() == [0, 1]
 
 
+@pytest.mark.full
 def test_early_stopping_ends_all(make_run: Callable[..., WorkersRun]) -> None:
     run = make_run('run', eval_every_steps=20, early_stopping_patience=1, learning_rate=0.0)
     assert run.finish_workers() == [0, 0], run.output()
@@ -316,6 +322,7 @@ def test_the_launcher_trains_two_workers_and_ends_both_when_one_is_killed(tmp_pa
     assert f'worker 1 (process {victim.pid}) ended with status 137 (killed)' in lines
 
 
+@pytest.mark.full
 def test_the_benchmark_prints_what_two_workers_send(tmp_path: Path) -> None:
     path = tmp_path / 'figures.json'
     flags = ['--mode=step', '--model_name=lenet', '--num_steps=10', '--warmup_steps=2', f'--results_path={path}']

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from configs.early import no_checkpoint_at, no_checkpoint_in
 from configs.errors import InputError, first_line
 from engine.text_files import write_text
 
@@ -65,16 +66,15 @@ def find_checkpoint(path: str) -> str:
         except tf.errors.OpError as error:
             raise InputError(f'--checkpoint_path={path}: cannot be read: {first_line(error)}') from error
         if latest is None:
-            raise InputError(f'--checkpoint_path={path}: no checkpoint in this folder')
+            raise no_checkpoint_in(path)
         return latest
     prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
     if tf.io.gfile.exists(f'{prefix}.index'):
         return prefix
     folder = os.path.dirname(prefix) or '.'
     if not tf.io.gfile.isdir(folder):
-        raise InputError(f'--checkpoint_path={path}: no such file, and no folder {folder}')
-    present = [os.path.basename(other) for other in list_checkpoints(folder)]
-    raise InputError(f'--checkpoint_path={path}: no such checkpoint; {folder} holds {", ".join(present) or "none"}')
+        raise no_checkpoint_at(path, folder, None)
+    raise no_checkpoint_at(path, folder, [os.path.basename(other) for other in list_checkpoints(folder)])
 
 
 def new_checkpoints(train_dir: str, interval_secs: float, timeout_secs: float | None) -> Iterator[str]:

@@ -1,0 +1,117 @@
+"""What the processor's instructions change: oneDNN off and on, and each choice of `configs.processor`, measured.
+
+    tables = dict(kernels(place))
+    tables['kernels AVX2 works']['ratios']['step float32 32: oneDNN on / off']['median']
+
+A processor stands for those with fewer instructions: every contestant is kept to them by its libraries' own variables.
+Eigen, with which TensorFlow computes where oneDNN is off, uses AVX2 and FMA on all of them.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from bench_place import Entry, Place
+from bench_tables import EAGER, EVAL_BATCH, SIDE, Table, Tables, make_table, our_step, take_turns_of
+from flops import product_gflop
+from ratios import Ask, summarize_ratios
+from rounds import ROOT
+
+from configs.config import TrainConfig
+from configs.options import flat_options, from_flagfile
+from configs.processor import this_processor
+
+# Instructions -> what keeps oneDNN, in TensorFlow and in PyTorch, XLA, and PyTorch's own kernels to them.
+LIMITS: dict[str, dict[str, str]] = {
+    'AVX2': {
+        'ONEDNN_MAX_CPU_ISA': 'AVX2',
+        'XLA_FLAGS': '--xla_cpu_max_isa=AVX2',
+        'ATEN_CPU_CAPABILITY': 'avx2',
+        'MKL_ENABLE_INSTRUCTIONS': 'AVX2',
+    },
+    'AVX-512': {'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE', 'XLA_FLAGS': '--xla_cpu_max_isa=AVX512'},
+    'AVX-512 VNNI': {'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE_VNNI', 'XLA_FLAGS': '--xla_cpu_max_isa=AVX512'},
+    'AVX-512 BF16': {'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE_BF16'},
+    'AMX': {},
+}
+_OFF, _ON = 'oneDNN off', 'oneDNN on'
+_WITHOUT, _WITH = {'TF_ENABLE_ONEDNN_OPTS': '0'}, {'TF_ENABLE_ONEDNN_OPTS': '1'}
+_RECIPE = os.path.join(ROOT, 'configs', 'alexnet_v2_digits.cfg')
+
+
+def kernels(place: Place) -> Tables:
+    """Works of a user, and the choices, with each set of instructions that this processor has."""
+    own = this_processor().name
+    for name in list(LIMITS)[: list(LIMITS).index(own) + 1]:
+        limits = {} if name == own else LIMITS[name]
+        yield f'kernels {name} works', _works(place, name, limits)
+        yield f'kernels {name} choices', _choices(place, name, limits)
+
+
+def _works(place: Place, name: str, limits: Mapping[str, str]) -> Table:
+    speeds: dict[str, list[float]] = {}
+    asks = []
+    for work, (script, mode, options), theirs, turn in _list_works(place):
+        entries = [
+            Entry(f'{work}: {which}', script, mode, options, environment={**limits, **onednn}, **turn)
+            for which, onednn in ((_OFF, _WITHOUT), (_ON, _WITH))
+        ]
+        asks.append(Ask(f'{work}: {_ON} / off', f'{work}: {_ON}', (f'{work}: {_OFF}',)))
+        if theirs is not None:
+            beside = f'{work}: {EAGER}'
+            peer, *of_peer = theirs
+            entries.append(Entry(beside, peer, *of_peer, is_peer=True, environment=limits, **turn))
+            asks.append(Ask(f'{work}: {_ON} / {EAGER}', f'{work}: {_ON}', (beside,)))
+        speeds |= take_turns_of(entries, place, f'kernels_{name}_{work}'.replace(' ', '_'))
+    title = f'oneDNN off and on, with instructions up to {name}'
+    return make_table(title, 'images/s; of products, GFLOP/s', speeds, summarize_ratios(speeds, asks), digits=1)
+
+
+def _list_works(place: Place) -> list[tuple[str, tuple[str, str, Any], tuple[str, str, Any] | None, dict[str, Any]]]:
+    """Returns name, what ours does, what PyTorch does, and how much of it a turn is."""
+    works: list[tuple[str, tuple[str, str, Any], tuple[str, str, Any] | None, dict[str, Any]]] = []
+    for dtype, batch_size, per_turn in (('float32', 32, 6), ('float32', 128, 3), ('bfloat16', 32, 2)):
+        theirs = ('with_torch_step.py', 'eager', {'batch_size': batch_size, 'dtype': dtype})
+        ours = ('with_engine.py', 'step', our_step(batch_size, dtype))
+        works.append((f'step {dtype} {batch_size}', ours, theirs, {'per_turn': per_turn, 'unit': batch_size}))
+    changed = {
+        name: value
+        for name, value in from_flagfile(TrainConfig, open(_RECIPE).read()).items()  # noqa: SIM115
+        if value != flat_options(TrainConfig)[name].default
+    }
+    works.append(('digits recipe', ('with_engine.py', 'train', changed), None, {'per_turn': 20, 'unit': 32}))
+    validation = {'dataset_name': 'imagenet', 'dataset_dir': place.imagenet_dir, 'batch_size': EVAL_BATCH}
+    works.append(('evaluation', ('with_engine.py', 'eval', validation), None, {'per_turn': 3, 'unit': 40}))
+    product = {'side': SIDE, 'dtype': 'float32'}
+    theirs = ('with_torch_step.py', 'product', product)
+    turn = {'per_turn': 5, 'unit': product_gflop(SIDE)}
+    works.append(('matrix product', ('with_keras.py', 'product', product), theirs, turn))
+    return works
+
+
+def _choices(place: Place, name: str, limits: Mapping[str, str]) -> Table:
+    """Each choice the other way round, beside what is chosen."""
+    environment, turn = {**limits, **_WITH}, {'per_turn': 4, 'unit': 32}
+    half = str(max(len(os.sched_getaffinity(0)) // 2, 1))
+    variants: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+        'float32': ({}, {}),
+        'float32, fast convolutions off': ({'fast_convolutions': 'off'}, {}),
+        'float32, XLA': ({'xla': 'on'}, {}),
+        'float32, half the threads': ({}, {'TF_NUM_INTRAOP_THREADS': half}),
+        'bfloat16': ({'mixed_precision': 'bfloat16'}, {}),
+        'bfloat16, fast convolutions off': ({'mixed_precision': 'bfloat16', 'fast_convolutions': 'off'}, {}),
+    }
+    entries = [
+        Entry(variant, 'with_engine.py', 'step', our_step(32, **options), environment={**environment, **more}, **turn)
+        for variant, (options, more) in variants.items()
+    ]
+    speeds = take_turns_of(entries, place, f'kernels_{name}_choices'.replace(' ', '_'))
+    asks = [
+        Ask(f'{dtype} / {other}', dtype, (other,))
+        for other in variants
+        for dtype in ('float32', 'bfloat16')
+        if other.startswith(f'{dtype},')
+    ]
+    asks.append(Ask('bfloat16 / float32', 'bfloat16', ('float32',)))
+    title = f'A training step of alexnet_v2, batches of 32, with instructions up to {name}'
+    return make_table(title, 'images/s', speeds, summarize_ratios(speeds, asks), digits=1)

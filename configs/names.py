@@ -1,0 +1,88 @@
+"""The names that the factories know: nets, preprocessings, data sets, optimizers, schedules, formats of exports.
+
+They stand here because a misspelt one is refused before TensorFlow is imported, which the factories need; a test holds
+them against the tables of the factories.
+"""
+
+from configs.errors import unknown_name
+
+NETS = (
+    'alexnet',
+    'alexnet_bn',
+    'alexnet_v2',
+    'bvlc_alexnet',
+    'caffenet',
+    'cifarnet',
+    'lenet',
+    'torchvision_alexnet',
+)
+PREPROCESSINGS = (
+    'caffe',
+    'cifarnet',
+    'inception',
+    'lenet',
+    'torchvision',
+    'vgg',
+    'whole',
+    # Slim's names, each of the nets that it prepares so.
+    'inception_v1',
+    'inception_v2',
+    'inception_v3',
+    'inception_v4',
+    'inception_resnet_v2',
+    'mobilenet_v1',
+    'mobilenet_v2',
+    'mobilenet_v2_035',
+    'mobilenet_v2_140',
+    'mobilenet_v3_small',
+    'mobilenet_v3_small_minimalistic',
+    'mobilenet_v3_large',
+    'mobilenet_v3_large_minimalistic',
+    'mobilenet_edgetpu',
+    'mobilenet_edgetpu_075',
+    'nasnet_mobile',
+    'nasnet_large',
+    'pnasnet_mobile',
+    'pnasnet_large',
+    'vgg_a',
+    'vgg_16',
+    'vgg_19',
+    'resnet_v1_50',
+    'resnet_v1_101',
+    'resnet_v1_152',
+    'resnet_v1_200',
+    'resnet_v2_50',
+    'resnet_v2_101',
+    'resnet_v2_152',
+    'resnet_v2_200',
+)
+TFDS = 'tfds:'  # begins a name of TensorFlow Datasets
+DATASETS = ('cifar10', 'digits', 'flowers', 'image_folder', 'imagenet', 'mnist', 'synthetic', f'{TFDS}<name>')
+OPTIMIZERS = ('adadelta', 'adagrad', 'adam', 'ftrl', 'momentum', 'sgd', 'rmsprop', 'lars', 'lamb')
+SCHEDULES = ('fixed', 'exponential', 'polynomial', 'cosine', 'piecewise')
+EXPORT_FORMATS = ('keras', 'onnx', 'saved_model', 'slim', 'tflite', 'weights.h5')
+
+# Option -> what its values are called, and which there are.
+OF_OPTIONS = {
+    'model_name': ('net', NETS),
+    'preprocessing_name': ('preprocessing', PREPROCESSINGS),
+    'dataset_name': ('dataset_name', DATASETS),
+    'optimizer': ('optimizer', OPTIMIZERS),
+    'learning_rate_decay_type': ('learning_rate_decay_type', SCHEDULES),
+}
+
+
+def check_name(option: str, value: str) -> None:
+    """Refuses a name that there is not.
+
+    Args:
+        option: Key of `OF_OPTIONS`.
+        value: What it is.
+
+    Raises:
+        InputError: with the closest name, and all that there are.
+    """
+    kind, names = OF_OPTIONS[option]
+    is_of_tfds = option == 'dataset_name' and value.startswith(TFDS)
+    if value not in names and not is_of_tfds:
+        raise unknown_name(kind, value, names)

@@ -1,0 +1,106 @@
+"""What scripts refuse before TensorFlow is imported: here, importing it fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import names
+from configs.errors import InputError
+from datasets.dataset_factory import DATASETS
+from engine.optimizers import OPTIMIZERS
+from engine.schedules import SCHEDULES
+from export.export_factory import FORMATS
+from nets.nets_factory import NETS
+from preprocessing.preprocessing_factory import PREPROCESSINGS
+from tests.scripts import SCRIPTS
+
+ROOT = Path(__file__).parents[1]
+# flags, message; {here} is an empty folder
+REFUSED: dict[str, list[tuple[str, str]]] = {
+    'train_image_classifier.py': [
+        ('--model_name=alexnet_v3', "unknown net 'alexnet_v3' (did you mean 'alexnet_v2'?)"),
+        ('--preprocessing_name=incepton', "unknown preprocessing 'incepton'"),
+        ('--dataset_name=imagenett', "unknown dataset_name 'imagenett'"),
+        ('--optimizer=adm', "unknown optimizer 'adm'"),
+        ('--learning_rate_decay_type=cos', "unknown learning_rate_decay_type 'cos'"),
+        ('--dataset_dir={here}/none', '--dataset_dir={here}/none: no such folder'),
+        ('--checkpoint_path={here}', '--checkpoint_path={here}: no checkpoint in this folder'),
+        ('--batch_size=0', '--batch_size=0: must be at least 1'),
+    ],
+    'eval_image_classifier.py': [
+        ('--checkpoint_path={here}/run/model', ': no such file, and no folder {here}/run'),
+        ('--checkpoint_path={here}/model.ckpt-7', ': no such checkpoint; {here} holds none'),
+        ('--compare={here}/a.onnx,{here}/b.onnx', '--checkpoint_path={here}/a.onnx: no such checkpoint'),
+    ],
+    'predict_image_classifier.py': [('x.jpg --checkpoint_path={here}/net.tflite', 'no such checkpoint')],
+    'export_image_classifier.py': [
+        ('--format=tflit', "unknown format 'tflit' (did you mean 'tflite'?)"),
+        ('--checkpoint_path={here}', 'no checkpoint in this folder'),
+    ],
+    'import_weights.py': [('--source={here}/net.onnx', '--source={here}/net.onnx: no such file')],
+    'download_and_convert_data.py': [
+        ('--dataset_name=imagenett', "unknown dataset_name 'imagenett'"),
+        (
+            '--dataset_name=imagenet --dataset_dir={here}/out --source_dir={here}/none',
+            '--source_dir={here}/none: no',
+        ),
+    ],
+    'benchmark_image_classifier.py': [('--dataset_name=imagenet --dataset_dir={here}/none', 'no such folder')],
+}
+
+
+@pytest.fixture(scope='module')
+def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which TensorFlow and Keras cannot be imported."""
+    folder = tmp_path_factory.mktemp('refusing')
+    for package in ('tensorflow', 'keras'):
+        (folder / f'{package}.py').write_text(f'raise AssertionError("{package} was imported")\n')
+    return {**os.environ, 'PYTHONPATH': str(folder)}
+
+
+def test_every_script_has_refusals() -> None:
+    assert set(REFUSED) == set(SCRIPTS)
+
+
+@pytest.mark.parametrize(('script', 'flags', 'message'), [(s, *row) for s, rows in REFUSED.items() for row in rows])
+def test_refused_without_tensorflow(
+    script: str, flags: str, message: str, tmp_path: Path, without_tensorflow: dict[str, str]
+) -> None:
+    command = [sys.executable, script, *flags.format(here=tmp_path).split()]
+    finished = subprocess.run(command, cwd=ROOT, env=without_tensorflow, capture_output=True, text=True, check=False)
+    assert finished.returncode == 1, finished.stderr
+    assert finished.stderr.startswith('error: ')
+    assert finished.stderr.count('\n') == 1
+    assert message.format(here=tmp_path) in finished.stderr
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_needs_no_tensorflow(script: str, without_tensorflow: dict[str, str]) -> None:
+    command = [sys.executable, script, '--help']
+    finished = subprocess.run(command, cwd=ROOT, env=without_tensorflow, capture_output=True, text=True, check=False)
+    assert 'AssertionError' not in finished.stderr
+    assert '--[no]' in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ('early', 'table'),
+    [
+        (names.NETS, NETS),
+        (names.PREPROCESSINGS, PREPROCESSINGS),
+        (names.OPTIMIZERS, OPTIMIZERS),
+        (names.SCHEDULES, SCHEDULES),
+        (names.EXPORT_FORMATS, FORMATS),
+        (names.DATASETS, {**DATASETS, 'image_folder': 0, 'synthetic': 0, 'tfds:<name>': 0}),
+    ],
+)
+def test_names_are_those_of_the_factories(early: tuple[str, ...], table: dict[str, object]) -> None:
+    assert sorted(early) == sorted(table)
+
+
+def test_any_name_of_tfds_passes() -> None:
+    names.check_name('dataset_name', 'tfds:oxford_iiit_pet')
+    with pytest.raises(InputError, match='tfds:<name>'):
+        names.check_name('dataset_name', 'tfd:oxford_iiit_pet')
