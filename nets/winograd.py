@@ -5,8 +5,8 @@
 Images are cut into overlapping tiles of 6x6 pixels (8x8 for 5x5 filters), one for each 4x4 pixels of the result. A
 fixed matrix turns the pixels of a tile into as many other values, another one does so with the weights of a filter;
 their products at each place, summed over the channels by a matrix product for each place, are turned into the 4x4
-pixels by a third matrix: 36 multiplications instead of 144 (64 instead of 400), and as few for either gradient. Not for bfloat16,
-which loses too much in the differences.
+pixels by a third matrix: 36 multiplications instead of 144 (64 instead of 400), and as few for either gradient. Not for
+bfloat16, which loses too much in the differences.
 
 Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308. Their interpolation
 points for 3x3 are 0, 1, -1, 2, -2; Barabasz et al. 2018, arXiv:1803.10986, found 1/2 in place of 2 more exact.

@@ -71,9 +71,13 @@ def make_run(server, tmp_path: Path, digits_dir: Path) -> Callable[..., WorkersR
 
 @pytest.fixture(scope='module')
 def alone(server, tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> WorkersRun:
-    """The run that one worker makes."""
+    """The run that one worker makes, on as many devices: it has the same bits.
+
+    One device differs by rounding, which one day decides which of two equal pixels max pooling takes, and from then on
+    the runs differ: on processors with AVX2, after 84 steps in conv1's gradient. So one device is compared for ten.
+    """
     run = WorkersRun(server, tmp_path_factory.mktemp('alone') / 'run', digits_dir)
-    assert run.finish() == 0, run.output()
+    assert run.finish('--num_clones=2') == 0, run.output()
     return run
 
 
@@ -116,12 +120,7 @@ def largest_difference(run: Run, other: Run) -> float:
 def test_two_workers_make_the_run_of_one(alone: WorkersRun, uninterrupted: WorkersRun) -> None:
     """After 120 steps of rmsprop with dropout, augmentation, averages, evaluations."""
     assert uninterrupted.last() == STEPS
-    assert largest_difference(uninterrupted, alone) < 2e-3  # float32 sums in another order, over 120 steps
-    assert uninterrupted.file_names('.') == alone.file_names('.')
-    assert uninterrupted.file_names('best') == alone.file_names('best')
-    ours, theirs = uninterrupted.evaluations(), alone.evaluations()
-    assert [row['step'] for row in ours] == [row['step'] for row in theirs]
-    assert all(abs(row['accuracy'] - other['accuracy']) <= 0.05 for row, other in zip(ours, theirs, strict=True))
+    assert not uninterrupted.differences(alone)
 
 
 def test_every_worker_prints_with_its_number_and_the_chief_alone_the_results(uninterrupted: WorkersRun) -> None:
@@ -171,11 +170,15 @@ def test_batch_normalisation_is_synchronised(make_run: Callable[..., WorkersRun]
 
 
 @pytest.mark.full
-def test_the_number_of_workers_may_change(begun: WorkersRun, alone: WorkersRun) -> None:
-    """From two to one, and then to four."""
+def test_the_number_of_workers_may_change(begun: WorkersRun, make_run: Callable[..., WorkersRun]) -> None:
+    """From two to one, and then to four; as the number of devices of one may."""
     assert begun.finish(f'--max_number_of_steps={STEPS // 2}') == 0, begun.output()
     assert begun.finish_workers(4) == [0] * 4, begun.output()
-    assert largest_difference(begun, alone) < 2e-3
+    devices = make_run('devices')
+    for count, steps in ((2, BEGUN), (1, STEPS // 2), (4, STEPS)):
+        flags = (f'--num_clones={count}', f'--max_number_of_steps={steps}')
+        assert devices.finish(*flags) == 0, devices.output()
+    assert not begun.differences(devices)
     config = (begun.train_dir / 'config.cfg').read_text()
     assert '--batch_size=32\n' in config
     assert 'worker_hosts' not in config
