@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-BENCH := PYTHONPATH=. $(BIN)/python benchmarks/bench.py --imagenet_dir=$(IMAGENET_MINI) --cifar10_dir=$(CIFAR10) \
+BENCH := $(BIN)/python benchmarks/bench.py --imagenet_dir=$(IMAGENET_MINI) --cifar10_dir=$(CIFAR10) \
 	--peers=$(PEERS)/bin/python
 
 bench: $(VENV)/.installed-dev $(PEERS)/.installed

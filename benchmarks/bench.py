@@ -22,6 +22,8 @@ from typing import Any
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # of this process, which reads records by TensorFlow
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # for the project's own packages
+
 import curves
 import guard
 from bench_place import Place

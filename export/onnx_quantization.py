@@ -64,9 +64,9 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, quantize: str) -> onnx.
 def _scales(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
     """Returns the scale of each filter, as the quantiser takes it, by the name of the weights.
 
-    Processors without VNNI add the products of two neighbours, of a value up to 255 and a weight each, in 16 bits, which
-    cuts off what is larger. So no two of them add up to more than 128. That costs a filter a part of one bit, where 7
-    bits for each weight would cost a whole one.
+    Processors without VNNI add the products of two neighbours, of a value up to 255 and a weight each, in 16 bits,
+    which cuts off what is larger. So no two of them add up to more than 128. That costs a filter a part of one bit,
+    where 7 bits for each weight would cost a whole one.
     """
     weights = {initializer.name: initializer for initializer in graph.initializer}
     scales = {}

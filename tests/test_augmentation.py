@@ -433,6 +433,7 @@ def test_divided_batches_are_the_whole(whole, train_digits, tmp_path, devices):
         np.testing.assert_allclose(divided[name], value, rtol=0, atol=1e-6 * np.abs(value).max(), err_msg=name)
 
 
+@pytest.mark.full
 def test_a_run_goes_on_where_mixing_ends(whole, train_digits, tmp_path):
     train_digits(tmp_path, **{**RUN, 'max_number_of_steps': 1})
     assert_same_values(train_digits(tmp_path, **RUN).checkpoint_path, whole)

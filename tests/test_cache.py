@@ -43,6 +43,7 @@ def all_batches(dataset: Dataset, preprocessing: Preprocessing) -> list[dict[str
     return [{key: value.numpy() for key, value in batch.items()} for part in (training, evaluation) for batch in part]
 
 
+@pytest.mark.quick('Inception')
 @pytest.mark.parametrize('preprocessing', PREPROCESSINGS, ids=lambda preprocessing: type(preprocessing).__name__)
 def test_batches_are_the_same_with_a_cache(photographs: Dataset, preprocessing: Preprocessing) -> None:
     cached = with_cache(photographs, 'memory', channels=3, passes=1)

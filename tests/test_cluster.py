@@ -728,6 +728,7 @@ def test_a_worker_that_talks_nonsense_is_lost(line: bytes) -> None:
     others[1].close()
 
 
+@pytest.mark.full
 def test_one_that_does_not_read_keeps_nobody_from_hearing_of_it() -> None:
     cluster, (deaf, other) = raw_peers(3, timeout=3.0)
     hearing, told = Peer(other), []

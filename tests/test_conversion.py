@@ -215,6 +215,7 @@ def test_a_flag_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.full
 def test_several_processes_write_one_file(folder: Path, tmp_path: Path) -> None:
     """More pieces than one: they are joined in order."""
     one = _convert(folder, tmp_path / 'one', 'image_folder', num_processes=1)

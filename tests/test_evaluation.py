@@ -77,6 +77,7 @@ def test_the_run_has_learnt(logits_and_labels):
     assert shares(*logits_and_labels, 1)[0] > 0.95
 
 
+@pytest.mark.quick('7-options1', '1000-options3')
 @pytest.mark.parametrize(
     ('batch_size', 'options'),
     [(1, {}), (7, {}), (100, {}), (1000, {}), (7, {'num_clones': 2}), (64, {'xla': 'on'})],
@@ -333,6 +334,7 @@ def arriving(trained, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.quick('options1-steps1', 'options2-steps2')
 @pytest.mark.parametrize(
     ('options', 'steps'),
     [

@@ -126,6 +126,7 @@ def test_takes_what_it_can_and_what_pays(calls, make_layer, shape, number):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.quick('alexnet_v2-4', 'cifarnet-0')
 @pytest.mark.parametrize(
     ('name', 'number'),
     [

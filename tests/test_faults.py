@@ -117,19 +117,13 @@ def wait_from_start(run: Run, process, moments: random.Random) -> None:
     run.wait_for(lambda: run.last() > before or time.monotonic() > end, process)
 
 
-# Every file of a run, in the order in which one that begins comes to write them.
+# What a run writes, in the order in which one that begins comes to it.
 WRITES = (
-    'config.cfg',
-    'data.json',
     'model.json',
     f'model.ckpt-5{DATA}',
     f'model.ckpt-5{INDEX}',
     'checkpoint',
-    'best/model.json',
-    f'best/model.ckpt-40{DATA}',
     f'best/model.ckpt-40{INDEX}',
-    'best/checkpoint',
-    'best/best.json',
     'evaluations.json',
 )
 

@@ -133,6 +133,7 @@ def test_folder_and_its_conversion_have_the_same_order(folder_of: FolderOf) -> N
         np.testing.assert_array_equal(first['label'], second['label'])
 
 
+@pytest.mark.full
 def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
     name, dataset_dir = folder_of('image_folder')
     learning.train(

@@ -207,6 +207,7 @@ def test_each_epoch_is_a_permutation(num_examples: int) -> None:
     assert all(_is_permutation(epoch) for epoch in _order(num_examples, SEED, epochs=20))
 
 
+@pytest.mark.quick('1-1')
 @pytest.mark.parametrize(('num_examples', 'permutations'), [(1, 1), (2, 2), (3, 6)])
 def test_few_examples_take_every_order_equally_often(num_examples: int, permutations: int) -> None:
     epochs = 600
@@ -418,6 +419,7 @@ def _assert_equal(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]
         np.testing.assert_array_equal(actual[key], expected[key])
 
 
+@pytest.mark.quick('cifarnet')
 @pytest.mark.parametrize('name', RANDOM_PREPROCESSINGS)
 def test_starting_anywhere_goes_on_with_the_same_stream(numbered: Dataset, name: str) -> None:
     last = 3 * NUM_RECORDS
@@ -427,6 +429,7 @@ def test_starting_anywhere_goes_on_with_the_same_stream(numbered: Dataset, name:
         _assert_equal(_stream(numbered, name, SEED, first, last), tail)
 
 
+@pytest.mark.quick('cifarnet')
 @pytest.mark.parametrize('name', RANDOM_PREPROCESSINGS)
 def test_stream_does_not_depend_on_the_size_of_the_parts(numbered: Dataset, name: str) -> None:
     """Replicas take batch_size / replicas examples in turn."""
@@ -565,7 +568,9 @@ BAD_RECORDS: dict[str, tuple[tf.train.Example, int, str]] = {
 }
 
 
-@pytest.mark.parametrize('seed', [None, SEED], ids=['evaluation', 'training'])
+@pytest.mark.parametrize(
+    'seed', [pytest.param(None, id='evaluation', marks=pytest.mark.full), pytest.param(SEED, id='training')]
+)
 @pytest.mark.parametrize('case', BAD_RECORDS)
 def test_bad_record_is_named_with_its_fault(make_dataset: MakeDataset, case: str, seed: int | None) -> None:
     bad, labels_offset, problem = BAD_RECORDS[case]

@@ -277,11 +277,13 @@ cli.run(TrainConfig, main)
         (benchmark_image_classifier, BenchmarkConfig),
     ],
 )
-def test_scripts_launch(script: ModuleType, config: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scripts_launch(script: ModuleType, config: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / 'checkpoint').touch()  # all that is looked for before workers are launched
+    options = {'checkpoint_path': str(tmp_path), 'launch_workers': 2}
     before = signal.getsignal(signal.SIGUSR1)
     try:
         monkeypatch.setattr(sys, 'argv', ['script.py', '--launch_workers=2'])
         monkeypatch.setattr(launching, 'launch', lambda *arguments: arguments)
-        assert script.main(make_config(config, launch_workers=2)) == (2, sys.argv, os.environ)
+        assert script.main(make_config(config, **options)) == (2, sys.argv, os.environ)
     finally:
         signal.signal(signal.SIGUSR1, before)

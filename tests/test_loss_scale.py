@@ -94,6 +94,7 @@ def quick_growth(monkeypatch):
     monkeypatch.setattr(loss_scale, 'STEPS_TO_GROW', 4.0)
 
 
+@pytest.mark.full
 def test_float16_learns_as_float32(train_digits, tmp_path):
     length = {'max_number_of_steps': 100, 'eval_every_steps': 100, 'learning_rate': 0.05, 'best_metric': 'none'}
     half, single = (

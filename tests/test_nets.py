@@ -147,6 +147,7 @@ def test_alexnet_variables_are_those_recorded(goldens):
         assert zlib.crc32(variable.numpy().tobytes()) == recorded['crc32'][i]
 
 
+@pytest.mark.quick('nc1001_224', 'ncNone_224')
 @pytest.mark.parametrize('case', ALEXNET_CASES)
 def test_alexnet_computes_what_slim_computed(goldens, case):
     recorded = goldens(f'alexnet_v2_{case}')
@@ -242,6 +243,7 @@ def test_every_variable_learns(name):
         assert np.any(gradient), variable.path
 
 
+@pytest.mark.quick('alexnet_v2', 'bvlc_alexnet')
 @for_every_net
 def test_the_loss_falls_in_a_few_steps(name):
     model = small_model(name, image_size=max(28, get_net(name).min_image_size), weight_decay=0.0)
@@ -309,6 +311,7 @@ def test_initial_weights_are_a_function_of_the_seed(name):
     assert len(set(kernels)) == len(kernels)
 
 
+@pytest.mark.full
 @for_every_net
 @pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # Keras, saving tf.Variable
 def test_saved_model_computes_the_same(name, tmp_path):
@@ -459,6 +462,7 @@ def test_alexnet_is_units_wide(depth_multiplier, unit):
 # --- Caffe's nets -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_bvlc_alexnet_computes_what_the_zoos_graph_computes():
     """The graph is in the onnx package, with sizes in place of weights."""
     onnx, onnxruntime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')

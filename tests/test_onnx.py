@@ -488,6 +488,7 @@ def slims(shared_path) -> Source:
     return load_source(config, 'NCHW')
 
 
+@pytest.mark.full
 def test_a_trained_net_loses_next_to_nothing(slims, tmp_path):
     """With ranges of 100 images of the training split; on all 10000 of the test split, see docs/export.md."""
     dataset = get_dataset('cifar10', slims.dataset_dir, 'test')

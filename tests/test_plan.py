@@ -106,6 +106,7 @@ def test_a_data_set_that_is_not_at_hand_has_its_classes() -> None:
     assert plan.count_trainable(chosen, plan.planned_dataset(chosen)) == 650
 
 
+@pytest.mark.full
 def test_a_recipe_on_a_cluster(tmp_path: Path) -> None:
     """Its head counts the same 3,910 steps."""
     flags = [

@@ -441,6 +441,7 @@ def test_the_script(trained, odd):
     assert finished.stderr.decode() == 'error: 1 of 4 images could not be used; the output says why\n'
 
 
+@pytest.mark.full
 def test_the_script_ends_with_its_reader(trained, digits):
     command = [*SCRIPT, *[str(digits[0])] * 5, '--top_k=10', f'--checkpoint_path={trained.checkpoint_path}']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

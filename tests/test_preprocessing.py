@@ -402,6 +402,7 @@ def test_inception_windows_follow_boxes_when_asked() -> None:
     assert min(h * w for _, _, h, w in windows) < 0.1 * 60 * 60
 
 
+@pytest.mark.quick('cifarnet-preprocess_train_other_china-cifarnet_-400')
 @pytest.mark.parametrize(
     ('name', 'file', 'prefix', 'count'),
     [

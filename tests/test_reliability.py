@@ -225,6 +225,7 @@ def test_history(history, best_step, since):
     assert (history.best_step, history.evaluations_since_best) == (best_step, since)
 
 
+@pytest.mark.full
 def test_another_split_is_not_compared(train_digits, tmp_path):
     options = {'save_interval_steps': 10, 'eval_every_steps': 10, 'learning_rate': 0.1}
     train_digits(tmp_path, max_number_of_steps=30, eval_split_name='test[:3]', **options)

@@ -137,6 +137,7 @@ def test_parts_are_the_whole(run, parts, devices):
     assert_near(run(**TEN_STEPS, **EVERYTHING, **in_parts), run(**TEN_STEPS, **EVERYTHING))
 
 
+@pytest.mark.full
 def test_a_run_goes_on_with_more_replicas_and_smaller_parts(run, train_digits, tmp_path):
     options = {'optimizer': 'adam', 'learning_rate': 0.05, 'dropout_keep_prob': 1.0}
     train_digits(tmp_path, max_number_of_steps=10, **options)
@@ -170,6 +171,7 @@ def test_the_sum_of_the_gradients_is_clipped(run, divided):
     assert norm(minus(actual, one_by_one)) > 0.1 * limit
 
 
+@pytest.mark.full
 def test_bfloat16_rounds_what_travels(run):
     whole = gradients_of(run(max_number_of_steps=1))
     rounded = gradients_of(run(max_number_of_steps=1, num_clones=2, gradient_dtype='bfloat16'))
@@ -325,6 +327,7 @@ def test_what_is_not_finite_in_one_replica_stops_all_and_is_not_saved(
             assert np.isnan(value).any(), name
 
 
+@pytest.mark.full
 def test_float16_skips_a_step_in_all_replicas(train_digits, tmp_path: Path, monkeypatch):
     options = {'num_clones': 2, 'mixed_precision': 'float16', 'moving_average_decay': 0.9}
     before = saved_values(train_digits(tmp_path, max_number_of_steps=2, **options).checkpoint_path)

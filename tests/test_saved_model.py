@@ -66,6 +66,7 @@ def of_every_net(digits_dir, tmp_path_factory) -> dict[str, tuple[Source, str]]:
     return {name: (source, write(source, folder / name)) for name, source in sources.items()}
 
 
+@pytest.mark.quick('alexnet_v2', 'bvlc_alexnet', 'cifarnet')
 @pytest.mark.parametrize('name', nets_factory.NETS)
 def test_every_net_gives_its_results(of_every_net, name):
     source, path = of_every_net[name]
@@ -80,6 +81,7 @@ def test_every_net_gives_its_results(of_every_net, name):
         np.testing.assert_allclose(in_batches(classifier.scores, batch, images[:6]), found[:6], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.quick('gray of colour')
 @pytest.mark.parametrize(
     'options',
     [
@@ -151,6 +153,7 @@ def test_the_folder_holds_what_it_says_of_itself(of_every_net):
 # ------------------------------------------------------------------------ encoded images
 
 
+@pytest.mark.quick('inception', 'torchvision', 'whole')
 @pytest.mark.parametrize('family', FAMILIES)
 def test_encoded_images_are_prepared_inside(digits_dir, shared_path, tmp_path, family):
     options = {'preprocessing_name': family, 'image_size': 24, 'encoded_input': True}

@@ -225,6 +225,7 @@ def test_help_is_complete(script: str) -> None:
     assert not [name for name in flags if f'--{name}' not in text and f'--[no]{name}' not in text]
 
 
+@pytest.mark.full
 def test_a_full_disk_while_saving_leaves_the_last_checkpoint(digits_run: Path, tmp_path: Path) -> None:
     """A limit on the size of files fails the writes of a real process as a full disk does."""
 

@@ -72,17 +72,25 @@ Exports = dict[Any, tuple[Source, Path]]
 
 
 @pytest.fixture(scope='module')
-def exports(digits_dir, tmp_path_factory) -> Exports:
-    """Every net in every quantization, and the variants, all made by one process."""
+def exports(request, digits_dir, tmp_path_factory) -> Exports:
+    """The nets that the chosen tests ask for, as they do, and the variants, all made by one process."""
     folder = tmp_path_factory.mktemp('tflite')
     sources: dict[Any, Source] = {}
-    for net in nets_factory.NETS:
+    chosen = [item for item in request.session.items if item.path == request.path and hasattr(item, 'callspec')]
+    cases = [item.callspec.params for item in chosen]
+    asked = {(case['net'], case.get('quantize', 'int8')) for case in cases if 'net' in case}
+    asked |= {('cifarnet', 'none'), ('lenet', 'none'), ('lenet', 'int8')}  # those that other tests name
+    for net in sorted({net for net, _ in asked}):
         source = make_source(net, digits_dir)
         for quantize in QUANTIZATIONS:
-            quantized = dataclasses.replace(source.options, quantize=quantize)
-            sources[net, quantize] = dataclasses.replace(source, options=quantized)
+            if (net, quantize) in asked:
+                quantized = dataclasses.replace(source.options, quantize=quantize)
+                sources[net, quantize] = dataclasses.replace(source, options=quantized)
+    named = {*(case.get('name') for case in cases), 'NHWC_RGB_scaled', 'NHWC_BGR_pixels', 'gray'}
+    named |= {name for name in VARIANTS if name.startswith('wide')}
     for name, (net, interface, options) in VARIANTS.items():
-        sources[name] = make_source(net, digits_dir, interface, **options)
+        if name in named:
+            sources[name] = make_source(net, digits_dir, interface, **options)
     made = {key: (source, folder / f'{index}.tflite') for index, (key, source) in enumerate(sources.items())}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tflite, 'calibration_images', lambda source: given(source, smooth_images(source.preprocessing)))
@@ -104,6 +112,7 @@ def differences(source: Source, path: Path, images: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------ the same results
 
 
+@pytest.mark.quick('alexnet_v2-none', 'alexnet_v2-int8', 'lenet-float16', 'lenet-dynamic')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_every_net_gives_its_results_in_every_quantization(exports, net, quantize):
@@ -124,6 +133,7 @@ def test_every_net_gives_its_results_in_every_quantization(exports, net, quantiz
     np.testing.assert_allclose(in_threes, found, atol=1e-5)
 
 
+@pytest.mark.quick('NCHW_BGR_pixels', 'int8_of_scaled', 'int8_of_pixels', 'standardised', 'gray_of_colour', 'wide')
 @pytest.mark.parametrize('name', VARIANTS)
 def test_every_interface_gives_the_nets_results(exports, name):
     source, path = exports[name]
@@ -133,6 +143,7 @@ def test_every_interface_gives_the_nets_results(exports, name):
     assert difference.mean() < average
 
 
+@pytest.mark.quick('alexnet_v2', 'bvlc_alexnet')
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_only_what_has_no_integer_kernel_stays_in_floats(exports, net):
     source, path = exports[net, 'int8']
@@ -162,6 +173,7 @@ def test_files_shrink_by_their_quantization(exports):
     assert sizes['wide'] / sizes['wide_int8'] > 3.5
 
 
+@pytest.mark.full
 def test_a_trained_net_loses_next_to_nothing(trained, tmp_path, capsys):
     """With the road of the script: the checkpoint and its data set, compared before and evaluated after."""
     path = tmp_path / 'net.tflite'
@@ -471,6 +483,7 @@ def test_the_missing_package_is_named(exports, monkeypatch):
         exporting.export(config)
 
 
+@pytest.mark.full
 def test_an_operator_that_tflite_lacks_is_named(tmp_path):
     module = tf.Module()
     module.gamma = tf.function(

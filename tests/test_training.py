@@ -96,6 +96,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(train_digits, tmp_path, options):
     assert values['images_seen'] == 17 * 32
 
 
+@pytest.mark.full
 def test_looking_at_a_run_does_not_change_it(train_digits, tmp_path):
     """Nor do the saves and log lines, which divide it into calls of fewer steps."""
     looks = {
@@ -152,10 +153,12 @@ def assert_near(prefix: str, expected: dict[str, np.ndarray], rtol: float = 1e-4
         np.testing.assert_allclose(value, expected[name], rtol=rtol, atol=atol, err_msg=name)
 
 
+@pytest.mark.full
 def test_two_replicas_compute_what_one_does(on_one_device, train_digits, tmp_path):
     assert_near(train_digits(tmp_path, num_clones=2, **REPLICATED).checkpoint_path, on_one_device)
 
 
+@pytest.mark.full
 def test_a_run_may_go_on_with_other_replicas(on_one_device, train_digits, tmp_path):
     train_digits(tmp_path, **{**REPLICATED, 'max_number_of_steps': 5, 'num_clones': 2})
     assert_near(train_digits(tmp_path, **REPLICATED).checkpoint_path, on_one_device)
@@ -448,7 +451,9 @@ def test_no_length_is_announced(digits_dir, caplog):
     dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
     config = small_config(digits_dir, '')
     with caplog.at_level('INFO', logger='absl'):
-        learning.log_plan(config, dataset, learning.make_spec(config, dataset), tf.distribute.get_strategy(), math.inf)
+        learning.log_plan(
+            config, dataset, learning.make_spec(config, dataset), tf.distribute.OneDeviceStrategy('CPU:0'), math.inf
+        )
     assert 'training goes on until it is stopped' in caplog.text
 
 
@@ -713,6 +718,7 @@ def test_a_cache_does_not_change_the_weights(train_digits, tmp_path, cache):
     assert len(list((tmp_path / 'kept').glob('*.pixels'))) == (2 if cache == 'folder' else 0)
 
 
+@pytest.mark.full
 def test_a_data_service_does_not_change_the_weights(train_digits, tmp_path):
     service = tf.data.experimental.service
     dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
@@ -740,6 +746,7 @@ def test_batches_that_cannot_come(train_digits, tmp_path, options, message):
     assert not checkpoint_files(tmp_path)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize('num_clones', [1, 2])
 @pytest.mark.parametrize('place', ['device', 'host'])
 def test_synthetic_images_train(train_digits, tmp_path, place, num_clones):
