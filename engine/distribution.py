@@ -157,15 +157,18 @@ def batch_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
 def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.data.Dataset]) -> Iterable[Any]:
     """Returns what gives the replicas of this worker their batches, each in turn one; they begin anew with each `iter`.
 
-    On one CPU that is the data set itself: the iterator of a strategy has a thread that tunes, see `datasets.tuning`.
+    On one CPU that is the data set itself. A strategy over several fetches each replica's batch to its device by an
+    iterator that has a thread that tunes, see `datasets.tuning`; CPUs need no such fetching.
 
     Args:
         strategy: Over the replicas.
         make_batches: Makes the data set of this worker, which must not end before its batches are taken.
     """
-    if strategy.num_replicas_in_sync == 1 and not is_on_gpus(strategy):
+    on_gpus = is_on_gpus(strategy)
+    if strategy.num_replicas_in_sync == 1 and not on_gpus:
         return make_batches()
-    return strategy.distribute_datasets_from_function(lambda _: make_batches())
+    options = tf.distribute.InputOptions(experimental_fetch_to_device=on_gpus)
+    return strategy.distribute_datasets_from_function(lambda _: make_batches(), options)
 
 
 class SameBatch:

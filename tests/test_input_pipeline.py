@@ -314,7 +314,7 @@ def test_failure_of_a_worker_is_explained(make_dataset: MakeDataset) -> None:
 # The tf.data service
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture  # of each test its own: its worker tunes, and the longer it has, the longer it takes to end
 def service_address() -> Iterator[str]:
     """Address of a dispatcher with one worker, in this process."""
     servers = tf.data.experimental.service
