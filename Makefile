@@ -1,6 +1,9 @@
 # make demo    install, train and evaluate the embedded digits: about three minutes on two cores
-# make test    install, lint, type-check and test
+# make test    install, lint, type-check, and the tests that hold every promise once: at most eight minutes
+# make test-all    all tests, exhaustive ones too: what CI runs
+# make test-avx2   all tests with the instructions of a processor that has AVX2 and no more, as far as one can stand for it
 # make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: half an hour
+# make bench-kernels  measure oneDNN off and on, and the choices of configs/processor.py: docs/performance.md
 # make bench-check    fail where a ratio to them is 15 % lower than benchmarks/recorded.json has it: ten minutes
 # make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
 # make bench-scaling  measure two workers beside one, and what --plan says of them
@@ -14,7 +17,7 @@ IMAGENET_MINI ?= ../shared/data/imagenet_mini
 CIFAR10 ?= ../shared/data/cifar10
 IMAGENET_RAW ?= ../shared/data/imagenet_raw_mini
 
-.PHONY: demo test lint bench bench-check bench-input bench-scaling clean
+.PHONY: demo test test-all test-avx2 lint bench bench-kernels bench-check bench-input bench-scaling clean
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO_DIR); start=$$(date +%s); \
@@ -23,9 +26,20 @@ demo: $(VENV)/.installed
 	echo "trained and evaluated in $$(($$(date +%s) - start)) seconds; see the run with:" && \
 	echo "    $(BIN)/tensorboard --logdir $(DEMO_DIR)"
 
-# A worker for each core, two at most: each takes 1.5 GB, and as much again for a net that it trains in another process.
+# A worker more than cores, three at most, as tests wait for processes and disks; each takes 1.5 GB, and as much again
+# for a net that it trains in another process.
+PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) < 2 ? 2 : 3 )) --dist=worksteal
+
 test: lint
-	$(BIN)/python -m pytest -n logical --maxprocesses=2 --dist=worksteal
+	$(PYTEST) -m 'not full'
+
+test-all: lint
+	$(PYTEST)
+
+# TensorFlow takes its own bfloat16 kernels, not oneDNN's, by what the processor has and not by what it is kept to.
+test-avx2: lint
+	ONEDNN_MAX_CPU_ISA=AVX2 XLA_FLAGS=--xla_cpu_max_isa=AVX2 $(PYTEST) -k 'not bfloat16 and not precision'
+	TF_ENABLE_ONEDNN_OPTS=0 XLA_FLAGS=--xla_cpu_max_isa=AVX2 $(PYTEST) -k 'bfloat16 or precision'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -37,6 +51,9 @@ BENCH := $(BIN)/python benchmarks/bench.py --imagenet_dir=$(IMAGENET_MINI) --cif
 
 bench: $(VENV)/.installed-dev $(PEERS)/.installed
 	$(BENCH) --results_path=build/bench/results.json --write_docs $(BENCH_FLAGS)
+
+bench-kernels: $(VENV)/.installed-dev $(PEERS)/.installed
+	$(BENCH) --only=kernels --rounds=3 --results_path=build/bench/kernels.json $(BENCH_FLAGS)
 
 # Peers are not installed on the way, which takes 2 GB: it says how.
 bench-check: $(VENV)/.installed-dev

@@ -1,6 +1,7 @@
 """What tests start from: a quiet TensorFlow, two logical CPU devices, the numbers recorded from slim."""
 
 import collections
+import fnmatch
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -39,17 +40,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the cases that `quick` does not name as `full`, and puts those first: they take longest."""
     cases: dict[str, set[str]] = collections.defaultdict(set)
-    for item in items:
-        quick = item.get_closest_marker('quick')
-        if quick is not None:
-            cases[item.nodeid.partition('[')[0]].add(item.callspec.id)  # type: ignore[attr-defined]
-            if item.callspec.id not in quick.args:  # type: ignore[attr-defined]
-                item.add_marker(pytest.mark.full)
+    marks: dict[str, pytest.Mark] = {}
     for item in items:
         quick, name = item.get_closest_marker('quick'), item.nodeid.partition('[')[0]
-        if quick is not None and '::' in name and len(cases[name]) > 1 and not set(quick.args) <= cases[name]:
-            raise pytest.UsageError(f'{name}: quick names {quick.args}, and the cases are {sorted(cases[name])}')
+        if quick is not None:
+            case = item.callspec.id  # type: ignore[attr-defined]
+            cases[name].add(case)
+            marks[name] = quick
+            if not any(_is_case(case, asked) for asked in quick.args):
+                item.add_marker(pytest.mark.full)
+    for name, quick in marks.items():
+        absent = [asked for asked in quick.args if not any(_is_case(case, asked) for case in cases[name])]
+        if absent and len(cases[name]) > 1:  # one alone was named on the command line
+            raise pytest.UsageError(f'{name}: quick names {absent}, and the cases are {sorted(cases[name])}')
     items.sort(key=lambda item: item.get_closest_marker('full') is None)
+
+
+def _is_case(case: str, asked: str) -> bool:
+    return case == asked or fnmatch.fnmatchcase(case, asked)
 
 
 @pytest.fixture(scope='session')

@@ -364,6 +364,7 @@ def test_at_probability_zero_images_are_as_they_were() -> None:
     np.testing.assert_array_equal(made.device_train(batch, draws), made.preprocessing.device_train(batch, draws))
 
 
+@pytest.mark.quick('inception-3-3', 'whole-3-3')
 @pytest.mark.parametrize(('name', 'channels', 'source_channels'), FAMILIES)
 def test_slices_of_the_draws_give_the_batch(name: str, channels: int, source_channels: int) -> None:
     made = augmented(name, channels, source_channels, **EVERYTHING)

@@ -162,6 +162,7 @@ def test_more_than_memory_is_refused(photographs: Dataset, monkeypatch: pytest.M
         with_cache(photographs, 'memory', 3, passes=1)
 
 
+@pytest.mark.quick('memory')
 @pytest.mark.parametrize('cache', ['memory', 'auto', 'folder'])
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, cache: str) -> None:
     good = tfrecord.image_example(tf.io.encode_png(tf.zeros([8, 8, 3], tf.uint8)).numpy(), 'png', 8, 8, 1)

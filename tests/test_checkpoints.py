@@ -137,6 +137,7 @@ def state_of(digits_dir: Path, train_dir: Path, **options):
     return config, make_state(config, learning.make_spec(config, dataset))
 
 
+@pytest.mark.quick('rmsprop', 'momentum')
 @pytest.mark.parametrize('optimizer', TENSORFLOW_1)
 def test_every_optimizer_of_tensorflow_1_goes_on(run_of_slims, digits_dir, optimizer):
     assert set(TENSORFLOW_1) == set(OPTIMIZERS) - {'lars', 'lamb'}

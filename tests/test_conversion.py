@@ -658,6 +658,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 }
 
 
+@pytest.mark.quick('a byte', 'missing', 'another label')
 @pytest.mark.parametrize('case', DAMAGES)
 def test_verify_names_what_is_wrong(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture, case: str) -> None:
     damage, expected = DAMAGES[case]

@@ -292,6 +292,7 @@ def test_averages_that_were_not_kept(train_digits, tmp_path):
     assert evaluation.evaluate(config)['moving_averages'] is False
 
 
+@pytest.mark.quick('4')
 @pytest.mark.parametrize('batch_size', [1, 4, 100])
 def test_a_record_that_cannot_be_used_is_named(trained, tmp_path, batch_size):
     """Nothing is printed or written of the records before it."""

@@ -164,6 +164,7 @@ def test_tensorflow_1_restores_a_slim_export_as_slim_does(slims_exported, averag
 # ------------------------------------------------------------------------ every format
 
 
+@pytest.mark.quick('keras')
 @pytest.mark.parametrize('name', OUTPUTS)
 def test_evaluation_does_not_depend_on_the_format(trained, exported, tmp_path, name):
     original, again = (
@@ -217,6 +218,7 @@ def test_keras_loads_what_was_exported(exported):
 # ------------------------------------------------------------------------ training from them
 
 
+@pytest.mark.quick('slim')
 @pytest.mark.parametrize('name', OUTPUTS)
 def test_fine_tuning_starts_from_any_format(exported, train_digits, tmp_path, name):
     options = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
@@ -237,6 +239,7 @@ def foreign(tmp_path) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.quick('keras')
 @pytest.mark.parametrize('name', ['keras', 'weights.h5'])
 def test_foreign_files_are_read_by_layer_names(foreign, train_digits, digits_dir, tmp_path, name):
     model = nets_factory.make_model('lenet', 10, image_size=8, channels=1, depth_multiplier=0.25, seed=7)

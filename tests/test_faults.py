@@ -261,7 +261,7 @@ def test_sigusr1_does_not_end_a_run_that_starts(run, uninterrupted, make_fault):
     fault.survived(run.differences(uninterrupted))
 
 
-@pytest.mark.quick('has the lock')
+@pytest.mark.full
 @pytest.mark.parametrize(
     ('moment', 'statuses'),
     [

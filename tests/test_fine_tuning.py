@@ -200,6 +200,7 @@ def backward(monkeypatch):
     return built
 
 
+@pytest.mark.quick('scopes2-4-0')
 @pytest.mark.parametrize(
     ('scopes', 'number', 'convolutions'),
     [

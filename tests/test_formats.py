@@ -194,6 +194,7 @@ def test_every_kind_trains_from_a_cache(folder_of: FolderOf, tmp_path: Path, kin
     assert_same_values(values['auto'], values['off'])
 
 
+@pytest.mark.quick('image_folder')
 @pytest.mark.parametrize('kind', KINDS)
 def test_slices_of_every_kind(folder_of: FolderOf, kind: str) -> None:
     whole, *parts = (

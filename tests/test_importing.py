@@ -92,6 +92,7 @@ def test_every_net_can_be_imported():
     assert set(ARCHITECTURES) == set(nets_factory.NETS)
 
 
+@pytest.mark.quick('bvlc_alexnet', 'alexnet_v2')
 @pytest.mark.parametrize('net', ARCHITECTURES)
 def test_a_graph_of_every_net_computes_the_same(tmp_path, net):
     source = write(tmp_path / 'net.onnx', net)
@@ -103,6 +104,7 @@ def test_a_graph_of_every_net_computes_the_same(tmp_path, net):
     assert_agrees(load(tmp_path / 'run'), source, is_softmax=False)
 
 
+@pytest.mark.quick('bvlc_alexnet-zoo', 'torchvision_alexnet-dynamo', 'alexnet_v2-convolutions')
 @pytest.mark.parametrize(
     ('net', 'style'),
     [
@@ -178,6 +180,7 @@ def test_functions_of_a_model_are_looked_into(tmp_path, lenet_file):
     assert_agrees(load(tmp_path / 'run'), lenet_file, is_softmax=False)
 
 
+@pytest.mark.quick('alexnet_v2-0.3*', 'caffenet*')
 @pytest.mark.parametrize(
     ('net', 'multiplier'),
     [*((net, 0.3) for net in nets_factory.NETS), *(('alexnet_v2', multiplier) for multiplier in (1.0, 2.5, 1 / 3))],

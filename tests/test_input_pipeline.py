@@ -326,6 +326,7 @@ def service_address() -> Iterator[str]:
     dispatcher._stop()
 
 
+@pytest.mark.quick('24')
 @pytest.mark.parametrize('first', [0, 24])
 def test_batches_of_a_data_service_are_the_same(numbered: Dataset, service_address: str, first: int) -> None:
     preprocessing = get_preprocessing('inception', IMAGE_SIZE)
@@ -464,6 +465,7 @@ def test_training_on_very_few_examples(make_dataset: MakeDataset, num_examples: 
 # Evaluation
 
 
+@pytest.mark.quick('53-1-None', '54-2-None', '20-2-41')
 @pytest.mark.parametrize(
     ('batch_size', 'replicas', 'num_examples'),
     [

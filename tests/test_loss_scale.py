@@ -115,6 +115,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(train_digits, tmp_path, quick_grow
     assert {values[name].dtype for name in values if name.startswith('LeNet')} == {np.dtype(np.float32)}
 
 
+@pytest.mark.full
 def test_precision_may_change_between_parts(train_digits, tmp_path, quick_growth, caplog):
     kept = {}
     for step, precision in ((2, 'float32'), (4, 'float16'), (6, 'float32'), (8, 'float16')):

@@ -114,6 +114,7 @@ def test_recall_is_that_of_in_top_k():
     np.testing.assert_array_equal(counts[2:], expected)
 
 
+@pytest.mark.quick('2-7', '1-1')
 @pytest.mark.parametrize('batch_size', [1, 7, 32, 60, 100])
 @pytest.mark.parametrize('replicas', [1, 2])
 def test_counts_do_not_depend_on_batches_replicas_or_padding(batch_size, replicas):

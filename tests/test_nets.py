@@ -83,7 +83,8 @@ def recorded_fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def filled_model(name: str, num_classes: int | None, **kwargs) -> keras.Model:
-    model = make_model(name, num_classes, **kwargs)
+    with zero_weights():
+        model = make_model(name, num_classes, **kwargs)
     for variable_name, variable in slim_variables(model).items():
         variable.assign(recorded_fill(variable_name, tuple(variable.shape)))
     return model
@@ -207,7 +208,9 @@ def test_every_net_has_a_row_of_parameters():
 @for_every_net
 def test_number_of_parameters(name):
     num_classes, num_params = NUM_PARAMS[name]
-    assert make_model(name, num_classes).count_params() == num_params
+    with zero_weights():
+        model = make_model(name, num_classes)
+    assert model.count_params() == num_params
 
 
 @for_every_net
@@ -286,6 +289,7 @@ def test_dropout_keeping_all_changes_nothing(name):
     np.testing.assert_array_equal(model(images, training=True), model(images))
 
 
+@pytest.mark.quick('alexnet_v2*', 'lenet*')
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 @for_every_net
 def test_mixed_precision_keeps_variables_and_logits_in_float32(name, dtype):
@@ -752,6 +756,7 @@ def _limit_and_deviation(spread: Spread, shape: tuple[int, ...]) -> tuple[float,
     return math.inf, stddev
 
 
+@pytest.mark.quick('alexnet_v2', 'caffenet')
 @for_every_net
 def test_initial_weights_are_drawn_as_the_nets_source_draws_them(name):
     model = make_model(name, 10)

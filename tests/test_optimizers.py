@@ -249,6 +249,7 @@ def lamb_of_the_paper(options, weights, gradients, rates):
 PAPERS = {'lars': lars_of_the_paper, 'lamb': lamb_of_the_paper}
 
 
+@pytest.mark.quick('lamb-1-tf*', 'lars-1-tf*')
 @pytest.mark.parametrize(
     ('replicas', 'kind', 'jit_compile'), [(1, 'keras', False), (1, 'tf', True), (2, 'keras', False)]
 )

@@ -580,6 +580,7 @@ def test_vgg_training_flips_and_subtracts_the_means() -> None:
 # Training: purity, shapes and errors
 
 
+@pytest.mark.quick('inception', 'torchvision')
 @pytest.mark.parametrize('name', RANDOM)
 def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
     preprocessing = _full_preprocessing(name)
@@ -596,6 +597,7 @@ def test_training_is_a_pure_function_of_the_seed(name: str) -> None:
         assert not np.array_equal(first[quantity], other[quantity])
 
 
+@pytest.mark.quick('inception', 'whole')
 @pytest.mark.parametrize('name', RANDOM)
 def test_draws_are_the_same_when_compiled(name: str) -> None:
     preprocessing = _full_preprocessing(name)
@@ -620,6 +622,7 @@ def test_replicas_taking_slices_of_the_draws_give_the_batch(name: str) -> None:
     np.testing.assert_allclose(tf.concat(halves, axis=0), whole, rtol=0, atol=1e-6)
 
 
+@pytest.mark.quick('inception-*', 'vgg-3-3', 'lenet-1-1')
 @pytest.mark.parametrize(
     ('name', 'channels', 'source_channels'),
     LAYOUTS,

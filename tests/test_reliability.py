@@ -88,6 +88,7 @@ def test_recovery_skips_the_batches_since_the_last_checkpoint(train_digits, tmp_
     assert all(np.isfinite(value).all() for value in values.values())
 
 
+@pytest.mark.full
 def test_a_run_killed_after_a_recovery_ends_the_same(train_digits, tmp_path, spoil):
     spoil(33 * 16, 52 * 16)
     whole = train_digits(tmp_path / 'whole', recover_from_nonfinite=2, **EVERY_TEN)
@@ -435,6 +436,7 @@ def test_position_counts_only_what_has_happened():
 # ------------------------------------------------------------------------ what is found in the folder
 
 
+@pytest.mark.quick('data.json*', 'model.json*')
 @pytest.mark.parametrize(
     ('name', 'text', 'message'),
     [
@@ -457,7 +459,7 @@ def test_a_file_of_the_run_that_says_nonsense(train_digits, tmp_path, name, text
         train_digits(tmp_path, max_number_of_steps=4, eval_every_steps=4)
 
 
-@pytest.mark.quick('null')
+@pytest.mark.full
 @pytest.mark.parametrize('value', ['NaN', '1' + '0' * 400, '"a"', 'null', '[' * 100_000])
 def test_a_record_of_the_best_that_says_nonsense_is_replaced(train_digits, tmp_path, value):
     train_digits(tmp_path, max_number_of_steps=2, eval_every_steps=2)

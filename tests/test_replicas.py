@@ -128,7 +128,7 @@ def test_two_replicas_are_one(run, options):
     assert_near(two, one, NOISE_OF.get(options.get('optimizer', ''), NOISE))
 
 
-@pytest.mark.quick('2-devices0', '2-devices3')
+@pytest.mark.quick('2-devices0')
 @pytest.mark.parametrize(
     ('parts', 'devices'), [(2, {}), (4, {}), (32, {}), (2, {'num_clones': 2}), (2, {'num_clones': 2, 'xla': 'on'})]
 )
@@ -186,6 +186,7 @@ def test_nothing_is_rounded_where_nothing_travels(run):
     assert_near(run(**TEN_STEPS, gradient_dtype='bfloat16'), run(**TEN_STEPS), 0.0)
 
 
+@pytest.mark.full
 def test_cpus_know_one_way_to_sum(run):
     assert_near(run(**TEN_STEPS, num_clones=2, all_reduce='ring'), run(**TEN_STEPS, num_clones=2), 0.0)
 
@@ -208,6 +209,7 @@ NORMALISED = {
 }
 
 
+@pytest.mark.full
 def test_synchronised_replicas_are_one(run):
     one, two = (
         run(max_number_of_steps=3, sync_batch_norm=True, num_clones=num_clones, **NORMALISED) for num_clones in (1, 2)
@@ -239,7 +241,7 @@ def means_over_parts(tmp_path_factory, train_digits) -> dict[int, Values]:
     return {parts: means(parts) for parts in (2, 4)}
 
 
-@pytest.mark.quick('2-2')
+@pytest.mark.full
 @pytest.mark.parametrize(('num_clones', 'steps'), [(2, 1), (1, 2), (2, 2)])
 def test_moving_statistics_are_means_over_replicas_and_parts(run, means_over_parts, num_clones, steps):
     divided = {'num_clones': num_clones, 'gradient_accumulation_steps': steps, 'batch_size': 32 // steps}

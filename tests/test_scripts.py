@@ -127,7 +127,7 @@ def test_a_run_goes_on_and_then_has_nothing_to_do(digits_run: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in digits_run.glob('model.ckpt*')} == before
 
 
-@pytest.mark.quick('15-143')
+@pytest.mark.full
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_training(tmp_path: Path, number: int, status: int) -> None:
     command = [sys.executable, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path}', '--num_epochs=1000']

@@ -389,6 +389,7 @@ def test_a_run_goes_on_only_with_its_own_net(trained, train_digits, tmp_path, op
 # ------------------------------------------------------------------------ values that are not finite
 
 
+@pytest.mark.quick('3e+38*')
 @pytest.mark.parametrize(
     ('rate', 'message'),
     [

@@ -131,7 +131,7 @@ def test_every_worker_prints_with_its_number_and_the_chief_alone_the_results(uni
     assert sum('saved ' in line for line in lines if line.startswith('[worker 1]')) == 0
 
 
-@pytest.mark.quick('accumulation-options3-1e-05')
+@pytest.mark.full
 @pytest.mark.parametrize(
     ('name', 'options', 'tolerance'),
     [
@@ -227,7 +227,7 @@ def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fau
     fault.survived(begun.differences(uninterrupted))
 
 
-@pytest.mark.quick('15-143')
+@pytest.mark.full
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_one_worker_ends_all(
     begun: WorkersRun, uninterrupted: WorkersRun, make_fault, number: int, status: int
