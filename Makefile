@@ -26,9 +26,9 @@ demo: $(VENV)/.installed
 	echo "trained and evaluated in $$(($$(date +%s) - start)) seconds; see the run with:" && \
 	echo "    $(BIN)/tensorboard --logdir $(DEMO_DIR)"
 
-# A worker more than cores, three at most, as tests wait for processes and disks; each takes 1.5 GB, and as much again
-# for a net that it trains in another process.
-PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) < 2 ? 2 : 3 )) --dist=worksteal
+# A worker more than cores, three at most, as tests wait for processes and disks. Each takes whole files, so that what
+# their tests share is made once; and 1.5 GB, and as much again for a net that it trains in another process.
+PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) < 2 ? 2 : 3 )) --dist=loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST) -m 'not full'

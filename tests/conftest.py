@@ -20,6 +20,24 @@ if TYPE_CHECKING:
     from engine import learning
     from tests.processes import Fault
 
+# Files of tests, by the time that they take (`--durations=0`).
+_LONGEST = (
+    'test_scripts',
+    'test_faults',
+    'test_workers',
+    'test_training',
+    'test_replicas',
+    'test_reliability',
+    'test_input_pipeline',
+    'test_evaluation',
+    'test_nets',
+    'test_saved_model',
+    'test_formats',
+    'test_tflite',
+    'test_conversion',
+    'test_importing',
+    'test_export',
+)
 _SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
 
@@ -38,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the cases that `quick` does not name as `full`, and puts those first: they take longest."""
+    """Marks the cases that `quick` does not name as `full`, and puts first what takes longest."""
     cases: dict[str, set[str]] = collections.defaultdict(set)
     marks: dict[str, pytest.Mark] = {}
     for item in items:
@@ -53,7 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         absent = [asked for asked in quick.args if not any(_is_case(case, asked) for case in cases[name])]
         if absent and len(cases[name]) > 1:  # one alone was named on the command line
             raise pytest.UsageError(f'{name}: quick names {absent}, and the cases are {sorted(cases[name])}')
-    items.sort(key=lambda item: item.get_closest_marker('full') is None)
+    # A process that runs tests takes whole files: those that take longest come first.
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def _is_case(case: str, asked: str) -> bool:
