@@ -58,15 +58,18 @@ class Processor:
         return CHOICES[self.name if self.onednn else 'without oneDNN']
 
 
+# Measured on an AMD EPYC (Zen 4), 2026-11-30, with what each has: docs/performance.md, "Processors". AMX: on an Intel
+# Xeon, 2026-11-26. XLA is in no column: with all of them a step compiled by it takes longer. So are threads: with as
+# many as cores, which is TensorFlow's own choice, a step takes least.
 CHOICES = {
-    'without oneDNN': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.1),
-    'unknown': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.1),
-    'AVX': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.1),
-    'AVX2': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.06),
-    'AVX-512': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.5),
-    'AVX-512 VNNI': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.5),
-    'AVX-512 BF16': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=1.5),
-    'AMX': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=1.5),
+    'without oneDNN': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
+    'unknown': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
+    'AVX': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
+    'AVX2': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.05),
+    'AVX-512': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.25),
+    'AVX-512 VNNI': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.25),
+    'AVX-512 BF16': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=1.1),
+    'AMX': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=1.3),
 }
 # Name, the flags of /proc/cpuinfo that are needed beside those above, and oneDNN's names for it. In rising order.
 _INSTRUCTIONS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (

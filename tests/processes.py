@@ -4,7 +4,6 @@ The processes are forked from a server that has TensorFlow loaded, which takes s
 """
 
 import contextlib
-import fnmatch
 import json
 import os
 import resource
@@ -44,16 +43,21 @@ RUN = {
 DATA, INDEX = '.data-00000-of-00001', '.index'
 
 
-def _kill_at(name: str) -> None:
-    """Ends this process, as `kill -9` does, where a file that matches `name` is written and about to get that name."""
-    rename = tf.io.gfile.rename
+def _kill_at(path: str) -> None:
+    """Ends this process, as `kill -9` does, where a file is to get this path, or, if it begins with `-`, to lose it."""
+    rename, remove = tf.io.gfile.rename, tf.io.gfile.remove
 
     def rename_or_die(source: str, target: str, overwrite: bool = False) -> None:
-        if fnmatch.fnmatch(target, name):
+        if target == path:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target, overwrite)
 
-    tf.io.gfile.rename = rename_or_die
+    def remove_or_die(target: str) -> None:
+        if f'-{target}' == path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        remove(target)
+
+    tf.io.gfile.rename, tf.io.gfile.remove = rename_or_die, remove_or_die
 
 
 def _train_in_child(

@@ -125,13 +125,16 @@ WRITES = (
     'checkpoint',
     f'best/model.ckpt-40{INDEX}',
     'evaluations.json',
+    f'-model.ckpt-45{INDEX}',  # removed
+    'checkpoint',
 )
 
 
 def test_killed_at_each_write(run, uninterrupted, make_fault):
     fault = make_fault('kill -9, at each write')
     for name in WRITES:
-        process = run.start(killed_at=f'{run.train_dir}/{name}')
+        sign, name = ('-', name[1:]) if name.startswith('-') else ('', name)
+        process = run.start(killed_at=f'{sign}{run.train_dir}/{name}')
         process.join(120)
         assert process.exitcode == -signal.SIGKILL, (name, run.output())
         fault.inject()

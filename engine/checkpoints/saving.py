@@ -50,9 +50,10 @@ def save(
         flush_to_disk(train_dir)
         rotation = files.read_rotation(train_dir).adding(prefix, time.time())
         rotation, surplus = rotation.without_surplus(max_to_keep, keep_every_n_hours)
-        files.write_rotation(train_dir, rotation)
+        # Before the list is written without them: what no list names, and is older than it, is kept for ever.
         for old in surplus:
             files.delete(old + suffix for suffix in reversed(files.SUFFIXES))
+        files.write_rotation(train_dir, rotation)
     except (tf.errors.OpError, OSError) as error:
         files.delete(files.files_starting(train_dir, f'{os.path.basename(part)}.'))
         if not tf.io.gfile.exists(f'{prefix}.index'):
