@@ -1,7 +1,7 @@
 # make demo    install, train and evaluate the embedded digits: about three minutes on two cores
 # make test    install, lint, type-check, and the tests that hold every promise once: at most eight minutes
 # make test-all    all tests, exhaustive ones too: what CI runs
-# make test-avx2   all tests with the instructions of a processor that has AVX2 and no more, as far as one can stand for it
+# make test-avx2   all tests, limited to the instructions of an AVX2 processor as far as this one can stand in for it
 # make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: half an hour
 # make bench-kernels  measure oneDNN off and on, and the choices of configs/processor.py: docs/performance.md
 # make bench-check    fail where a ratio to them is 15 % lower than benchmarks/recorded.json has it: ten minutes

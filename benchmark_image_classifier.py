@@ -15,11 +15,13 @@ from engine.cluster import launching, tasks
 
 def main(config: BenchmarkConfig) -> int:
     """Measures as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    early.check_names(config)
-    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
-    if not is_worker:
+    launches = bool(config.cluster.launch_workers)
+    # A lost worker is named, and is no error here.
+    is_worker = not launches and tasks.find_task(config.cluster, os.environ) is not None
+    if not is_worker:  # what is wrong with a worker, the others have to hear
+        early.check_names(config)
         early.check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
-    if config.cluster.launch_workers:
+    if launches:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
         from engine import benchmark

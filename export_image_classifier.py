@@ -11,7 +11,6 @@ from configs.export import ExportConfig
 
 def main(config: ExportConfig) -> int:
     """Exports as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    early.check_names(config)
     early.check_export(config)
     with cli.quiet_import():
         from export import exporting

@@ -21,17 +21,19 @@ def main(config: TrainConfig) -> int:
         first with `--launch_workers`.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which asks for a checkpoint, once there is one to save
-    early.check_names(config)
-    is_worker = tasks.find_task(config.cluster, os.environ) is not None  # a lost one is named, and is no error here
-    if not is_worker:  # of a worker, the others have to hear what is wrong
-        early.check_training(config)
     if config.plan.plan:  # before workers are launched, each of which would print it; nothing is trained
+        early.check_names(config)
         with cli.quiet_import():
             from engine import plan
 
         plan.print_plan(config)
         return 0
-    if config.cluster.launch_workers:
+    launches = bool(config.cluster.launch_workers)
+    # A lost worker is named, and is no error here.
+    is_worker = not launches and tasks.find_task(config.cluster, os.environ) is not None
+    if not is_worker:  # what is wrong with a worker, the others have to hear
+        early.check_training(config)
+    if launches:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
         from engine import learning

@@ -19,7 +19,7 @@ from rounds import ROOT
 
 from configs.config import TrainConfig
 from configs.options import flat_options, from_flagfile
-from configs.processor import this_processor
+from configs.processor import CHOICES, this_processor
 
 # Instructions -> what keeps oneDNN, in TensorFlow and in PyTorch, XLA, and PyTorch's own kernels to them.
 LIMITS: dict[str, dict[str, str]] = {
@@ -42,15 +42,12 @@ _RECIPE = os.path.join(ROOT, 'configs', 'alexnet_v2_digits.cfg')
 def kernels(place: Place) -> Tables:
     """Works of a user with AVX2 and with all that this processor has, and the choices with all between, too."""
     own = this_processor().name
-    for name in [*(name for name in LIMITS if list(LIMITS).index(name) < _place_of(own)), own]:
+    order = list(CHOICES)
+    for name in [*(name for name in LIMITS if order.index(name) < order.index(own)), own]:
         limits = {} if name == own else LIMITS[name]
         if name in ('AVX2', own):
             yield f'kernels {name} works', _works(place, name, limits)
         yield f'kernels {name} choices', _choices(place, name, limits)
-
-
-def _place_of(name: str) -> int:
-    return list(LIMITS).index(name) if name in LIMITS else len(LIMITS)
 
 
 def _works(place: Place, name: str, limits: Mapping[str, str]) -> Table:

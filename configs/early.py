@@ -1,4 +1,4 @@
-"""What the scripts refuse before TensorFlow is imported, which takes seconds: names and paths that there are not.
+"""What the scripts refuse before TensorFlow is imported, which takes seconds: unknown names, paths that do not exist.
 
     check_names(config)
     check_training(config)
@@ -23,7 +23,7 @@ _WRITTEN_IF_ABSENT = ('digits', 'synthetic')
 
 
 def check_names(config: Any) -> None:
-    """Refuses names of nets, preprocessings, data sets, optimizers and schedules that there are not."""
+    """Refuses unknown names of nets, preprocessings, data sets, optimizers and schedules."""
     for option, value in flat_values(config).items():
         if option in names.OF_OPTIONS and value is not None:
             names.check_name(option, value)
@@ -38,13 +38,14 @@ def check_checkpoint(path: str) -> None:
     if _is_remote(path):
         return
     if os.path.isdir(path):
-        if not any(_may_be_read(name) for name in _names_in(path)):
+        if os.access(path, os.R_OK | os.X_OK) and not any(_may_be_read(name) for name in _names_in(path)):
             raise no_checkpoint_in(path)
         return
     prefix = re.sub(_PART_OF_CHECKPOINT, '', path)
     if not os.path.exists(path) and not os.path.exists(f'{prefix}.index'):
         folder = os.path.dirname(prefix) or '.'
-        present = [name.removesuffix('.index') for name in _names_in(folder) if name.endswith('.index')]
+        found = [re.fullmatch(r'(model\.ckpt-(\d+))\.index', name) for name in _names_in(folder)]
+        present = [match[1] for match in sorted(filter(None, found), key=lambda match: int(match[2]))]
         raise no_checkpoint_at(path, folder, present if os.path.isdir(folder) else None)
 
 
@@ -82,26 +83,31 @@ def check_file(flag: str, path: str | None) -> None:
 
 
 def check_training(config: TrainConfig) -> None:
-    """Refuses data, or weights to start from, that are not there; a run that goes on needs no such weights."""
+    """Refuses unknown names, and data or initial weights that do not exist; a run that goes on needs none of these."""
+    check_names(config)
     check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
-    if config.checkpoint.checkpoint_path and not _has_checkpoints(config.checkpoint.train_dir):
-        check_checkpoint(config.checkpoint.checkpoint_path)
+    path, train_dir = config.checkpoint.checkpoint_path, config.checkpoint.train_dir
+    if path and not _is_remote(train_dir) and not _has_checkpoints(train_dir):
+        check_checkpoint(path)
 
 
 def check_export(config: ExportConfig) -> None:
-    """Refuses formats that there are not, and checkpoints that are not there."""
+    """Refuses unknown names and formats, and checkpoints that do not exist."""
+    check_names(config)
     if config.export.format not in names.EXPORT_FORMATS:
         raise unknown_name('format', config.export.format, names.EXPORT_FORMATS)
     check_checkpoint(config.export.checkpoint_path)
 
 
 def check_evaluation(config: EvalConfig) -> None:
-    """Refuses checkpoints, unless they are waited for, data, or names of classes that are not there."""
+    """Refuses unknown names, and checkpoints, unless they are waited for, data, or labels that do not exist."""
+    check_names(config)
     options = config.evaluation
     if config.output.eval_interval_secs is None:
         for path in options.compare or (options.checkpoint_path,):
             check_checkpoint(path)
-    check_dataset_dir(options.dataset_name, options.dataset_dir)
+    if options.dataset_name is not None:  # else it is the run's own, which may be written or downloaded
+        check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
 
 

@@ -73,7 +73,7 @@ OF_OPTIONS = {
 
 
 def check_name(option: str, value: str) -> None:
-    """Refuses a name that there is not.
+    """Refuses an unknown name.
 
     Args:
         option: Key of `OF_OPTIONS`.

@@ -24,7 +24,7 @@ class Choices:
     """What is fastest with some instructions.
 
     Attributes:
-        fast_convolutions: Whether Winograd's filtering beats oneDNN's 3x3 convolutions in float32.
+        fast_convolutions: Whether Winograd's filtering beats oneDNN's 3x3 and 5x5 convolutions in float32.
         bfloat16_products: Whether nine matrix products give the kernel's gradient in bfloat16 faster than oneDNN, and
             add up in float32.
         bfloat16_speed: Images a second of a training step in bfloat16, over those in float32: alexnet_v2, batch 32.
@@ -80,7 +80,7 @@ _INSTRUCTIONS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ('AVX-512 BF16', frozenset({'avx512_bf16'}), ('AVX512_CORE_BF16', 'AVX512_CORE_FP16', 'AVX10_1_512')),
     ('AMX', frozenset({'amx_tile', 'amx_bf16'}), ()),  # whatever limit names more
 )
-_UNKNOWN = 'unknown'
+UNKNOWN = 'unknown'  # another architecture, or a system that does not tell
 
 
 def use_onednn() -> None:
@@ -106,7 +106,7 @@ def find_processor(flags: Collection[str], environment: Mapping[str, str]) -> Pr
         flags: As in /proc/cpuinfo.
         environment: Variables that limit oneDNN, or turn it off.
     """
-    given, name = set(flags), _UNKNOWN
+    given, name = set(flags), UNKNOWN
     limit = next((environment[variable].upper() for variable in _LIMITS if variable in environment), None)
     for instructions, needed, names in _INSTRUCTIONS:
         if not needed <= given:

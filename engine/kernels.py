@@ -4,13 +4,18 @@ describe_kernels(strategy)        # 'TensorFlow 2.21.0 with oneDNN, AVX-512 BF16
 warn_of_slow_precision('bfloat16', strategy)
 """
 
+import os
+import platform
+
 import tensorflow as tf
 from absl import logging
 from tensorflow.python.util import _pywrap_util_port
 
 from configs.cores import usable_cores
-from configs.processor import this_processor
+from configs.processor import UNKNOWN, this_processor
 from engine import distribution
+
+_THREADS = 'TF_NUM_INTRAOP_THREADS'  # TensorFlow's own variable
 
 
 def describe_kernels(strategy: tf.distribute.Strategy) -> str:
@@ -22,8 +27,11 @@ def describe_kernels(strategy: tf.distribute.Strategy) -> str:
         return f'{version} on {", ".join(sorted(names))}'
     # What TensorFlow does, not what it was told: a notebook may have imported it before this project.
     library = 'with' if _pywrap_util_port.IsMklEnabled() else 'without'
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
-    return f'{version} {library} oneDNN, {this_processor().name}, {threads} threads'
+    asked = tf.config.threading.get_intra_op_parallelism_threads() or _positive(os.environ.get(_THREADS, ''))
+    threads = asked or usable_cores()
+    name = this_processor().name
+    processor = platform.machine() if name == UNKNOWN else name
+    return f'{version} {library} oneDNN, {processor}, {threads} {"thread" if threads == 1 else "threads"}'
 
 
 def warn_of_slow_precision(mixed_precision: str, strategy: tf.distribute.Strategy) -> None:
@@ -33,12 +41,16 @@ def warn_of_slow_precision(mixed_precision: str, strategy: tf.distribute.Strateg
     processor = this_processor()
     if mixed_precision == 'float16':
         logging.warning('--mixed_precision=float16 is very slow on CPUs; %s is not', _faster(processor.has_bfloat16))
-    elif mixed_precision == 'bfloat16' and not processor.has_bfloat16:
+    elif mixed_precision == 'bfloat16' and not processor.has_bfloat16 and processor.name != UNKNOWN:
         logging.warning(
-            '--mixed_precision=bfloat16: this processor (%s) has no arithmetic for it: a step takes about %.2g times '
-            'as long as with --mixed_precision=float32',
+            '--mixed_precision=bfloat16: this processor (%s) has no arithmetic for bfloat16, which takes about %.2g '
+            'times as long as float32; give --mixed_precision=float32',
             processor.name, 1 / processor.choices.bfloat16_speed,
         )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def _faster(has_bfloat16: bool) -> str:

@@ -116,8 +116,8 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
     earlier_kernels = ModelSpec.load_kernels(train_dir)
     if earlier_kernels not in (None, kernels):
         logging.warning(
-            'this run was computed by %s, and now is by %s: its last bits are no longer those of a run that was never '
-            'interrupted',
+            'this run was computed by %s so far, and is computed by %s from now on: its results may differ in the last '
+            'bits from those of an uninterrupted run',
             earlier_kernels, kernels,
         )  # fmt: skip
 

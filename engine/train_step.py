@@ -90,7 +90,7 @@ class ReplicaStep:
             label_smoothing: Of the loss.
             sync_batch_norm: Whether batch normalisation normalises with the statistics of all replicas.
             xla: Whether forward and backward are compiled by XLA.
-            fast_convolutions: Whether 3x3 convolutions are made as is fastest on CPUs.
+            fast_convolutions: Whether 3x3 and 5x5 convolutions are computed as is fastest on CPUs.
         """
         self._state = state
         self._augmentation = augmentation

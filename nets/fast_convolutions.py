@@ -1,4 +1,4 @@
-"""3x3 and 5x5 convolutions as CPUs make them fastest, which is not how their library makes them.
+"""3x3 and 5x5 convolutions as CPUs compute them fastest, which is not how their library does.
 
     with fast_convolutions():
         logits = model(images, training=True)     # `nets.layers.Conv2D` asks `choose`

@@ -77,6 +77,48 @@ def test_refused_without_tensorflow(
     assert message.format(here=tmp_path) in finished.stderr
 
 
+def _passes(script: str, flags: str, environment: dict[str, str]) -> bool:
+    """Says whether a script comes to import TensorFlow, or with --plan to what that needs."""
+    command = [sys.executable, script, *flags.split()]
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return any(words in finished.stderr for words in ('was imported', '--plan needs'))
+
+
+# Script and flags, of which nothing may be refused before TensorFlow looks at them; {here} has a checkpoint's index.
+@pytest.mark.parametrize(
+    ('script', 'flags'),
+    [
+        ('train', '--plan --plan_examples=1000 --dataset_dir={here}/none --checkpoint_path={here}/none'),
+        ('train', '--plan --worker_hosts=a:1,b:1'),
+        ('train', '--model_name=alexnet_v3 --worker_hosts=localhost:1,localhost:2 --task=1'),
+        ('train', '--dataset_dir={here}/none --worker_hosts=localhost:1,localhost:2 --task=1'),
+        ('train', '--dataset_name=digits --dataset_dir={here}/none'),
+        ('train', '--dataset_name=tfds:mnist --dataset_dir={here}/none'),
+        ('train', '--dataset_dir=gs://bucket/data --checkpoint_path=gs://bucket/model.ckpt-1'),
+        ('train', '--train_dir={here} --checkpoint_path={here}/none'),
+        ('train', '--train_dir=gs://bucket/run --checkpoint_path={here}/none'),
+        ('train', '--checkpoint_path={here}/model.ckpt-7'),
+        ('train', '--checkpoint_path={here}/model.ckpt-7.data-00000-of-00001'),
+        ('eval', '--checkpoint_path={here}'),
+        ('eval', '--checkpoint_path={here} --dataset_dir={here}/none'),
+        ('eval', '--checkpoint_path={here}/none --eval_interval_secs=1'),
+        ('eval', '--compare={here}/model.ckpt-7,{here}'),
+        ('predict', '--checkpoint_path={here}/model.ckpt-7.index none.jpg'),
+    ],
+)
+def test_what_is_left_to_tensorflow(
+    script: str, flags: str, tmp_path: Path, without_tensorflow: dict[str, str]
+) -> None:
+    (tmp_path / 'model.ckpt-7.index').touch()
+    assert _passes(f'{script}_image_classifier.py', flags.format(here=tmp_path), without_tensorflow)
+
+
+def test_the_launcher_does_not_ask_who_it_is_itself(without_tensorflow: dict[str, str]) -> None:
+    environment = {**without_tensorflow, 'RANK': '0'}  # without WORLD_SIZE
+    flags = '--dataset_name=digits --launch_workers=2'
+    assert _passes('train_image_classifier.py', flags, environment)
+
+
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_help_needs_no_tensorflow(script: str, without_tensorflow: dict[str, str]) -> None:
     command = [sys.executable, script, '--help']

@@ -406,7 +406,7 @@ def test_a_run_that_goes_on_with_other_kernels_says_so(train_digits, tmp_path, c
     with caplog.at_level(logging.WARNING, logger='absl'):
         train_digits(tmp_path, max_number_of_steps=3)
     (warning,) = [message for message in caplog.messages if message.startswith('this run was')]
-    assert warning.startswith(f'this run was computed by another, and now is by {kernels}: its last bits')
+    assert warning.startswith(f'this run was computed by another so far, and is computed by {kernels} from now on')
     assert json.loads(described.read_text())['kernels'] == kernels
 
 

@@ -227,7 +227,7 @@ def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fau
     fault.survived(begun.differences(uninterrupted))
 
 
-@pytest.mark.full
+@pytest.mark.quick('15-143')
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_one_worker_ends_all(
     begun: WorkersRun, uninterrupted: WorkersRun, make_fault, number: int, status: int
