@@ -49,11 +49,12 @@ def save(
             tf.io.gfile.rename(part + suffix, prefix + suffix, overwrite=True)
         flush_to_disk(train_dir)
         rotation = files.read_rotation(train_dir).adding(prefix, time.time())
-        rotation, surplus = rotation.without_surplus(max_to_keep, keep_every_n_hours)
-        # Before the list is written without them: what no list names, and is older than it, is kept for ever.
+        files.write_rotation(train_dir, rotation)
+        left, surplus = rotation.without_surplus(max_to_keep, keep_every_n_hours)
         for old in surplus:
             files.delete(old + suffix for suffix in reversed(files.SUFFIXES))
-        files.write_rotation(train_dir, rotation)
+        if left != rotation:  # not before they are gone: what is older than the list, and not in it, is kept for ever
+            files.write_rotation(train_dir, left)
     except (tf.errors.OpError, OSError) as error:
         files.delete(files.files_starting(train_dir, f'{os.path.basename(part)}.'))
         if not tf.io.gfile.exists(f'{prefix}.index'):
