@@ -2,8 +2,8 @@
 # make test    install, lint, type-check, and the tests that hold every promise once: at most eight minutes
 # make test-all    all tests, exhaustive ones too: what CI runs
 # make test-avx2   all tests, limited to the instructions of an AVX2 processor as far as this one can stand in for it
-# make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: half an hour
-# make bench-kernels  measure oneDNN off and on, and the choices of configs/processor.py: docs/performance.md
+# make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: an hour
+# make bench-kernels  measure oneDNN off and on, and the choices of configs/processor.py: a quarter of an hour
 # make bench-check    fail where a ratio to them is 15 % lower than benchmarks/recorded.json has it: ten minutes
 # make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
 # make bench-scaling  measure two workers beside one, and what --plan says of them

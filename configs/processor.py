@@ -65,10 +65,10 @@ CHOICES = {
     'without oneDNN': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
     'unknown': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
     'AVX': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
-    'AVX2': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.05),
-    'AVX-512': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.25),
-    'AVX-512 VNNI': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.25),
-    'AVX-512 BF16': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=1.1),
+    'AVX2': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.04),
+    'AVX-512': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.23),
+    'AVX-512 VNNI': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.23),
+    'AVX-512 BF16': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.97),
     'AMX': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=1.3),
 }
 # Name, the flags of /proc/cpuinfo that are needed beside those above, and oneDNN's names for it. In rising order.
