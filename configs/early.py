@@ -83,7 +83,7 @@ def check_file(flag: str, path: str | None) -> None:
 
 
 def check_training(config: TrainConfig) -> None:
-    """Refuses unknown names, and data or initial weights that do not exist; a run that goes on needs none of these."""
+    """Refuses unknown names, data that does not exist and, unless a run is resumed, initial weights that do not."""
     check_names(config)
     check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
     path, train_dir = config.checkpoint.checkpoint_path, config.checkpoint.train_dir

@@ -59,8 +59,8 @@ class Processor:
 
 
 # Measured on an AMD EPYC (Zen 4), 2026-11-30, with what each has: docs/performance.md, "Processors". AMX: on an Intel
-# Xeon, 2026-11-26. XLA is in no column: with all of them a step compiled by it takes longer. So are threads: with as
-# many as cores, which is TensorFlow's own choice, a step takes least.
+# Xeon, 2026-11-26. There is no column for XLA, with which a step is slower on all of them, nor for threads: as
+# many as cores, TensorFlow's own choice, are fastest on all.
 CHOICES = {
     'without oneDNN': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
     'unknown': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
