@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from configs.config import TrainConfig
 from configs.options import make_config
+from configs.processor import Processor, this_processor
 from engine import distribution
 from nets import fast_convolutions as fast
 from nets import nets_factory, winograd
@@ -49,7 +50,8 @@ def calls(monkeypatch):
     return made
 
 
-BOUNDS = {3: 5e-6, 5: 1e-5}
+# Of the largest value. Of 5x5, measured: 0.7e-5 with oneDNN's products, 1.0e-5 with TensorFlow's own.
+BOUNDS = {3: 5e-6, 5: 1.5e-5}
 
 
 # Whole tiles, parts of them, images smaller than one, and of other widths than heights.
@@ -79,6 +81,10 @@ def test_takes_batches_of_unknown_size():
     np.testing.assert_allclose(convolve(images, kernel), direct(images, kernel), atol=1e-4)
 
 
+@pytest.mark.skipif(
+    not this_processor().choices.bfloat16_products,
+    reason='without oneDNN and AVX-512 TensorFlow adds up bfloat16 in bfloat16, and the products are not taken',
+)
 @pytest.mark.parametrize('shape', [(2, 12, 12, 64, 96), (3, 5, 7, 64, 64), (4, 2, 3, 96, 64)])
 def test_products_have_the_gradients_of_a_convolution(shape):
     batch, height, width, channels, filters = shape
@@ -113,7 +119,8 @@ def test_products_have_the_gradients_of_a_convolution(shape):
         (lambda: Conv2D(64, 3, padding='same', dtype='mixed_float16'), (12, 12, 64), 0),
     ],
 )
-def test_takes_what_it_can_and_what_pays(calls, make_layer, shape, number):
+def test_takes_what_it_can_and_what_pays(calls, make_layer, shape, number, monkeypatch):
+    monkeypatch.setattr(fast, 'this_processor', lambda: Processor('AMX', onednn=True))  # whatever runs this test
     layer, images = make_layer(), tf.random.stateless_normal([2, *shape], [0, 1])
     expected = layer(images)
     with fast_convolutions(False):
