@@ -2,7 +2,7 @@
 # make test    install, lint, type-check, and the tests that hold every promise once: at most eight minutes
 # make test-all    all tests, exhaustive ones too: what CI runs
 # make test-avx2   all tests, limited to the instructions of an AVX2 processor as far as this one can stand in for it
-# make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: an hour
+# make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: half an hour
 # make bench-kernels  measure oneDNN off and on, and the choices of configs/processor.py: a quarter of an hour
 # make bench-check    fail where a ratio to them is 15 % lower than benchmarks/recorded.json has it: ten minutes
 # make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
@@ -53,7 +53,7 @@ bench: $(VENV)/.installed-dev $(PEERS)/.installed
 	$(BENCH) --results_path=build/bench/results.json --write_docs $(BENCH_FLAGS)
 
 bench-kernels: $(VENV)/.installed-dev $(PEERS)/.installed
-	$(BENCH) --only=kernels --rounds=3 --results_path=build/bench/kernels.json $(BENCH_FLAGS)
+	$(BENCH) --only=kernels --rounds=2 --results_path=build/bench/kernels.json --write_docs $(BENCH_FLAGS)
 
 # Peers are not installed on the way, which takes 2 GB: it says how.
 bench-check: $(VENV)/.installed-dev

@@ -15,13 +15,11 @@ from engine.cluster import launching, tasks
 
 def main(config: BenchmarkConfig) -> int:
     """Measures as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    launches = bool(config.cluster.launch_workers)
-    # A lost worker is named, and is no error here.
-    is_worker = not launches and tasks.find_task(config.cluster, os.environ) is not None
-    if not is_worker:  # what is wrong with a worker, the others have to hear
+    is_worker = tasks.is_worker(config.cluster, os.environ)
+    if not is_worker:  # the others would wait for a worker that ends here: it joins them, and says then what is wrong
         early.check_names(config)
         early.check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
-    if launches:
+    if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
         from engine import benchmark

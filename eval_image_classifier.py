@@ -15,12 +15,10 @@ from engine.cluster import launching, tasks
 
 def main(config: EvalConfig) -> int:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    launches = bool(config.cluster.launch_workers) and not config.evaluation.compare  # which refuses workers
-    # A lost worker is named, and is no error here.
-    is_worker = not launches and tasks.find_task(config.cluster, os.environ) is not None
-    if not is_worker:  # what is wrong with a worker, the others have to hear
+    is_worker = tasks.is_worker(config.cluster, os.environ)
+    if not is_worker:  # the others would wait for a worker that ends here: it joins them, and says then what is wrong
         early.check_evaluation(config)
-    if launches:
+    if config.cluster.launch_workers and not config.evaluation.compare:  # which refuses workers
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
         from engine import comparison, evaluation

@@ -28,12 +28,10 @@ def main(config: TrainConfig) -> int:
 
         plan.print_plan(config)
         return 0
-    launches = bool(config.cluster.launch_workers)
-    # A lost worker is named, and is no error here.
-    is_worker = not launches and tasks.find_task(config.cluster, os.environ) is not None
-    if not is_worker:  # what is wrong with a worker, the others have to hear
+    is_worker = tasks.is_worker(config.cluster, os.environ)
+    if not is_worker:  # the others would wait for a worker that ends here: it joins them, and says then what is wrong
         early.check_training(config)
-    if launches:
+    if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
         from engine import learning

@@ -4,7 +4,8 @@
     python benchmarks/bench.py --check=benchmarks/recorded.json --only=step,evaluation,prediction --rounds=3
 
 What was measured goes into --results_path; tables that are not measured now stay there as they were, if versions and
-machine are the same. --write_docs writes all of them into docs/performance.md and draws the plots, if none is missing.
+machine are the same. --write_docs writes all of them into docs/performance.md and draws the plots, if none is missing;
+the tables of `--only=kernels`, which are measured only when they are named, into a part of their own.
 """
 
 import argparse
@@ -35,8 +36,8 @@ from rounds import ROOT, describe_machine
 
 DOCS = Path(ROOT) / 'docs'
 RECORDED = os.path.join(ROOT, 'benchmarks', 'recorded.json')
-CURVES = 'curves'
-GROUPS = {**BESIDE_OTHERS, 'kernels': kernels}
+CURVES, KERNELS = 'curves', 'kernels'
+GROUPS = {**BESIDE_OTHERS, KERNELS: kernels}
 PLOTS = {
     'batch_size': 'Images a second over the batch size, float32',
     'memory': 'Peak memory over the batch size, float32',
@@ -46,7 +47,7 @@ PLOTS = {
 }
 # What each group reads: its flag, how the files begin, and what `make` calls the folder.
 DATA = {
-    'kernels': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
+    KERNELS: [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
     'evaluation': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
     'training': [('imagenet_dir', 'train-*', 'IMAGENET_MINI'), ('cifar10_dir', 'cifar10_train*', 'CIFAR10')],
 }
@@ -67,7 +68,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument('--record', action='store_true', help='write the ratios to benchmarks/recorded.json')
     parser.add_argument('--check', help='JSON file of recorded ratios: fail where one is now 15 %% lower')
     flags = parser.parse_args()
-    flags.only = flags.only.split(',') if flags.only else [*GROUPS, CURVES]
+    flags.only = flags.only.split(',') if flags.only else [*BESIDE_OTHERS, CURVES]
     unknown = set(flags.only) - {*GROUPS, CURVES}
     if unknown:
         parser.error(f'--only: there is no {", ".join(sorted(unknown))}; there are {", ".join((*GROUPS, CURVES))}')
@@ -135,7 +136,7 @@ def start_results(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_report(results: dict[str, Any]) -> str:
-    """Returns what stands in docs/performance.md."""
+    """Returns the measured tables as Markdown, with the machine, the versions and the commands behind them."""
     machine, versions, tables = results['machine'], results['versions'], results['tables']
     loads, dates, commands, commits = (
         {table[key] for table in tables.values()} for key in ('load', 'date', 'command', 'commit')
@@ -155,22 +156,27 @@ def format_report(results: dict[str, Any]) -> str:
             verdicts = {name: verdict(ratio) for name, ratio in table['ratios'].items()}
             parts.append(format_ratios(table['ratios'], verdicts))
         parts += table['notes']
-    if CURVES in results:
+    if results.get(CURVES):
         parts.append('### Scaling')
         parts += [f'![{title}](plots/{name}.svg)\n{title}.' for name, title in PLOTS.items()]
     return '\n\n'.join(parts)
 
 
 def write_docs(results: dict[str, Any]) -> None:
-    """Writes docs/performance.md and the plots; says what is missing if it is not all there."""
-    missing = [group for group in GROUPS if not any(key.startswith(group) for key in results['tables'])]
+    """Writes the measured parts of docs/performance.md, and the plots; prints which tables are missing."""
+    path, tables = DOCS / 'performance.md', results['tables']
+    of_kernels = {key: table for key, table in tables.items() if key.startswith(KERNELS)}
+    if of_kernels:
+        report = format_report({**results, 'tables': of_kernels, CURVES: None})
+        path.write_text(replace_between_markers(path.read_text(), report, KERNELS))
+    others = {key: table for key, table in tables.items() if key not in of_kernels}
+    missing = [group for group in BESIDE_OTHERS if not any(key.startswith(group) for key in others)]
     missing += [] if CURVES in results else [CURVES]
-    if missing:
+    if not missing:
+        path.write_text(replace_between_markers(path.read_text(), format_report({**results, 'tables': others})))
+        curves.draw(results[CURVES], str(DOCS / 'plots'))
+    elif others or not of_kernels:
         print(f'docs/performance.md stays as it is: {", ".join(missing)} not measured yet', file=sys.stderr)
-        return
-    path = DOCS / 'performance.md'
-    path.write_text(replace_between_markers(path.read_text(), format_report(results)))
-    curves.draw(results[CURVES], str(DOCS / 'plots'))
 
 
 def print_losses(path: str, losses: list[str]) -> int:

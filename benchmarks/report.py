@@ -7,8 +7,6 @@ text = replace_between_markers(text, new)
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BEGIN, END = '<!-- bench: begin -->', '<!-- bench: end -->'
-
 
 def format_speeds(speeds: Mapping[str, Mapping[str, float]], head: str, unit: str, digits: int = 0) -> str:
     """Returns a row for each contestant.
@@ -44,14 +42,15 @@ def format_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join([lines[0], '|---' * len(heads) + '|', *lines[1:]])
 
 
-def replace_between_markers(text: str, new: str) -> str:
-    """Returns a document with `new` between its two comments, whatever was there.
+def replace_between_markers(text: str, new: str, name: str = 'bench') -> str:
+    """Returns a document with `new` between the comments that begin and end the part of that name.
 
     Raises:
-        ValueError: it has not both of them once, in their order.
+        ValueError: it does not have both of them once, in their order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f'there must be one {BEGIN} and behind it one {END}')
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f'{before}{BEGIN}\n\n{new.strip()}\n\n{END}{after}'
+    begin, end = f'<!-- {name}: begin -->', f'<!-- {name}: end -->'
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f'there must be one {begin} and behind it one {end}')
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f'{before}{begin}\n\n{new.strip()}\n\n{end}{after}'

@@ -29,6 +29,7 @@ from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib,
 from engine.cluster import joining
 from engine.cluster.cluster import ALONE, Cluster
 from engine.evaluator import Evaluator
+from engine.kernels import set_precision
 from engine.model_spec import ModelSpec
 from engine.position import Position
 from engine.reduction import Reduction
@@ -104,10 +105,10 @@ def make_run(config: BenchmarkConfig, cluster: Cluster = ALONE) -> Run:
 
 def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
     learning.refuse_ftrl_with_warmup(config)
-    distribution.set_precision(config.net.mixed_precision)
     config = _with_dataset(config)
     data = config.data
     strategy = distribution.make_strategy(config.devices, cluster)
+    set_precision(config.net.mixed_precision, strategy)
     learning.refuse_odd_batches(config, distribution.batch_per_replica(strategy, data.batch_size))
     evaluates = config.benchmark.mode == 'eval'
     split = config.evaluation.eval_split_name if evaluates else data.dataset_split_name

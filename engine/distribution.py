@@ -187,14 +187,6 @@ class SameBatch:
         return self._batch
 
 
-def set_precision(mixed_precision: str) -> None:
-    """Lets GPUs round the factors of matrix products to TensorFloat-32's 10 bits only where that is asked for.
-
-    TensorFlow does so by default, which would move a float32 net's numbers by 1e-3.
-    """
-    tf.config.experimental.enable_tensor_float_32_execution(mixed_precision != 'float32')
-
-
 def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
     """Says whether the step is compiled by XLA: by itself on GPUs only, as `configs.processor` says of processors."""
     return options.xla == 'on' or (options.xla == 'auto' and is_on_gpus(strategy))

@@ -22,7 +22,7 @@ from engine.classifiers.loading import find_runtime
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
 from engine.evaluator import Evaluator, Results
-from engine.kernels import warn_of_slow_precision
+from engine.kernels import set_precision
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
 from engine.reduction import broadcast
@@ -61,9 +61,8 @@ def evaluate(config: EvalConfig) -> Results:
 
 def _evaluate(config: EvalConfig, cluster: Cluster) -> Results:
     path, waits = config.evaluation.checkpoint_path, config.output.eval_interval_secs is not None
-    distribution.set_precision(config.net.mixed_precision)
     strategy = distribution.make_strategy(config.devices, cluster)
-    warn_of_slow_precision(config.net.mixed_precision, strategy)
+    set_precision(config.net.mixed_precision, strategy)
     results: Results | None = None
     evaluation: _CheckpointEvaluation | None = None
     damage: checkpoints.DamagedCheckpointError | None = None

@@ -1,7 +1,7 @@
-"""Which kernels compute: what the last bits of results depend on beside the data and the options.
+"""The kernels that compute, on which the last bits of results depend, and the precision that they compute in.
 
+set_precision('bfloat16', strategy)
 describe_kernels(strategy)        # 'TensorFlow 2.21.0 with oneDNN, AVX-512 BF16, 2 threads'
-warn_of_slow_precision('bfloat16', strategy)
 """
 
 import os
@@ -34,8 +34,13 @@ def describe_kernels(strategy: tf.distribute.Strategy) -> str:
     return f'{version} {library} oneDNN, {processor}, {threads} {"thread" if threads == 1 else "threads"}'
 
 
-def warn_of_slow_precision(mixed_precision: str, strategy: tf.distribute.Strategy) -> None:
-    """Warns where `--mixed_precision` makes a step slower than float32, as there is no arithmetic for it."""
+def set_precision(mixed_precision: str, strategy: tf.distribute.Strategy) -> None:
+    """Sets what GPUs compute float32 in, and warns where `mixed_precision` is slower than float32.
+
+    Only with `tf32` may GPUs round the factors of matrix products to TensorFloat-32's 10 bits. TensorFlow does so by
+    default, which would move a float32 net's numbers by 1e-3.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(mixed_precision != 'float32')
     if distribution.is_on_gpus(strategy):
         return
     processor = this_processor()

@@ -26,7 +26,7 @@ from engine.best_checkpoint import BestCheckpoint, make_best
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
 from engine.evaluator import Results
-from engine.kernels import describe_kernels, warn_of_slow_precision
+from engine.kernels import describe_kernels, set_precision
 from engine.loop import Loop
 from engine.model_spec import ModelSpec
 from engine.position import Position
@@ -71,12 +71,11 @@ def train(config: TrainConfig) -> TrainResult:
     """
     # ---------------------------------------------------------------- what is trained, on what, where, by whom
     refuse_ftrl_with_warmup(config)
-    distribution.set_precision(config.net.mixed_precision)
     config = with_default_dataset(config)
     with joining.join_as_told(config) as cluster:
         strategy = distribution.make_strategy(config.devices, cluster)
         refuse_odd_batches(config, distribution.batch_per_replica(strategy, config.data.batch_size))
-        warn_of_slow_precision(config.net.mixed_precision, strategy)
+        set_precision(config.net.mixed_precision, strategy)
         refuse_parts_with_sync(config, strategy)
         dataset = open_dataset(config, cluster)
         spec = make_spec(config, dataset)

@@ -20,6 +20,7 @@ from configs.foreign import ForeignOptions
 from engine import distribution, image_files
 from engine.classifiers import load_classifier, softmax
 from engine.image_files import Image
+from engine.kernels import set_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Predictor:
         Raises:
             InputError: there is no net, it is damaged, does not say enough of itself, or the arguments contradict it.
         """
-        distribution.set_precision(mixed_precision)
         strategy = distribution.make_strategy(DeviceOptions(devices=devices, num_clones=1))
+        set_precision(mixed_precision, strategy)
         with strategy.scope():
             self.classifier = load_classifier(path, asked, foreign, averages=averages, mixed_precision=mixed_precision)
         self._batch_size = batch_size

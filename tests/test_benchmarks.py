@@ -13,6 +13,7 @@ from benchmarks.ratios import Ask
 from nets import nets_factory
 
 ROOT = Path(__file__).parents[1]
+BEGIN, END = '<!-- bench: begin -->', '<!-- bench: end -->'
 SPEEDS = {'ours': [140.0, 150.0, 130.0], 'eager': [100.0, 100.0, 100.0], 'compiled': [90.0, 125.0, 80.0]}
 
 
@@ -180,14 +181,15 @@ def test_tables_are_markdown() -> None:
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
-    text = f'# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nrest\n'
+    text = f'# Title\n\n{BEGIN}\nold\n{END}\n\n<!-- kernels: begin -->\nkept\n<!-- kernels: end -->\n'
     replaced = report.replace_between_markers(text, 'new\n')
-    assert replaced == f'# Title\n\n{report.BEGIN}\n\nnew\n\n{report.END}\n\nrest\n'
+    assert replaced == text.replace('\nold\n', '\n\nnew\n\n')
     assert report.replace_between_markers(replaced, 'new') == replaced
+    assert report.replace_between_markers(text, 'new', 'kernels') == text.replace('\nkept\n', '\n\nnew\n\n')
 
 
 @pytest.mark.parametrize(
-    'text', ['', report.BEGIN, report.END, f'{report.END} {report.BEGIN}', f'{report.BEGIN} {report.END} {report.END}']
+    'text', ['', BEGIN, END, f'{END} {BEGIN}', f'{BEGIN} {END} {END}', '<!-- kernels: begin --> <!-- kernels: end -->']
 )
 def test_documents_without_their_markers_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match='there must be one <!-- bench: begin -->'):

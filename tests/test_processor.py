@@ -103,7 +103,7 @@ def test_slow_precision_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(kernels, 'this_processor', lambda: processor)
-    kernels.warn_of_slow_precision(precision, tf.distribute.OneDeviceStrategy('CPU:0'))
+    kernels.set_precision(precision, tf.distribute.OneDeviceStrategy('CPU:0'))
     assert len(caplog.messages) == (expected is not None)
     assert expected is None or re.search(expected, caplog.text)
 

@@ -61,6 +61,15 @@ class Task:
         return self.source == _WORKER_HOSTS
 
 
+def is_worker(options: ClusterOptions, environment: Environment) -> bool:
+    """Returns whether this process is one of several workers; one that launches workers is none itself.
+
+    Raises:
+        InputError: as `find_task`.
+    """
+    return not options.launch_workers and find_task(options, environment) is not None
+
+
 def find_task(options: ClusterOptions, environment: Environment) -> Task | None:
     """Returns which worker this process is, or None where it is alone.
 
