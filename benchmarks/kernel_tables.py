@@ -1,4 +1,4 @@
-"""What the processor's instructions change: oneDNN off and on, and each choice of `configs.processor`, measured.
+"""How fast each set of a processor's instructions is: oneDNN off and on, and the choices of `configs.processor`.
 
     tables = dict(kernels(place))
     tables['kernels AVX2 works']['ratios']['step float32 32: oneDNN on / off']['median']
@@ -40,7 +40,7 @@ _RECIPE = os.path.join(ROOT, 'configs', 'alexnet_v2_digits.cfg')
 
 
 def kernels(place: Place) -> Tables:
-    """Works of a user with AVX2 and with all that this processor has, and the choices with all between, too."""
+    """Measures workloads with AVX2 and with all of its own instructions, and the choices with each set up to those."""
     own = this_processor().name
     order = list(CHOICES)
     for name in [*(name for name in LIMITS if order.index(name) < order.index(own)), own]:
@@ -73,7 +73,7 @@ def _works(place: Place, name: str, limits: Mapping[str, str]) -> Table:
 
 
 def _list_works(place: Place) -> list[tuple[str, tuple[str, str, Any], tuple[str, str, Any] | None, dict[str, Any]]]:
-    """Returns name, what ours does, what PyTorch does, and how much of it a turn is."""
+    """Returns each workload: its name, script and options of ours and of PyTorch, and the size of a turn."""
     works: list[tuple[str, tuple[str, str, Any], tuple[str, str, Any] | None, dict[str, Any]]] = []
     for dtype, batch_size, per_turn in (('float32', 32, 6), ('float32', 128, 2), ('bfloat16', 32, 1)):
         theirs = ('with_torch_step.py', 'eager', {'batch_size': batch_size, 'dtype': dtype})
@@ -97,7 +97,7 @@ def _list_works(place: Place) -> list[tuple[str, tuple[str, str, Any], tuple[str
 
 
 def _choices(place: Place, name: str, limits: Mapping[str, str]) -> Table:
-    """Each choice the other way round, beside what is chosen."""
+    """Measures the training step as it is chosen, and with each choice reversed."""
     environment, turn = {**limits, **_WITH}, {'per_turn': 2, 'unit': 32, 'warmup': 2}
     half = str(max(len(os.sched_getaffinity(0)) // 2, 1))
     variants: dict[str, tuple[dict[str, Any], dict[str, str]]] = {

@@ -1,4 +1,4 @@
-"""What this machine's processor computes with, and what is chosen by it: every `auto` that depends on the processor.
+"""The instructions of this machine's processor, and every `auto` that depends on them.
 
     use_onednn()                       # before TensorFlow is imported: every package that imports it does so first
     processor = this_processor()
@@ -21,7 +21,7 @@ _X86_64 = ('x86_64', 'amd64')
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What is fastest with some instructions.
+    """The fastest kernels for a set of instructions.
 
     Attributes:
         fast_convolutions: Whether Winograd's filtering beats oneDNN's 3x3 and 5x5 convolutions in float32.
@@ -37,7 +37,7 @@ class Choices:
 
 @dataclasses.dataclass(frozen=True)
 class Processor:
-    """Instructions that kernels may use.
+    """The instructions and the library that kernels use.
 
     Attributes:
         name: The most capable set of instructions: a key of `CHOICES`.
@@ -49,12 +49,12 @@ class Processor:
 
     @property
     def has_bfloat16(self) -> bool:
-        """Whether there is arithmetic for bfloat16, and kernels that use it."""
+        """Whether the processor has bfloat16 arithmetic that TensorFlow's kernels use."""
         return self.onednn and self.name in ('AVX-512 BF16', 'AMX')
 
     @property
     def choices(self) -> Choices:
-        """What is fastest here."""
+        """The fastest kernels for these instructions."""
         return CHOICES[self.name if self.onednn else 'without oneDNN']
 
 
@@ -95,12 +95,12 @@ def use_onednn() -> None:
 
 @functools.cache
 def this_processor() -> Processor:
-    """Returns what this process computes with, as far as its environment goes."""
+    """Returns the processor of this machine, within the limits that environment variables set."""
     return find_processor(_cpu_flags(), os.environ)
 
 
 def find_processor(flags: Collection[str], environment: Mapping[str, str]) -> Processor:
-    """Returns what a processor with such flags computes with.
+    """Returns the processor that has these flags, within the limits of an environment.
 
     Args:
         flags: As in /proc/cpuinfo.

@@ -32,7 +32,7 @@ Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class _Filtering:
-    """The matrices for filters of one size: `y = outputs @ ((filters @ g) * (inputs @ d))`, where y[i] = d[i:] @ g.
+    """The transforms for filters of one size: `y = outputs @ ((filters @ g) * (inputs @ d))`, where y[i] = d[i:] @ g.
 
     Attributes:
         outputs: float64 [4, places].
@@ -46,7 +46,7 @@ class _Filtering:
 
     @property
     def places(self) -> int:
-        """Along a side of a tile."""
+        """Number of values along a side of a tile."""
         return len(self.inputs)
 
 
@@ -62,12 +62,12 @@ def _filtering(side: int) -> _Filtering:
 
 
 def saving(height: int, width: int, side: int) -> float:
-    """Returns how many times fewer multiplications images of so many pixels need: the most where all tiles are whole.
+    """Returns the multiplications of a direct convolution over those of minimal filtering.
 
     Args:
-        height: Of the images.
-        width: Of the images.
-        side: Of the filters.
+        height: Height of the images in pixels; multiples of 4 leave no tile partly empty.
+        width: Width of the images.
+        side: Side of the filters, in `FILTERS`.
     """
     return height * width * side**2 / (math.prod(_tiles(height, width)) * _filtering(side).places ** 2)
 
@@ -94,8 +94,10 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
                 inputs_again, weights = tf.identity(inputs), _weights(tf.identity(kernel), filtering)
 
             def of_part(inputs: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                values, products = _values(inputs, filtering), _products(upstream, filtering)
-                inputs_gradient = _add_values(tf.matmul(products, weights, transpose_b=True), height, width, filtering)
+                values, products = _values(inputs, filtering), _value_gradient(upstream, filtering)
+                inputs_gradient = _image_gradient(
+                    tf.matmul(products, weights, transpose_b=True), height, width, filtering
+                )
                 return inputs_gradient, tf.matmul(values, products, transpose_a=True)
 
             inputs_gradients, at_places = zip(*in_parts(of_part, inputs_again, upstream), strict=True)
@@ -112,13 +114,13 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _in_parts(call: Callable, *batches: tf.Tensor, channels: int, filtering: _Filtering) -> list:
-    """Returns what `call` makes of parts of the batches, one after the other; of batches of unknown size, of the whole.
+    """Calls a function on consecutive parts of batches and returns its results; a batch of unknown size stays whole.
 
     Args:
-        call: Of a part of each of `batches`; returns tensors.
-        batches: [batch, height, width, ...].
-        channels: Of the largest intermediate, which has a value for each of them at each place of each tile.
-        filtering: Whose places.
+        call: The function; takes a part of each of `batches` and returns tensors.
+        batches: Tensors [batch, height, width, ...] of the same height and width.
+        channels: Number of channels of the largest intermediate, [places**2, part * tiles, channels].
+        filtering: Determines the number of places.
     """
     size, height, width = batches[0].shape[:3]
     if size is None:
@@ -134,11 +136,11 @@ def _in_parts(call: Callable, *batches: tf.Tensor, channels: int, filtering: _Fi
 
 
 def _values(images: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Turns the pixels of each tile into values at its places.
+    """Transforms the pixels of each tile to values at its places.
 
     Args:
         images: [batch, height, width, channels].
-        filtering: Whose matrix does so.
+        filtering: The transforms.
 
     Returns:
         [places**2, batch * tiles, channels].
@@ -152,14 +154,14 @@ def _values(images: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
     return tf.reshape(tf.transpose(values, [2, 4, 0, 1, 3, 5]), [places**2, -1, channels])
 
 
-def _add_values(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
-    """Adds up, for each pixel, what the places of its tiles give it: the transpose of `_values`.
+def _image_gradient(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
+    """Returns the gradient of the images from that of the values: the transpose of `_values`.
 
     Args:
         values: [places**2, batch * tiles, channels].
-        height: Of the images.
-        width: Of the images.
-        filtering: Whose matrix `_values` takes.
+        height: Height of the images.
+        width: Width of the images.
+        filtering: The transforms.
 
     Returns:
         [batch, height, width, channels].
@@ -174,13 +176,13 @@ def _add_values(values: tf.Tensor, height: int, width: int, filtering: _Filterin
 
 
 def _pixels(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
-    """Turns the values at the places of each tile into its pixels of the result.
+    """Transforms the values at the places of each tile to pixels of the result.
 
     Args:
         values: [places**2, batch * tiles, filters].
-        height: Of the result.
-        width: Of the result.
-        filtering: Whose matrix does so.
+        height: Height of the result.
+        width: Width of the result.
+        filtering: The transforms.
 
     Returns:
         [batch, height, width, filters].
@@ -192,12 +194,12 @@ def _pixels(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -
     return pixels[:, :height, :width]
 
 
-def _products(pixels: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Turns the gradients of a tile's pixels into those of the values at its places: the transpose of `_pixels`.
+def _value_gradient(pixels: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
+    """Returns the gradient of the values from that of the pixels of the result: the transpose of `_pixels`.
 
     Args:
         pixels: [batch, height, width, filters].
-        filtering: Whose matrix `_pixels` takes.
+        filtering: The transforms.
 
     Returns:
         [places**2, batch * tiles, filters].
@@ -212,14 +214,14 @@ def _products(pixels: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
 
 
 def _weights(kernel: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Turns [side, side, channels, filters] into weights at each place, [places**2, channels, filters]."""
+    """Transforms a kernel [side, side, channels, filters] to weights at each place, [places**2, channels, filters]."""
     side, _, channels, filters = kernel.shape
     weights = tf.matmul(_filter_transform(filtering), tf.reshape(kernel, [side**2, channels * filters]))
     return tf.reshape(weights, [filtering.places**2, channels, filters])
 
 
 def _kernel_gradient(at_places: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Turns gradients of the weights at each place, [places**2, channels, filters], into that of the kernel."""
+    """Returns the gradient of the kernel from that of the weights at each place, [places**2, channels, filters]."""
     places, channels, filters = at_places.shape
     gradient = tf.matmul(_filter_transform(filtering), tf.reshape(at_places, [places, -1]), transpose_a=True)
     side = filtering.filters.shape[1]
@@ -240,9 +242,9 @@ def _filter_transform(filtering: _Filtering) -> np.ndarray:
 
 @functools.cache
 def _side_transform(length: int, places: int) -> np.ndarray:
-    """Returns what turns a side of so many pixels into the values of its tiles: float32 [tiles * places, length].
+    """Returns the transform of one side of an image to the places of its tiles: float32 [tiles * places, length].
 
-    Zeros outside of the image, and tiles that stand out, are part of it.
+    It includes the zero padding, and that of a last tile that reaches beyond the image.
     """
     side = places - _OUTPUTS + 1
     tiles = -(-length // _OUTPUTS)
