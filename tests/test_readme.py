@@ -1,5 +1,8 @@
 """What README, docs and recipes tell people to type: it exists, it parses, and the short ones run."""
 
+import ast
+import fnmatch
+import functools
 import os
 import re
 import shlex
@@ -113,3 +116,32 @@ def test_the_python_example_runs(
     example = code_block('python', 'learning.train').replace('/tmp/lenet', str(tmp_path / 'lenet'))
     exec(compile(example, 'README.md', 'exec'), {})
     assert 'evaluated 360 of 360' in capsys.readouterr().out
+
+
+def promises() -> list[tuple[str, str]]:
+    """Returns each promise of docs/reliability.md, by its first words, and the tests that it names."""
+    rows = [line.strip('| ').split(' | ') for line in (ROOT / 'docs/reliability.md').read_text().splitlines()]
+    return [(row[0][:60], row[1]) for row in rows if len(row) == 2 and 'test_' in row[1]]
+
+
+@functools.cache
+def tests_by_name() -> dict[str, bool]:
+    """Returns whether `make test` runs a test, at least in some case, by the test's name."""
+    found = {}
+    for path in (ROOT / 'tests').glob('test_*.py'):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith('test_'):
+                found[node.name] = 'pytest.mark.full' not in map(ast.unparse, node.decorator_list)
+    return found
+
+
+@pytest.mark.parametrize(('promise', 'held_by'), promises())
+def test_each_promise_of_reliability_is_held_by_make_test(promise: str, held_by: str) -> None:
+    names = re.findall(r'(test_\w+\*?)(?!\w*\.py)', held_by)
+    tests, files = tests_by_name(), {path.stem for path in (ROOT / 'tests').glob('test_*.py')}
+    of_names = {
+        name: [test for test in tests if fnmatch.fnmatchcase(test, name)] for name in names if name not in files
+    }
+    assert not [name for name, found in of_names.items() if not found], 'no such tests'
+    runs_quickly = [tests[test] for found in of_names.values() for test in found]
+    assert any(runs_quickly) or any(name in files for name in names), f'{promise}: all its tests are full'
