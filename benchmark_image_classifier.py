@@ -12,6 +12,9 @@ from configs.benchmark import BenchmarkConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
 from engine.cluster import launching, tasks
 
+EXAMPLE = 'python benchmark_image_classifier.py --mode=step --model_name=alexnet_v2 --batch_size=32'
+USUAL = ('mode', 'num_steps', 'warmup_steps', 'results_path', 'dataset_name', 'dataset_dir', 'model_name', 'batch_size')
+
 
 def main(config: BenchmarkConfig) -> int:
     """Measures as `config` says; TensorFlow is imported only once the flags are known to be right."""
@@ -29,4 +32,4 @@ def main(config: BenchmarkConfig) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(BenchmarkConfig, main, RETIRED_TRAIN_FLAGS)
+    cli.run(BenchmarkConfig, main, RETIRED_TRAIN_FLAGS, usual=USUAL, example=EXAMPLE)

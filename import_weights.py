@@ -6,6 +6,9 @@ What was taken is compared with what the source itself computes before anything 
 from configs import cli, early
 from configs.importing import ImportConfig
 
+EXAMPLE = 'python import_weights.py --source=bvlcalexnet-12.onnx --model_name=bvlc_alexnet --train_dir=/tmp/caffe'
+USUAL = ('source', 'model_name', 'train_dir', 'dataset_name', 'dataset_dir')
+
 
 def main(config: ImportConfig) -> int:
     """Imports as `config` says; TensorFlow is imported only once the flags are known to be right."""
@@ -19,4 +22,4 @@ def main(config: ImportConfig) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(ImportConfig, main)
+    cli.run(ImportConfig, main, usual=USUAL, example=EXAMPLE)

@@ -270,6 +270,7 @@ def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Datase
         image_size=choose(flags.eval_image_size, 'image_size'),
         depth_multiplier=choose(flags.depth_multiplier, 'depth_multiplier', 1.0),
         use_grayscale=choose(flags.use_grayscale, 'use_grayscale', False),
+        global_pool=choose(flags.global_pool, 'global_pool', False),
     )
     contradictions = trained.contradictions(asked) if trained is not None else []
     if contradictions and not flags.force:
