@@ -79,10 +79,12 @@ class Unless:
     Attributes:
         option: The other one.
         values: Those beside which it is not read; none: whatever is given.
+        refused: As of `With`.
     """
 
     option: str
     values: tuple[Any, ...] = ()
+    refused: bool = False
 
     def reads(self, values: Values) -> bool:
         value = values[self.option]
