@@ -8,6 +8,7 @@ A config class has one field for each group; an option's name is its flag's name
 """
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -55,7 +56,7 @@ class Options:
             if value is None or not field.metadata:
                 continue
             if field.metadata['path']:
-                expanded = _each(value, lambda path, name=field.name: _expand(name, path))
+                expanded = _each(value, functools.partial(_expand, field.name))
                 object.__setattr__(self, field.name, expanded)  # frozen
             _check_option(field, getattr(self, field.name))
 

@@ -4,6 +4,7 @@ split = evaluated_split('/tmp/run', 'image_folder', '/data/pets')      # "train[
 """
 
 import os
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -46,7 +47,7 @@ def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> 
     return split
 
 
-def _read_options(folder: str) -> dict[str, object]:
+def _read_options(folder: str) -> dict[str, Any]:
     """Returns the options of a run, nothing where its config.cfg is not there or damaged; `best` is a part of a run."""
     folders = [folder]
     if os.path.basename(folder) == best_checkpoint.FOLDER:

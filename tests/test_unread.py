@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import tensorflow as tf
@@ -36,7 +36,8 @@ class Recorder:
     """Options that note which of them are read."""
 
     def __init__(self, options: Any):
-        self._options, self.read = options, set()
+        self._options = options
+        self.read: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         self.read.add(name)
@@ -52,7 +53,7 @@ def in_table(**values: Any) -> set[str]:
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_optimizers_read_what_the_table_says(name: str) -> None:
     recorder = Recorder(OptimizerOptions(optimizer=name))
-    optimizer = OPTIMIZERS[name](recorder)
+    optimizer = OPTIMIZERS[name](cast(OptimizerOptions, recorder))
     variables = {'net/fc/weights': tf.Variable([1.0, 2.0])}
     optimizer.build(variables, {'net/fc/weights': 0.1})
     optimizer.apply({'net/fc/weights': tf.constant([0.1, 0.2])}, tf.constant(0.01))
@@ -63,7 +64,7 @@ def test_optimizers_read_what_the_table_says(name: str) -> None:
 @pytest.mark.parametrize('name', SCHEDULES)
 def test_schedules_read_what_the_table_says(name: str) -> None:
     recorder = Recorder(ScheduleOptions(learning_rate_decay_type=name, learning_rate_boundaries=(1.0,)))
-    SCHEDULES[name](recorder, 10.0, 100)(tf.constant(3))
+    SCHEDULES[name](cast(ScheduleOptions, recorder), 10.0, 100)(tf.constant(3))
     others = {'learning_rate_decay_type', 'scale_learning_rate', 'scale_learning_rate_from', 'warmup_epochs'}
     options = set(ScheduleOptions.__dataclass_fields__) - others
     assert recorder.read & options == in_table(learning_rate_decay_type=name) & options
@@ -72,7 +73,7 @@ def test_schedules_read_what_the_table_says(name: str) -> None:
 @pytest.mark.parametrize('name', names.PREPROCESSING_FAMILIES)
 def test_preprocessings_read_what_the_table_says(name: str) -> None:
     recorder = Recorder(AugmentOptions())
-    preprocessing = PREPROCESSINGS[name](32, 3, 3, recorder)
+    preprocessing = PREPROCESSINGS[name](32, 3, 3, cast(AugmentOptions, recorder))
     seed = tf.constant([1, 2], tf.int64)
     png = tf.io.encode_png(tf.zeros([40, 40, 3], tf.uint8))
     image = preprocessing.host_train(png, seed, tf.constant([[0.0, 0.0, 1.0, 1.0]]))
