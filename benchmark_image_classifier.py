@@ -21,6 +21,8 @@ def main(config: BenchmarkConfig) -> int:
     is_worker = tasks.is_worker(config.cluster, os.environ)
     if not is_worker:  # the others would wait for a worker that ends here: it joins them, and says then what is wrong
         early.check_names(config)
+        early.check_combinations(config)
+        early.check_place('results_path', config.benchmark.results_path)
         early.check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)

@@ -14,6 +14,8 @@ def main(config: ImportConfig) -> int:
     """Imports as `config` says; TensorFlow is imported only once the flags are known to be right."""
     early.check_names(config)
     early.check_file('source', config.source.source)
+    early.check_file('labels_path', config.net.labels_path)
+    early.check_dataset_dir(config.net.dataset_name, config.net.dataset_dir)
     with cli.quiet_import():
         from importing import importing
 

@@ -13,9 +13,7 @@ USUAL = ('checkpoint_path', 'top_k', 'format', 'output_path', 'visualize')
 
 def main(config: PredictConfig) -> int:
     """Predicts as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    early.check_names(config)
-    early.check_checkpoint(config.prediction.checkpoint_path)
-    early.check_file('labels_path', config.foreign.labels_path)
+    early.check_prediction(config)
     with cli.quiet_import(silent=True):
         from engine import predicting
 

@@ -288,6 +288,17 @@ def unread(config: Any, given: Collection[str]) -> list[str]:
     return lines
 
 
+def refused(config: Any) -> list[str]:
+    """Returns a line for each option that the work itself would refuse, as nothing reads it."""
+    options, values = flat_options(type(config)), flat_values(config)
+    seen = _as_read(config, values)
+    return [
+        f'{_flag(name, values[name])} {reader.explain(seen)}'
+        for name, reader in READERS[type(config)].items()
+        if reader is not None and reader.refused and values[name] != options[name].default and not reader.reads(seen)
+    ]
+
+
 def advice(config: Any, given: Collection[str]) -> list[str]:
     """Returns a line for each default of slim's that does not go with what was chosen."""
     if not isinstance(config, TrainConfig) or 'opt_epsilon' in given:

@@ -15,9 +15,10 @@ from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
 from configs.options import flat_options, flat_values, from_flagfile, make_config
 from configs.prediction import PredictConfig
-from configs.unread import READERS, advice, unread
+from configs.unread import READERS, With, advice, unread
 from engine.optimizers import OPTIMIZERS
 from engine.schedules import SCHEDULES
+from export.export_factory import FORMATS
 from nets.batch_norm import BatchNormalization
 from nets.nets_factory import NETS, make_model
 from preprocessing.preprocessing_factory import PREPROCESSINGS
@@ -93,6 +94,19 @@ def test_names_of_nets_and_families_are_those_of_the_factories() -> None:
     assert normalising == set(names.BATCH_NORM_NETS)
     for family, others in names.PREPROCESSING_FAMILIES.items():
         assert {name for name, kind in PREPROCESSINGS.items() if kind is PREPROCESSINGS[family]} == {family, *others}
+
+
+def test_exports_have_what_the_table_says() -> None:
+    readers = READERS[ExportConfig]
+    for name in {name for chosen in FORMATS.values() for name in chosen.options}:
+        having = {form for form, chosen in FORMATS.items() if name in chosen.options}
+        reader = readers[name]
+        assert isinstance(reader, With)
+        assert reader.option == 'quantize' or set(reader.values) == having
+    quantized = {form for form, chosen in FORMATS.items() if len(chosen.quantizations) > 1}
+    reader = readers['quantize']
+    assert isinstance(reader, With)
+    assert set(reader.values) == quantized
 
 
 def lines(config_class: type, values: dict[str, Any], given: set[str]) -> list[str]:
