@@ -6,6 +6,9 @@ With `--verify`, it reads a converted data set again and compares it with its da
 from configs import cli
 from configs.conversion import ConvertConfig
 
+EXAMPLE = 'python download_and_convert_data.py --dataset_name=image_folder --source_dir=pets --dataset_dir=/tmp/pets'
+USUAL = ('dataset_name', 'source_dir', 'dataset_dir', 'verify')
+
 
 def main(config: ConvertConfig) -> int:
     """Converts or verifies as `config` says.
@@ -19,4 +22,4 @@ def main(config: ConvertConfig) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(ConvertConfig, main)
+    cli.run(ConvertConfig, main, usual=USUAL, example=EXAMPLE)

@@ -12,6 +12,17 @@ from configs.evaluation import EvalConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS
 from engine.cluster import launching, tasks
 
+EXAMPLE = 'python eval_image_classifier.py --checkpoint_path=/tmp/digits --results_path=/tmp/results.json'
+USUAL = (
+    'checkpoint_path',
+    'dataset_name',
+    'dataset_dir',
+    'dataset_split_name',
+    'batch_size',
+    'results_path',
+    'compare',
+)
+
 
 def main(config: EvalConfig) -> int:
     """Evaluates as `config` says; TensorFlow is imported only once the flags are known to be right."""
@@ -31,4 +42,4 @@ def main(config: EvalConfig) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(EvalConfig, main, RETIRED_EVAL_FLAGS)
+    cli.run(EvalConfig, main, RETIRED_EVAL_FLAGS, usual=USUAL, example=EXAMPLE)

@@ -8,6 +8,11 @@ What was written is read back and compared before it gets its name. `--help` lis
 from configs import cli, early
 from configs.export import ExportConfig
 
+EXAMPLE = (
+    'python export_image_classifier.py --checkpoint_path=/tmp/digits --format=tflite --output_path=/tmp/digits.tflite'
+)
+USUAL = ('checkpoint_path', 'format', 'output_path', 'quantize', 'include_preprocessing')
+
 
 def main(config: ExportConfig) -> int:
     """Exports as `config` says; TensorFlow is imported only once the flags are known to be right."""
@@ -20,4 +25,4 @@ def main(config: ExportConfig) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(ExportConfig, main)
+    cli.run(ExportConfig, main, usual=USUAL, example=EXAMPLE)

@@ -7,12 +7,13 @@ Prints the most likely classes of each; `--help` lists the flags. Exit status 1:
 from configs import cli, early
 from configs.prediction import PredictConfig
 
+EXAMPLE = 'python predict_image_classifier.py --checkpoint_path=/tmp/digits --top_k=3 photo.jpg folder/'
+USUAL = ('checkpoint_path', 'top_k', 'format', 'output_path', 'visualize')
+
 
 def main(config: PredictConfig) -> int:
     """Predicts as `config` says; TensorFlow is imported only once the flags are known to be right."""
-    early.check_names(config)
-    early.check_checkpoint(config.prediction.checkpoint_path)
-    early.check_file('labels_path', config.foreign.labels_path)
+    early.check_prediction(config)
     with cli.quiet_import(silent=True):
         from engine import predicting
 
@@ -20,4 +21,4 @@ def main(config: PredictConfig) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(PredictConfig, main, positional='images')
+    cli.run(PredictConfig, main, positional='images', usual=USUAL, example=EXAMPLE)

@@ -12,6 +12,20 @@ from configs.config import TrainConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
 from engine.cluster import launching, tasks
 
+EXAMPLE = 'python train_image_classifier.py --flagfile=configs/alexnet_v2_digits.cfg --train_dir=/tmp/digits'
+USUAL = (
+    'dataset_name',
+    'dataset_dir',
+    'model_name',
+    'train_dir',
+    'batch_size',
+    'num_epochs',
+    'optimizer',
+    'learning_rate',
+    'checkpoint_path',
+    'eval_every_epochs',
+)
+
 
 def main(config: TrainConfig) -> int:
     """Trains as `config` says; TensorFlow is imported only once the flags are known to be right.
@@ -28,6 +42,13 @@ def main(config: TrainConfig) -> int:
 
         plan.print_plan(config)
         return 0
+    if config.log.summary:
+        early.check_names(config)
+        with cli.quiet_import():
+            from engine import net_summary
+
+        net_summary.print_summary(config)
+        return 0
     is_worker = tasks.is_worker(config.cluster, os.environ)
     if not is_worker:  # the others would wait for a worker that ends here: it joins them, and says then what is wrong
         early.check_training(config)
@@ -41,4 +62,4 @@ def main(config: TrainConfig) -> int:
 
 
 if __name__ == '__main__':
-    cli.run(TrainConfig, main, RETIRED_TRAIN_FLAGS)
+    cli.run(TrainConfig, main, RETIRED_TRAIN_FLAGS, usual=USUAL, example=EXAMPLE)

@@ -24,7 +24,7 @@ class BenchmarkOptions(Options):
     )
     num_steps: int = option(100, 'Batches that are measured, rounded up to whole tenths.', lower=1, upper=10**9)
     warmup_steps: int = option(10, 'Batches before them that are not: the first one compiles.', lower=1, upper=10**9)
-    results_path: str | None = option(None, 'JSON file for the figures.')
+    results_path: str | None = option(None, 'JSON file for the figures.', path=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,3 +36,5 @@ class BenchmarkConfig(TrainConfig):
     def __post_init__(self) -> None:
         if self.plan.plan:
             raise InputError('--plan: only train_image_classifier.py plans; leave it out')
+        if self.log.summary:
+            raise InputError('--summary: only train_image_classifier.py prints it; leave it out')

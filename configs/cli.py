@@ -15,18 +15,20 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
 
-from configs import console
+from configs import console, flagfiles, help_text, keras_settings
 from configs import options as options_lib
 from configs.errors import InputError, WorkerLostError
 from configs.retired_flags import RetiredFlag
+from configs.unread import advice, unread
 
 ConfigT = TypeVar('ConfigT')
 
+_LONGEST_ERROR = 1000  # of flags; a value may be of any length
 _DEFINERS = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -40,6 +42,8 @@ def run(
     main: Callable[[ConfigT], int],
     retired_flags: Sequence[RetiredFlag] = (),
     positional: str | None = None,
+    usual: Sequence[str] = (),
+    example: str = '',
 ) -> None:
     """Parses the command line, calls `main` with the config and exits with what it returns; 1: bad input, 2: flags.
 
@@ -49,23 +53,51 @@ def run(
         retired_flags: Others that are answered.
         positional: The option, a list, that arguments which are no flags go into, before, between or after flags. At
             least one is needed. Without, any is an error.
+        usual: The options that everybody needs, which `--help` shows first.
+        example: A command for `--help`.
     """
+    console.open_closed_streams()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error is: names may be more than a terminal has
     define_flags(config_class, retired_flags)
     flags.FLAGS.set_gnu_getopt(positional is not None)
+    given: set[str] = set()
+
+    def show_help() -> None:
+        script = sys.modules['__main__'].__doc__ or ''
+        print(help_text.help_text(script, config_class, retired_flags, usual, example), flush=True)
+
+    def parse(argv: list[str]) -> list[str]:
+        _define_help_flags(show_help)
+        rest, names = _parse_flags(argv, positional)
+        given.update(names)
+        return rest
 
     def call_main(arguments: Sequence[str]) -> int:
         log_to_stderr()
+        keras_settings.check()
         for line in answers_to_retired_flags(retired_flags):
             logging.info('%s', line)
-        return main(config_from_flags(config_class, positional, arguments))
+        config = config_from_flags(config_class, positional, arguments)
+        warn_of_unread_flags(config, given)
+        return main(config)
 
-    app.run(
-        lambda argv: exit_status(lambda: call_main(argv[1:])),
-        flags_parser=functools.partial(_parse_flags, positional=positional),
-    )
+    app.run(lambda argv: exit_status(lambda: call_main(argv[1:])), flags_parser=parse)
+
+
+def warn_of_unread_flags(config: Any, given: Collection[str]) -> None:
+    """Warns of flags that have no effect beside others, and of defaults that do not go with what was chosen.
+
+    Args:
+        config: What the flags say.
+        given: Names of those that stand on the command line itself: a flagfile may have all of them, as config.cfg.
+    """
+    cluster = getattr(config, 'cluster', None)
+    if cluster is not None and (cluster.launch_workers or cluster.task):  # the first worker says it
+        return
+    for line in [*unread(config, given), *advice(config, given)]:
+        logging.warning('%s', line)
 
 
 def exit_status(call: Callable[[], int]) -> int:
@@ -115,20 +147,61 @@ def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> 
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
-def _parse_flags(argv: list[str], positional: str | None = None) -> list[str]:
+class _ShowFlag(flags.BooleanFlag):
+    """A flag in the place of absl's own, that shows something and ends with status 0."""
+
+    def __init__(self, name: str, short_name: str | None, help: str, show: Callable[[], None]):
+        super().__init__(name, False, help, short_name=short_name, allow_override=True)
+        self._show = show
+
+    def parse(self, argument: Any) -> None:
+        super().parse(argument)
+        if self.value:
+            sys.exit(exit_status(self._show_all))
+
+    def _show_all(self) -> int:
+        self._show()
+        sys.stdout.flush()  # inside of what answers a reader that has gone
+        return 0
+
+
+def _define_help_flags(show_help: Callable[[], None]) -> None:
+    flags.DEFINE_flag(_ShowFlag('help', 'h', 'Show the flags of this script.', show_help))
+    flags.DEFINE_flag(_ShowFlag('helpshort', '?', 'As --help.', show_help))
+    show_all = functools.partial(app.usage, writeto_stdout=True)
+    flags.DEFINE_flag(_ShowFlag('helpfull', None, "Show absl's flags too.", show_all))
+    show_xml = flags.FLAGS.write_help_in_xml_format
+    flags.DEFINE_flag(_ShowFlag('helpxml', None, 'As --helpfull, in XML.', show_xml))
+
+
+def _parse_flags(argv: Sequence[str], positional: str | None = None) -> tuple[list[str], set[str]]:
+    """Parses flags and flagfiles; returns what are no flags, and the names of those on the command line itself."""
     try:
-        rest = flags.FLAGS(argv)
-    except (flags.Error, ValueError) as error:  # the latter from a flagfile that is not text, or from absl's own flags
-        print(f'error: {error}; see {os.path.basename(argv[0])} --help', file=sys.stderr)
-        sys.exit(2)
+        arguments = flagfiles.expand(argv[1:], _takes_value, stops_at_others=positional is None)
+        rest = flags.FLAGS([argv[0], *(argument.text for argument in arguments)])
+    except (flags.Error, ValueError) as error:  # the latter from a flagfile, or from absl's own flags
+        _exit_with_usage(argv, str(error))
     if positional is not None:
         if len(rest) == 1 and not flags.FLAGS[positional].value:
-            print(f'error: no {positional} were named; see {os.path.basename(argv[0])} --help', file=sys.stderr)
-            sys.exit(2)
+            _exit_with_usage(argv, f'no {positional} were named')
     elif len(rest) > 1:
-        print(f'error: not a flag: {shlex.join(rest[1:])}; options are written --name=value', file=sys.stderr)
-        sys.exit(2)
-    return rest
+        _exit_with_usage(argv, f'not a flag: {shlex.join(rest[1:])}; options are written --name=value')
+    names = {argument.flag for argument in arguments if argument.file is None}
+    return rest, {name for name in flags.FLAGS if {name, f'no{name}'} & names}
+
+
+def _exit_with_usage(argv: Sequence[str], message: str) -> NoReturn:
+    console.print_error(f'{_shortened(message)}; see {os.path.basename(argv[0])} --help')
+    sys.exit(2)
+
+
+def _shortened(message: str) -> str:
+    line = ' '.join(message.split('\n'))
+    return line if len(line) <= _LONGEST_ERROR else f'{line[: _LONGEST_ERROR // 2]}...{line[-_LONGEST_ERROR // 2 :]}'
+
+
+def _takes_value(name: str) -> bool:
+    return name in flags.FLAGS and not flags.FLAGS[name].boolean
 
 
 def config_from_flags(
@@ -142,20 +215,12 @@ def config_from_flags(
     values = {}
     for option in options_lib.flat_options(config_class).values():
         value = flags.FLAGS[option.name].value
-        if isinstance(value, str) and not _is_text(value):
-            raise InputError(f'--{option.name}={value!r}: not UTF-8, in which TensorFlow writes all names; rename it')
+        if isinstance(value, str):
+            options_lib.check_text(option.name, value)
         values[option.name] = _parse_list(option, value) if option.many else value
     if positional is not None:
         values[positional] = (*values[positional], *arguments)
     return options_lib.make_config(config_class, **values)
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
-        return False
-    return True
 
 
 def _parse_list(option: options_lib.Option, text: str | None) -> tuple[Any, ...]:
@@ -187,7 +252,10 @@ def log_to_stderr() -> None:
     """Sends the log to standard error, a line a message, without absl's prefix."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(console.Formatter())
+    handler = logging.get_absl_handler()
+    handler.setFormatter(console.Formatter())
+    if handler.python_handler.stream is None:  # of a process that was started without a standard error
+        handler.python_handler.setStream(sys.stderr)
     flags.FLAGS['stderrthreshold'].value = 'info'
 
 

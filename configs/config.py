@@ -26,6 +26,11 @@ class NetOptions(Options):
     train_image_size: int | None = option(
         None, "Side of the training images in pixels; the default is the net's own.", lower=1, upper=2**13
     )
+    global_pool: bool = option(
+        False,
+        'alexnet_v2: average over the positions before the logits: images of 227 pixels and more have several.',
+        fixed=True,
+    )
     weight_decay: float = option(
         0.00004,
         'L2 factor: weight_decay * sum(w^2) / 2 for each of the weights that the net decays.',
@@ -64,6 +69,7 @@ class DataOptions(Options):
         None,
         'Folder of the data set. digits, which is embedded, and synthetic need none; that of tfds:<name> is '
         'by default ~/tensorflow_datasets.',
+        path=True,
     )
     dataset_split_name: str = option(
         'train',
@@ -88,6 +94,7 @@ class DataOptions(Options):
         'auto',
         'Keep decoded images: auto (in memory, for at most 512 MiB of them, if they are read at least twice), memory, '
         'off, or a folder for a file of them, which later runs find again. Training does not change by it.',
+        path=True,
     )
     data_service: str | None = option(
         None,
@@ -298,7 +305,9 @@ class LengthOptions(Options):
 class CheckpointOptions(Options):
     """Where training starts, and what it leaves behind."""
 
-    train_dir: str = option('/tmp/tfmodel/', 'Folder of checkpoints, config.cfg, model.json and event files.')
+    train_dir: str = option(
+        '/tmp/tfmodel/', 'Folder of checkpoints, config.cfg, model.json and event files.', path=True
+    )
     save_interval_secs: int = option(600, 'Seconds between checkpoints; 0: only by steps and at the end.', lower=0)
     save_interval_steps: int = option(0, 'Steps between checkpoints; 0: only by time and at the end.', lower=0)
     max_checkpoints_to_keep: int = option(5, 'Checkpoints kept; older ones are deleted; 0 keeps all.', lower=0)
@@ -314,6 +323,7 @@ class CheckpointOptions(Options):
         None,
         'Checkpoint, .keras or .weights.h5 file, or folder of checkpoints, whose weights a new run starts from '
         '(fine-tuning).',
+        path=True,
     )
     checkpoint_exclude_scopes: tuple[str, ...] = option(
         (), 'Prefixes of variable names, separated by commas, that --checkpoint_path does not restore.'
@@ -337,6 +347,11 @@ class CheckpointOptions(Options):
 class LogOptions(Options):
     """What is printed and what TensorBoard gets."""
 
+    summary: bool = option(
+        False,
+        "Print the net's layers, the shapes of their outputs and their parameters instead of training. Classes are "
+        "those of the data set, by its name where its files are not at hand; without a name, imagenet's.",
+    )
     log_every_n_steps: int = option(10, 'Steps between log lines.', lower=1)
     save_summaries_secs: int = option(600, 'Seconds between summaries for TensorBoard; 0: none.', lower=0)
     save_summaries_steps: int = option(0, 'Steps between summaries, beside the seconds; 0: only by time.', lower=0)
@@ -353,6 +368,7 @@ class DeviceOptions(Options):
         None,
         'Replicas on this machine: so many GPUs, or logical devices of the CPU. Default: all GPUs, or one CPU.',
         lower=1,
+        upper=2**10,
     )
     xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
     fast_convolutions: str = option(

@@ -5,12 +5,34 @@ console.speak_as('worker 1')      # '[worker 1] ' before every line from now on,
 console.print_error('no such file')
 """
 
+import os
 import sys
 from typing import Any
 
 from absl import logging
 
 _prefix = ''
+
+
+def open_closed_streams() -> None:
+    """Lets standard input, output and error that were closed, as by `2>&-`, lead to nowhere.
+
+    Python has None in their places then, and the next file that is opened would get the number of one of them: what is
+    printed would go into that file.
+    """
+    for number, (name, mode) in enumerate([('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')]):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDONLY if mode == 'r' else os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            stream = open(number, mode, encoding='utf-8', errors='backslashreplace', closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f'__{name}__', stream)
 
 
 def speak_as(name: str) -> None:

@@ -21,26 +21,37 @@ class SourceOptions(Options):
         None,
         'Folder of the raw images or archives. cifar10, mnist and flowers are downloaded without it; for tfds:<name> '
         "it is the folder of its data, by default TFDS's own.",
+        path=True,
     )
     validation_labels_file: str | None = option(
-        None, 'imagenet: the WordNet id of each validation image, a line each, in the order of their names.'
+        None, 'imagenet: the WordNet id of each validation image, a line each, in the order of their names.', path=True
     )
     class_names_file: str | None = option(
-        None, 'imagenet: names of the classes, `wnid name` or `wnid<TAB>name` a line. Default: the WordNet ids.'
+        None,
+        'imagenet: names of the classes, `wnid name` or `wnid<TAB>name` a line. Default: the WordNet ids.',
+        path=True,
     )
-    bounding_box_dir: str | None = option(None, 'imagenet: folder of the annotation XML files with bounding boxes.')
+    bounding_box_dir: str | None = option(
+        None, 'imagenet: folder of the annotation XML files with bounding boxes.', path=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordOptions(Options):
     """What is written."""
 
-    dataset_dir: str | None = option(None, 'Folder for the TFRecords, labels.txt and dataset.json.')
+    dataset_dir: str | None = option(None, 'Folder for the TFRecords, labels.txt and dataset.json.', path=True)
     train_shards: int | None = option(
-        None, 'Files of the split train. Default: as slim (imagenet 1024), else one for each 128 MiB.', lower=1
+        None,
+        'Files of the split train. Default: as slim (imagenet 1024), else one for each 128 MiB.',
+        lower=1,
+        upper=99_999,
     )
     validation_shards: int | None = option(
-        None, 'Files of every other split. Default: as slim (imagenet 128), else one for each 128 MiB.', lower=1
+        None,
+        'Files of every other split. Default: as slim (imagenet 128), else one for each 128 MiB.',
+        lower=1,
+        upper=99_999,
     )
     resize_shorter_side: int | None = option(
         None,

@@ -17,6 +17,8 @@ from configs.errors import InputError, unknown_name
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
 from configs.options import flat_values
+from configs.prediction import PredictConfig
+from configs.unread import refused
 
 _PART_OF_CHECKPOINT = r'\.(index|meta|data-\d+-of-\d+)$'
 _WRITTEN_IF_ABSENT = ('digits', 'synthetic')
@@ -82,21 +84,56 @@ def check_file(flag: str, path: str | None) -> None:
         raise InputError(f'--{flag}={path}: no such file')
 
 
+def check_place(flag: str, path: str | None) -> None:
+    """Refuses a path where no file can be written."""
+    if path is None or _is_remote(path):
+        return
+    folder = os.path.dirname(path) or '.'
+    if not os.path.isdir(folder):
+        raise InputError(f'--{flag}={path}: there is no folder {folder}')
+    if not path or os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise InputError(f'--{flag}={path}: no file can be written there')
+
+
+def check_combinations(config: Any) -> None:
+    """Refuses flags that, beside others, nothing reads, where the work itself would refuse them."""
+    for line in refused(config):
+        raise InputError(f'{line}; leave it out')
+
+
 def check_training(config: TrainConfig) -> None:
     """Refuses unknown names, data that does not exist and, unless a run is resumed, initial weights that do not."""
     check_names(config)
+    check_combinations(config)
     check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
     path, train_dir = config.checkpoint.checkpoint_path, config.checkpoint.train_dir
+    if not _is_remote(train_dir) and os.path.lexists(train_dir) and not os.path.isdir(train_dir):
+        raise InputError(f'--train_dir={train_dir}: is no folder; name another one')
     if path and not _is_remote(train_dir) and not _has_checkpoints(train_dir):
         check_checkpoint(path)
 
 
 def check_export(config: ExportConfig) -> None:
-    """Refuses unknown names and formats, and checkpoints that do not exist."""
+    """Refuses unknown names and formats, checkpoints and images that do not exist, and a place that is taken."""
+    options = config.export
     check_names(config)
-    if config.export.format not in names.EXPORT_FORMATS:
-        raise unknown_name('format', config.export.format, names.EXPORT_FORMATS)
-    check_checkpoint(config.export.checkpoint_path)
+    if options.format not in names.EXPORT_FORMATS:
+        raise unknown_name('format', options.format, names.EXPORT_FORMATS)
+    check_combinations(config)
+    check_checkpoint(options.checkpoint_path)
+    if not options.overwrite and options.output_path and os.path.lexists(options.output_path.rstrip('/')):
+        raise InputError(f'--output_path={options.output_path} exists; give another name, or --overwrite')
+    if options.verification_images and not set('*?[') & set(options.verification_images):
+        check_file('verification_images', options.verification_images)
+
+
+def check_prediction(config: PredictConfig) -> None:
+    """Refuses unknown names, a net or names of classes that do not exist, and places where nothing can be written."""
+    check_names(config)
+    check_checkpoint(config.prediction.checkpoint_path)
+    check_file('labels_path', config.foreign.labels_path)
+    check_place('output_path', config.output.output_path)
+    check_place('visualize', config.output.visualize)
 
 
 def check_evaluation(config: EvalConfig) -> None:
@@ -109,6 +146,7 @@ def check_evaluation(config: EvalConfig) -> None:
     if options.dataset_name is not None:  # else it is the run's own, which may be written or downloaded
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
+    check_place('results_path', config.output.results_path)
 
 
 def _has_checkpoints(folder: str) -> bool:

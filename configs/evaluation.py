@@ -21,12 +21,15 @@ class EvalOptions(Options):
         '/tmp/tfmodel/',
         'A checkpoint, a .keras or .weights.h5 file, a train_dir, whose latest one is evaluated, a SavedModel, or a '
         '.tflite or .onnx file.',
+        path=True,
     )
     compare: tuple[str, ...] = option(
-        (), 'Evaluate several, separated by commas, over the same images, and print a table, instead of one.'
+        (), 'Evaluate several, separated by commas, over the same images, and print a table, instead of one.', path=True
     )
     dataset_name: str | None = option(None, 'Data set. Default: the one that the run was trained on, else imagenet.')
-    dataset_dir: str | None = option(None, 'Folder of the data set. Default: the one that the run was trained on.')
+    dataset_dir: str | None = option(
+        None, 'Folder of the data set. Default: the one that the run was trained on.', path=True
+    )
     dataset_split_name: str | None = option(
         None,
         "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
@@ -54,6 +57,7 @@ class EvalNetOptions(Options):
     )
     use_grayscale: bool | None = option(None, f'Give the net one gray channel. {_FROM_RUN}')
     depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0, upper=16.0)
+    global_pool: bool | None = option(None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}')
     force: bool = option(False, 'Let flags contradict model.json.')
     mixed_precision: str = option(
         'float32',
@@ -67,9 +71,9 @@ class EvalOutputOptions(Options):
     """Where results go, and how often."""
 
     eval_dir: str | None = option(
-        None, 'Folder of the event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)'
+        None, 'Folder of the event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)', path=True
     )
-    results_path: str | None = option(None, 'JSON file for the results of the last evaluation.')
+    results_path: str | None = option(None, 'JSON file for the results of the last evaluation.', path=True)
     eval_interval_secs: float | None = option(
         None,
         'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.',

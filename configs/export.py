@@ -16,7 +16,9 @@ class ExportOptions(Options):
     """What is exported, and as what."""
 
     checkpoint_path: str = option(
-        '/tmp/tfmodel/', 'A checkpoint, a .keras or .weights.h5 file, or a train_dir, whose latest one is exported.'
+        '/tmp/tfmodel/',
+        'A checkpoint, a .keras or .weights.h5 file, or a train_dir, whose latest one is exported.',
+        path=True,
     )
     format: str = option(
         'slim',
@@ -28,10 +30,13 @@ class ExportOptions(Options):
         'none',
         'none: float32; float16 (tflite, onnx): weights of half the size; dynamic (tflite): weights of 8 bits; int8 '
         '(tflite, onnx): weights and activations of 8 bits; qdq (onnx): int8 as pairs of QuantizeLinear and '
-        'DequantizeLinear.',
+        'DequantizeLinear. onnx: int8 needs onnxruntime, whose operator com.microsoft:QGemm it has, where qdq is '
+        'standard ONNX, for any runtime.',
         choices=('none', 'float16', 'dynamic', 'int8', 'qdq'),
     )
-    output_path: str | None = option(None, 'The file, or for slim and saved_model the folder, that is written.')
+    output_path: str | None = option(
+        None, 'The file, or for slim and saved_model the folder, that is written.', path=True
+    )
     overwrite: bool = option(False, 'Replace the file that is there, or the folder of an earlier export.')
     output: str = option(
         'logits', 'What the file gives (saved_model, tflite, onnx): logits or probabilities.', choices=OUTPUTS
@@ -63,6 +68,7 @@ class ExportOptions(Options):
         None,
         'Folder or glob of the images on which what was written is compared with the checkpoint. Default: 32 of the '
         "data set's evaluation split, or random ones where that is not at hand.",
+        path=True,
     )
     sample_test_data: int = option(
         0,
@@ -89,10 +95,13 @@ class ExportNetOptions(Options):
     )
     use_grayscale: bool | None = option(None, f'Whether the net takes one gray channel of images. {_FROM_RUN}.')
     depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}, else 1.', above=0.0, upper=16.0)
+    global_pool: bool | None = option(
+        None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}, else not.'
+    )
     dataset_name: str | None = option(
         None, f'Data set of the training: a note for evaluation, and where images to compare with are. {_FROM_RUN}.'
     )
-    dataset_dir: str | None = option(None, f'Folder of the data set. {_FROM_RUN}.')
+    dataset_dir: str | None = option(None, f'Folder of the data set. {_FROM_RUN}.', path=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,5 +30,7 @@ class ForeignOptions(Options):
         None, f'Whether it takes pixels from 0 to 255 and scales them itself. {_FROM_FILE}, else no.'
     )
     labels_path: str | None = option(
-        None, 'Text file with the name of each class, one a line, where neither the file nor the data set has them.'
+        None,
+        'Text file with the name of each class, one a line, where neither the file nor the data set has them.',
+        path=True,
     )

@@ -14,12 +14,14 @@ _FROM_SOURCE = 'Default: as the source says'
 class ImportOptions(Options):
     """What is imported, and where to."""
 
-    source: str | None = option(None, 'An .onnx file, or PyTorch weights as a .safetensors file; in float32.')
+    source: str | None = option(
+        None, 'An .onnx file, or PyTorch weights as a .safetensors file; in float32.', path=True
+    )
     model_name: str | None = option(
         None,
         'Net that the weights are of; a file of another net is refused. Default: as an export of this project says.',
     )
-    train_dir: str | None = option(None, 'Folder that is made: a checkpoint of step 0 and model.json.')
+    train_dir: str | None = option(None, 'Folder that is made: a checkpoint of step 0 and model.json.', path=True)
     overwrite: bool = option(False, 'Replace what an earlier import has written there; never a run.')
 
 
@@ -34,7 +36,9 @@ class ImportNetOptions(Options):
     dataset_name: str | None = option(
         None, 'Data set that the weights were trained on, which evaluation then takes. Default: none is known.'
     )
-    dataset_dir: str | None = option(None, 'Folder of that data set, of which its names of classes are taken too.')
+    dataset_dir: str | None = option(
+        None, 'Folder of that data set, of which its names of classes are taken too.', path=True
+    )
     labels_offset: int | None = option(
         None,
         'What is subtracted from the labels of the data set. Default: 1 if it has one class more than the source, as '
@@ -42,7 +46,9 @@ class ImportNetOptions(Options):
         lower=0,
     )
     labels_path: str | None = option(
-        None, 'A text file with the names of the classes, one a line in their order, or id:name as in labels.txt.'
+        None,
+        'A text file with the names of the classes, one a line in their order, or id:name as in labels.txt.',
+        path=True,
     )
 
 

@@ -6,56 +6,65 @@ them against the tables of the factories.
 
 from configs.errors import unknown_name
 
-NETS = (
-    'alexnet',
-    'alexnet_bn',
-    'alexnet_v2',
-    'bvlc_alexnet',
-    'caffenet',
-    'cifarnet',
-    'lenet',
-    'torchvision_alexnet',
-)
-PREPROCESSINGS = (
-    'caffe',
-    'cifarnet',
-    'inception',
-    'lenet',
-    'torchvision',
-    'vgg',
-    'whole',
-    # Slim's names, each of the nets that it prepares so.
-    'inception_v1',
-    'inception_v2',
-    'inception_v3',
-    'inception_v4',
-    'inception_resnet_v2',
-    'mobilenet_v1',
-    'mobilenet_v2',
-    'mobilenet_v2_035',
-    'mobilenet_v2_140',
-    'mobilenet_v3_small',
-    'mobilenet_v3_small_minimalistic',
-    'mobilenet_v3_large',
-    'mobilenet_v3_large_minimalistic',
-    'mobilenet_edgetpu',
-    'mobilenet_edgetpu_075',
-    'nasnet_mobile',
-    'nasnet_large',
-    'pnasnet_mobile',
-    'pnasnet_large',
-    'vgg_a',
-    'vgg_16',
-    'vgg_19',
-    'resnet_v1_50',
-    'resnet_v1_101',
-    'resnet_v1_152',
-    'resnet_v1_200',
-    'resnet_v2_50',
-    'resnet_v2_101',
-    'resnet_v2_152',
-    'resnet_v2_200',
-)
+# Net -> the preprocessing that it was made for.
+PREPROCESSING_OF_NET = {
+    'alexnet': 'inception',
+    'alexnet_bn': 'inception',
+    'alexnet_v2': 'inception',
+    'bvlc_alexnet': 'caffe',
+    'caffenet': 'caffe',
+    'cifarnet': 'cifarnet',
+    'lenet': 'lenet',
+    'torchvision_alexnet': 'torchvision',
+}
+NETS = tuple(PREPROCESSING_OF_NET)
+# Nets that average over positions where they are asked to, and those that normalise batches.
+POOLING_NETS = ('alexnet_v2',)
+BATCH_NORM_NETS = ('alexnet_bn',)
+
+# Family of preprocessings -> slim's names for it: those of the nets that it prepares so.
+PREPROCESSING_FAMILIES: dict[str, tuple[str, ...]] = {
+    'caffe': (),
+    'cifarnet': (),
+    'inception': (
+        'inception_v1',
+        'inception_v2',
+        'inception_v3',
+        'inception_v4',
+        'inception_resnet_v2',
+        'mobilenet_v1',
+        'mobilenet_v2',
+        'mobilenet_v2_035',
+        'mobilenet_v2_140',
+        'mobilenet_v3_small',
+        'mobilenet_v3_small_minimalistic',
+        'mobilenet_v3_large',
+        'mobilenet_v3_large_minimalistic',
+        'mobilenet_edgetpu',
+        'mobilenet_edgetpu_075',
+        'nasnet_mobile',
+        'nasnet_large',
+        'pnasnet_mobile',
+        'pnasnet_large',
+    ),
+    'lenet': (),
+    'torchvision': (),
+    'vgg': (
+        'vgg_a',
+        'vgg_16',
+        'vgg_19',
+        'resnet_v1_50',
+        'resnet_v1_101',
+        'resnet_v1_152',
+        'resnet_v1_200',
+        'resnet_v2_50',
+        'resnet_v2_101',
+        'resnet_v2_152',
+        'resnet_v2_200',
+    ),
+    'whole': (),
+}
+PREPROCESSINGS = (*PREPROCESSING_FAMILIES, *(name for names in PREPROCESSING_FAMILIES.values() for name in names))
 TFDS = 'tfds:'  # begins a name of TensorFlow Datasets
 DATASETS = ('cifar10', 'digits', 'flowers', 'image_folder', 'imagenet', 'mnist', 'synthetic', f'{TFDS}<name>')
 OPTIMIZERS = ('adadelta', 'adagrad', 'adam', 'ftrl', 'momentum', 'sgd', 'rmsprop', 'lars', 'lamb')
@@ -70,6 +79,12 @@ OF_OPTIONS = {
     'optimizer': ('optimizer', OPTIMIZERS),
     'learning_rate_decay_type': ('learning_rate_decay_type', SCHEDULES),
 }
+
+
+def preprocessing_family(name: str | None, model_name: str | None) -> str | None:
+    """Returns the family of a preprocessing, by default that of the net's own; None where neither is known."""
+    name = name or PREPROCESSING_OF_NET.get(model_name or '')
+    return next((family for family, others in PREPROCESSING_FAMILIES.items() if name in (family, *others)), None)
 
 
 def check_name(option: str, value: str) -> None:

@@ -8,16 +8,22 @@ A config class has one field for each group; an option's name is its flag's name
 """
 
 import dataclasses
+import functools
 import math
+import os
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from configs.errors import InputError
 
 ConfigT = TypeVar('ConfigT')
+
+# What every number is kept to, whatever its own bounds: int64, and what neither overflows nor vanishes in float32.
+MAX_INT = 2**63 - 1
+MIN_FLOAT, MAX_FLOAT = 1e-30, 1e30
 
 
 def option(
@@ -30,40 +36,110 @@ def option(
     above: float | None = None,
     regex: bool = False,
     fixed: bool = False,
+    path: bool = False,
 ) -> Any:
     """Declares one option: its default, its help, and what is allowed (a choice, a bound, or a regular expression).
 
     Bounds are closed, but for `above`. A run that goes on must have the same value as before of one that is `fixed`.
+    Of a `path`, `~` and `~user` are expanded, wherever the value comes from.
     """
     allowed = {'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'regex': regex}
-    return dataclasses.field(default=default, metadata={'help': help, **allowed, 'fixed': fixed})
+    return dataclasses.field(default=default, metadata={'help': help, **allowed, 'fixed': fixed, 'path': path})
 
 
 class Options:
-    """Base of a group of options: refuses values outside what each option allows, whoever makes the group."""
+    """Base of a group of options: expands paths, and refuses values that an option does not allow, whoever makes it."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # only dataclasses derive from this
+            value = getattr(self, field.name)
+            if value is None or not field.metadata:
+                continue
+            if field.metadata['path']:
+                expanded = _each(value, functools.partial(_expand, field.name))
+                object.__setattr__(self, field.name, expanded)  # frozen
             _check_option(field, getattr(self, field.name))
 
 
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    return tuple(map(change, value)) if isinstance(value, tuple | list) else change(value)
+
+
+def _expand(name: str, path: str | os.PathLike[str]) -> str:
+    """Returns a path with the home folder in the place of a leading `~` or `~user`.
+
+    Raises:
+        InputError: there is no such user, and no such file here either.
+    """
+    text = os.fspath(path)
+    expanded = os.path.expanduser(text)
+    if not expanded.startswith('~') or os.path.lexists(expanded):  # `~$draft.png`, as a shell lists it
+        return expanded
+    user = text.partition('/')[0][1:]
+    whose = f'this machine has no user {user!r}' if user else 'the home folder of this user is not known'
+    raise InputError(f'--{name}={text}: {whose}; write the folder out, or ./{text} if its name begins with ~')
+
+
 def _check_option(field: dataclasses.Field, value: Any) -> None:
-    if value is None or not field.metadata:
-        return
-    allowed = field.metadata
-    for item in value if isinstance(value, tuple) else (value,):
+    name, allowed, is_list = field.name, field.metadata, isinstance(value, tuple | list)
+    for item in value if is_list else (value,):
+        shown = _shown(item)
+        if isinstance(item, str):
+            check_text(name, item, is_name=is_list)
         if allowed['choices'] and item not in allowed['choices']:
-            raise InputError(f'--{field.name}={item}: must be one of {", ".join(allowed["choices"])}')
+            raise InputError(f'--{name}={shown}: must be one of {", ".join(allowed["choices"])}')
         if isinstance(item, float) and not math.isfinite(item):
-            raise InputError(f'--{field.name}={item}: must be a finite number')
+            raise InputError(f'--{name}={shown}: must be a finite number')
         if allowed['lower'] is not None and item < allowed['lower']:
-            raise InputError(f'--{field.name}={item}: must be at least {allowed["lower"]}')
+            raise InputError(f'--{name}={shown}: must be at least {allowed["lower"]}')
         if allowed['above'] is not None and item <= allowed['above']:
-            raise InputError(f'--{field.name}={item}: must be greater than {allowed["above"]}')
+            raise InputError(f'--{name}={shown}: must be greater than {allowed["above"]}')
         if allowed['upper'] is not None and item > allowed['upper']:
-            raise InputError(f'--{field.name}={item}: must be at most {allowed["upper"]}')
+            raise InputError(f'--{name}={shown}: must be at most {allowed["upper"]}')
+        _check_size(name, item)
         if allowed['regex']:
-            _check_regex(field.name, item)
+            _check_regex(name, item)
+
+
+def check_text(name: str, text: str, is_name: bool = False) -> None:
+    """Refuses text that no line of a flagfile can hold, or that is not Unicode.
+
+    Args:
+        name: Of the option.
+        text: Its value.
+        is_name: Whether it is one of several names of files, which may be anything that a file system has.
+
+    Raises:
+        InputError: what is wrong with it.
+    """
+    if '\0' in text:
+        raise InputError(f'--{name}={text!r}: has a zero byte, which no name has; leave it out')
+    if is_name:
+        return
+    if text and text.splitlines() != [text]:
+        raise InputError(f'--{name}={text!r}: has a line break, which no flagfile can hold; leave it out, or rename it')
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
+        message = f'--{name}={text!r}: not UTF-8, in which TensorFlow writes all names; rename it'
+        raise InputError(message) from None
+
+
+def _check_size(name: str, number: Any) -> None:
+    """Refuses numbers that cannot be computed with, of which an option's own bounds need not say anything."""
+    if isinstance(number, float):
+        if number and abs(number) < MIN_FLOAT:
+            raise InputError(f'--{name}={number}: too small to compute with; the smallest is {MIN_FLOAT}, or 0')
+        if abs(number) > MAX_FLOAT:
+            raise InputError(f'--{name}={number}: must be at most {MAX_FLOAT}')
+    elif isinstance(number, int) and abs(number) > MAX_INT:
+        raise InputError(f'--{name}={_shown(number)}: must be at most {MAX_INT}')
+
+
+def _shown(value: Any) -> str:
+    """Returns a value as messages show it: of a huge integer, which Python may not write out, only its size."""
+    is_huge = isinstance(value, int) and value.bit_length() > 100
+    return f'(an integer of {value.bit_length()} bits)' if is_huge else str(value)
 
 
 def _check_regex(name: str, pattern: str) -> None:
@@ -84,6 +160,8 @@ class Option:
     help: str
     group: str
     fixed: bool
+    path: bool
+    choices: tuple[str, ...]
 
 
 def flat_options(config_class: type) -> dict[str, Option]:
@@ -98,7 +176,15 @@ def flat_options(config_class: type) -> dict[str, Option]:
             kind, many = _option_type(hints[field.name])
             metadata = field.metadata
             options[field.name] = Option(
-                field.name, kind, many, field.default, metadata['help'], group.name, metadata['fixed']
+                field.name,
+                kind,
+                many,
+                field.default,
+                metadata['help'],
+                group.name,
+                metadata['fixed'],
+                metadata['path'],
+                metadata['choices'],
             )
     return options
 

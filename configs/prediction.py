@@ -19,11 +19,13 @@ class PredictOptions(Options):
         (),
         'Image files, folders, globs, or - for standard input; they are better named without a flag, which splits them '
         'at commas.',
+        path=True,
     )
     checkpoint_path: str = option(
         '/tmp/tfmodel/',
         'A checkpoint, a .keras or .weights.h5 file, a train_dir, whose latest one is used, a SavedModel, or a .tflite '
         'or .onnx file.',
+        path=True,
     )
     moving_average_decay: float | None = option(
         None, 'If given and not 0, use the moving averages of the weights.', lower=0.0, upper=1.0
@@ -43,11 +45,12 @@ class PredictOutputOptions(Options):
 
     top_k: int = option(5, 'How many classes of each image, the most likely first.', lower=1)
     format: str = option('text', 'text, csv or json.', choices=('text', 'csv', 'json'))
-    output_path: str | None = option(None, 'File to write instead of standard output, whole or not at all.')
+    output_path: str | None = option(None, 'File to write instead of standard output, whole or not at all.', path=True)
     visualize: str | None = option(
         None,
         'Draw the first 64 images, as the net sees them, with their most likely classes: a .png, .jpg, .pdf or .svg '
         'file.',
+        path=True,
     )
 
 
@@ -65,6 +68,9 @@ class PredictNetOptions(Options):
     )
     use_grayscale: bool | None = option(None, f'Whether the net takes one gray channel of images. {_FROM_RUN}.')
     depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}, else 1.', above=0.0, upper=16.0)
+    global_pool: bool | None = option(
+        None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}, else not.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """Data sets: which files they are, how records are read, and the road from a record to a batch."""
 
-from configs.processor import use_onednn
+from configs.environment import prepare
 
-use_onednn()  # before a module of this package imports TensorFlow
+prepare()  # before a module of this package imports TensorFlow

@@ -9,6 +9,7 @@ anything out. Negative bounds count from the end.
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 from configs.errors import InputError
 
@@ -46,6 +47,26 @@ class Part:
     def __str__(self) -> str:
         whole = self.start is None and self.stop is None
         return self.split if whole else f'{self.split}[{self.start or ""}:{self.stop or ""}]'
+
+
+def overlap(first: str, second: str, num_examples: Callable[[str], int]) -> bool:
+    """Returns whether two of these expressions share an example.
+
+    Args:
+        first: As `parse` takes it.
+        second: As well.
+        num_examples: Of a split, by its name; asked only where both have parts of it.
+
+    Raises:
+        InputError: as `parse` and `Part.numbers`.
+    """
+    pairs = [(one, other) for one in parse(first) for other in parse(second) if one.split == other.split]
+    for one, other in pairs:
+        size = num_examples(one.split)
+        numbers, others = one.numbers(size), other.numbers(size)
+        if max(numbers.start, others.start) < min(numbers.stop, others.stop):
+            return True
+    return False
 
 
 def parse(text: str, flag: str = 'dataset_split_name') -> tuple[Part, ...]:

@@ -1,5 +1,5 @@
 """Training, evaluation and prediction: the loops, and the parts that they are made of."""
 
-from configs.processor import use_onednn
+from configs.environment import prepare
 
-use_onednn()  # before a module of this package imports TensorFlow
+prepare()  # before a module of this package imports TensorFlow

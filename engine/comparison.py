@@ -69,6 +69,7 @@ def open_classifier(config: EvalConfig, path: str) -> Classifier:
         'labels_offset': net.labels_offset,
         'use_grayscale': net.use_grayscale,
         'depth_multiplier': net.depth_multiplier,
+        'global_pool': net.global_pool,
     }
     averages = bool(config.evaluation.moving_average_decay)
     return load_classifier(

@@ -21,6 +21,7 @@ from engine import checkpoints, comparison, distribution
 from engine.classifiers.loading import find_runtime
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
+from engine.evaluated_split import evaluated_split
 from engine.evaluator import Evaluator, Results
 from engine.kernels import set_precision
 from engine.model_spec import ModelSpec
@@ -158,7 +159,7 @@ class _CheckpointEvaluation:
         folder = os.path.dirname(prefix)
         trained = ModelSpec.from_json(_read_on_chief(cluster, lambda: ModelSpec.to_json_of(prefix)))
         self._config, self._strategy, self._cluster = config, strategy, cluster
-        self._dataset = _find_dataset(config, trained)
+        self._dataset = _find_dataset(config, trained, folder, cluster)
         self._spec = _resolve_spec(config, trained, self._dataset)
         cluster.check_same({'examples': self._dataset.identity()})
         self._averages = bool(options.moving_average_decay)
@@ -238,7 +239,7 @@ def write_summaries(folder: str, results: Results, required: bool = False) -> No
     writer.close()
 
 
-def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
+def _find_dataset(config: EvalConfig, trained: ModelSpec | None, folder: str, cluster: Cluster) -> Dataset:
     options = config.evaluation
     name = options.dataset_name or (trained.dataset_name if trained else '') or 'imagenet'
     dataset_dir = options.dataset_dir
@@ -247,7 +248,10 @@ def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
     offset = config.net.labels_offset
     if offset is None:
         offset = trained.labels_offset if trained else 0
-    return dataset_factory.get_dataset(name, dataset_dir or None, options.dataset_split_name, offset)
+    split = options.dataset_split_name
+    if split is None:
+        split = cluster.on_chief(lambda: evaluated_split(folder, name, dataset_dir or None))
+    return dataset_factory.get_dataset(name, dataset_dir or None, split, offset)
 
 
 def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
@@ -270,6 +274,7 @@ def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Datase
         image_size=choose(flags.eval_image_size, 'image_size'),
         depth_multiplier=choose(flags.depth_multiplier, 'depth_multiplier', 1.0),
         use_grayscale=choose(flags.use_grayscale, 'use_grayscale', False),
+        global_pool=choose(flags.global_pool, 'global_pool', False),
     )
     contradictions = trained.contradictions(asked) if trained is not None else []
     if contradictions and not flags.force:

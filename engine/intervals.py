@@ -13,7 +13,8 @@ class Interval:
     """
 
     def __init__(self, steps: float = 0, seconds: float = 0):
-        self._steps, self._seconds = steps, seconds
+        # Less than a step is every step, and would be counted up to in as many tries as it goes into one.
+        self._steps, self._seconds = max(steps, 1) if steps else 0, seconds
         self._last = time.monotonic()
 
     def next_step(self, step: int) -> float:

@@ -223,6 +223,7 @@ def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
         image_size=config.net.train_image_size,
         depth_multiplier=config.net.depth_multiplier,
         use_grayscale=config.data.use_grayscale,
+        global_pool=config.net.global_pool,
     )
 
 
@@ -308,11 +309,15 @@ def log_end(step: int, config: TrainConfig, stopped_by: int | None, cluster: Clu
     """Says how to go on; where `train_dir` is, the chief."""
     train_dir, split = config.checkpoint.train_dir, config.evaluation.eval_split_name
     if stopped_by is not None:
-        logging.info('stopped at step %d; the same command goes on from there (--train_dir=%s)', step, train_dir)
+        logging.info(
+            'stopped at step %d; the same command goes on from there (%s)',
+            step,
+            shlex.join([f'--train_dir={train_dir}']),
+        )
     elif not cluster.is_chief:
         logging.info('finished at step %d', step)
     else:
-        command = f'python eval_image_classifier.py --checkpoint_path={train_dir}'
+        command = ['python', 'eval_image_classifier.py', f'--checkpoint_path={train_dir}']
         if split is not None:
-            command += f' {shlex.quote(f"--dataset_split_name={split}")}'
-        logging.info('finished at step %d; evaluate it with: %s', step, command)
+            command.append(f'--dataset_split_name={split}')
+        logging.info('finished at step %d; evaluate it with: %s', step, shlex.join(command))

@@ -47,6 +47,7 @@ class ModelSpec:
         dataset_name: What it was trained on.
         dataset_dir: Where that lay.
         label_names: Name of each class, or empty.
+        global_pool: Whether the net averages over the positions before its logits; none does that does not say so.
     """
 
     model_name: str
@@ -60,6 +61,7 @@ class ModelSpec:
     dataset_name: str
     dataset_dir: str
     label_names: tuple[str, ...]
+    global_pool: bool = False
 
     @classmethod
     def for_dataset(
@@ -71,6 +73,7 @@ class ModelSpec:
         image_size: int | None,
         depth_multiplier: float,
         use_grayscale: bool,
+        global_pool: bool = False,
     ) -> 'ModelSpec':
         """Returns the spec of a net for a data set; what is None is as the net says."""
         net = nets_factory.get_net(model_name)
@@ -88,6 +91,7 @@ class ModelSpec:
             dataset_name=dataset.name,
             dataset_dir=dataset.dataset_dir,
             label_names=dataset.label_names,
+            global_pool=global_pool,
         )
 
     @classmethod
@@ -103,6 +107,7 @@ class ModelSpec:
         labels_offset: int,
         use_grayscale: bool,
         dataset_name: str,
+        global_pool: bool = False,
     ) -> 'ModelSpec':
         """Returns the spec of a net whose data set is not at hand; what is None is as the net says."""
         net = nets_factory.get_net(model_name)
@@ -118,6 +123,7 @@ class ModelSpec:
             dataset_name=dataset_name,
             dataset_dir='',
             label_names=(),
+            global_pool=global_pool,
         )
 
     @staticmethod
@@ -140,6 +146,7 @@ class ModelSpec:
             image_size=self.image_size,
             channels=self.channels,
             depth_multiplier=self.depth_multiplier,
+            global_pool=self.global_pool,
             mixed_precision=mixed_precision,
             weight_decay=weight_decay,
             dropout_keep_prob=dropout_keep_prob,

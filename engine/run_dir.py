@@ -44,8 +44,8 @@ def make(train_dir: str) -> str:
     Raises:
         InputError: it cannot be made.
     """
-    if not train_dir or train_dir.startswith('~'):
-        raise InputError(f'--train_dir={train_dir}: name a folder, without ~, which only a shell understands')
+    if not train_dir:
+        raise InputError('--train_dir=: name a folder')
     if re.search(r'[\[\\]', train_dir):
         raise InputError(f'--train_dir={train_dir}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
     try:

@@ -1,5 +1,5 @@
 """Checkpoints in the formats of other programs; one file a format, `export_factory` has the table."""
 
-from configs.processor import use_onednn
+from configs.environment import prepare
 
-use_onednn()  # before a module of this package imports TensorFlow
+prepare()  # before a module of this package imports TensorFlow

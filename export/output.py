@@ -22,8 +22,8 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
     Raises:
         InputError: no path, another ending, or something is there.
     """
-    if not path or path.startswith('~') or '://' in path:
-        raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}, without ~')
+    if not path or '://' in path:
+        raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}')
     path = path.rstrip('/') or '/'
     if not path.endswith(ending) or os.path.basename(path) == ending:
         raise InputError(f'--output_path={path}: the name of such a file ends in {ending}, for instance net{ending}')

@@ -1,5 +1,5 @@
 """Weights of other frameworks, matched layer by layer with our nets."""
 
-from configs.processor import use_onednn
+from configs.environment import prepare
 
-use_onednn()  # before a module of this package imports TensorFlow
+prepare()  # before a module of this package imports TensorFlow

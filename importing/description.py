@@ -38,6 +38,7 @@ def describe(options: ImportNetOptions, model_name: str, sizes: Sizes, described
         model_name=model_name,
         preprocessing_name=preprocessing,
         use_grayscale=use_grayscale,
+        global_pool=described is not None and described.global_pool,
         **dataclasses.asdict(sizes),
         **dataclasses.asdict(data),
     )

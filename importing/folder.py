@@ -31,8 +31,8 @@ def check_train_dir(path: str | None, overwrite: bool) -> str:
     Raises:
         InputError: no path, or something else is there.
     """
-    if not path or path.startswith('~') or '://' in path:
-        raise InputError(f'--train_dir={path or ""}: name a local folder, without ~')
+    if not path or '://' in path:
+        raise InputError(f'--train_dir={path or ""}: name a local folder')
     if re.search(r'[\[\\]', path):
         raise InputError(f'--train_dir={path}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
     path = path.rstrip('/') or '/'

@@ -106,8 +106,8 @@ def _squeeze(logits: keras.KerasTensor) -> keras.KerasTensor:
     height, width, classes = logits.shape[1:]
     if (height, width) != (1, 1):
         raise InputError(
-            f'alexnet_v2 gives logits at {height}x{width} positions for images of this size, which '
-            'spatial_squeeze cannot remove: pass global_pool=True to average them, or spatial_squeeze=False '
-            'to keep them'
+            f'alexnet_v2 gives logits at {height}x{width} positions for images of this size, and not one for each '
+            'image: give --global_pool, which averages over them, or smaller images (in Python: pass global_pool=True '
+            'to make_model, or spatial_squeeze=False to keep them)'
         )
     return keras.layers.Reshape((classes,), dtype='float32', name='fc8.squeezed')(logits)

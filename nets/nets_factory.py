@@ -112,7 +112,11 @@ def make_model(
     if net.fully_convolutional:
         arguments |= {'global_pool': global_pool, 'spatial_squeeze': spatial_squeeze}
     elif global_pool or not spatial_squeeze:
-        raise InputError(f'{name} is not fully convolutional: it has neither global_pool nor spatial_squeeze')
+        pooling = ', '.join(other for other, candidate in NETS.items() if candidate.fully_convolutional)
+        raise InputError(
+            f'{name} is not fully convolutional: it has neither global_pool nor spatial_squeeze, which {pooling} has; '
+            'leave --global_pool out'
+        )
     side = image_size or net.image_size
     inputs = keras.Input((side, side, channels), dtype='float32', name='input')
     outputs, end_points = net.build(inputs, num_classes, **arguments)

@@ -1,5 +1,5 @@
 """How encoded images become the input of a net: a host stage on one image, then a device stage on a batch."""
 
-from configs.processor import use_onednn
+from configs.environment import prepare
 
-use_onednn()  # before a module of this package imports TensorFlow
+prepare()  # before a module of this package imports TensorFlow

@@ -16,6 +16,7 @@ from configs.errors import InputError
 from configs.evaluation import EvalConfig
 from configs.options import Option, flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
+from tests.scripts import SCRIPTS
 
 # What differs from slim on purpose; docs/slim.md says why.
 OTHER_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -91,6 +92,46 @@ def value_of(text: str) -> Any:
     ],
 )
 def test_values_outside_what_an_option_allows(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        make_config(TrainConfig, **values)
+
+
+CONFIGS = list(dict.fromkeys(config for config, _ in SCRIPTS.values()))
+EXTREMES: dict[type, tuple[Any, ...]] = {
+    int: (10**21, -(10**21), 10**5000, -(10**5000), 2**63, -(2**63) - 1),
+    float: (5e-324, -5e-324, 1e-310, 1e308, -1e308, float('inf'), float('-inf'), float('nan')),
+    str: ('a\0b', 'a\nb', 'a\r', 'a\u2028b', '\ud800'),
+}
+
+
+@pytest.mark.parametrize(('config_class', 'option'), [(c, o) for c in CONFIGS for o in flat_options(c).values()])
+def test_what_no_option_takes(config_class: type, option: Option) -> None:
+    """Numbers that cannot be computed with, and text that no file, flagfile or message can hold."""
+    for value in EXTREMES.get(option.kind, ()):
+        if option.many and value in ('a\nb', 'a\r', 'a\u2028b', '\ud800'):
+            continue  # names of images come as they are
+        with pytest.raises(InputError) as raised:
+            make_config(config_class, **{option.name: (value,) if option.many else value})
+        message = str(raised.value)
+        assert message.startswith(f'--{option.name}=')
+        assert message.isprintable()
+        assert len(message) < 2000  # names of preprocessings
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'num_clones': 10**21}, f'--num_clones={10**21}: must be at most 1024'),
+        ({'num_clones': 10**5000}, '--num_clones=(an integer of 16610 bits): must be at most 1024'),
+        ({'eval_every_epochs': 5e-324}, '--eval_every_epochs=5e-324: too small to compute with; the smallest is 1e-30'),
+        ({'learning_rate': 1e300}, '--learning_rate=1e+300: must be at most 1e+30'),
+        ({'save_interval_steps': 2**63}, f'--save_interval_steps={2**63}: must be at most {2**63 - 1}'),
+        ({'train_dir': '/tmp/a\0b'}, "--train_dir='/tmp/a\\x00b': has a zero byte, which no name has"),
+        ({'train_dir': 'a\n--batch_size=1'}, "--train_dir='a\\n--batch_size=1': has a line break, which no flagfile"),
+        ({'dataset_dir': '\udcff'}, "--dataset_dir='\\udcff': not UTF-8, in which TensorFlow writes all names"),
+    ],
+)
+def test_messages_of_extremes(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         make_config(TrainConfig, **values)
 

@@ -29,18 +29,42 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ('--dataset_dir={here}/none', '--dataset_dir={here}/none: no such folder'),
         ('--checkpoint_path={here}', '--checkpoint_path={here}: no checkpoint in this folder'),
         ('--batch_size=0', '--batch_size=0: must be at least 1'),
+        ('--train_dir={here}/file', '--train_dir={here}/file: is no folder; name another one'),
+        (
+            '--preprocessing_name=whole --use_bounding_boxes',
+            '--use_bounding_boxes has no effect with --preprocessing_name=whole; inception reads it; leave it out',
+        ),
+        ('--model_name=lenet --global_pool', '--global_pool has no effect with --model_name=lenet; alexnet_v2 reads'),
+        ('--early_stopping_patience=2 --dataset_dir={here}', 'has no effect without --eval_every_epochs or --eval_ev'),
+        ('--train_dir=~no.such/x', "--train_dir=~no.such/x: this machine has no user 'no.such'"),
     ],
     'eval_image_classifier.py': [
         ('--checkpoint_path={here}/run/model', ': no such file, and no folder {here}/run'),
         ('--checkpoint_path={here}/model.ckpt-7', ': no such checkpoint; {here} holds none'),
+        ('--checkpoint_path={here}/file --results_path={here}/none/x', '--results_path={here}/none/x: there is no f'),
         ('--compare={here}/a.onnx,{here}/b.onnx', '--checkpoint_path={here}/a.onnx: no such checkpoint'),
     ],
-    'predict_image_classifier.py': [('x.jpg --checkpoint_path={here}/net.tflite', 'no such checkpoint')],
+    'predict_image_classifier.py': [
+        ('x.jpg --checkpoint_path={here}/net.tflite', 'no such checkpoint'),
+        ('x --checkpoint_path={here}/file --labels_path={here}/none', '--labels_path={here}/none: no such file'),
+        ('x --checkpoint_path={here}/file --output_path={here}/none/y', '--output_path={here}/none/y: there is no fol'),
+        ('x --checkpoint_path={here}/file --visualize={here}', '--visualize={here}: no file can be written there'),
+    ],
     'export_image_classifier.py': [
+        ('--checkpoint_path={here}/file --output_path={here}/file', '--output_path={here}/file exists; give another'),
+        (
+            '--checkpoint_path={here}/file --format=onnx --verification_images={here}/none',
+            '--verification_images={here}/none: no such file',
+        ),
+        ('--format=keras --quantize=int8', '--quantize=int8 has no effect with --format=keras; tflite and onnx read'),
         ('--format=tflit', "unknown format 'tflit' (did you mean 'tflite'?)"),
         ('--checkpoint_path={here}', 'no checkpoint in this folder'),
     ],
-    'import_weights.py': [('--source={here}/net.onnx', '--source={here}/net.onnx: no such file')],
+    'import_weights.py': [
+        ('--source={here}/net.onnx', '--source={here}/net.onnx: no such file'),
+        ('--source={here}/file --labels_path={here}/none', '--labels_path={here}/none: no such file'),
+        ('--source={here}/file --dataset_dir={here}/none', '--dataset_dir={here}/none: no such folder'),
+    ],
     'download_and_convert_data.py': [
         ('--dataset_name=imagenett', "unknown dataset_name 'imagenett'"),
         (
@@ -48,7 +72,11 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
             '--source_dir={here}/none: no',
         ),
     ],
-    'benchmark_image_classifier.py': [('--dataset_name=imagenet --dataset_dir={here}/none', 'no such folder')],
+    'benchmark_image_classifier.py': [
+        ('--dataset_name=imagenet --dataset_dir={here}/none', 'no such folder'),
+        ('--results_path={here}/none/x', '--results_path={here}/none/x: there is no folder {here}/none'),
+        ('--summary', '--summary: only train_image_classifier.py prints it; leave it out'),
+    ],
 }
 
 
@@ -69,6 +97,7 @@ def test_every_script_has_refusals() -> None:
 def test_refused_without_tensorflow(
     script: str, flags: str, message: str, tmp_path: Path, without_tensorflow: dict[str, str]
 ) -> None:
+    (tmp_path / 'file').touch()
     command = [sys.executable, script, *flags.format(here=tmp_path).split()]
     finished = subprocess.run(command, cwd=ROOT, env=without_tensorflow, capture_output=True, text=True, check=False)
     assert finished.returncode == 1, finished.stderr

@@ -123,6 +123,27 @@ def test_evaluation_while_training_is_that_of_its_checkpoint(train_digits, tmp_p
     assert [weights[name] for name in names] != [averages[name] for name in names]
 
 
+@pytest.mark.parametrize(
+    ('trained_on', 'evaluated_on', 'expected'),
+    [
+        ('train[:80%]', 'train[80%:]', 'train[80%:]'),
+        ('train[:80%]', 'test[:100]', 'test[:100]'),
+        ('train[:80%]', None, 'test'),
+        ('train', 'train[80%:]', 'test'),  # what was trained on is not measured without being asked for
+    ],
+)
+def test_the_split_of_a_run_is_remembered(train_digits, tmp_path, caplog, trained_on, evaluated_on, expected):
+    options = {'dataset_split_name': trained_on, 'eval_split_name': evaluated_on, 'max_number_of_steps': 1}
+    train_digits(tmp_path, eval_every_steps=1, **options)
+    caplog.clear()
+    for path in (tmp_path, tmp_path / 'best'):
+        assert evaluation.evaluate(eval_config(path))['dataset_split_name'] == expected
+    warned = [record.getMessage() for record in caplog.records if 'shares examples' in record.getMessage()]
+    assert bool(warned) == (trained_on == 'train')
+    asked = evaluation.evaluate(eval_config(tmp_path, dataset_split_name='train[90%:]'))
+    assert asked['dataset_split_name'] == 'train[90%:]'
+
+
 # ------------------------------------------------------------------------ what is printed and written
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from configs.errors import InputError
-from datasets.slices import parse
+from datasets.slices import overlap, parse
 
 SIZES = {'train': 1437, 'validation': 7}
 
@@ -83,3 +83,21 @@ def test_slices_are_those_of_tfds(text: str) -> None:
 def test_what_is_wrong_with_a_slice(text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         numbers(text)
+
+
+@pytest.mark.parametrize(
+    ('first', 'second', 'expected'),
+    [
+        ('train[:80%]', 'train[80%:]', False),
+        ('train[:80%]', 'train[79%:]', True),
+        ('train', 'train[5:6]', True),
+        ('train', 'validation', False),
+        ('train[:5]+validation', 'train[5:]+test', False),
+        ('train[:5]+validation', 'validation[-1:]', True),
+        ('train[-5:]', 'train[:1432]', False),
+    ],
+)
+def test_splits_that_share_examples(first: str, second: str, expected: bool) -> None:
+    sizes = {'train': 1437, 'validation': 7}
+    assert overlap(first, second, sizes.__getitem__) is expected
+    assert overlap(second, first, sizes.__getitem__) is expected

@@ -132,4 +132,5 @@ def _spec_from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]], asked:
         labels_offset=asked.get('labels_offset', 0),
         use_grayscale=asked.get('use_grayscale', False),
         dataset_name=asked.get('dataset_name', ''),
+        global_pool=asked.get('global_pool', False),
     )

@@ -1,0 +1,104 @@
+"""Flagfiles: what they hold takes the place of `--flagfile=...`, and may name others.
+
+    arguments = expand(sys.argv[1:], takes_value=lambda name: name not in booleans)
+    [argument.text for argument in arguments]
+    [argument.file for argument in arguments]      # None: on the command line itself
+
+The rules are absl's, which reads them too: a flag a line, `#` and `//` begin comments, `~` is expanded. Unlike there, a
+file that includes itself is an error, and a chain of them has an end.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from configs.errors import InputError, first_line
+
+_DIRECTIVE = re.compile(r'--?flagfile(?:=(?P<path>.*))?', re.DOTALL)
+_MAX_DEPTH = 32
+_MAX_CHARACTERS = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """One argument, and the flagfile that it stands in; None on the command line itself."""
+
+    text: str
+    file: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The name that it gives a value to, or that name with `no` before it; empty where it is no flag."""
+        return self.text.lstrip('-').partition('=')[0].strip() if self.text.startswith('-') else ''
+
+
+def expand(
+    arguments: Sequence[str], takes_value: Callable[[str], bool], stops_at_others: bool = True
+) -> list[Argument]:
+    """Returns the arguments with the contents of flagfiles in their places.
+
+    Args:
+        arguments: The command line, without the program.
+        takes_value: Whether a flag of that name takes the next argument, where it has no `=`.
+        stops_at_others: Whether an argument that is no flag ends the flags, as absl has it; else they may follow.
+
+    Raises:
+        InputError: a file that cannot be read, is no text, is too long, or includes itself.
+    """
+    expanded: list[Argument] = []
+    rest = list(arguments)
+    while rest:
+        text = rest.pop(0)
+        directive = _DIRECTIVE.fullmatch(text)
+        if directive is not None:
+            if directive['path'] is None and not rest:
+                raise InputError('--flagfile: names no file')
+            path = rest.pop(0) if directive['path'] is None else directive['path']
+            expanded += _lines(path, ())
+            continue
+        expanded.append(Argument(text))
+        if text == '--' or (not text.startswith('-') and stops_at_others):
+            break
+        is_followed = text.startswith('-') and '=' not in text and rest and not rest[0].startswith('-')
+        if is_followed and takes_value(expanded[-1].flag):
+            expanded.append(Argument(rest.pop(0)))
+    return [*expanded, *map(Argument, rest)]
+
+
+def _lines(path: str, parents: tuple[str, ...]) -> Iterator[Argument]:
+    path = os.path.expanduser(path.strip())
+    if not path:  # absl ignores it
+        return
+    if path in parents:
+        raise InputError(f'--flagfile={path}: includes itself{_by_way_of(parents[parents.index(path) + 1 :])}')
+    if len(parents) == _MAX_DEPTH:
+        raise InputError(f'--flagfile={parents[0]}: includes a chain of more than {_MAX_DEPTH} flagfiles')
+    for line in _read(path).split('\n'):
+        text = line.strip()
+        if not text or line.startswith(('#', '//')):
+            continue
+        directive = _DIRECTIVE.fullmatch(text)
+        if directive is None:
+            yield Argument(text, path)
+        elif directive['path'] is None:
+            raise InputError(f'--flagfile={path}: a line says --flagfile alone; write --flagfile=PATH')
+        else:
+            yield from _lines(directive['path'], (*parents, path))
+
+
+def _by_way_of(files: Sequence[str]) -> str:
+    return f', by way of {", ".join(files)}' if files else ''
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding='utf-8') as file:
+            text = file.read(_MAX_CHARACTERS + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte, or a file that is no text
+        is_text = not isinstance(error, UnicodeDecodeError)
+        reason = (getattr(error, 'strerror', None) or first_line(error)) if is_text else 'not a text in UTF-8'
+        raise InputError(f'Unable to open flagfile {path!r}: {reason}') from error
+    if len(text) > _MAX_CHARACTERS:
+        raise InputError(f'--flagfile={path}: longer than {_MAX_CHARACTERS} characters: not a flagfile')
+    return text

@@ -1,0 +1,341 @@
+"""Flags that have no effect beside others: which choice reads which option, and what is said of one that nothing reads.
+
+    for line in unread(config, given={'momentum'}): logging.warning('%s', line)
+    # --momentum=0.9 has no effect with --optimizer=sgd; momentum and lars read it
+
+`READERS` has every option of every script: what always counts, and for the others who reads them. Most are only warned
+of: slim's own commands pass flags of optimizers and schedules that they do not use.
+"""
+
+import dataclasses
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from configs.benchmark import BenchmarkConfig
+from configs.config import TrainConfig
+from configs.conversion import ConvertConfig
+from configs.evaluation import EvalConfig
+from configs.export import ExportConfig
+from configs.importing import ImportConfig
+from configs.names import BATCH_NORM_NETS, POOLING_NETS, PREPROCESSING_FAMILIES, preprocessing_family
+from configs.options import flat_options, flat_values
+from configs.prediction import PredictConfig
+
+Values = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class With:
+    """An option that is read with some values of another one.
+
+    Attributes:
+        option: The other one.
+        values: Those with which it is read.
+        refused: Whether the work itself refuses other values than the default, so that nothing need be said of them.
+    """
+
+    option: str
+    values: Collection[str]
+    refused: bool = False
+
+    def reads(self, values: Values) -> bool:
+        return values[self.option] is None or values[self.option] in self.values
+
+    def explain(self, values: Values) -> str:
+        *others, last = self.values
+        readers = f'{", ".join(others)} and {last} read it' if others else f'{last} reads it'
+        return f'has no effect with --{self.option}={values[self.option]}; {readers}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Without:
+    """An option that is read only where one of some others is given, and is not 0.
+
+    Attributes:
+        options: The others.
+        all: Whether each of them is needed.
+        refused: As of `With`.
+    """
+
+    options: tuple[str, ...]
+    all: bool = False
+    refused: bool = False
+
+    def reads(self, values: Values) -> bool:
+        given = [values[name] not in (None, False, 0, ()) for name in self.options]
+        return all(given) if self.all else any(given)
+
+    def explain(self, values: Values) -> str:
+        del values
+        joined = (' and ' if self.all else ' or ').join(f'--{name}' for name in self.options)
+        return f'has no effect without {joined}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Unless:
+    """An option that is not read beside some value of another one.
+
+    Attributes:
+        option: The other one.
+        values: Those beside which it is not read; none: whatever is given.
+        refused: As of `With`.
+    """
+
+    option: str
+    values: tuple[Any, ...] = ()
+    refused: bool = False
+
+    def reads(self, values: Values) -> bool:
+        value = values[self.option]
+        return value not in self.values if self.values else not value
+
+    def explain(self, values: Values) -> str:
+        return f'has no effect with {_flag(self.option, values[self.option])}'
+
+
+Reader = With | Without | Unless | None
+
+_DECAYING = ('exponential', 'polynomial')
+_EVALUATED = Without(('eval_every_epochs', 'eval_every_steps'))
+_FILE_IS_RUN = 'reads_images'  # made of the path: whether another program's file is run, and no checkpoint restored
+
+_TRAIN: dict[str, Reader] = {
+    **dict.fromkeys(('model_name', 'depth_multiplier', 'dropout_keep_prob', 'train_image_size', 'weight_decay')),
+    'global_pool': With('model_name', POOLING_NETS, refused=True),
+    'weight_decay_exclude': Without(('weight_decay',), refused=True),
+    'mixed_precision': None,
+    'sync_batch_norm': With('model_name', BATCH_NORM_NETS),
+    # data
+    'dataset_name': None,
+    'dataset_dir': Unless('dataset_name', ('synthetic',)),
+    **dict.fromkeys(('dataset_split_name', 'labels_offset', 'batch_size', 'gradient_accumulation_steps')),
+    **dict.fromkeys(('preprocessing_name', 'use_grayscale', 'seed')),
+    'cache': Unless('dataset_name', ('synthetic',)),
+    'data_service': Unless('dataset_name', ('synthetic',)),
+    'worker_files': None,  # by how many workers there are, which a launcher may say
+    'synthetic_images': With('dataset_name', ('synthetic',)),
+    # augmentation
+    'random_flip': With('preprocessing_name', tuple(name for name in PREPROCESSING_FAMILIES if name != 'lenet')),
+    'min_crop_area': With('preprocessing_name', ('inception',), refused=True),
+    'color_distortion': With('preprocessing_name', ('inception',), refused=True),
+    'use_bounding_boxes': With('preprocessing_name', ('inception',), refused=True),
+    **dict.fromkeys(('random_shift', 'rand_augment_ops', 'random_erasing_prob', 'mixup_alpha', 'cutmix_alpha')),
+    'rand_augment_magnitude': Without(('rand_augment_ops',)),
+    'mixup_prob': Without(('mixup_alpha', 'cutmix_alpha')),
+    'mixup_switch_prob': Without(('mixup_alpha', 'cutmix_alpha'), all=True),
+    'mixup_off_epoch': Without(('mixup_alpha', 'cutmix_alpha')),
+    # optimizer
+    'optimizer': None,
+    'adadelta_rho': With('optimizer', ('adadelta',)),
+    'adagrad_initial_accumulator_value': With('optimizer', ('adagrad',)),
+    'adam_beta1': With('optimizer', ('adam', 'lamb')),
+    'adam_beta2': With('optimizer', ('adam', 'lamb')),
+    'opt_epsilon': With('optimizer', ('adadelta', 'adam', 'rmsprop')),
+    'ftrl_learning_rate_power': With('optimizer', ('ftrl',)),
+    'ftrl_initial_accumulator_value': With('optimizer', ('ftrl',)),
+    'ftrl_l1': With('optimizer', ('ftrl',)),
+    'ftrl_l2': With('optimizer', ('ftrl',)),
+    'momentum': With('optimizer', ('momentum', 'lars')),
+    'rmsprop_momentum': With('optimizer', ('rmsprop',)),
+    'rmsprop_decay': With('optimizer', ('rmsprop',)),
+    'lars_eta': With('optimizer', ('lars',)),
+    'lamb_epsilon': With('optimizer', ('lamb',)),
+    'trust_ratio_exclude': With('optimizer', ('lars', 'lamb')),
+    **dict.fromkeys(('clip_gradient_norm', 'gradient_dtype')),
+    # schedule
+    **dict.fromkeys(('learning_rate_decay_type', 'learning_rate', 'scale_learning_rate', 'warmup_epochs')),
+    'end_learning_rate': With('learning_rate_decay_type', ('polynomial', 'cosine')),
+    'scale_learning_rate_from': Unless('scale_learning_rate', ('none',)),
+    'learning_rate_decay_factor': With('learning_rate_decay_type', ('exponential', 'piecewise')),
+    'num_epochs_per_decay': With('learning_rate_decay_type', _DECAYING),
+    'polynomial_power': With('learning_rate_decay_type', ('polynomial',)),
+    'learning_rate_boundaries': With('learning_rate_decay_type', ('piecewise',)),
+    # loss, length
+    **dict.fromkeys(('label_smoothing', 'moving_average_decay', 'max_number_of_steps', 'num_epochs')),
+    # checkpoints
+    **dict.fromkeys(('train_dir', 'save_interval_secs', 'save_interval_steps', 'max_checkpoints_to_keep')),
+    'keep_checkpoint_every_n_hours': Unless('max_checkpoints_to_keep', (0,)),
+    'best_metric': _EVALUATED,
+    'checkpoint_path': None,
+    'checkpoint_exclude_scopes': Without(('checkpoint_path',)),
+    'ignore_missing_vars': Without(('checkpoint_path',)),
+    **dict.fromkeys(('trainable_scopes', 'force_resume', 'recover_from_nonfinite')),
+    # log
+    **dict.fromkeys(('summary', 'log_every_n_steps', 'save_summaries_secs', 'save_summaries_steps')),
+    'summarize_histograms': Without(('save_summaries_secs', 'save_summaries_steps')),
+    'summarize_images': Without(('save_summaries_secs', 'save_summaries_steps')),
+    # devices, evaluation
+    **dict.fromkeys(('devices', 'num_clones', 'xla', 'fast_convolutions', 'all_reduce')),
+    **dict.fromkeys(('eval_every_epochs', 'eval_every_steps')),
+    'early_stopping_patience': dataclasses.replace(_EVALUATED, refused=True),
+    'eval_split_name': _EVALUATED,
+    'recall_at': _EVALUATED,
+    # workers, by how many of which there are; and the plan, which refuses itself what it does not need
+    **dict.fromkeys(('worker_hosts', 'task', 'launch_workers', 'cluster')),
+    **dict.fromkeys(('worker_timeout_secs', 'worker_join_timeout_secs')),
+    **dict.fromkeys(('plan', 'plan_workers', 'plan_devices_per_worker', 'plan_images_per_second', 'plan_link_gbits')),
+    **dict.fromkeys(('plan_bus_gbytes', 'plan_latency_us', 'plan_examples')),
+}
+
+# Measuring takes any command of training, and what concerns checkpoints, logs and evaluation has no effect on it.
+_BENCHMARK: dict[str, Reader] = {
+    **_TRAIN,
+    **dict.fromkeys(
+        name for name, option in flat_options(TrainConfig).items() if option.group in ('checkpoint', 'log')
+    ),
+    **dict.fromkeys(name for name, option in flat_options(TrainConfig).items() if option.group == 'evaluation'),
+    'synthetic_images': None,  # --mode=step has such data whatever the data set
+    **dict.fromkeys(('mode', 'num_steps', 'warmup_steps', 'results_path')),
+}
+
+_OF_RUN_FILES: dict[str, Reader] = {
+    'layout': Without((_FILE_IS_RUN,)),
+    'channel_order': Without((_FILE_IS_RUN,)),
+    'includes_preprocessing': Without((_FILE_IS_RUN,)),
+    'labels_path': None,
+}
+
+_EVAL: dict[str, Reader] = {
+    'checkpoint_path': Unless('compare'),
+    **dict.fromkeys(('compare', 'dataset_name', 'dataset_dir', 'dataset_split_name', 'batch_size', 'max_num_batches')),
+    **dict.fromkeys(('recall_at', 'moving_average_decay', 'model_name', 'preprocessing_name', 'eval_image_size')),
+    **dict.fromkeys(('labels_offset', 'use_grayscale', 'depth_multiplier', 'global_pool', 'force', 'mixed_precision')),
+    **_OF_RUN_FILES,
+    **dict.fromkeys(('eval_dir', 'results_path', 'eval_interval_secs')),
+    'max_number_of_evaluations': Without(('eval_interval_secs',)),
+    'eval_timeout_secs': Without(('eval_interval_secs',)),
+    **dict.fromkeys(('devices', 'num_clones', 'xla', 'fast_convolutions', 'all_reduce')),
+    **dict.fromkeys(('worker_hosts', 'task', 'launch_workers', 'cluster')),
+    **dict.fromkeys(('worker_timeout_secs', 'worker_join_timeout_secs')),
+}
+
+_PREDICT: dict[str, Reader] = {
+    **dict.fromkeys(('images', 'checkpoint_path', 'moving_average_decay', 'mixed_precision', 'devices', 'batch_size')),
+    **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize')),
+    **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
+    **dict.fromkeys(('depth_multiplier', 'global_pool')),
+    **_OF_RUN_FILES,
+}
+
+_RUN_FORMATS = ('saved_model', 'tflite', 'onnx')
+_EXPORT: dict[str, Reader] = {
+    **dict.fromkeys(('checkpoint_path', 'format', 'output_path', 'overwrite', 'moving_average_decay')),
+    'quantize': With('format', ('tflite', 'onnx'), refused=True),
+    'output': With('format', _RUN_FORMATS, refused=True),
+    'layout': With('format', _RUN_FORMATS, refused=True),
+    'channel_order': With('format', _RUN_FORMATS, refused=True),
+    'include_preprocessing': With('format', _RUN_FORMATS, refused=True),
+    'verification_images': With('format', _RUN_FORMATS, refused=True),
+    'encoded_input': With('format', ('saved_model',), refused=True),
+    'inference_type': With('quantize', ('int8',), refused=True),
+    'calibration_images': With('quantize', ('int8', 'qdq'), refused=True),
+    'sample_test_data': With('format', ('onnx',), refused=True),
+    **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
+    **dict.fromkeys(('depth_multiplier', 'global_pool', 'dataset_name', 'dataset_dir')),
+}
+
+_IMPORT: dict[str, Reader] = {
+    **dict.fromkeys(('source', 'model_name', 'train_dir', 'overwrite', 'image_size', 'preprocessing_name')),
+    **dict.fromkeys(('dataset_name', 'dataset_dir', 'labels_offset', 'labels_path')),
+}
+
+_NOT_VERIFYING = Unless('verify')
+_CONVERT: dict[str, Reader] = {
+    **dict.fromkeys(('dataset_dir', 'verify', 'num_processes', 'dataset_name')),
+    'source_dir': _NOT_VERIFYING,
+    'validation_labels_file': With('dataset_name', ('imagenet',), refused=True),
+    'class_names_file': With('dataset_name', ('imagenet',), refused=True),
+    'bounding_box_dir': With('dataset_name', ('imagenet',), refused=True),
+    'train_shards': _NOT_VERIFYING,
+    'validation_shards': _NOT_VERIFYING,
+    'resize_shorter_side': _NOT_VERIFYING,
+    'jpeg_quality': Without(('resize_shorter_side',), refused=True),
+    'max_bad_images': _NOT_VERIFYING,
+}
+
+READERS: dict[type, dict[str, Reader]] = {
+    TrainConfig: _TRAIN,
+    BenchmarkConfig: _BENCHMARK,
+    EvalConfig: _EVAL,
+    PredictConfig: _PREDICT,
+    ExportConfig: _EXPORT,
+    ImportConfig: _IMPORT,
+    ConvertConfig: _CONVERT,
+}
+
+
+def unread(config: Any, given: Collection[str]) -> list[str]:
+    """Returns a line for each option that was given, though with the others nothing reads it.
+
+    Args:
+        config: All options.
+        given: Names of those that count as given; a value that is not the default always is.
+    """
+    options, values = flat_options(type(config)), flat_values(config)
+    if values.get('plan') or values.get('summary'):  # which are asked with the command of any run
+        return []
+    seen = _as_read(config, values)
+    lines = []
+    for name, reader in READERS[type(config)].items():
+        if reader is None or reader.reads(seen):
+            continue
+        differs = values[name] != options[name].default
+        if differs and reader.refused:
+            continue
+        if differs or name in given:
+            lines.append(f'{_flag(name, values[name])} {reader.explain(seen)}')
+    return lines
+
+
+def refused(config: Any) -> list[str]:
+    """Returns a line for each option that the work itself would refuse, as nothing reads it."""
+    options, values = flat_options(type(config)), flat_values(config)
+    seen = _as_read(config, values)
+    return [
+        f'{_flag(name, values[name])} {reader.explain(seen)}'
+        for name, reader in READERS[type(config)].items()
+        if reader is not None and reader.refused and values[name] != options[name].default and not reader.reads(seen)
+    ]
+
+
+def advice(config: Any, given: Collection[str]) -> list[str]:
+    """Returns a line for each default of slim's that does not go with what was chosen."""
+    if not isinstance(config, TrainConfig) or 'opt_epsilon' in given:
+        return []
+    default = flat_options(TrainConfig)['opt_epsilon'].default
+    if config.optimizer.optimizer != 'adam' or config.optimizer.opt_epsilon != default:
+        return []
+    return [
+        f"--optimizer=adam: slim's --opt_epsilon is {default}, which makes its steps so small that a rate such as 1e-4 "
+        f'learns next to nothing; give --opt_epsilon=1e-7, or --opt_epsilon={default} if that is meant'
+    ]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f'--{name}' if value else f'--no{name}'
+    return f'--{name}={",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else value}'
+
+
+def _as_read(config: Any, values: Values) -> Values:
+    """Returns the values as the work takes them: with the defaults that follow from others."""
+    seen = dict(values)
+    if isinstance(config, TrainConfig):
+        seen['preprocessing_name'] = preprocessing_family(values['preprocessing_name'], values['model_name'])
+        if values['dataset_name'] is None and values['dataset_dir'] is None:
+            if isinstance(config, BenchmarkConfig):
+                seen['dataset_name'] = 'synthetic'
+            else:  # the embedded digits, which are evaluated
+                seen |= {'dataset_name': 'digits', 'eval_every_epochs': values['eval_every_epochs'] or 5.0}
+    elif isinstance(config, EvalConfig | PredictConfig):
+        paths = values.get('compare') or (values['checkpoint_path'],)
+        seen[_FILE_IS_RUN] = any(map(_may_be_run, paths))
+    return seen
+
+
+def _may_be_run(path: str) -> bool:
+    """Says whether a path is not known to be a checkpoint."""
+    if os.path.isdir(path):
+        return os.path.exists(os.path.join(path, 'saved_model.pb'))
+    return not (path.endswith(('.index', '.keras', '.h5')) or os.path.exists(f'{path}.index'))

@@ -1,0 +1,105 @@
+"""`--help` of each script: groups, values, defaults, width; and absl's flags for help."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs import names
+from configs.help_text import help_text
+from configs.options import flat_options
+from tests.scripts import SCRIPTS
+from tests.test_scripts import ROOT
+
+
+def run(script: str, *flags: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / script), *flags]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_is_in_groups(script: str) -> None:
+    finished = run(script, '--help')
+    assert finished.returncode == 0
+    assert not finished.stderr
+    text = finished.stdout
+    config_class, retired = SCRIPTS[script]
+    for name in {*flat_options(config_class), *(flag.name for flag in retired)}:
+        assert len(re.findall(rf'^  (?:.*, )?--(?:\[no\])?{name}(?=[=,\n])', text, re.MULTILINE)) == 1, name
+    assert max(map(len, text.splitlines())) <= 121  # an example is one line, to be copied
+    assert all(len(line) <= 100 for line in text.splitlines() if 'python' not in line)
+    example = text[text.index('Example:') :].split('\n')[1].strip()
+    assert example.startswith(f'python {script} --')
+    assert text.index('Example:') < text.index('What most commands need:')
+
+
+@pytest.mark.quick('-h-train_image_classifier.py', '-?-predict_image_classifier.py')
+@pytest.mark.parametrize('script', SCRIPTS)
+@pytest.mark.parametrize('flag', ['-h', '-help', '--helpshort', '-?'])
+def test_other_ways_to_ask(script: str, flag: str) -> None:
+    finished = run(script, flag)
+    assert (finished.returncode, finished.stderr) == (0, '')
+    assert 'What most commands need:' in finished.stdout
+
+
+@pytest.mark.parametrize(('flag', 'words'), [('--helpfull', 'absl.logging'), ('--helpxml', '<name>verbosity</name>')])
+def test_absls_own_flags_are_still_shown(flag: str, words: str) -> None:
+    finished = run('import_weights.py', flag)
+    assert (finished.returncode, finished.stderr) == (0, '')
+    assert words in finished.stdout
+    assert 'labels_path' in finished.stdout
+
+
+def test_a_reader_that_has_gone() -> None:
+    command = f'{sys.executable} train_image_classifier.py --help'
+    script = f'set -o pipefail; {command} | head -1'
+    finished = subprocess.run(['bash', '-c', script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.stdout.startswith('Trains a net')
+    assert not finished.stderr
+
+
+@pytest.mark.parametrize(
+    ('script', 'values'),
+    [
+        ('train_image_classifier.py', (*names.NETS, *names.PREPROCESSINGS, *names.DATASETS, *names.OPTIMIZERS)),
+        ('train_image_classifier.py', names.SCHEDULES),
+        ('eval_image_classifier.py', (*names.NETS, *names.PREPROCESSINGS, 'NHWC', 'NCHW', 'BGR')),
+        (
+            'export_image_classifier.py',
+            (*names.EXPORT_FORMATS, *names.NETS, 'NHWC', 'NCHW', 'qdq', 'com.microsoft:QGemm'),
+        ),
+        ('predict_image_classifier.py', ('text', 'csv', 'json', 'NHWC')),
+    ],
+)
+def test_help_lists_what_is_valid(script: str, values: tuple[str, ...]) -> None:
+    config_class, retired = SCRIPTS[script]
+    words = help_text('', config_class, retired)
+    assert [value for value in values if value not in words] == []
+
+
+def test_help_is_as_wide_as_the_terminal() -> None:
+    narrow = run('export_image_classifier.py', '--help', COLUMNS='60').stdout
+    assert max(len(line) for line in narrow.splitlines() if 'python' not in line and '=' not in line) <= 60
+
+
+def test_defaults_and_sections() -> None:
+    text = run('benchmark_image_classifier.py', '--help').stdout
+    own = [text.index(f'--{name}=') for name in ('mode', 'num_steps', 'warmup_steps', 'results_path')]
+    assert own == sorted(own)
+    assert own[-1] < text.index('--dataset_name=')
+    assert '--batch_size=N\n      Examples a step over all devices. (slim: per clone) (default: 32)' in text
+    assert "Accepted as slim's, of no effect here:" in text
+    last = text[text.index("Accepted as slim's") :]
+    assert '--master' in last
+    assert '--model_name' not in last
+
+
+def test_help_is_quick() -> None:
+    start = time.monotonic()
+    run('train_image_classifier.py', '--help')
+    assert time.monotonic() - start < 5  # 0.3 s on an idle machine

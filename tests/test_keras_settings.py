@@ -1,0 +1,106 @@
+"""Keras' settings: another backend, keras.json, and what this project's nets make of them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import keras_settings
+from configs.errors import InputError
+from tests.test_scripts import ENVIRONMENT, ROOT, TINY
+
+PACKAGES = ('datasets', 'engine', 'export', 'importing', 'nets', 'preprocessing')
+# Sums of all outputs and kinds of all layers, for each net.
+_NETS = """
+import json
+import nets.nets_factory as factory
+import keras, numpy as np
+made = {}
+for name in factory.NETS:
+    model = factory.make_model(name, 3, depth_multiplier=1 / 16)
+    shape = (1, *model.input_shape[1:])
+    images = np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    dtypes = sorted({layer.dtype_policy.name for layer in model.layers[1:]})  # not of the input, which computes nothing
+    made[name] = [np.asarray(model(images)).tolist(), dtypes]
+print(keras.config.backend(), keras.config.floatx(), json.dumps(made))
+"""
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, '-c', code]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(name='keras_home')
+def _keras_home(tmp_path: Path) -> Path:
+    settings = {'backend': 'jax', 'floatx': 'float16', 'image_data_format': 'channels_first', 'epsilon': 1e-3}
+    (tmp_path / 'keras.json').write_text(json.dumps(settings))
+    return tmp_path
+
+
+def test_nets_do_not_depend_on_the_settings(keras_home: Path) -> None:
+    plain = python(_NETS, KERAS_BACKEND='')
+    other = python(_NETS, KERAS_BACKEND='jax', KERAS_HOME=str(keras_home))
+    assert plain.stdout.startswith('tensorflow float32'), plain.stderr
+    assert other.stdout.startswith('tensorflow float16'), other.stderr
+    assert plain.stdout.partition('{')[2] == other.stdout.partition('{')[2]
+
+
+def test_a_run_with_other_settings(keras_home: Path, tmp_path: Path) -> None:
+    environment = {**ENVIRONMENT, 'KERAS_BACKEND': 'torch', 'KERAS_HOME': str(keras_home)}
+    command = [sys.executable, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path / "run"}']
+    finished = subprocess.run(
+        [*command, '--max_number_of_steps=1'], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.quick('engine')
+@pytest.mark.parametrize('package', PACKAGES)
+def test_every_package_sets_the_backend(package: str) -> None:
+    code = f'import os, {package}; print(os.environ["KERAS_BACKEND"])'
+    assert python(code, KERAS_BACKEND='jax').stdout == 'tensorflow\n'
+
+
+def test_keras_is_there_already_with_another_backend() -> None:
+    """Here, for want of another one that is installed, it only says that it has one."""
+    code = 'import types, sys; k = types.ModuleType("keras"); k.config = types.SimpleNamespace(backend=lambda: "jax")'
+    finished = python(f'{code}; sys.modules["keras"] = k; import nets')
+    assert finished.stderr.rstrip().endswith(
+        "Keras computes with jax in this process, and these nets with TensorFlow: import this project's packages "
+        'before keras, or set KERAS_BACKEND=tensorflow'
+    )
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{"floatx": "float99"}', "keras.json: floatx is 'float99'; Keras takes float16, float32, float64"),
+        ('{"image_data_format": 3}', 'keras.json: image_data_format is 3; Keras takes channels_first, channels_last'),
+        ('{"epsilon": "x"}', "keras.json: epsilon is 'x'; Keras takes a number such as 1e-07"),
+        ('[1]', 'keras.json: holds no settings of Keras; delete it, and Keras writes it anew'),
+    ],
+)
+def test_files_that_keras_fails_on(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'keras.json').write_text(text)
+    monkeypatch.setenv('KERAS_HOME', str(tmp_path))
+    with pytest.raises(InputError, match=re.escape(message)):
+        keras_settings.check()
+    command = [sys.executable, 'predict_image_classifier.py', 'x.png']
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 1
+    assert finished.stderr == f'error: {tmp_path}/{message}\n'
+
+
+@pytest.mark.parametrize('text', ['', 'no json', '{}', '{"backend": "tensorflow", "epsilon": 1e-07}'])
+def test_files_that_keras_takes(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('KERAS_HOME', str(tmp_path))
+    keras_settings.check()
+    (tmp_path / 'keras.json').write_text(text)
+    keras_settings.check()

@@ -1,0 +1,50 @@
+"""Commands that are printed can be pasted into a shell."""
+
+import ast
+import shlex
+from pathlib import Path
+
+import pytest
+from absl import logging
+
+from configs.config import TrainConfig
+from configs.options import make_config
+from engine import learning
+from engine.cluster.cluster import ALONE
+
+ROOT = Path(__file__).parents[1]
+
+
+def _commands_with_values(path: Path) -> list[int]:
+    """Returns the lines of f-strings that hold a command, into which values are put as they are."""
+    lines = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+            begins = [
+                at for at, part in enumerate(parts) if isinstance(part, str) and ('python ' in part or '.py ' in part)
+            ]
+            if begins and None in parts[begins[0] :]:
+                lines.append(node.lineno)
+    return lines
+
+
+def test_no_command_is_put_together_by_hand() -> None:
+    folders = ('configs', 'datasets', 'engine', 'export', 'importing', 'nets', 'preprocessing')
+    paths = [*ROOT.glob('*.py'), *(path for folder in folders for path in (ROOT / folder).rglob('*.py'))]
+    assert not [(path.name, line) for path in paths for line in _commands_with_values(path)]
+
+
+def test_the_command_that_is_printed_can_be_pasted(caplog: pytest.LogCaptureFixture) -> None:
+    logging.set_verbosity(logging.INFO)
+    config = make_config(TrainConfig, train_dir="/tmp/e_a b/it's", eval_split_name='train[80%:]')
+    learning.log_end(7, config, None, ALONE)
+    command = caplog.messages[-1].partition('evaluate it with: ')[2]
+    assert shlex.split(command) == [
+        'python',
+        'eval_image_classifier.py',
+        "--checkpoint_path=/tmp/e_a b/it's",
+        '--dataset_split_name=train[80%:]',
+    ]
+    learning.log_end(7, config, 15, ALONE)
+    assert shlex.split(caplog.messages[-1].partition('from there ')[2].strip('()')) == ["--train_dir=/tmp/e_a b/it's"]
