@@ -115,7 +115,7 @@ def load(monkeypatch):
     """Returns a function that loads a file which is opened as a runtime says."""
 
     def load(opened: Runtime, asked: dict[str, Any] | None = None, **foreign: Any) -> Classifier:
-        monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path: opened)
+        monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path, foreign: opened)
         return load_classifier('net.onnx', asked, ForeignOptions(**foreign))
 
     return load

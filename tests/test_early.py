@@ -33,9 +33,12 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     'eval_image_classifier.py': [
         ('--checkpoint_path={here}/run/model', ': no such file, and no folder {here}/run'),
         ('--checkpoint_path={here}/model.ckpt-7', ': no such checkpoint; {here} holds none'),
-        ('--compare={here}/a.onnx,{here}/b.onnx', '--checkpoint_path={here}/a.onnx: no such checkpoint'),
+        ('--compare={here}/a.onnx,{here}/b.onnx', '--compare={here}/a.onnx: no such checkpoint'),
     ],
-    'predict_image_classifier.py': [('x.jpg --checkpoint_path={here}/net.tflite', 'no such checkpoint')],
+    'predict_image_classifier.py': [
+        ('x.jpg --checkpoint_path={here}/b/model.ckpt-3', 'no such file, and no folder {here}/b'),
+        ('x.jpg --checkpoint_path={here}/net.tflite', 'no such checkpoint'),
+    ],
     'export_image_classifier.py': [
         ('--format=tflit', "unknown format 'tflit' (did you mean 'tflite'?)"),
         ('--checkpoint_path={here}', 'no checkpoint in this folder'),
