@@ -78,7 +78,7 @@ def test_refused(tmp_path: Path, case: str) -> None:
 def test_a_background_class_is_answered_with_the_flag(tmp_path: Path) -> None:
     (tmp_path / 'labels').write_text('background\n' + '\n'.join(NAMES))
     with pytest.raises(
-        InputError, match="5 names; the net has 4 classes: give --labels_offset=1, .* first, 'background'"
+        InputError, match=r"5 names; the net has 4 classes: give --labels_offset=1, .* first, 'background'"
     ):
         read_label_names(str(tmp_path / 'labels'), 4, 0)
     assert read_label_names(str(tmp_path / 'labels'), 4, 1) == NAMES
