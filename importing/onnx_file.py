@@ -11,6 +11,7 @@ from typing import Any
 
 from configs.errors import InputError, first_line
 from engine import checkpoints, extras
+from engine.classifiers import onnx_content
 
 # How the names of operators begin that compute with integers.
 _QUANTISED = ('QLinear', 'QGemm', 'Quantize', 'Dequantize', 'DynamicQuantize', 'ConvInteger', 'MatMulInteger')
@@ -45,11 +46,12 @@ def load(path: str) -> OnnxFile:
     """
     onnx = extras.load('onnx', 'reading ONNX files')
     model = _read(onnx, path)
+    described = _read_description(path, model)
     if model.functions:
         model = extras.load('onnx.inliner', 'reading ONNX files').inline_local_functions(model)
     _refuse_quantised(path, model.graph)
     name, shape = _find_images(path, model.graph)
-    return OnnxFile(path, model, name, shape, _read_description(path, model))
+    return OnnxFile(path, model, name, shape, described)
 
 
 def _read(onnx: Any, path: str) -> Any:
@@ -114,10 +116,16 @@ def _find_images(path: str, graph: Any) -> tuple[str, tuple[int | None, ...]]:
 def _read_description(path: str, model: Any) -> dict[str, Any]:
     texts = [entry.value for entry in model.metadata_props if entry.key == checkpoints.METADATA]
     try:
-        return dict(json.loads(texts[0])) if texts else {}
+        found = dict(json.loads(texts[0])) if texts else {}
     except (ValueError, TypeError, RecursionError) as error:
         problem = f'what it says of its net ({checkpoints.METADATA}) is damaged'
         raise InputError(f'--source={path}: {problem}: {first_line(error)}') from error
+    if found:
+        try:
+            onnx_content.check(path, found, model)
+        except InputError as error:
+            raise InputError(f'--source={error}') from error
+    return found
 
 
 def _size(size: Any) -> int | None:
