@@ -35,7 +35,7 @@ _NUMPY = 'an array of NumPy, which nothing here takes; weights come as a checkpo
 _CAFFE = (
     'a net of Caffe, which nothing here takes; convert it to ONNX, or take one of the ONNX model zoo: import_weights.py'
 )
-_UNKNOWN = 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'
+UNKNOWN = 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'
 
 _MAGIC = {
     b'\x93NUMPY': _NUMPY,
@@ -78,7 +78,7 @@ def _of_content(path: str, start: bytes, size: int) -> str:
         return 'an empty file'
     found = next((what for magic, what in _MAGIC.items() if start.startswith(magic)), None)
     found = found or next((what for is_it, what in _CHECKS if is_it(path, start, size)), None)
-    return found or _ENDINGS.get(os.path.splitext(path)[1].lower(), _UNKNOWN)
+    return found or _ENDINGS.get(os.path.splitext(path)[1].lower(), UNKNOWN)
 
 
 def inside_archive(path: str) -> str | None:

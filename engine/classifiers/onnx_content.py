@@ -3,8 +3,8 @@
     description['content'] = checksums(model)          # of an export
     check('/tmp/net.onnx', description)                # InputError: damaged
 
-Another program may save an export anew: with other labels, another version of the operators, its parts in another order.
-It then is another file, and the same net. Damage is what changes a weight, or one node, and nothing else.
+Another program may save an export anew: with other labels, another version of the operators, in another order. It then
+is another file, and the same net. Damage is what changes a weight, or one node, and nothing else.
 """
 
 import os
