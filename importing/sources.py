@@ -200,7 +200,9 @@ def _describe_other(path: str, ending: str) -> str:
 
 
 _KINDS = {
-    checkpoints.Format.WEIGHTS_H5: 'an HDF5 file of Keras, no source: --checkpoint_path takes .weights.h5 of Keras 3 as '
-    'it is; of older ones save the model as .keras first',
-    checkpoints.Format.KERAS: 'a .keras file, which needs no import: --checkpoint_path takes it as it is, if it is one',
+    checkpoints.Format.WEIGHTS_H5: (
+        'an HDF5 file of Keras, no source: --checkpoint_path takes .weights.h5 of Keras 3 as it is; of older ones save '
+        'the model as .keras first'
+    ),
+    checkpoints.Format.KERAS: 'a .keras file, which needs no import: --checkpoint_path takes it as it is',
 }

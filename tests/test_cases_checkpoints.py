@@ -81,7 +81,7 @@ def test_evaluation_and_comparison(name: str, case: Callable[[str], Path], share
         'moving_average_decay': 0.999 if averages else None,
     }
     results = evaluation.evaluate(eval_config(case(name), eval_dir=str(tmp_path / 'eval'), **options))
-    assert results['accuracy'] > 0.5
+    assert float(results['accuracy']) > 0.5
     (compared,) = comparison.compare(make_config(EvalConfig, compare=(str(case(name)),), **options))
     assert compared['accuracy'] == results['accuracy']
 
@@ -122,7 +122,7 @@ def test_the_flag_reaches_training(digits_dir: Path, tmp_path: Path) -> None:
 
 
 # What is asked -> what is said; {path} is the folder of the case.
-MESSAGES = {
+MESSAGES: dict[str, tuple[str, dict[str, Any], str]] = {
     'averages_only': ('averages_only', {}, 'holds the moving averages of the weights alone: .* --moving_average_decay'),
     'towers': ('towers', {}, r'it is not of cifarnet: its names begin with tower_0/: give --checkpoint_scope=tower_0;'),
     'no index': ('no_index', {}, r'--checkpoint_path={path}: {path}/model.ckpt-3600.index is missing'),

@@ -104,7 +104,6 @@ def test_endings_are_known_in_any_case(tmp_path: Path, name: str, module: str) -
 
 @pytest.mark.parametrize('path', ['foo://bucket/model.ckpt-1', 'foo://bucket/run', 'foo://bucket/net.keras'])
 def test_a_scheme_that_nobody_knows(path: str) -> None:
-    with pytest.raises(
-        InputError, match="^--checkpoint_path=foo://.*: cannot be read: File system scheme 'foo' not impl"
-    ):
+    message = r"^--checkpoint_path=foo://.*: cannot be read: File system scheme 'foo' not implemented"
+    with pytest.raises(InputError, match=message):
         checkpoints.find_checkpoint(path)

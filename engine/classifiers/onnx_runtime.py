@@ -4,6 +4,8 @@ runtime = open_onnx('/tmp/net.onnx')
 runtime.run(images)                 # float32 [batch, classes]
 """
 
+import contextlib
+import io
 import re
 from typing import Any
 
@@ -62,12 +64,12 @@ class _Model:
         self.session = _open_session(path)
         try:
             self._input, self._output = self._only_input(), self._find_output(output_name)
+            self.input_shape = tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
+            self._batch = self.input_shape[0] if self.input_shape else None
+            self.run = Batches(self._run, self._batch)
+            self.num_classes = self._count_classes()
         except UnicodeDecodeError as error:
             raise InputError(f'{path}: a name in it is not UTF-8: damaged, or not as ONNX has it') from error
-        self.input_shape = tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
-        self._batch = self.input_shape[0] if self.input_shape else None
-        self.run = Batches(self._run, self._batch)
-        self.num_classes = self._count_classes()
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         values = self._call(images)
@@ -143,7 +145,8 @@ def _open_session(path: str) -> Any:
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     providers = [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        with contextlib.redirect_stdout(io.StringIO()):  # where it tells of its second try
+            return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's have no class of their own in common
         raise InputError(f'{path} cannot be opened: {_reason(error)}') from error
 
