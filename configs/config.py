@@ -328,6 +328,9 @@ class CheckpointOptions(Options):
     checkpoint_exclude_scopes: tuple[str, ...] = option(
         (), 'Prefixes of variable names, separated by commas, that --checkpoint_path does not restore.'
     )
+    checkpoint_scope: str | None = option(
+        None, 'What all names in --checkpoint_path begin with and those of the net do not, such as tower_0.'
+    )
     ignore_missing_vars: bool = option(False, 'Warn instead of failing when --checkpoint_path lacks a variable.')
     trainable_scopes: tuple[str, ...] = option(
         (), 'Scopes, separated by commas, whose variables are trained; the default is all.', fixed=True

@@ -20,7 +20,8 @@ from configs.options import flat_values
 from configs.prediction import PredictConfig
 from configs.unread import refused
 
-_PART_OF_CHECKPOINT = r'\.(index|meta|data-\d+-of-\d+)$'
+PART_OF_CHECKPOINT = r'\.(index|meta|data-\d+-of-\d+)$'
+ENDINGS_OF_ONE_FILE = ('.keras', '.weights.h5', '.ckpt')
 _WRITTEN_IF_ABSENT = ('digits', 'synthetic')
 
 
@@ -31,43 +32,77 @@ def check_names(config: Any) -> None:
             names.check_name(option, value)
 
 
-def check_checkpoint(path: str) -> None:
+def check_checkpoint(path: str, flag: str = 'checkpoint_path') -> None:
     """Refuses a path that no checkpoint and no export can be read from, as nothing lies there.
+
+    Args:
+        path: As it was given.
+        flag: What messages call it.
 
     Raises:
         InputError: with what the folder holds.
     """
+    if '\0' in path:
+        raise InputError(f'--{flag}={path!r}: no file can have a zero byte in its name')
     if _is_remote(path):
         return
     if os.path.isdir(path):
-        if os.access(path, os.R_OK | os.X_OK) and not any(_may_be_read(name) for name in _names_in(path)):
-            raise no_checkpoint_in(path)
+        names = _names_in(path)
+        if os.access(path, os.R_OK | os.X_OK) and not any(may_be_read(name) for name in names):
+            raise no_checkpoint_in(path, names, flag)
         return
-    prefix = re.sub(_PART_OF_CHECKPOINT, '', path)
-    if not os.path.exists(path) and not os.path.exists(f'{prefix}.index'):
+    prefix = re.sub(PART_OF_CHECKPOINT, '', path)
+    if not os.path.exists(prefix) and not os.path.exists(f'{prefix}.index'):
         folder = os.path.dirname(prefix) or '.'
-        found = [re.fullmatch(r'(model\.ckpt-(\d+))\.index', name) for name in _names_in(folder)]
-        present = [match[1] for match in sorted(filter(None, found), key=lambda match: int(match[2]))]
-        raise no_checkpoint_at(path, folder, present if os.path.isdir(folder) else None)
+        raise no_checkpoint_at(path, folder, _names_in(folder) if os.path.isdir(folder) else None, flag)
 
 
-def no_checkpoint_in(folder: str) -> InputError:
-    """Returns the error for a folder without a checkpoint."""
-    return InputError(f'--checkpoint_path={folder}: no checkpoint in this folder')
+def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_path') -> InputError:
+    """Returns the error for a folder without a checkpoint, and with files of these names."""
+    incomplete = _without_index(names)
+    if incomplete:
+        return InputError(f'--{flag}={folder}: {_missing_index(folder, incomplete)}')
+    return InputError(f'--{flag}={folder}: no checkpoint in this folder')
 
 
-def no_checkpoint_at(path: str, folder: str, present: Iterable[str] | None) -> InputError:
+def no_checkpoint_at(path: str, folder: str, names: Iterable[str] | None, flag: str = 'checkpoint_path') -> InputError:
     """Returns the error for a path without one.
 
     Args:
         path: As it was given.
         folder: Where it would lie.
-        present: Names of the checkpoints there; None where there is no such folder.
+        names: Of the files there; None where there is no such folder.
+        flag: What messages call the path.
     """
-    if present is None:
-        return InputError(f'--checkpoint_path={path}: no such file, and no folder {folder}')
-    held = ', '.join(present) or 'none'
-    return InputError(f'--checkpoint_path={path}: no such checkpoint; {folder} holds {held}')
+    if names is None:
+        return InputError(f'--{flag}={path}: no such file, and no folder {folder}')
+    names = list(names)
+    name = os.path.basename(re.sub(PART_OF_CHECKPOINT, '', path))
+    if name in _without_index(names):
+        return InputError(f'--{flag}={path}: {_missing_index(folder, [name])}')
+    steps = [re.fullmatch(r'(model\.ckpt-(\d+))\.index', other) for other in names]
+    present = [match[1] for match in sorted(filter(None, steps), key=lambda match: int(match[2]))]
+    present += [other for other in prefixes(names) if other not in present]
+    return InputError(f'--{flag}={path}: no such checkpoint; {folder} holds {", ".join(present) or "none"}')
+
+
+def prefixes(names: Iterable[str]) -> list[str]:
+    """Returns the prefixes of TensorFlow's checkpoints among the names of a folder's files."""
+    return sorted(name.removesuffix('.index') for name in names if name.endswith('.index') and name != '.index')
+
+
+def _without_index(names: Iterable[str]) -> list[str]:
+    """Returns the prefixes that have data and no index."""
+    names = list(names)
+    data = {re.sub(PART_OF_CHECKPOINT, '', name) for name in names if re.search(r'\.data-\d+-of-\d+$', name)}
+    return sorted(prefix for prefix in data - set(prefixes(names)) if not prefix.startswith('.'))
+
+
+def _missing_index(folder: str, incomplete: list[str]) -> str:
+    return (
+        f'{os.path.join(folder, incomplete[0])}.index is missing, without which its .data file cannot be read; copy '
+        'it beside it from where the checkpoint was written'
+    )
 
 
 def check_dataset_dir(dataset_name: str | None, path: str | None) -> None:
@@ -142,7 +177,7 @@ def check_evaluation(config: EvalConfig) -> None:
     options = config.evaluation
     if config.output.eval_interval_secs is None:
         for path in options.compare or (options.checkpoint_path,):
-            check_checkpoint(path)
+            check_checkpoint(path, 'compare' if options.compare else 'checkpoint_path')
     if options.dataset_name is not None:  # else it is the run's own, which may be written or downloaded
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
@@ -158,8 +193,9 @@ def _is_remote(path: str) -> bool:
     return '://' in path
 
 
-def _may_be_read(name: str) -> bool:
-    return name in ('checkpoint', 'saved_model.pb') or name.endswith('.index')
+def may_be_read(name: str) -> bool:
+    """Says whether a file of this name, in a folder, may make the folder one that is read."""
+    return name in ('checkpoint', 'saved_model.pb') or name.endswith(('.index', *ENDINGS_OF_ONE_FILE))
 
 
 def _names_in(folder: str) -> list[str]:

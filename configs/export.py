@@ -20,6 +20,9 @@ class ExportOptions(Options):
         'A checkpoint, a .keras or .weights.h5 file, or a train_dir, whose latest one is exported.',
         path=True,
     )
+    checkpoint_scope: str | None = option(
+        None, 'What all names in the checkpoint begin with and those of the net do not, such as tower_0.'
+    )
     format: str = option(
         'slim',
         "slim: a folder with a checkpoint for TF1 slim's eval_image_classifier.py; keras: a .keras file; weights.h5: a "

@@ -16,7 +16,7 @@ _FROM_FILE = 'Default: as the file says, if it is an export of this project'
 
 @dataclasses.dataclass(frozen=True)
 class ForeignOptions(Options):
-    """How a .tflite or .onnx file or a SavedModel takes its images, where it does not say so itself."""
+    """What a file or a checkpoint of others does not say itself: how it takes images, what its names begin with."""
 
     layout: str | None = option(
         None, f'Order of the axes of its images. {_FROM_FILE}, else from its shape.', choices=LAYOUTS
@@ -33,4 +33,15 @@ class ForeignOptions(Options):
         None,
         'Text file with the name of each class, one a line, where neither the file nor the data set has them.',
         path=True,
+    )
+    output_name: str | None = option(
+        None, 'Which of several outputs of a SavedModel, a .tflite or an .onnx file of others gives the scores.'
+    )
+    checkpoint_scope: str | None = option(
+        None, 'What all names in a checkpoint begin with and those of the net do not, such as tower_0.'
+    )
+    allow_any_operator: bool = option(
+        False,
+        'Run a SavedModel with operators that are not known to compute alone: they may read and write files and run '
+        'programs. Only for files of people whom you would let log in.',
     )

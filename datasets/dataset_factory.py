@@ -9,6 +9,8 @@ len(dataset.examples), dataset.num_classes, dataset.label_names[0]
 import contextlib
 import dataclasses
 import functools
+import os
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -71,6 +73,20 @@ class Dataset:
         """Returns a digest of which examples these are, wherever their files lie; ask for it before any cache."""
         assert isinstance(self.examples, StoredExamples)
         return self.examples.identity()
+
+
+def is_there(name: str, dataset_dir: str) -> bool:
+    """Says whether a data set can be opened in a folder without anything being written there.
+
+    Only those can be absent that are written or downloaded where they are missing; opening others says what is wrong.
+    """
+    if name.startswith(_TFDS):
+        return tf.io.gfile.isdir(os.path.join(dataset_dir, re.split('[/:]', name.removeprefix(_TFDS))[0]))
+    spec = DATASETS.get(name)
+    if spec is None or spec.write is None:
+        return True
+    names = [spec.file_pattern.format(split=split) for split in spec.splits]
+    return all(tf.io.gfile.exists(os.path.join(dataset_dir, file)) for file in (*names, 'labels.txt'))
 
 
 def get_dataset(

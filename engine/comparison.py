@@ -14,13 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
-from configs.evaluation import EvalConfig
+from configs.evaluation import EvalConfig, EvalOptions
 from configs.progress import Progress
 from configs.tables import format_table
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
 from engine.classifiers import Classifier, load_classifier, size_in_bytes
 from engine.metrics import ClassificationMetrics, clip_recall_at
+from engine.model_spec import ModelSpec
 from engine.text_files import write_text
 from preprocessing.preprocessing_factory import Preprocessing
 
@@ -38,7 +39,7 @@ def compare(config: EvalConfig) -> list[Results]:
     """
     options = config.evaluation
     _refuse_options_of_one(config)
-    classifiers = [open_classifier(config, path) for path in options.compare]
+    classifiers = [open_classifier(config, path, 'compare') for path in options.compare]
     dataset = find_dataset(config, classifiers[0])
     for classifier in classifiers:
         check_classes(classifier, dataset, config.net.force)
@@ -55,8 +56,13 @@ def compare(config: EvalConfig) -> list[Results]:
     return results
 
 
-def open_classifier(config: EvalConfig, path: str) -> Classifier:
+def open_classifier(config: EvalConfig, path: str, flag: str = 'checkpoint_path') -> Classifier:
     """Opens what is to be evaluated, with the flags of the evaluation.
+
+    Args:
+        config: Of the evaluation.
+        path: What is opened.
+        flag: What messages call the path.
 
     Raises:
         InputError: it cannot be opened, or the flags contradict it.
@@ -79,17 +85,48 @@ def open_classifier(config: EvalConfig, path: str) -> Classifier:
         averages=averages,
         mixed_precision=net.mixed_precision,
         size_flag='eval_image_size',
+        path_flag=flag,
     )
 
 
 def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     """Returns the examples to evaluate: of the flags, else those that the net was trained on."""
     options, spec = config.evaluation, classifier.spec
-    name = options.dataset_name or spec.dataset_name or 'imagenet'
-    folder = options.dataset_dir
-    if folder is None and spec.dataset_name == name:
-        folder = spec.dataset_dir
-    return dataset_factory.get_dataset(name, folder or None, options.dataset_split_name, spec.labels_offset)
+    is_asked = config.net.labels_offset is not None
+    return open_dataset(options, spec, options.dataset_split_name, spec.labels_offset, is_asked)
+
+
+def locate_dataset(options: EvalOptions, spec: ModelSpec | None) -> tuple[str, str | None]:
+    """Returns name and folder of the data to evaluate: of the flags, else that of the training, else ImageNet."""
+    of_run = spec.dataset_name if spec is not None else ''
+    name, folder = options.dataset_name or of_run or 'imagenet', options.dataset_dir
+    if folder is None and spec is not None and of_run == name and spec.dataset_dir:
+        folder = spec.folder_of_data()
+    return name, folder or None
+
+
+def open_dataset(
+    options: EvalOptions, spec: ModelSpec | None, split: str | None, labels_offset: int, is_asked: bool
+) -> Dataset:
+    """Returns the examples to evaluate; see `locate_dataset`.
+
+    Args:
+        options: Of the evaluation.
+        spec: What is known of the net, if anything is.
+        split: As `get_dataset` takes it.
+        labels_offset: What is subtracted from the labels.
+        is_asked: Whether a flag says so. If none does, and nothing is known of the data that the net was trained on,
+            the background class is left out where the data set has it and the net has not.
+
+    Raises:
+        InputError: there are none.
+    """
+    name, folder = locate_dataset(options, spec)
+    dataset = dataset_factory.get_dataset(name, folder, split, labels_offset)
+    is_open = spec is not None and not spec.dataset_name and not is_asked
+    if is_open and spec is not None and dataset.num_classes == spec.num_classes + 1:
+        return dataset_factory.get_dataset(name, folder, split, labels_offset + 1)
+    return dataset
 
 
 def check_classes(classifier: Classifier, dataset: Dataset, force: bool) -> None:
@@ -103,7 +140,7 @@ def check_classes(classifier: Classifier, dataset: Dataset, force: bool) -> None
         advice = f'; its labels less --labels_offset={spec.labels_offset} count here' if spec.labels_offset else ''
         raise InputError(
             f'{classifier.path} has {spec.num_classes} classes, but {here} has {dataset.num_classes}{advice}: '
-            'choose another data set, or another --labels_offset'
+            f'{_fitting(spec, dataset)}'
         )
     if spec.label_names and dataset.label_names and spec.label_names != dataset.label_names and not force:
         index = next(i for i, name in enumerate(dataset.label_names) if spec.label_names[i] != name)
@@ -111,6 +148,13 @@ def check_classes(classifier: Classifier, dataset: Dataset, force: bool) -> None
             f'{classifier.path} has other classes than {here}: number {index} is {spec.label_names[index]!r} there, '
             f'{dataset.label_names[index]!r} here; choose another data set, or give --force'
         )
+
+
+def _fitting(spec: ModelSpec, dataset: Dataset) -> str:
+    offset = dataset.labels_offset + dataset.num_classes - spec.num_classes
+    if offset in (0, 1) and not spec.dataset_name:
+        return f'give --labels_offset={offset}'
+    return 'choose another data set, or another --labels_offset'
 
 
 def measure(

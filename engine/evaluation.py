@@ -15,9 +15,9 @@ from absl import logging
 from configs.config import NetOptions
 from configs.errors import InputError, first_line
 from configs.evaluation import EvalConfig
-from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, comparison, distribution
+from engine.classifiers.checkpoint import with_labels_offset
 from engine.classifiers.loading import find_runtime
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
@@ -207,7 +207,8 @@ class _CheckpointEvaluation:
         suffix = ExponentialMovingAverage.SUFFIX if self._averages else ''
         variables = slim_variables(self._model)
         values = {name + suffix: variable.value for name, variable in variables.items()}
-        checkpoints.restore(prefix, values, unused=variables, labels_offset=self._dataset.labels_offset)
+        offset, scope = self._dataset.labels_offset, self._config.foreign.checkpoint_scope
+        checkpoints.restore(prefix, values, unused=variables, labels_offset=offset, scope=scope)
         return checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
 
 
@@ -241,17 +242,15 @@ def write_summaries(folder: str, results: Results, required: bool = False) -> No
 
 def _find_dataset(config: EvalConfig, trained: ModelSpec | None, folder: str, cluster: Cluster) -> Dataset:
     options = config.evaluation
-    name = options.dataset_name or (trained.dataset_name if trained else '') or 'imagenet'
-    dataset_dir = options.dataset_dir
-    if dataset_dir is None and trained is not None and trained.dataset_name == name:
-        dataset_dir = trained.dataset_dir
     offset = config.net.labels_offset
+    is_asked = offset is not None
     if offset is None:
         offset = trained.labels_offset if trained else 0
+    name, data_dir = comparison.locate_dataset(options, trained)
     split = options.dataset_split_name
     if split is None:
-        split = cluster.on_chief(lambda: evaluated_split(folder, name, dataset_dir or None))
-    return dataset_factory.get_dataset(name, dataset_dir or None, split, offset)
+        split = cluster.on_chief(lambda: evaluated_split(folder, name, data_dir))
+    return comparison.open_dataset(options, trained, split, offset, is_asked)
 
 
 def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
@@ -276,6 +275,8 @@ def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Datase
         use_grayscale=choose(flags.use_grayscale, 'use_grayscale', False),
         global_pool=choose(flags.global_pool, 'global_pool', False),
     )
+    if trained is not None:
+        trained = with_labels_offset(trained, dataset.labels_offset)
     contradictions = trained.contradictions(asked) if trained is not None else []
     if contradictions and not flags.force:
         raise InputError(

@@ -13,10 +13,12 @@ import typing
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from configs.config import AugmentOptions
 from configs.errors import InputError, first_line
 from configs.tables import brief
+from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
 from engine.text_files import load_json, write_text
@@ -131,6 +133,15 @@ class ModelSpec:
         """Returns the names of a net's variables from the first layer to the last, whatever its size."""
         return list(slim_variables(nets_factory.make_model(model_name, 2, depth_multiplier=_NARROW)))
 
+    @staticmethod
+    def variable_shapes(model_name: str) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of a net's variables at its own size, with `checkpoints.ANY` for the number of classes."""
+        with tf.Graph().as_default():  # where nothing is computed, not even initial weights
+            variables = slim_variables(nets_factory.make_model(model_name, 2))
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        head = checkpoints.head_names(shapes)
+        return {name: (*shape[:-1], checkpoints.ANY) if name in head else shape for name, shape in shapes.items()}
+
     def make_model(
         self,
         *,
@@ -162,6 +173,17 @@ class ModelSpec:
             source_channels=3 if self.use_grayscale else self.channels,
             augment=augment or AugmentOptions(),
         )
+
+    def folder_of_data(self) -> str | None:
+        """Returns the folder of the data set, or None where its own default place is to be taken.
+
+        A data set that is written or downloaded where it is missing goes there, not into whatever folder the model.json
+        of somebody else names.
+        """
+        folder = self.dataset_dir or None
+        if folder is None or dataset_factory.is_there(self.dataset_name, folder):
+            return folder
+        return None
 
     def save(self, train_dir: str, kernels: str | None = None) -> None:
         """Writes model.json whole or not at all.

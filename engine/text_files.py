@@ -16,6 +16,25 @@ from configs.errors import InputError, first_line
 T = TypeVar('T')
 
 
+_MAX_JSON = 1 << 28
+
+
+def read_regular(path: str, limit: int) -> bytes:
+    """Reads a small file whole.
+
+    Raises:
+        OSError or tf.errors.OpError: it cannot be read.
+        ValueError: it is larger than `limit` bytes, or a pipe or a device, which may never end.
+    """
+    if '://' not in path and os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+        raise ValueError('a pipe or a device, not a file')
+    with open(path, 'rb') if '://' not in path else tf.io.gfile.GFile(path, 'rb') as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f'more than {limit} bytes')
+    return content
+
+
 def load_json(path: str, make: Callable[[Any], T], advice: str) -> T | None:
     """Reads a JSON file; returns what `make` makes of its value, or None where there is none.
 
@@ -30,11 +49,10 @@ def load_json(path: str, make: Callable[[Any], T], advice: str) -> T | None:
     if not tf.io.gfile.exists(path):
         return None
     try:
-        with tf.io.gfile.GFile(path, 'rb') as file:
-            return make(json.loads(file.read()))
-    except tf.errors.PermissionDeniedError as error:
+        return make(json.loads(read_regular(path, _MAX_JSON)))
+    except (PermissionError, tf.errors.PermissionDeniedError) as error:
         raise InputError(f'{path}: cannot be read: {first_line(error)}') from error
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, tf.errors.OpError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, OSError, tf.errors.OpError) as error:
         raise InputError(f'{path}: damaged, or written by another version: {first_line(error)}; {advice}') from error
 
 

@@ -192,6 +192,7 @@ def warm_start(config: TrainConfig, state: TrainState) -> None:
         options.checkpoint_exclude_scopes,
         options.ignore_missing_vars,
         config.data.labels_offset,
+        options.checkpoint_scope,
     )
     if state.averages:
         for name, variable in state.variables.items():

@@ -79,7 +79,7 @@ def calibration_images(source: Source) -> np.ndarray:
 
 def _dataset(source: Source, split: str | None) -> Dataset:
     spec = source.spec
-    folder = source.dataset_dir or spec.dataset_dir or None
+    folder = source.dataset_dir or spec.folder_of_data()
     return get_dataset(spec.dataset_name or 'imagenet', folder, split, spec.labels_offset)
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from configs.errors import InputError
 from engine.checkpoints import METADATA
 from engine.classifiers.description import CHECKSUM
-from engine.classifiers.onnx_runtime import BYTES
+from engine.classifiers.onnx_content import BYTES, CONTENT, checksums
 from export.onnx_graph import Graph
 from export.onnx_images import write_images
 from export.onnx_layers import write_layers
@@ -91,7 +91,8 @@ def save(model: onnx.ModelProto, source: Source, path: str) -> None:
     _describe(model, source)
     body = model.SerializeToString()
     onnx.checker.check_model(body)
-    description = {**source.description(), BYTES: len(body), CHECKSUM: zlib.crc32(body)}
+    content = checksums(model)
+    description = {**source.description(), CONTENT: content, BYTES: len(body), CHECKSUM: zlib.crc32(body)}
     part = onnx.ModelProto()
     helper.set_model_props(part, {METADATA: json.dumps(description)})
     with open(path, 'wb') as file:

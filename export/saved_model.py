@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from configs.errors import InputError
 from engine import image_files
+from engine.classifiers.description import CHECKSUM, checksum
 from engine.classifiers.interface import softmax
-from engine.classifiers.saved_model_runtime import DESCRIPTION, IMAGES_SIGNATURE
+from engine.classifiers.saved_model_runtime import DESCRIPTION, GRAPH, IMAGES_SIGNATURE
 from engine.text_files import write_text
 from export import serving, verification
 from export.images import verification_images
@@ -36,7 +37,9 @@ def write(source: Source, path: str) -> None:
     serving.save(source, path, signatures)
     description = os.path.join(path, DESCRIPTION)
     os.mkdir(os.path.dirname(description))
-    write_text(description, json.dumps(source.description()))
+    graph = os.path.join(path, GRAPH)
+    described = {**source.description(), CHECKSUM: checksum(graph, os.path.getsize(graph))}
+    write_text(description, json.dumps(described))
     if source.spec.label_names:
         labels = os.path.join(os.path.dirname(description), _LABELS)
         write_text(labels, '\n'.join(source.spec.label_names) + '\n')

@@ -113,8 +113,9 @@ def load_source(config: ExportConfig, default_layout: str = 'NHWC') -> Source:
     """
     options, asked = config.export, dataclasses.asdict(config.net)
     dataset_dir = asked.pop('dataset_dir')
-    net = load_checkpoint(options.checkpoint_path, asked, bool(options.moving_average_decay))
-    reader = checkpoints.open_checkpoint(net.prefix)
+    averages, scope = bool(options.moving_average_decay), options.checkpoint_scope
+    net = load_checkpoint(options.checkpoint_path, asked, averages, scope=scope)
+    reader = checkpoints.open_checkpoint(net.prefix, scope)
     names = reader.get_variable_to_shape_map()
     state = [name for name in names if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)]
     kept = [name for name in state if checkpoints.is_average(name) or not net.averaged]  # slots are of raw weights

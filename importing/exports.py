@@ -8,6 +8,8 @@ from engine.classifiers import description
 from engine.model_spec import ModelSpec
 from importing.onnx_file import OnnxFile
 
+_WIDENED = ('none', 'float16')  # whose weights are numbers of float32
+
 
 def read_spec(file: OnnxFile) -> ModelSpec | None:
     """Returns what a file says of its net.
@@ -22,7 +24,7 @@ def read_spec(file: OnnxFile) -> ModelSpec | None:
     for flag, is_given in (
         ('--include_preprocessing', interface.include_preprocessing),
         (f'--channel_order={interface.channel_order}', interface.reverses_channels(spec.make_preprocessing())),
-        (f'--quantize={file.description.get("quantize")}', file.description.get('quantize', 'none') != 'none'),
+        (f'--quantize={file.description.get("quantize")}', file.description.get('quantize', 'none') not in _WIDENED),
     ):
         if is_given:
             raise InputError(f'--source={file.path}: an export with {flag}; export the net without it')

@@ -11,6 +11,8 @@ from typing import Any
 
 from configs.errors import InputError, first_line
 from engine import checkpoints, extras
+from engine.classifiers import onnx_content
+from importing.onnx_widening import widen
 
 # How the names of operators begin that compute with integers.
 _QUANTISED = ('QLinear', 'QGemm', 'Quantize', 'Dequantize', 'DynamicQuantize', 'ConvInteger', 'MatMulInteger')
@@ -24,7 +26,7 @@ class OnnxFile:
 
     Attributes:
         path: Where it lies.
-        model: The `onnx.ModelProto`; what lay in other files is in it.
+        model: The `onnx.ModelProto`; what lay in other files is in it, and what was in 16 bits is in float32.
         input_name: Name of its images.
         input_shape: Of them, four sizes; None is any.
         description: What `export/` wrote into a file about itself; empty in files of others.
@@ -45,11 +47,16 @@ def load(path: str) -> OnnxFile:
     """
     onnx = extras.load('onnx', 'reading ONNX files')
     model = _read(onnx, path)
+    described = _read_description(path, model)
     if model.functions:
         model = extras.load('onnx.inliner', 'reading ONNX files').inline_local_functions(model)
     _refuse_quantised(path, model.graph)
+    try:
+        widen(model)
+    except ValueError as error:
+        raise InputError(f'--source={path}: damaged: {first_line(error)}') from error
     name, shape = _find_images(path, model.graph)
-    return OnnxFile(path, model, name, shape, _read_description(path, model))
+    return OnnxFile(path, model, name, shape, described)
 
 
 def _read(onnx: Any, path: str) -> Any:
@@ -107,17 +114,23 @@ def _find_images(path: str, graph: Any) -> tuple[str, tuple[int | None, ...]]:
     (images,) = inputs
     tensor = images.type.tensor_type
     if tensor.elem_type != _FLOAT:
-        raise InputError(f'--source={path}: its images {images.name!r} are not float32; give the file in float32')
+        raise InputError(f'--source={path}: its images {images.name!r} are not floats; give the file in float32')
     return images.name, tuple(_size(size) for size in tensor.shape.dim)
 
 
 def _read_description(path: str, model: Any) -> dict[str, Any]:
     texts = [entry.value for entry in model.metadata_props if entry.key == checkpoints.METADATA]
     try:
-        return dict(json.loads(texts[0])) if texts else {}
+        found = dict(json.loads(texts[0])) if texts else {}
     except (ValueError, TypeError, RecursionError) as error:
         problem = f'what it says of its net ({checkpoints.METADATA}) is damaged'
         raise InputError(f'--source={path}: {problem}: {first_line(error)}') from error
+    if found:
+        try:
+            onnx_content.check(path, found, model)
+        except InputError as error:
+            raise InputError(f'--source={error}') from error
+    return found
 
 
 def _size(size: Any) -> int | None:

@@ -12,7 +12,9 @@ from typing import Protocol
 
 import keras
 
-from configs.errors import InputError
+from configs.errors import InputError, first_line
+from engine import checkpoints
+from engine.checkpoints import other_formats
 from engine.model_spec import ModelSpec
 from importing import exports, keras_walk, matching, onnx_file, onnx_walk, torch_weights, verification
 from importing.chain import OTHER, Step
@@ -168,9 +170,39 @@ def open_source(path: str | None) -> Source:
     stem, ending = os.path.splitext(path)
     if not os.path.exists(path):
         raise InputError(f'--source={path}: no such file')
+    if not os.path.isfile(path):
+        what = 'a folder' if os.path.isdir(path) else 'a pipe or a device'
+        raise InputError(f'--source={path}: {what}, not a file that ends in {" or ".join(_SOURCES)}')
     if ending.lower() in _PICKLES:
         how = _HOW_TO_SAVE.format(name=os.path.basename(path), stem=os.path.basename(stem))
         raise InputError(f'--source={path}: a pickle, which runs code when it is read; save it as .safetensors: {how}')
     if ending.lower() not in _SOURCES:
-        raise InputError(f'--source={path}: unknown kind of file; its name must end in {" or ".join(_SOURCES)}')
+        raise InputError(f'--source={path}: {_describe_other(path, ending.lower())}')
     return _SOURCES[ending.lower()](path)
+
+
+def _describe_other(path: str, ending: str) -> str:
+    """Returns what a file is whose name ends as none that is read, and what takes it."""
+    unknown = f'unknown kind of file; its name must end in {" or ".join(_SOURCES)}'
+    try:
+        size = os.path.getsize(path)
+        kind = checkpoints.recognise(path) if size else None
+        if kind in (checkpoints.Format.WEIGHTS_H5, checkpoints.Format.KERAS):
+            return _KINDS[kind]
+        if kind is not None or ending in ('.index', '.meta'):
+            return 'a TensorFlow checkpoint, which needs no import: --checkpoint_path takes it as it is'
+        what = other_formats.describe(path) if size else unknown
+    except OSError as error:
+        return first_line(error)
+    if what.startswith('a TFLite file'):
+        return 'a TFLite file; its weights are not taken: evaluation and prediction run it'
+    return unknown if what == other_formats.UNKNOWN else what
+
+
+_KINDS = {
+    checkpoints.Format.WEIGHTS_H5: (
+        'an HDF5 file of Keras, no source: --checkpoint_path takes .weights.h5 of Keras 3 as it is; of older ones save '
+        'the model as .keras first'
+    ),
+    checkpoints.Format.KERAS: 'a .keras file, which needs no import: --checkpoint_path takes it as it is',
+}

@@ -17,6 +17,7 @@ from importing.chain import WITH_KERNELS, Step
 
 _KERNELS, _NORMS = ('weight', 'bias'), ('weight', 'bias', 'running_mean', 'running_var')
 _OF_NORMS = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+_DTYPES = ('F32', 'F16', 'BF16')  # the latter two are widened, exactly
 _COUNTER = 'num_batches_tracked'
 
 
@@ -61,7 +62,7 @@ class TorchWeights:
         with _open(self.path) as file:
             for leaf in layer.shapes:
                 name = _join(layer.name, leaf)
-                value = values[leaf] = file.get_tensor(name)
+                value = values[leaf] = np.asarray(file.get_tensor(name), np.float32)
                 bad = value.size - np.count_nonzero(np.isfinite(value))
                 if bad:
                     raise InputError(f'--source={self.path}: {name}: {bad} of {value.size} numbers are not finite')
@@ -72,7 +73,7 @@ def load(path: str) -> TorchWeights:
     """Reads names and shapes of a file.
 
     Raises:
-        InputError: it is damaged, is not in float32, or has tensors that layers of these nets do not have.
+        InputError: it is damaged, not in floats of 16 or 32 bits, or has tensors that layers of these nets do not have.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     with _open(path) as file:
@@ -83,9 +84,10 @@ def load(path: str) -> TorchWeights:
                 continue
             if leaf not in _NORMS or not name.isprintable():
                 raise InputError(f'--source={path}: {name!r} is none of {", ".join(_NORMS)}, as PyTorch calls them')
-            if tensor.get_dtype() != 'F32':
+            if tensor.get_dtype() not in _DTYPES:
                 raise InputError(
-                    f'--source={path}: {name} is {tensor.get_dtype()}; float32 is needed: save it after model.float()'
+                    f'--source={path}: {name} is {tensor.get_dtype()}; {", ".join(_DTYPES)} are read: save it after '
+                    'model.float()'
                 )
             shapes.setdefault(scope, {})[leaf] = tuple(tensor.get_shape())
     if not shapes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 
 from configs.errors import InputError
 from configs.foreign import ForeignOptions
-from engine import comparison, evaluation
+from engine import checkpoints, comparison, evaluation
 from engine.classifiers import Classifier, Runtime, in_batches, load_classifier, loading, softmax
 from engine.classifiers.interface import Interface
+from engine.model_spec import ModelSpec
+from nets.variables import slim_variables
 from tests.runs import eval_config
 
 
@@ -103,6 +106,54 @@ def test_another_number_of_classes_is_refused(trained, digits_dir, tmp_path):
         compare(trained.checkpoint_path, dataset_dir=str(tmp_path))
 
 
+@pytest.fixture
+def of_no_data_set(tmp_path) -> Path:
+    """A folder as an import leaves it: a net of 1000 classes, of which nobody knows what it was trained on."""
+    spec = ModelSpec.for_net(
+        'lenet',
+        num_classes=1000,
+        channels=3,
+        preprocessing_name=None,
+        image_size=8,
+        depth_multiplier=1 / 16,
+        labels_offset=0,
+        use_grayscale=False,
+        dataset_name='',
+    )
+    folder = tmp_path / 'imported'
+    variables = {name: variable.value for name, variable in slim_variables(spec.make_model()).items()}
+    checkpoints.save(str(folder), 0, variables, 0)
+    spec.save(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize('offset', [None, 1])
+def test_the_background_class_is_left_out_where_nothing_says_otherwise(of_no_data_set, shared_path, tmp_path, offset):
+    imagenet = {'dataset_name': 'imagenet', 'dataset_dir': str(shared_path('data/imagenet_mini')), 'max_num_batches': 1}
+    options = {**imagenet, 'labels_offset': offset, 'batch_size': 4}
+    results = evaluation.evaluate(eval_config(of_no_data_set, eval_dir=str(tmp_path / 'eval'), **options))
+    (compared,) = compare(of_no_data_set, **options)
+    assert results['num_examples'] == compared['num_examples'] == 4
+
+
+def test_what_a_flag_says_is_not_changed(of_no_data_set, shared_path):
+    imagenet = {'dataset_name': 'imagenet', 'dataset_dir': str(shared_path('data/imagenet_mini'))}
+    with pytest.raises(InputError, match=r'has 1000 classes, but imagenet in .* has 1001: give --labels_offset=1$'):
+        compare(of_no_data_set, labels_offset=0, **imagenet)
+
+
+def test_nothing_is_written_where_another_runs_model_json_says(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    run = shutil.copytree(Path(trained.checkpoint_path).parent, tmp_path / 'run')
+    spec = ModelSpec.load(str(run))
+    assert spec is not None
+    dataclasses.replace(spec, dataset_dir=str(tmp_path / 'elsewhere')).save(str(run))
+    evaluation.evaluate(eval_config(run, max_num_batches=1))
+    compare(run, max_num_batches=1)
+    assert not (tmp_path / 'elsewhere').exists()
+    assert (tmp_path / 'cache').is_dir()
+
+
 # ------------------------------------------------------------------------ files of others
 
 
@@ -115,13 +166,22 @@ def load(monkeypatch):
     """Returns a function that loads a file which is opened as a runtime says."""
 
     def load(opened: Runtime, asked: dict[str, Any] | None = None, **foreign: Any) -> Classifier:
-        monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path: opened)
+        monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path, foreign: opened)
         return load_classifier('net.onnx', asked, ForeignOptions(**foreign))
 
     return load
 
 
 VGG = {'preprocessing_name': 'vgg'}
+
+
+def test_a_named_net_brings_its_preprocessing(load):
+    classifier = load(runtime((None, None, None, 3)), {'model_name': 'bvlc_alexnet'})
+    spec, interface = classifier.spec, classifier.interface
+    assert (spec.preprocessing_name, spec.image_size, interface.channel_order) == ('caffe', 224, 'BGR')
+    assert load(runtime((None, 3, 64, 64)), {'model_name': 'bvlc_alexnet', **VGG}).spec.preprocessing_name == 'vgg'
+    with pytest.raises(InputError, match=r'give --preprocessing_name, .*, or --model_name, whose own is then taken'):
+        load(runtime((None, 3, 64, 64)))
 
 
 @pytest.mark.parametrize(

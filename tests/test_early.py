@@ -42,9 +42,10 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ('--checkpoint_path={here}/run/model', ': no such file, and no folder {here}/run'),
         ('--checkpoint_path={here}/model.ckpt-7', ': no such checkpoint; {here} holds none'),
         ('--checkpoint_path={here}/file --results_path={here}/none/x', '--results_path={here}/none/x: there is no f'),
-        ('--compare={here}/a.onnx,{here}/b.onnx', '--checkpoint_path={here}/a.onnx: no such checkpoint'),
+        ('--compare={here}/a.onnx,{here}/b.onnx', '--compare={here}/a.onnx: no such checkpoint'),
     ],
     'predict_image_classifier.py': [
+        ('x.jpg --checkpoint_path={here}/b/model.ckpt-3', 'no such file, and no folder {here}/b'),
         ('x.jpg --checkpoint_path={here}/net.tflite', 'no such checkpoint'),
         ('x --checkpoint_path={here}/file --labels_path={here}/none', '--labels_path={here}/none: no such file'),
         ('x --checkpoint_path={here}/file --output_path={here}/none/y', '--output_path={here}/none/y: there is no fol'),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -338,7 +339,6 @@ def test_an_export_comes_back_as_it_was(make_run, tmp_path, net, image_size, opt
     [
         ({'channel_order': 'RGB'}, 'an export with --channel_order=RGB; export the net without it'),
         ({'include_preprocessing': True}, 'an export with --include_preprocessing; export the net without it'),
-        ({'quantize': 'float16'}, 'an export with --quantize=float16; export the net without it'),
     ],
 )
 def test_exports_that_are_not_the_net_alone(make_run, tmp_path, options, message):
@@ -575,6 +575,62 @@ def test_another_net_altogether(tmp_path, bvlc_file):
     refuse(bvlc_file, 'caffenet', tmp_path / 'run', re.escape(f"node 2 (LRN 'LRN_2'): {LRN_OF_5}; {there}"))
 
 
+# ------------------------------------------------------------------------ weights of 16 bits
+
+
+def in_16_bits(model: Any, kind: int) -> Any:
+    """Returns a graph whose weights, images and results are of 16 bits, with a cast to float32 at its end."""
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+    graph.input[0].type.tensor_type.elem_type = kind
+    last = graph.node[-1].output[0]
+    graph.node[-1].output[0] = 'short'
+    graph.node.add(op_type='Cast', name='Cast_end', input=['short'], output=[last]).attribute.add(
+        name='to', type=onnx.AttributeProto.INT, i=onnx.TensorProto.FLOAT
+    )
+    return model
+
+
+@pytest.mark.parametrize('kind', ['FLOAT16', 'BFLOAT16'])
+def test_graphs_in_16_bits_are_widened_exactly(tmp_path, lenet_file, kind):
+    number = getattr(onnx.TensorProto, kind)
+    path = tmp_path / 'net.onnx'
+    onnx.save(in_16_bits(onnx.load(lenet_file), number), path)
+    run_import(path, 'lenet', tmp_path / 'short')
+    run_import(lenet_file, 'lenet', tmp_path / 'long')
+    short, long = (saved_values(checkpoints.find_checkpoint(str(tmp_path / name))) for name in ('short', 'long'))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(number)
+    for name, value in long.items():
+        expected = value if value.dtype != np.float32 else value.astype(dtype).astype(np.float32)
+        np.testing.assert_array_equal(short[name], expected, err_msg=name)
+        assert short[name].dtype == value.dtype
+
+
+def test_an_export_in_float16_comes_back(make_run, tmp_path):
+    run = make_run('lenet', 10)
+    flags = {'checkpoint_path': str(run), 'output_path': str(tmp_path / 'net.onnx'), 'format': 'onnx'}
+    exporting.export(make_config(ExportConfig, quantize='float16', **flags))
+    run_import(tmp_path / 'net.onnx', None, tmp_path / 'again')
+    before, after = (saved_values(checkpoints.find_checkpoint(str(path))) for path in (run, tmp_path / 'again'))
+    for name in set(after) - {'global_step'}:
+        np.testing.assert_array_equal(after[name], before[name].astype(np.float16).astype(np.float32), err_msg=name)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_pytorchs_weights_in_16_bits(tmp_path, torchvision_file, dtype):
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    values = torch_weights(torchvision_file, TORCHVISION)
+    for name, tensors in {'long': values, 'short': {key: value.astype(kind) for key, value in values.items()}}.items():
+        (tmp_path / f'{name}.safetensors').write_bytes(safetensors_numpy.save(tensors))
+        run_import(tmp_path / f'{name}.safetensors', 'torchvision_alexnet', tmp_path / name)
+    long, short = (saved_values(checkpoints.find_checkpoint(str(tmp_path / name))) for name in ('long', 'short'))
+    for name in set(long) - {'global_step'}:
+        np.testing.assert_array_equal(short[name], long[name].astype(kind).astype(np.float32), err_msg=name)
+
+
 # ------------------------------------------------------------------------ files that are damaged, or hold no weights
 
 
@@ -599,9 +655,9 @@ DAMAGED_GRAPHS = [
     (forget_weights, r"holds no weights, or not all: '.*' has no value; give the file that has them"),
     (cut_weights, "damaged: 'tensor0': "),
     (replace_weights('Gemm', 1, 1, with_nan), r"node 9 \(Gemm '.*'\) takes '.*', in which 2 of \d+ numbers are not"),
-    (replace_weights('Conv', 0, 1, np.float16), r"node 0 \(Conv '.*'\) takes 'tensor0' in float16; float32 is needed"),
+    (replace_weights('Conv', 0, 1, np.float64), r"node 0 \(Conv '.*'\) takes 'tensor0' in float64; float32 is needed"),
     (lambda graph: setattr(node_of(graph, 'Conv'), 'op_type', 'QLinearConv'), r'quantised \(QLinearConv .*in float32'),
-    (set_input([1, 1, 8, 8], np.uint8), "its images 'images' are not float32"),
+    (set_input([1, 1, 8, 8], np.uint8), "its images 'images' are not floats; give the file in float32"),
     (set_input([1, 64]), 'must take one batch of images'),
     (set_input([1, 1, 8, 12]), 'its images are 8x12; the nets here take square ones'),
     (set_input([1, 4, 8, 8]), 'its images have 4 channels'),
@@ -635,6 +691,14 @@ def test_a_graph_that_computes_something_else_is_not_written(tmp_path, lenet_fil
         ('net.onnx', b'PK\x03\x04 and so on', 'a zip archive, not an ONNX file'),
         ('net.onnx', b'\x80\x02 and so on', 'a pickle, not an ONNX file'),
         ('net.h5', b'', r'unknown kind of file; its name must end in .onnx or .safetensors'),
+        ('net.h5', b'\x89HDF\r\n\x1a\n', 'an HDF5 file of Keras, no source: --checkpoint_path takes .weights.h5'),
+        ('net.keras', b'PK\x03\x04', 'a .keras file, which needs no import: --checkpoint_path takes it as it is'),
+        ('net.pb', b'\n\x0a\n\x01x\x12\x05Const', 'a frozen graph of TensorFlow 1 .* tf2onnx'),
+        ('net.tflite', b'\x1c\0\0\0TFL3', 'a TFLite file; its weights are not taken: evaluation and prediction run it'),
+        ('net.caffemodel', b'\n\x07AlexNet', 'a net of Caffe, which nothing here takes; convert it to ONNX'),
+        ('net.npz', b'\x93NUMPY', 'an array of NumPy, which nothing here takes'),
+        ('NET.SAFETENSORS', b'', 'not a .safetensors file, or damaged'),
+        ('net', b'\x80\x02}', 'a pickle, which runs code when it is read'),
         ('net.pth', b'', r"a pickle, .*safetensors.torch.save_file\(torch.load\('net.pth', .*\), 'net.safetensors'\)"),
         ('net.safetensors', b'', 'not a .safetensors file, or damaged'),
         ('net.safetensors', b'\x10' + bytes(7) + b'{' * 16, 'not a .safetensors file, or damaged'),
@@ -689,8 +753,8 @@ OTHER_WEIGHTS = [
         "'features.0.scale' is none of weight, bias, running_mean, running_var",
     ),
     (
-        change_torch('features.0.weight', zeros(4, 3, 11, 11, dtype=np.float16)),
-        'features.0.weight is F16; float32 is needed',
+        change_torch('features.0.weight', zeros(4, 3, 11, 11, dtype=np.float64)),
+        'features.0.weight is F64; F32, F16, BF16 are read: save it after model.float',
     ),
     (
         change_torch('features.0.weight', zeros(4, 3, 11, 11) * np.float32('nan')),

@@ -27,6 +27,7 @@ from engine.classifiers import Interface, load_classifier, softmax
 from engine.classifiers.onnx_runtime import open_onnx
 from export import onnx_file, onnx_quantization
 from export.source import Source, load_source
+from importing import onnx_file as onnx_source
 from nets import nets_factory
 from nets.batch_norm import BatchNormalization
 from nets.layers import Dropout, FullyConnectedConv2D, GroupedConv2D, LocalResponseNormalization
@@ -35,6 +36,7 @@ from nets.variables import slim_variables
 from tests.served_nets import LABELS, NARROW, make_source, smooth_images
 
 onnx = pytest.importorskip('onnx', reason='the extra `export` is not installed')
+pytest.importorskip('onnx.version_converter')
 onnxruntime = pytest.importorskip('onnxruntime', reason='the extra `export` is not installed')
 onnx_graph, onnx_layers, onnx_model = (  # they import the former
     pytest.importorskip(f'export.{name}') for name in ('onnx_graph', 'onnx_layers', 'onnx_model')
@@ -706,6 +708,86 @@ def test_damage_is_one_line(exports, tmp_path, capfd, name):
         load_classifier(str(path))
     assert '\n' not in str(raised.value)
     assert capfd.readouterr() == ('', '')
+
+
+def edit_labels(model: Any) -> Any:
+    """Gives two classes each other's names, so that no byte moves."""
+    (labels,) = (entry for entry in model.metadata_props if entry.key == 'labels')
+    labels.value = '\n'.join(reversed(labels.value.split('\n')))
+    return model
+
+
+def rename_all(model: Any) -> Any:
+    """Numbers the values that nodes give each other, as programs that rewrite graphs do."""
+    graph = model.graph
+    kept = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    names = {name: str(number) for number, node in enumerate(graph.node) for name in node.output if name not in kept}
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    del graph.value_info[:]
+    return model
+
+
+def stride_of_first(model: Any) -> Any:
+    (strides,) = (attribute for attribute in model.graph.node[0].attribute if attribute.name == 'strides')
+    strides.ints[:] = [2, 2]
+    return model
+
+
+def scale_a_weight(model: Any) -> Any:
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weights.raw_data = (np.frombuffer(weights.raw_data, np.float32) * 2).tobytes()
+    return model
+
+
+ANEW = {
+    'opset 21': lambda model: onnx.version_converter.convert_version(model, 21),
+    'labels': edit_labels,
+    'names': rename_all,
+    'order': lambda model: onnx.ModelProto.FromString(model.SerializeToString(deterministic=True)),
+}
+
+
+@pytest.mark.parametrize('change', ANEW)
+def test_an_export_that_is_saved_anew_is_the_same_net(exports, tmp_path, change):
+    source, exported = exports['lenet', 'none']
+    path = tmp_path / 'net.onnx'
+    onnx.save(ANEW[change](onnx.load(exported)), path)
+    if change == 'labels':
+        assert path.stat().st_size == exported.stat().st_size
+    classifier = load_classifier(str(path))
+    assert classifier.spec == source.spec
+    images = smooth_images(source.preprocessing, 2)
+    np.testing.assert_allclose(classifier.scores(images), source.classifier.scores(images), atol=1e-4)
+    assert onnx_source.load(str(path)).description['model'] == json.loads(json.dumps(dataclasses.asdict(source.spec)))
+
+
+@pytest.mark.parametrize('how', ['flip', scale_a_weight, stride_of_first])
+@pytest.mark.parametrize('anew', [*ANEW, None])
+def test_damage_is_found_in_what_is_saved_anew_too(exports, tmp_path, how, anew):
+    path = tmp_path / 'net.onnx'
+    model = onnx.load(exports['lenet', 'none'][1])
+    model = ANEW[anew](model) if anew else model
+    onnx.save(model if how == 'flip' else how(model), path)
+    if how == 'flip':
+        flip(path, path.stat().st_size // 2)
+    if (how, anew) == (stride_of_first, 'names'):  # a graph of another program, which nothing compares
+        return
+    for read in (load_classifier, onnx_source.load):
+        with pytest.raises(InputError, match='its checksum does not agree: damaged, or changed by another program in '):
+            read(str(path))
+
+
+def test_a_text_that_is_not_utf8_is_one_line(exports, tmp_path):
+    path = tmp_path / 'net.onnx'
+    content = exports['lenet', 'none'][1].read_bytes()
+    path.write_bytes(content.replace(b'channel_order', b'channel\xfforder', 1))
+    with pytest.raises(InputError, match=r'a text in its metadata_props is not UTF-8: damaged'):
+        load_classifier(str(path))
+    path.write_bytes(content.replace(b'slim.json', b'slim\xffjson', 1))
+    with pytest.raises(InputError, match=r'UTF-8'):
+        load_classifier(str(path))
 
 
 @pytest.mark.parametrize('change', [lambda model: None, lambda model: setattr(model, 'doc_string', 'mine'), 'weights'])

@@ -165,7 +165,7 @@ def test_probabilities_of_a_file_are_taken_as_they_are(predictor):
 def of_another(monkeypatch, run: Callable[[np.ndarray], np.ndarray], **options: Any) -> Predictor:
     """A predictor of a file of another program, which runs as `run` does."""
     opened = Runtime('x', (None, 8, 8, 1), 4, {}, run)
-    monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path: opened)
+    monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path, foreign: opened)
     asked = {'preprocessing_name': 'lenet', 'labels_offset': 1}
     return Predictor('net.onnx', asked, ForeignOptions(**options))
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ def test_tensorflow_alone_loads_and_runs_it(of_every_net, tmp_path):
 
 def test_the_folder_holds_what_it_says_of_itself(of_every_net):
     source, path = of_every_net['lenet']
-    assert json.loads(Path(path, 'assets.extra/slim.json').read_text()) == json.loads(json.dumps(source.description()))
+    said = json.loads(Path(path, 'assets.extra/slim.json').read_text())
+    assert said.pop('crc32') == zlib.crc32(Path(path, 'saved_model.pb').read_bytes())
+    assert said == json.loads(json.dumps(source.description()))
     assert Path(path, 'assets.extra/labels.txt').read_text().splitlines() == list(LABELS)
     written = {str(file.relative_to(path)) for file in Path(path).rglob('*') if file.is_file()}
     assert {name for name in written if not name.startswith(('variables/', 'assets.extra/'))} == {
@@ -313,6 +316,27 @@ UNFIT: dict[str, tuple[Callable[[Path], str], str]] = {
 }
 
 
+@pytest.mark.filterwarnings('ignore:.*(simple_save|build_tensor_info|Deprecated|deprecated)')
+def test_one_of_tensorflow_1_is_opened_without_a_word(tmp_path, caplog, capfd):
+    path = of_tensorflow_1(tmp_path / 'net')
+    caplog.clear()
+    capfd.readouterr()
+    load_classifier(path, {'preprocessing_name': 'lenet'})
+    assert not caplog.records
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.filterwarnings('ignore:.*(simple_save|build_tensor_info|Deprecated|deprecated)')
+def test_one_of_several_outputs_is_chosen(tmp_path):
+    path = of_tensorflow_1(tmp_path / 'net')
+    asked = {'preprocessing_name': 'lenet'}
+    classifier = load_classifier(path, asked, ForeignOptions(output_name='probabilities'))
+    assert classifier.interface.output == 'probabilities'
+    message = '--output_name=classes: .* gives classes, logits, probabilities; one output of floats'
+    with pytest.raises(InputError, match=message):
+        load_classifier(path, asked, ForeignOptions(output_name='classes'))
+
+
 @pytest.mark.parametrize('name', UNFIT)
 def test_what_is_no_classifier_is_refused(tmp_path, name):
     make, message = UNFIT[name]
@@ -339,6 +363,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: (path / 'saved_model.pb').write_bytes(b''),
         'not a SavedModel that TensorFlow can load: ',
     ),
+    'a constant of the graph': (
+        lambda path: flip(path / 'saved_model.pb', b'VALID'),
+        'its checksum does not agree: damaged, or changed by another program; export it again',
+    ),
     'no variables': (lambda path: shutil.rmtree(path / 'variables'), 'not a SavedModel that TensorFlow can load: '),
     'a weight': (
         lambda path: flip_a_weight(next(path.glob('variables/variables.data*'))),
@@ -353,6 +381,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         'what it says of its net is damaged, or by another version: ',
     ),
 }
+
+
+def flip(path: Path, where: bytes) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(where)] ^= 1
+    path.write_bytes(bytes(content))
 
 
 def flip_a_weight(path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,7 +21,7 @@ from configs.export import ExportConfig
 from configs.foreign import ForeignOptions
 from configs.options import make_config
 from engine import comparison, extras
-from engine.classifiers import Interface, description, in_batches, load_classifier
+from engine.classifiers import Interface, description, in_batches, load_classifier, tflite_runtime
 from export import exporting, tflite, tflite_converter
 from export.source import Source, load_source
 from nets import nets_factory
@@ -387,6 +388,40 @@ def test_foreign_files_run_on_any_batch(foreign, name, options):
 def test_foreign_files_that_are_no_classifiers(foreign, name, message):
     with pytest.raises(InputError, match=rf'^{foreign[name]} {message}'):
         load_classifier(foreign[name], {'preprocessing_name': 'lenet'})
+
+
+def test_one_of_several_outputs_is_chosen(foreign):
+    path, asked = foreign['two_outputs'], {'preprocessing_name': 'lenet'}
+    with pytest.raises(
+        InputError, match=r'gives 2 tensors, (\S+), (\S+); one of images to one is needed; --output_name'
+    ):
+        load_classifier(path, asked)
+    details = tflite_runtime._load(path).get_output_details()
+    name = next(detail['name'] for detail in details if len(detail['shape']) == 2)
+    classifier = load_classifier(path, asked, ForeignOptions(output_name=name))
+    assert classifier.spec.num_classes == 3
+    with pytest.raises(InputError, match=f'^--output_name=x: {path} gives {details[0]["name"]}'):
+        load_classifier(path, asked, ForeignOptions(output_name='x'))
+
+
+def test_a_file_that_ends_litert_by_a_signal_is_one_line(tmp_path):
+    """It writes more parts of a tensor than there are."""
+    path = tmp_path / 'net.tflite'
+    images = images_spec(1, 8, 8, 3)
+    path.write_bytes(convert(lambda images: sum(tf.split(mean_colour(images), 3, axis=-1)), images))
+    schema = extras.load('ai_edge_litert.schema_py_generated', 'testing')
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    (options,) = (
+        operator.builtinOptions
+        for operator in model.subgraphs[0].operators
+        if isinstance(operator.builtinOptions, schema.SplitOptionsT)
+    )
+    options.numSplits = 7
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b'TFL3')
+    path.write_bytes(bytes(builder.Output()))
+    with pytest.raises(InputError, match=f'^{path}: LiteRT ends with SIG[A-Z]+ when it runs it: damaged, or not as'):
+        load_classifier(str(path), {'preprocessing_name': 'lenet'})
 
 
 # ------------------------------------------------------------------------ damage, and what is missing

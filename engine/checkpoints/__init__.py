@@ -30,6 +30,7 @@ from engine.checkpoints.files import (
     set_aside,
 )
 from engine.checkpoints.formats import Format, find_checkpoint, recognise
+from engine.checkpoints.hints import explain
 from engine.checkpoints.keras_files import METADATA, crc32
 from engine.checkpoints.names import (
     IMAGES_SEEN_KEY,
@@ -50,10 +51,11 @@ from engine.checkpoints.reading import (
     read_int,
     read_metadata,
 )
-from engine.checkpoints.restoring import describe_state, restore, warm_start
+from engine.checkpoints.restoring import ANY, describe_state, make_plan, restore, warm_start
 from engine.checkpoints.saving import Saver, save
 
 __all__ = [
+    'ANY',
     'IMAGES_SEEN_KEY',
     'IMAGES_SKIPPED_KEY',
     'METADATA',
@@ -67,6 +69,7 @@ __all__ = [
     'crc32',
     'delete_parts',
     'describe_state',
+    'explain',
     'find_checkpoint',
     'head_names',
     'incomplete_checkpoints',
@@ -76,6 +79,7 @@ __all__ = [
     'is_training_state',
     'latest_checkpoint',
     'list_checkpoints',
+    'make_plan',
     'new_checkpoints',
     'newest_first',
     'open_checkpoint',

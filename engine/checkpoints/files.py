@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from configs.early import no_checkpoint_at, no_checkpoint_in
+from configs.early import ENDINGS_OF_ONE_FILE, PART_OF_CHECKPOINT, no_checkpoint_at, no_checkpoint_in, prefixes
 from configs.errors import InputError, first_line
 from engine.text_files import write_text
 
@@ -21,6 +21,7 @@ PREFIX, STATE = 'model.ckpt', 'checkpoint'
 PART = f'.part-{PREFIX}-'
 SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index says that its data is complete
 _POLL_SECS = 1.0
+_TABLE_MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # the end of a LevelDB table
 
 
 def checkpoint_step(prefix: str) -> int:
@@ -45,36 +46,67 @@ def latest_checkpoint(train_dir: str) -> str | None:
     damaged, or names a place that the files were moved away from.
     """
     state = _read_state(train_dir)
-    if state:
+    if state and '\0' not in state.model_checkpoint_path:
         # First in this folder: slim writes absolute paths, and a copy of a run must not lead back to the original.
         here = os.path.join(train_dir, os.path.basename(state.model_checkpoint_path))
         for prefix in (here, state.model_checkpoint_path):
-            if tf.io.gfile.exists(f'{prefix}.index'):
+            if tf.io.gfile.exists(f'{prefix}.index') or is_of_one_file(prefix):
                 return prefix
     return next(reversed(list_checkpoints(train_dir)), None)
 
 
-def find_checkpoint(path: str) -> str:
-    """Returns the checkpoint that `--checkpoint_path` means: a prefix, one of its files, or the latest of a folder.
+def is_of_one_file(path: str) -> bool:
+    """Says whether a file is a TensorFlow checkpoint as they were before 2017: one table in one file."""
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        return False
+    with tf.io.gfile.GFile(path, 'rb') as file:
+        file.seek(max(file.size() - len(_TABLE_MAGIC), 0))
+        return file.read() == _TABLE_MAGIC
+
+
+def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
+    """Returns the checkpoint that a path means: a prefix, one of its files, or the latest of a folder.
+
+    The latest is that of the folder's `checkpoint` file, else that of the last step, else the only one that it holds.
+
+    Args:
+        path: As it was given.
+        flag: What messages call it.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or a folder has several of other names.
     """
     if tf.io.gfile.isdir(path):
         try:
             latest = latest_checkpoint(path)
         except tf.errors.OpError as error:
-            raise InputError(f'--checkpoint_path={path}: cannot be read: {first_line(error)}') from error
-        if latest is None:
-            raise no_checkpoint_in(path)
-        return latest
-    prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
-    if tf.io.gfile.exists(f'{prefix}.index'):
+            raise InputError(f'--{flag}={path}: cannot be read: {first_line(error)}') from error
+        return latest if latest is not None else _only_checkpoint(path, flag)
+    prefix = re.sub(PART_OF_CHECKPOINT, '', path)
+    if tf.io.gfile.exists(f'{prefix}.index') or is_of_one_file(prefix):
         return prefix
     folder = os.path.dirname(prefix) or '.'
-    if not tf.io.gfile.isdir(folder):
-        raise no_checkpoint_at(path, folder, None)
-    raise no_checkpoint_at(path, folder, [os.path.basename(other) for other in list_checkpoints(folder)])
+    raise no_checkpoint_at(path, folder, tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else None, flag)
+
+
+def _only_checkpoint(folder: str, flag: str) -> str:
+    """Returns the only checkpoint of a folder, whatever its name.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    names = tf.io.gfile.listdir(folder)
+    found = prefixes(names)
+    of_one_file = sorted(name for name in names if name.endswith(ENDINGS_OF_ONE_FILE))
+    found += [name for name in of_one_file if not name.endswith('.ckpt') or is_of_one_file(os.path.join(folder, name))]
+    if not found:
+        raise no_checkpoint_in(folder, names, flag)
+    if len(found) > 1:
+        raise InputError(
+            f'--{flag}={folder}: several checkpoints and none is named as the latest; give one of them: '
+            f'{", ".join(os.path.join(folder, name) for name in found)}'
+        )
+    return os.path.join(folder, found[0])
 
 
 def new_checkpoints(train_dir: str, interval_secs: float, timeout_secs: float | None) -> Iterator[str]:

@@ -9,11 +9,10 @@ import re
 
 import tensorflow as tf
 
+from configs.early import PART_OF_CHECKPOINT
 from configs.errors import InputError, first_line
-from engine.checkpoints import files
+from engine.checkpoints import files, other_formats
 from engine.checkpoints.keras_files import HDF5_MAGIC, ZIP_MAGIC
-
-_TABLE_MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # the end of a LevelDB table
 
 
 class Format(enum.StrEnum):
@@ -38,30 +37,37 @@ def recognise(path: str) -> Format | None:
     try:
         with tf.io.gfile.GFile(path, 'rb') as file:
             start = file.read(len(HDF5_MAGIC))
-            file.seek(max(file.size() - len(_TABLE_MAGIC), 0))
-            end = file.read()
+        is_of_one_file = files.is_of_one_file(path)
     except (tf.errors.OpError, OSError) as error:
         raise InputError(f'{path}: {first_line(error)}') from error
     if start.startswith(ZIP_MAGIC):
         return Format.KERAS
     if start == HDF5_MAGIC:
         return Format.WEIGHTS_H5
-    return Format.TENSORFLOW_V1 if end == _TABLE_MAGIC else None
+    return Format.TENSORFLOW_V1 if is_of_one_file else None
 
 
-def find_checkpoint(path: str) -> str:
-    """Returns the checkpoint that `--checkpoint_path` means: a `.keras` or `.weights.h5` file, or TensorFlow's.
+def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
+    """Returns the checkpoint that a path means: a `.keras` or `.weights.h5` file, or TensorFlow's.
 
     For those it is the prefix: the one that was named, of the file that was named, or of the latest of a folder.
 
+    Args:
+        path: As it was given.
+        flag: What messages call it.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none; a file of another kind is named as what it is.
     """
-    of_several = re.search(r'\.(index|meta|data-\d+-of-\d+)$', path)
-    if of_several or tf.io.gfile.isdir(path) or not tf.io.gfile.exists(path):
-        return files.find_checkpoint(path)
-    if recognise(path) is None:
-        raise InputError(
-            f'--checkpoint_path={path}: neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'
-        )
+    try:
+        if re.search(PART_OF_CHECKPOINT, path) or tf.io.gfile.isdir(path) or not tf.io.gfile.exists(path):
+            return files.find_checkpoint(path, flag)
+        found = recognise(path)
+        other = other_formats.describe(path) if found is None else None
+    except (tf.errors.OpError, OSError) as error:  # of a scheme that TensorFlow does not know, for instance
+        raise InputError(f'--{flag}={path}: cannot be read: {first_line(error)}') from error
+    if found in (Format.KERAS, Format.WEIGHTS_H5):
+        other = other_formats.inside_archive(path)
+    if other is not None:
+        raise InputError(f'--{flag}={path}: {other}')
     return path

@@ -1,9 +1,10 @@
 """Reading checkpoints, whichever format they have."""
 
 import os
+import re
 import zipfile
 import zlib
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,9 @@ from configs.errors import InputError, first_line
 from engine.checkpoints.files import SUFFIXES
 from engine.checkpoints.formats import Format, recognise
 from engine.checkpoints.keras_files import KerasReader
+from engine.checkpoints.names import is_counter
+
+T = TypeVar('T')
 
 # TensorFlow's, HDF5's and zip's, in this order; a file cut short may show as any of them.
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -40,16 +44,69 @@ class Reader(Protocol):
         """Reads a variable."""
 
 
+class ScopedReader:
+    """A checkpoint whose names begin with a prefix that the net's do not have; it is left away. Counters stay."""
+
+    def __init__(self, reader: Reader, scope: str) -> None:
+        """Takes an open checkpoint and the prefix, without the slash behind it."""
+        self.reader, self._start = reader, f'{scope}/'
+
+    def get_variable_to_shape_map(self) -> dict[str, list[int]]:
+        """Returns the shape of each variable by name."""
+        return self._short(self.reader.get_variable_to_shape_map())
+
+    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
+        """Returns the dtype of each variable by name."""
+        return self._short(self.reader.get_variable_to_dtype_map())
+
+    def has_tensor(self, name: str) -> bool:
+        """Says whether there is such a variable."""
+        return self.reader.has_tensor(self._long(name))
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        """Reads a variable."""
+        return self.reader.get_tensor(self._long(name))
+
+    def _long(self, name: str) -> str:
+        return name if is_counter(name) else self._start + name
+
+    def _short(self, by_name: dict[str, T]) -> dict[str, T]:
+        return {
+            name.removeprefix(self._start): value
+            for name, value in by_name.items()
+            if name.startswith(self._start) or is_counter(name)
+        }
+
+
 class DamagedCheckpointError(InputError):
     """A checkpoint that cannot be read: missing, truncated, or none at all."""
 
 
-def open_checkpoint(prefix: str) -> Reader:
+def open_checkpoint(prefix: str, scope: str | None = None) -> Reader:
     """Opens a checkpoint for reading: TensorFlow's, by its prefix, or a `.keras` or `.weights.h5` file.
+
+    Args:
+        prefix: Where it lies.
+        scope: What all names in it begin with, as `--checkpoint_scope` says; they are known without it.
 
     Raises:
         DamagedCheckpointError: it is missing, truncated, or no checkpoint.
+        InputError: no name in it begins with the scope.
     """
+    reader = _open(prefix)
+    scope = (scope or '').rstrip('/')
+    if not scope:
+        return reader
+    names = reader.get_variable_to_shape_map()
+    if not any(name.startswith(f'{scope}/') for name in names):
+        starts = sorted({name.partition('/')[0] for name in names if '/' in name})
+        raise InputError(
+            f'--checkpoint_scope={scope}: no name in {prefix} begins so; they begin with {", ".join(starts[:10])}'
+        )
+    return ScopedReader(reader, scope)
+
+
+def _open(prefix: str) -> Reader:
     damage = _DAMAGE
     try:
         if recognise(prefix) in (Format.KERAS, Format.WEIGHTS_H5):
@@ -66,7 +123,8 @@ def read(reader: Reader, prefix: str, name: str) -> np.ndarray:
     Raises:
         DamagedCheckpointError: the checkpoint is damaged.
     """
-    damage = _DAMAGE_OF_KERAS_FILES if isinstance(reader, KerasReader) else _DAMAGE
+    opened = reader.reader if isinstance(reader, ScopedReader) else reader
+    damage = _DAMAGE_OF_KERAS_FILES if isinstance(opened, KerasReader) else _DAMAGE
     try:
         return reader.get_tensor(name)
     except damage as error:
@@ -79,6 +137,10 @@ def _failure(prefix: str, problem: str, error: Exception) -> InputError:
     forbidden = [path for path in paths if not os.access(path, os.R_OK)]
     if forbidden:
         return InputError(f'{forbidden[0]}: cannot be read: permission denied')
+    data = re.search(r'(\S+\.data-\d+-of-\d+); No such file', str(error))
+    if data is not None:
+        name = os.path.basename(data[1])
+        return DamagedCheckpointError(f'{prefix}: {problem}: its file {name} is missing; copy it beside the .index')
     if isinstance(error, _PASSING):
         return InputError(f'{prefix}: cannot be read now: {first_line(error)}')
     return DamagedCheckpointError(f'{prefix}: {problem}: {first_line(error)}')

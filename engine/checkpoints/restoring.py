@@ -17,10 +17,12 @@ from absl import logging
 from configs.errors import InputError
 from configs.tables import format_table
 from engine.checkpoints.formats import find_checkpoint
+from engine.checkpoints.hints import explain
 from engine.checkpoints.names import head_names, is_average, is_slot, is_training_state, optimizer_of
 from engine.checkpoints.reading import Reader, open_checkpoint, read
 
 Shape = tuple[int, ...]
+ANY = -1  # a size that nothing says
 
 
 class Fate(enum.StrEnum):
@@ -93,7 +95,9 @@ class Plan:
 
 
 def _text(shape: Shape | None) -> str:
-    return 'missing' if shape is None else 'x'.join(map(str, shape)) or 'scalar'
+    if shape is None:
+        return 'missing'
+    return 'x'.join('?' if size == ANY else str(size) for size in shape) or 'scalar'
 
 
 def describe_state(names: Iterable[str]) -> str:
@@ -188,6 +192,7 @@ def restore(
     *,
     optional: Iterable[str] = (),
     labels_offset: int | None = None,
+    scope: str | None = None,
 ) -> Plan:
     """Assigns every variable its value from the checkpoint; all are checked before any is changed.
 
@@ -197,6 +202,7 @@ def restore(
         unused: Names that the checkpoint may have beside these, besides counters, slots and moving averages.
         optional: Names of variables that keep their values if the checkpoint lacks them.
         labels_offset: Of the data set; with it, a last layer of other classes is answered with the one that fits.
+        scope: What all names in the checkpoint begin with, see `open_checkpoint`.
 
     Returns:
         What was decided; it names the training state that nobody asked for.
@@ -205,7 +211,7 @@ def restore(
         DamagedCheckpointError: the checkpoint is missing, or damaged.
         InputError: it is of another net or run (with a table of what differs), or of another optimizer.
     """
-    reader = open_checkpoint(prefix)
+    reader = open_checkpoint(prefix, scope)
     absent = set(optional) - set(reader.get_variable_to_shape_map())
     variables = {name: variable for name, variable in variables.items() if name not in absent}
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
@@ -249,7 +255,8 @@ def _refuse_other_slots(prefix: str, plan: Plan, reader: Reader, wanted: Mapping
 
 def _reason(plan: Plan, reader: Reader, wanted: Mapping[str, Shape], labels_offset: int | None) -> str:
     missing = plan.names(Fate.MISSING)
-    if missing and len(missing) == len(plan.stopping) and all(map(is_average, missing)):
+    has_averages = any(map(is_average, reader.get_variable_to_shape_map()))
+    if missing and len(missing) == len(plan.stopping) and all(map(is_average, missing)) and not has_averages:
         return 'has no moving averages, which --moving_average_decay asks for: leave it out'
     found = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     classes, other = _classes(wanted, found)
@@ -258,7 +265,8 @@ def _reason(plan: Plan, reader: Reader, wanted: Mapping[str, Shape], labels_offs
         told = f'has {other} classes, and the data set {classes} with --labels_offset={labels_offset}'
         advice = 'choose the data set that it was trained on' if fitting is None else f'give --labels_offset={fitting}'
         return f'{told}: {advice}'
-    return 'is not of this net or run'
+    hint = explain(found, list(wanted))
+    return f'is not of this net or run: {hint}' if hint else 'is not of this net or run'
 
 
 def warm_start(
@@ -267,6 +275,7 @@ def warm_start(
     exclude_scopes: Sequence[str],
     ignore_missing: bool,
     labels_offset: int = 0,
+    scope: str | None = None,
 ) -> None:
     """Assigns weights from a checkpoint for fine-tuning; neither optimizer slots nor the step, as slim does.
 
@@ -278,22 +287,25 @@ def warm_start(
         exclude_scopes: Prefixes of names that keep their initial values.
         ignore_missing: Warn, instead of failing, of variables that the checkpoint lacks.
         labels_offset: Of the data set; for the warning.
+        scope: What all names in the checkpoint begin with, see `open_checkpoint`.
 
     Raises:
         InputError: no checkpoint, nothing to restore, a variable that is missing or has another shape.
     """
     prefix = find_checkpoint(path)
-    reader = open_checkpoint(prefix)
+    reader = open_checkpoint(prefix, scope)
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    hint = explain(reader.get_variable_to_shape_map(), list(wanted))
+    because = f': {hint}' if hint else ''
     plan = make_plan(reader, wanted, exclude_scopes=exclude_scopes, ignore_missing=ignore_missing, keep_other_head=True)
     if plan.stopping:
         raise InputError(
-            f'--checkpoint_path={path}: {prefix} does not fit the net; what differs:\n{plan.differences()}\n'
+            f'--checkpoint_path={path}: {prefix} does not fit the net{because}; what differs:\n{plan.differences()}\n'
             f'{_flags_that_allow(plan.stopping)}'
         )
     restored = plan.names(Fate.RESTORED)
     if not restored:
-        raise InputError(f'--checkpoint_path={path}: {prefix} has none of the variables of the net')
+        raise InputError(f'--checkpoint_path={path}: {prefix} has none of the variables of the net{because}')
     values = {name: _value(reader, prefix, name, variables[name]) for name in restored}
     for name, value in values.items():
         variables[name].assign(value)

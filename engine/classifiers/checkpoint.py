@@ -6,7 +6,7 @@ net.model, net.spec, net.step
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -43,7 +43,13 @@ class CheckpointNet:
 
 
 def load_checkpoint(
-    path: str, asked: Mapping[str, Any], averages: bool, mixed_precision: str = 'float32'
+    path: str,
+    asked: Mapping[str, Any],
+    averages: bool,
+    mixed_precision: str = 'float32',
+    *,
+    scope: str | None = None,
+    flag: str = 'checkpoint_path',
 ) -> CheckpointNet:
     """Reads a checkpoint.
 
@@ -52,17 +58,20 @@ def load_checkpoint(
         asked: Fields of ModelSpec that flags say; None is not asked.
         averages: Take the moving averages as the weights.
         mixed_precision: Arithmetic of the layers.
+        scope: What all names in the checkpoint begin with, see `checkpoints.open_checkpoint`.
+        flag: What messages call the path.
 
     Raises:
         InputError: there is none, it is damaged, or of another net than the flags say.
     """
-    prefix = checkpoints.find_checkpoint(path)
-    spec = _resolve_spec(prefix, {name: value for name, value in asked.items() if value is not None})
+    prefix = checkpoints.find_checkpoint(path, flag)
+    given = {name: value for name, value in asked.items() if value is not None}
+    spec = _resolve_spec(prefix, given, averages, scope)
     model = spec.make_model(mixed_precision=mixed_precision)
     suffix = ExponentialMovingAverage.SUFFIX if averages else ''
     variables = slim_variables(model)
     checkpoints.restore(
-        prefix, {name + suffix: variable.value for name, variable in variables.items()}, unused=variables
+        prefix, {name + suffix: variable.value for name, variable in variables.items()}, unused=variables, scope=scope
     )
     step = checkpoints.read_int(prefix, checkpoints.STEP_KEY, max(checkpoints.checkpoint_step(prefix), 0))
     return CheckpointNet(prefix, spec, model, step, averages)
@@ -82,6 +91,11 @@ def make_classifier(net: CheckpointNet) -> Classifier:
     return Classifier(net.prefix, 'checkpoint', net.spec, net.step, Interface(channel_order=order), run)
 
 
+def with_labels_offset(spec: ModelSpec, asked: int | None) -> ModelSpec:
+    """Returns a spec with the `--labels_offset` of a flag, which one that names no data set leaves open."""
+    return spec if asked is None or spec.dataset_name else dataclasses.replace(spec, labels_offset=asked)
+
+
 def refuse_contradictions(path: str, spec: ModelSpec, asked: Mapping[str, Any]) -> None:
     """Refuses flags that say another net than what was written says.
 
@@ -89,7 +103,9 @@ def refuse_contradictions(path: str, spec: ModelSpec, asked: Mapping[str, Any]) 
         InputError: the flags, and in brackets what is true.
     """
     differing = [
-        f'--{name}={value} ({getattr(spec, name)})' for name, value in asked.items() if value != getattr(spec, name)
+        f'--{name}={value} ({getattr(spec, name)})'
+        for name, value in asked.items()
+        if value != getattr(spec, name) and not (name == 'labels_offset' and not spec.dataset_name)
     ]
     if differing:
         raise InputError(
@@ -97,17 +113,16 @@ def refuse_contradictions(path: str, spec: ModelSpec, asked: Mapping[str, Any]) 
         )
 
 
-def _resolve_spec(prefix: str, asked: Mapping[str, Any]) -> ModelSpec:
-    reader = checkpoints.open_checkpoint(prefix)
+def _resolve_spec(prefix: str, asked: Mapping[str, Any], averages: bool, scope: str | None) -> ModelSpec:
+    reader = checkpoints.open_checkpoint(prefix, scope)
     trained = ModelSpec.of_checkpoint(prefix)
     if trained is None:
-        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        return _spec_from_shapes(prefix, shapes, asked)
+        return _spec_from_shapes(prefix, reader, asked, averages)
     refuse_contradictions(prefix, trained, asked)
-    return trained
+    return with_labels_offset(trained, asked.get('labels_offset'))
 
 
-def _spec_from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]], asked: Mapping[str, Any]) -> ModelSpec:
+def _spec_from_shapes(prefix: str, reader: checkpoints.Reader, asked: Mapping[str, Any], averages: bool) -> ModelSpec:
     """Returns the spec of a checkpoint that comes without one, as slim's do.
 
     Raises:
@@ -116,12 +131,12 @@ def _spec_from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]], asked:
     model_name = asked.get('model_name', NetOptions().model_name)
     names = ModelSpec.variable_names(model_name)
     head = checkpoints.head_names(names)
+    shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    if averages:
+        shapes = {name.removesuffix(ExponentialMovingAverage.SUFFIX): shape for name, shape in shapes.items()}
     absent = [name for name in (names[0], *head) if not shapes.get(name)]
     if absent:
-        raise InputError(
-            f'{prefix} has no {", ".join(absent)}, so it is not of {model_name}; there is no model.json in '
-            f'{os.path.dirname(prefix) or "."} that would name its net: give --model_name'
-        )
+        raise _not_of_net(prefix, reader, model_name, absent, is_asked='model_name' in asked)
     return ModelSpec.for_net(
         model_name,
         num_classes=shapes[head[0]][-1],
@@ -134,3 +149,25 @@ def _spec_from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]], asked:
         dataset_name=asked.get('dataset_name', ''),
         global_pool=asked.get('global_pool', False),
     )
+
+
+def _not_of_net(
+    prefix: str, reader: checkpoints.Reader, model_name: str, absent: Sequence[str], is_asked: bool
+) -> InputError:
+    """Returns the error for a checkpoint that lacks the first or the last layer of a net.
+
+    Args:
+        prefix: The checkpoint.
+        reader: It, open.
+        model_name: The net.
+        absent: What it lacks.
+        is_asked: Whether flags named the net; without, the advice is to name another.
+    """
+    wanted = ModelSpec.variable_shapes(model_name)
+    hint = checkpoints.explain(reader.get_variable_to_shape_map(), list(wanted))
+    start = f'{prefix} has no {", ".join(absent)}, so it is not of {model_name}'
+    if hint is None and not is_asked:
+        folder = os.path.dirname(prefix) or '.'
+        return InputError(f'{start}; there is no model.json in {folder} that would name its net: give --model_name')
+    because = f': {hint}' if hint else ''
+    return InputError(f'{start}{because}; what differs:\n{checkpoints.make_plan(reader, wanted).differences()}')

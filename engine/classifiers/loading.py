@@ -17,11 +17,17 @@ import tensorflow as tf
 from configs.errors import InputError, first_line
 from configs.foreign import ForeignOptions
 from engine.classifiers import description
-from engine.classifiers.checkpoint import load_checkpoint, make_classifier, refuse_contradictions
+from engine.classifiers.checkpoint import (
+    load_checkpoint,
+    make_classifier,
+    refuse_contradictions,
+    with_labels_offset,
+)
 from engine.classifiers.classifier import Classifier, Runtime
 from engine.classifiers.interface import Interface
 from engine.label_names import read_label_names
 from engine.model_spec import ModelSpec
+from nets import nets_factory
 from nets.layers import zero_weights
 from preprocessing import preprocessing_factory
 
@@ -37,6 +43,7 @@ def load_classifier(
     averages: bool = False,
     mixed_precision: str = 'float32',
     size_flag: str = 'image_size',
+    path_flag: str = 'checkpoint_path',
 ) -> Classifier:
     """Opens whatever lies at a path.
 
@@ -47,6 +54,7 @@ def load_classifier(
         averages: Of a checkpoint, take the moving averages as the weights.
         mixed_precision: Of a checkpoint, the arithmetic of the layers.
         size_flag: What messages call `image_size`.
+        path_flag: What messages call the path.
 
     Raises:
         InputError: there is nothing, it is damaged, does not say enough of itself, or flags contradict it.
@@ -55,14 +63,16 @@ def load_classifier(
     open_runtime = find_runtime(path)
     if open_runtime is None:
         with zero_weights():
-            net = load_checkpoint(path, asked, averages, mixed_precision)
+            net = load_checkpoint(
+                path, asked, averages, mixed_precision, scope=foreign.checkpoint_scope, flag=path_flag
+            )
         classifier = make_classifier(net)
     else:
         if averages:
             raise InputError(f'--moving_average_decay: {path} has but one set of weights; leave the flag out')
         if mixed_precision != 'float32':
             raise InputError(f'--mixed_precision={mixed_precision}: {path} computes as it was exported; leave it out')
-        classifier = _from_runtime(path.rstrip('/'), open_runtime(path), asked, foreign, size_flag)
+        classifier = _from_runtime(path.rstrip('/'), open_runtime(path, foreign), asked, foreign, size_flag)
     if foreign.labels_path is None:
         return classifier
     spec = classifier.spec
@@ -70,7 +80,7 @@ def load_classifier(
     return dataclasses.replace(classifier, spec=dataclasses.replace(spec, label_names=names))
 
 
-def find_runtime(path: str) -> Callable[[str], Runtime] | None:
+def find_runtime(path: str) -> Callable[[str, ForeignOptions], Runtime] | None:
     """Returns what opens a path that is no checkpoint; None for those, and where there is nothing.
 
     Raises:
@@ -87,11 +97,12 @@ def find_runtime(path: str) -> Callable[[str], Runtime] | None:
             start = file.read(8)
     except OSError as error:
         raise InputError(f'{path}: {first_line(error)}') from error
-    if start[4:] == b'TFL3' or path.endswith('.tflite'):
+    name = path.lower()
+    if start[4:] == b'TFL3' or name.endswith('.tflite'):
         from engine.classifiers import tflite_runtime
 
         return tflite_runtime.open_tflite
-    if path.endswith('.onnx'):
+    if name.endswith('.onnx'):
         from engine.classifiers import onnx_runtime
 
         return onnx_runtime.open_onnx
@@ -105,6 +116,7 @@ def _from_runtime(
         described = description.read(path, runtime.metadata)
         spec, interface, step = described.spec, described.interface, described.step
         refuse_contradictions(path, spec, asked)
+        spec = with_labels_offset(spec, asked.get('labels_offset'))
         _refuse_other_interface(path, interface, foreign)
     else:
         (spec, interface), step = _spec_of_foreign(path, runtime, asked, foreign, size_flag), -1
@@ -114,6 +126,10 @@ def _from_runtime(
 
 
 def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOptions) -> None:
+    if foreign.output_name is not None:
+        raise InputError(
+            f'{path}: --output_name={foreign.output_name}: an export of this project has one; leave it out'
+        )
     says = {
         'layout': interface.layout,
         'channel_order': interface.channel_order,
@@ -132,10 +148,12 @@ def _spec_of_foreign(
     Raises:
         InputError: that is not enough.
     """
-    if 'preprocessing_name' not in asked:
+    net = nets_factory.get_net(asked['model_name']) if 'model_name' in asked else None
+    preprocessing_name = asked.get('preprocessing_name') or (net.preprocessing if net else None)
+    if preprocessing_name is None:
         raise InputError(
             f'{path} does not say how its images are prepared: give --preprocessing_name, for instance '
-            f'{", ".join(_FAMILIES)}'
+            f'{", ".join(_FAMILIES)}, or --model_name, whose own is then taken'
         )
     if len(runtime.input_shape) != 4:
         raise InputError(f'{path} takes {list(runtime.input_shape)}; images have four axes, [batch, height, width, 3]')
@@ -146,7 +164,7 @@ def _spec_of_foreign(
         raise InputError(f'{path} takes images of {height}x{width} pixels; only square ones are prepared here')
     if height and asked.get('image_size', height) != height:
         raise InputError(f'--{size_flag}={asked["image_size"]}, but {path} takes images of {height} pixels')
-    size = height or asked.get('image_size')
+    size = height or asked.get('image_size') or (net.image_size if net else None)
     if size is None:
         raise InputError(f'{path} takes images of any size: give --{size_flag}')
     if size > _MAX_SIDE:
@@ -158,7 +176,7 @@ def _spec_of_foreign(
         num_classes=runtime.num_classes,
         image_size=size,
         channels=channels or 3,
-        preprocessing_name=asked['preprocessing_name'],
+        preprocessing_name=preprocessing_name,
         depth_multiplier=1.0,
         labels_offset=asked.get('labels_offset', 0),
         use_grayscale=asked.get('use_grayscale', False),

@@ -4,21 +4,20 @@ runtime = open_onnx('/tmp/net.onnx')
 runtime.run(images)                 # float32 [batch, classes]
 """
 
-import os
+import contextlib
+import io
 import re
 from typing import Any
 
 import numpy as np
 
 from configs.errors import InputError, first_line
+from configs.foreign import ForeignOptions
 from engine import extras
 from engine.checkpoints import METADATA
-from engine.classifiers import description
+from engine.classifiers import description, onnx_content
 from engine.classifiers.classifier import Batches, Runtime
 
-BYTES = 'bytes'  # in the description of an export, how many lie before it
-# As it begins: number and length of `metadata_props`, and of the key in it.
-_DESCRIPTION = rb'r[\x80-\xff]*[\x00-\x7f]\n.' + re.escape(METADATA).encode()
 _SILENT = 4  # onnxruntime warns of graphs that it then runs
 _PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')
 _DTYPES = {
@@ -38,14 +37,18 @@ _REASONS = {
 }
 
 
-def open_onnx(path: str) -> Runtime:
+def open_onnx(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtime:
     """Opens a file.
+
+    Args:
+        path: Where it lies.
+        foreign: Which of several outputs gives the scores.
 
     Raises:
         InputError: it is damaged, is no net that takes images and gives one value a class, or onnxruntime lacks an
             operator of it.
     """
-    model = _Model(path)
+    model = _Model(path, foreign.output_name)
     metadata = _read_metadata(path, model.session)
     quantize = metadata.get('quantize', 'none')
     return Runtime(
@@ -56,14 +59,17 @@ def open_onnx(path: str) -> Runtime:
 class _Model:
     """A file in onnxruntime, on a GPU if there is one that it can use."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, output_name: str | None = None) -> None:
         self._path = path
         self.session = _open_session(path)
-        self._input, self._output = self._only_input(), self.session.get_outputs()[0]
-        self.input_shape = tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
-        self._batch = self.input_shape[0] if self.input_shape else None
-        self.run = Batches(self._run, self._batch)
-        self.num_classes = self._count_classes()
+        try:
+            self._input, self._output = self._only_input(), self._find_output(output_name)
+            self.input_shape = tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
+            self._batch = self.input_shape[0] if self.input_shape else None
+            self.run = Batches(self._run, self._batch)
+            self.num_classes = self._count_classes()
+        except UnicodeDecodeError as error:
+            raise InputError(f'{path}: a name in it is not UTF-8: damaged, or not as ONNX has it') from error
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         values = self._call(images)
@@ -93,6 +99,13 @@ class _Model:
             raise InputError(f'{self._path} takes {inputs[0].type}; known are {", ".join(_DTYPES)}')
         return inputs[0]
 
+    def _find_output(self, name: str | None) -> Any:
+        """Returns the output that gives the scores: the one that is asked for, else the first."""
+        outputs = {output.name: output for output in self.session.get_outputs()}
+        if name is not None and name not in outputs:
+            raise InputError(f'--output_name={name}: {self._path} gives {", ".join(outputs)}')
+        return outputs[name] if name is not None else next(iter(outputs.values()))
+
     def _count_classes(self) -> int:
         """Returns how many values there are for an image: as the file says, or else as it gives."""
         kind, shape = self._output.type, self._output.shape
@@ -102,8 +115,13 @@ class _Model:
         if not sizes or sum(size != 1 for size in sizes) > 1:
             raise InputError(
                 f'{self._path} gives {self._output.name!r}, {kind} {shape}; a classifier gives one value for each class'
+                f'{self._others()}'
             )
         return int(np.prod(sizes))
+
+    def _others(self) -> str:
+        names = [output.name for output in self.session.get_outputs() if output.name != self._output.name]
+        return f'; it also gives {", ".join(names)}, of which --output_name chooses' if names else ''
 
     def _try_out(self) -> list[int]:
         """Returns the sizes of what it gives for one image."""
@@ -127,7 +145,8 @@ def _open_session(path: str) -> Any:
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     providers = [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        with contextlib.redirect_stdout(io.StringIO()):  # where it tells of its second try
+            return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's have no class of their own in common
         raise InputError(f'{path} cannot be opened: {_reason(error)}') from error
 
@@ -149,22 +168,14 @@ def _read_metadata(path: str, session: Any) -> dict[str, Any]:
     Raises:
         InputError: it is damaged, or what lies before it is.
     """
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f'{path}: a text in its metadata_props is not UTF-8: damaged, or not as ONNX has it'
+        ) from error
     if text is None:
         return {}
     metadata = description.parse(path, text.encode())
-    size: Any = metadata.get(BYTES)
-    if _is_as_written(path, size) and metadata.get(description.CHECKSUM) != description.checksum(path, size):
-        raise InputError(
-            f'{path}: its checksum does not agree: damaged, or changed by another program; export it again'
-        )
+    onnx_content.check(path, metadata)
     return metadata
-
-
-def _is_as_written(path: str, size: Any) -> bool:
-    """Says whether the description begins where it was put; in what another program has saved anew, it does not."""
-    if not isinstance(size, int) or not 0 < size < os.path.getsize(path):
-        return False
-    with open(path, 'rb') as file:
-        file.seek(size)
-        return re.match(_DESCRIPTION, file.read(32)) is not None

@@ -3,39 +3,51 @@
 runtime = open_saved_model('/tmp/net')
 runtime.run(images)
 
-To load one is to run a program: its graph can read and write files. Open only what you trust.
+To load one is to run a program: what its graph may run is looked through first, see `saved_model_operators`.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from configs.errors import InputError, first_line
+from configs.foreign import ForeignOptions
 from engine.checkpoints import METADATA
 from engine.classifiers import description
 from engine.classifiers.classifier import Runtime, in_batches
+from engine.classifiers.saved_model_operators import refuse_unknown
 
 DESCRIPTION = os.path.join('assets.extra', METADATA)
+GRAPH = 'saved_model.pb'
 IMAGES_SIGNATURE = 'images'  # of exports whose default signature takes encoded images
 
 _KIND = 'SavedModel'
 _IMAGE_TYPES = (tf.float32, tf.uint8)
 
 
-def open_saved_model(path: str) -> Runtime:
+def open_saved_model(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtime:
     """Opens a SavedModel.
 
     Args:
         path: Its folder.
+        foreign: Which of several outputs gives the scores, and whether any operator may be run.
 
     Raises:
-        InputError: it is damaged, or is no function of one batch of images to the scores of classes.
+        InputError: it is damaged, has operators that may do more than compute, or is no function of one batch of images
+            to the scores of classes.
     """
     metadata = _read_description(path)
+    if not foreign.allow_any_operator:
+        refuse_unknown(path)
+    _check_graph(path, metadata.get(description.CHECKSUM))
     try:
-        loaded = tf.saved_model.load(path)
+        with _errors_only():
+            loaded = tf.saved_model.load(path)
         signatures = dict(loaded.signatures)
     except Exception as error:  # a damaged one may raise anything
         raise InputError(f'{path}: not a SavedModel that TensorFlow can load: {first_line(error)}') from error
@@ -44,7 +56,7 @@ def open_saved_model(path: str) -> Runtime:
     if function is None:
         raise InputError(f'{path} has no signature {default}, but {", ".join(sorted(signatures)) or "none at all"}')
     name, images = _image_input(path, function.structured_input_signature[1])
-    output, num_classes = _output(path, function.structured_outputs)
+    output, num_classes = _output(path, function.structured_outputs, foreign.output_name)
 
     def run(values: np.ndarray, loaded: Any = loaded) -> np.ndarray:  # which owns the variables
         if images.dtype == tf.uint8:
@@ -71,6 +83,15 @@ def _read_description(path: str) -> dict[str, Any]:
         raise InputError(f'{name}: {first_line(error)}') from error
 
 
+def _check_graph(path: str, checksum: Any) -> None:
+    """Refuses an export whose graph is not the one that was written; its variables have checksums of their own."""
+    graph = os.path.join(path, GRAPH)
+    if checksum is not None and checksum != description.checksum(graph, os.path.getsize(graph)):
+        raise InputError(
+            f'{graph}: its checksum does not agree: damaged, or changed by another program; export it again'
+        )
+
+
 def _image_input(path: str, inputs: dict[str, tf.TensorSpec]) -> tuple[str, tf.TensorSpec]:
     """Returns the name and the kind of the one input."""
     if len(inputs) != 1:
@@ -85,17 +106,36 @@ def _image_input(path: str, inputs: dict[str, tf.TensorSpec]) -> tuple[str, tf.T
     return name, spec
 
 
-def _output(path: str, outputs: dict[str, tf.TensorSpec]) -> tuple[str, int]:
-    """Returns the name of the scores, the only output of them or that of logits, and the number of classes."""
+def _output(path: str, outputs: dict[str, tf.TensorSpec], asked: str | None) -> tuple[str, int]:
+    """Returns the name of the scores and the number of classes.
+
+    They are those that are asked for, else the only output of floats, or that of logits.
+    """
     scores = {name: spec for name, spec in outputs.items() if spec.dtype.is_floating}
-    named = scores if len(scores) == 1 else {name: spec for name, spec in scores.items() if name == 'logits'}
+    chosen = asked or 'logits'
+    named = scores if len(scores) == 1 and not asked else {n: spec for n, spec in scores.items() if n == chosen}
     if len(named) != 1:
+        given = f'--output_name={asked}: ' if asked else ''
         raise InputError(
-            f'{path} gives {", ".join(sorted(outputs)) or "nothing"}; one output of floats, or one called logits, is '
-            'needed'
+            f'{given}{path} gives {", ".join(sorted(outputs)) or "nothing"}; one output of floats, or one called '
+            'logits, is needed, or --output_name says which it is'
         )
     ((name, spec),) = named.items()
     sizes = spec.shape.as_list()[1:] if spec.shape.rank else []
     if not sizes or None in sizes or np.prod(sizes) != sizes[-1]:
         raise InputError(f'{path} gives {name} of {spec.shape}; scores are [batch, classes]')
     return name, sizes[-1]
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    """Keeps TensorFlow from telling how it loads SavedModels of TensorFlow 1."""
+    logger, verbosity = tf.get_logger(), logging.get_verbosity()
+    level = logger.level
+    logger.setLevel('ERROR')
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logging.set_verbosity(verbosity)

@@ -14,11 +14,14 @@ import numpy as np
 from configs import cli
 from configs.cores import usable_cores
 from configs.errors import InputError, first_line
+from configs.foreign import ForeignOptions
 from engine import extras
 from engine.checkpoints import METADATA
 from engine.classifiers import description
 from engine.classifiers.classifier import Batches, Runtime
+from engine.classifiers.tflite_trial import refuse_deadly
 
+_PURPOSE = 'reading TFLite files'
 _PIECE = 1 << 22
 _MEMBER = re.compile(rb'PK\x03\x04.{26}' + re.escape(METADATA.encode()), re.DOTALL)  # how it begins in an archive
 _INTEGERS = (np.int8, np.uint8)
@@ -26,15 +29,22 @@ _INTEGERS = (np.int8, np.uint8)
 _TELLING_TYPES = {'float16': np.float16, 'int8': np.int8, 'uint8': np.uint8}
 
 
-def open_tflite(path: str) -> Runtime:
-    """Opens a TFLite file.
+def open_tflite(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtime:
+    """Opens a TFLite file; one whose checksum does not vouch for it runs in another process first.
+
+    Args:
+        path: Where it lies.
+        foreign: Which of several outputs gives the scores.
 
     Raises:
         InputError: LiteRT is not installed; the file is damaged, or is no function of one batch of images to the scores
             of classes.
     """
     metadata = _read_description(path)
-    model = _Model(path)
+    if description.CHECKSUM not in metadata:
+        extras.load('ai_edge_litert.interpreter', _PURPOSE)
+        refuse_deadly(path)
+    model = _Model(path, foreign.output_name)
     quantize = metadata.get('quantize') or model.quantization()
     return Runtime(
         'TFLite' if quantize == 'none' else f'TFLite {quantize}',
@@ -48,11 +58,11 @@ def open_tflite(path: str) -> Runtime:
 class _Model:
     """A file in LiteRT's interpreter, ready for as many images as it was last given."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, output_name: str | None = None) -> None:
         self._path = path
         self._interpreter = _load(path)
         self._input = self._only('takes', self._interpreter.get_input_details())
-        self._output = self._only('gives', self._interpreter.get_output_details())
+        self._output = self._only('gives', self._outputs(output_name))
         # -1 is any size; files made before TensorFlow 2.4 have no signature of shapes.
         shape = self._input['shape_signature'] if len(self._input['shape_signature']) else self._input['shape']
         self.input_shape = tuple(int(size) if size >= 0 else None for size in shape)
@@ -83,10 +93,21 @@ class _Model:
             self._interpreter.allocate_tensors()
         self._shape = shape
 
+    def _outputs(self, name: str | None) -> list[dict[str, Any]]:
+        """Returns what it gives, or of that the one that is asked for."""
+        details = self._interpreter.get_output_details()
+        chosen = [detail for detail in details if name in (None, detail['name'])]
+        if not chosen:
+            raise InputError(f'--output_name={name}: {self._path} gives {", ".join(each["name"] for each in details)}')
+        return chosen
+
     def _only(self, does: str, details: list[dict[str, Any]]) -> dict[str, Any]:
         if len(details) != 1:
             names = ', '.join(detail['name'] for detail in details)
-            raise InputError(f'{self._path} {does} {len(details)} tensors, {names}; one of images to one is needed')
+            advice = '; --output_name chooses one' if does == 'gives' else ''
+            raise InputError(
+                f'{self._path} {does} {len(details)} tensors, {names}; one of images to one is needed{advice}'
+            )
         (detail,) = details
         if detail['dtype'] not in (np.float32, *_INTEGERS):
             raise InputError(f'{self._path} {does} {np.dtype(detail["dtype"]).name}; float32, int8 and uint8 are known')
@@ -100,7 +121,7 @@ class _Model:
 
 
 def _load(path: str) -> Any:
-    interpreter = extras.load('ai_edge_litert.interpreter', 'reading TFLite files')
+    interpreter = extras.load('ai_edge_litert.interpreter', _PURPOSE)
     try:
         return interpreter.Interpreter(model_path=path, num_threads=usable_cores())
     except (ValueError, RuntimeError) as error:

@@ -1,0 +1,155 @@
+"""Files that are no checkpoints, by their content and their endings: what each is, and what takes it.
+
+describe('/tmp/net.pb')          # 'a frozen graph of TensorFlow 1 (GraphDef), which nothing here takes; ...'
+"""
+
+import os
+import zipfile
+from collections.abc import Callable
+
+import h5py
+import tensorflow as tf
+
+from engine.checkpoints.keras_files import HDF5_MAGIC, ZIP_MAGIC
+
+_START = 64
+_IMPORT = 'import_weights.py --source={path} --model_name=... --train_dir=... makes a checkpoint of it'
+_RUN = 'evaluation and prediction run it'
+_SAVE_SAFELY = (
+    "a pickle, which runs code when it is read, so nothing here takes it; save a state_dict of PyTorch's with "
+    'safetensors.torch.save_file, which import_weights.py takes'
+)
+_SAVED_MODEL = 'the graph of a SavedModel; give its folder, which evaluation and prediction run: {folder}'
+_FROZEN = (
+    'a frozen graph of TensorFlow 1 (GraphDef), which nothing here takes; give the checkpoint that it was made of, or '
+    'convert it (python -m tf2onnx.convert --graphdef) for import_weights.py'
+)
+_KERAS_2 = (
+    'an HDF5 file of Keras 2, which nothing here takes; save it anew with Keras 3, '
+    "keras.saving.load_model('{name}').save('net.keras')"
+)
+_ONNX = f'an ONNX file, no checkpoint; {_RUN}, and {_IMPORT}'
+_TFLITE = f'a TFLite file, no checkpoint; {_RUN}'
+_SAFETENSORS = f'weights of PyTorch (.safetensors), no checkpoint; {_IMPORT}'
+_NUMPY = 'an array of NumPy, which nothing here takes; weights come as a checkpoint, .keras, .onnx or .safetensors'
+_CAFFE = (
+    'a net of Caffe, which nothing here takes; convert it to ONNX, or take one of the ONNX model zoo: import_weights.py'
+)
+UNKNOWN = 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'
+
+_MAGIC = {
+    b'\x93NUMPY': _NUMPY,
+    b'\x1f\x8b': 'compressed by gzip; unpack it first (tar -xf), and give the checkpoint in it',
+    b'BZh': 'compressed by bzip2; unpack it first',
+    b'\xfd7zXZ\0': 'compressed by xz; unpack it first',
+    b'\xff\xd8\xff': 'a JPEG image, not a net',
+    b'\x89PNG': 'a PNG image, not a net',
+    b'GGUF': 'a GGUF file of a language model, which nothing here takes',
+}
+# As other programs end their names; where the content says nothing.
+_ENDINGS = {
+    '.onnx': _ONNX,
+    '.tflite': _TFLITE,
+    '.safetensors': _SAFETENSORS,
+    **dict.fromkeys(('.caffemodel', '.prototxt'), _CAFFE),
+    **dict.fromkeys(('.pth', '.pt', '.pkl', '.pickle'), _SAVE_SAFELY),
+    '.pbtxt': 'a graph of TensorFlow as text, without weights, which nothing here takes',
+    '.pb': 'a graph of TensorFlow or another file of protocol buffers, which nothing here takes, or damaged',
+    **dict.fromkeys(('.engine', '.plan', '.trt'), 'an engine of TensorRT, which nothing here takes'),
+    **dict.fromkeys(('.mlmodel', '.mlpackage'), 'a net of Core ML, which nothing here takes'),
+}
+
+
+def describe(path: str) -> str:
+    """Returns what a file is that is no checkpoint, and what to do with it.
+
+    Raises:
+        OSError or tf.errors.OpError: it cannot be read.
+    """
+    with tf.io.gfile.GFile(path, 'rb') as file:
+        start, size = file.read(_START), file.size()
+    return _of_content(path, start, size).format(
+        path=path, folder=os.path.dirname(path) or '.', name=os.path.basename(path)
+    )
+
+
+def _of_content(path: str, start: bytes, size: int) -> str:
+    if not size:
+        return 'an empty file'
+    found = next((what for magic, what in _MAGIC.items() if start.startswith(magic)), None)
+    found = found or next((what for is_it, what in _CHECKS if is_it(path, start, size)), None)
+    return found or _ENDINGS.get(os.path.splitext(path)[1].lower(), UNKNOWN)
+
+
+def inside_archive(path: str) -> str | None:
+    """Returns what a zip archive or an HDF5 file is that is none of Keras 3's; None of those, and of damaged ones."""
+    if '://' in path:
+        return None
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(len(HDF5_MAGIC))
+        what = _in_zip(path) if start.startswith(ZIP_MAGIC) else _in_hdf5(path)
+    except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile):
+        return None  # whoever reads it says what is wrong
+    return None if what is None else what.format(path=path, name=os.path.basename(path))
+
+
+def _in_zip(path: str) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith('data.pkl') for name in names):
+        return _SAVE_SAFELY
+    if names and all(name.endswith('.npy') for name in names):
+        return _NUMPY.replace('an array', 'arrays', 1)
+    if any(name.endswith(('.index', 'saved_model.pb')) for name in names):
+        return 'a zip archive; unpack it first, and give what is in it'
+    return None
+
+
+def _in_hdf5(path: str) -> str | None:
+    with h5py.File(path, 'r') as file:
+        return _KERAS_2 if 'layer_names' in file.attrs or 'model_weights' in file else None
+
+
+def _is_tflite(path: str, start: bytes, size: int) -> bool:
+    return start[4:8] == b'TFL3'
+
+
+def _is_safetensors(path: str, start: bytes, size: int) -> bool:
+    return start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < size
+
+
+def _is_pickle(path: str, start: bytes, size: int) -> bool:
+    return start[:1] == b'\x80' and start[1:2] in (b'\2', b'\3', b'\4', b'\5')
+
+
+def _is_saved_model(path: str, start: bytes, size: int) -> bool:
+    # saved_model_schema_version = 1, and the first of meta_graphs.
+    return os.path.basename(path) == 'saved_model.pb' or start.startswith(b'\x08\x01\x12')
+
+
+def _is_frozen(path: str, start: bytes, size: int) -> bool:
+    """Says whether it begins as a graph does: a node (1), in it its name (1) and, behind that, its operator (2)."""
+    try:
+        tag, place = start[0], 1
+        while start[place] & 0x80:
+            place += 1
+        name = place + 1
+        return tag == 0x0A and start[name] == 0x0A and start[name + 2 + start[name + 1]] == 0x12
+    except IndexError:
+        return False
+
+
+def _is_onnx(path: str, start: bytes, size: int) -> bool:
+    """Says whether it begins as a model of ONNX does: its version (1), then a text, in most who has made it (2)."""
+    return start[:1] == b'\x08' and 3 <= start[1] <= 64 and start[2:3] in (b'\x12', b'\x3a')
+
+
+_CHECKS: tuple[tuple[Callable[[str, bytes, int], bool], str], ...] = (
+    (_is_tflite, _TFLITE),
+    (_is_safetensors, _SAFETENSORS),
+    (_is_pickle, _SAVE_SAFELY),
+    (_is_saved_model, _SAVED_MODEL),
+    (_is_frozen, _FROZEN),
+    (_is_onnx, _ONNX),
+)

@@ -1,0 +1,124 @@
+"""What an ONNX file computes with, as checksums: told apart from how a program happens to have written it.
+
+    description['content'] = checksums(model)          # of an export
+    check('/tmp/net.onnx', description)                # InputError: damaged
+
+Another program may save an export anew: with other labels, another version of the operators, in another order. It then
+is another file, and the same net. Damage is what changes a weight, or one node, and nothing else.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError, first_line
+from engine import extras
+from engine.checkpoints import METADATA
+from engine.classifiers import description
+
+BYTES = 'bytes'  # in the description of an export, how many lie before it
+CONTENT = 'content'
+_WEIGHTS, _NODES = 'weights', 'nodes'
+# As a description begins: number and length of `metadata_props`, and of the key in it.
+_DESCRIPTION = rb'r[\x80-\xff]*[\x00-\x7f]\n.' + re.escape(METADATA).encode()
+_OWN_DOMAIN = 'ai.onnx'
+_FEW = 2  # nodes that damage can have changed: one, and one that takes what it gives
+
+
+def checksums(model: Any) -> dict[str, dict[str, Any]]:
+    """Returns what stands for all that decides what a model computes.
+
+    Returns:
+        Of each weight by its name: type, shape, and checksum of its numbers; of each node by what it gives: checksum.
+    """
+    graph = model.graph
+    return {
+        _WEIGHTS: {tensor.name: _of_weight(tensor) for tensor in graph.initializer},
+        _NODES: {node.output[0]: _of_node(node) for node in graph.node if node.output},
+    }
+
+
+def _of_weight(tensor: Any) -> list[Any]:
+    values = extras.load('onnx.numpy_helper', 'reading ONNX files').to_array(tensor)
+    return [int(tensor.data_type), list(values.shape), zlib.crc32(np.ascontiguousarray(values).tobytes())]
+
+
+def _of_node(node: Any) -> int:
+    domain = '' if node.domain == _OWN_DOMAIN else node.domain
+    parts = [node.op_type, domain, *node.input, '', *node.output, '']
+    text = '\n'.join(map(str, parts)).encode()
+    for attribute in sorted(node.attribute, key=lambda attribute: str(attribute.name)):
+        kept = type(attribute)()
+        kept.CopyFrom(attribute)
+        kept.ClearField('doc_string')
+        text += kept.SerializeToString(deterministic=True)
+    return zlib.crc32(text)
+
+
+def check(path: str, metadata: Mapping[str, Any], model: Any = None) -> None:
+    """Compares an export with what its description says of it.
+
+    Args:
+        path: The file.
+        metadata: Its description.
+        model: Its `onnx.ModelProto`, where it is read already.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    as_written = _is_as_written(path, metadata.get(BYTES))
+    if as_written and metadata.get(description.CHECKSUM) == description.checksum(path, metadata[BYTES]):
+        return
+    if not isinstance(metadata.get(CONTENT), dict):  # an older export
+        if as_written:
+            raise _damaged(path)
+        return
+    try:
+        found = checksums(model if model is not None else _load(path))
+        changed = _changed(metadata[CONTENT], found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f'{path}: damaged, its content cannot be compared: {first_line(error)}') from error
+    if changed is not None:
+        raise _damaged(path, f' in {changed}')
+
+
+def _load(path: str) -> Any:
+    onnx = extras.load('onnx', 'reading ONNX files')
+    decode_error = extras.load('google.protobuf.message', 'reading ONNX files').DecodeError
+    try:
+        return onnx.load(path)
+    except decode_error as error:
+        raise ValueError(first_line(error)) from error
+
+
+def _damaged(path: str, where: str = '') -> InputError:
+    return InputError(
+        f'{path}: its checksum does not agree: damaged, or changed by another program{where}; export it again'
+    )
+
+
+def _changed(written: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """Returns what damage has changed; None where nothing has changed, or another program has made another graph."""
+    weights, others = written[_WEIGHTS], found[_WEIGHTS]
+    for name, (kind, shape, checksum) in weights.items():
+        if name in others and others[name][:2] == [kind, shape] and others[name][2] != checksum:
+            return name
+    nodes, other_nodes = written[_NODES], found[_NODES]
+    differing = [name for name, checksum in nodes.items() if other_nodes.get(name) != checksum]
+    is_same_otherwise = len(nodes) == len(other_nodes) and set(weights) == set(others)
+    if differing and is_same_otherwise and len(differing) <= _FEW:
+        return f'the node of {differing[0]}'
+    return None
+
+
+def _is_as_written(path: str, size: Any) -> bool:
+    """Says whether the description begins where it was put; in what another program has saved anew, it may not."""
+    if not isinstance(size, int) or not 0 < size < os.path.getsize(path):
+        return False
+    with open(path, 'rb') as file:
+        file.seek(size)
+        return re.match(_DESCRIPTION, file.read(32)) is not None

@@ -1,0 +1,62 @@
+"""Runs a TFLite file once, in a process that it may end: LiteRT does not check all that a file can hold.
+
+    refuse_deadly('/tmp/net.tflite')            # InputError: ... LiteRT ends with SIGSEGV ...
+
+As a script, this is that process; it imports LiteRT and NumPy alone, which takes a third of a second.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+_TIMEOUT_SECS = 300
+_SIDE = 224  # of images of any size
+_BATCHES = (1, 2)  # where any is taken; the second makes LiteRT plan its memory anew, as the first images will
+
+
+def refuse_deadly(path: str) -> None:
+    """Runs a file on zeros in another process.
+
+    Raises:
+        InputError: that process has ended by a signal, or does not end.
+    """
+    import signal
+
+    from configs.errors import InputError
+
+    command = [sys.executable, '-I', os.path.abspath(__file__), path, json.dumps(sys.path)]
+    try:
+        finished = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f'{path}: LiteRT does not come to an end with it in {_TIMEOUT_SECS} seconds') from error
+    if finished.returncode < 0:
+        name = signal.Signals(-finished.returncode).name
+        raise InputError(f'{path}: LiteRT ends with {name} when it runs it: damaged, or not as LiteRT can run it')
+
+
+def run_once(path: str) -> None:
+    """Runs a file on zeros, for each size of batch that it takes."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=path, num_threads=1)
+    (images,) = interpreter.get_input_details()
+    signature = images['shape_signature'] if len(images['shape_signature']) else images['shape']
+    sizes = [int(size) for size in signature]
+    for batch in _BATCHES if sizes[0] < 0 else (sizes[0],):
+        shape = [batch, *(size if size >= 0 else _SIDE for size in sizes[1:])]
+        interpreter.resize_tensor_input(images['index'], shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(images['index'], np.zeros(shape, images['dtype']))
+        interpreter.invoke()
+        for result in interpreter.get_output_details():
+            interpreter.get_tensor(result['index'])
+
+
+if __name__ == '__main__':
+    sys.path[:] = json.loads(sys.argv[2])
+    try:
+        run_once(sys.argv[1])
+    except Exception:  # which the process that asks meets too, and says
+        sys.exit(1)

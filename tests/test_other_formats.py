@@ -1,0 +1,109 @@
+"""Files of other programs that are given as checkpoints: each is named as what it is, with what takes it."""
+
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from engine import checkpoints
+from engine.classifiers.loading import find_runtime
+
+v1 = tf.compat.v1
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def frozen() -> bytes:
+    with tf.Graph().as_default() as graph:
+        v1.placeholder(tf.float32, [None, 8, 8, 3], name='input')
+        return graph.as_graph_def().SerializeToString()
+
+
+def array(file: io.BytesIO) -> bytes:
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+def arrays(file: io.BytesIO) -> bytes:
+    np.savez(file, a=np.zeros(3), b=np.zeros(2))
+    return file.getvalue()
+
+
+def of_keras_2(file: io.BytesIO) -> bytes:
+    with h5py.File(file, 'w') as opened:
+        opened.create_group('model_weights/conv1/conv1')
+    return file.getvalue()
+
+
+IMPORT = 'import_weights.py --source={path} --model_name=... --train_dir=... makes a checkpoint of it'
+TORCH = f'weights of PyTorch (.safetensors), no checkpoint; {IMPORT}'
+ONNX = b'\x08\x08\x12\x07pytorch'
+KERAS_2 = (
+    'an HDF5 file of Keras 2, which nothing here takes; save it anew with Keras 3, '
+    "keras.saving.load_model('net.h5').save('net.keras')"
+)
+PICKLE = 'a pickle, which runs code when it is read, so nothing here takes it; save a state_dict of PyTorch'
+# Name -> content, what is said.
+OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
+    'frozen.pb': (frozen, 'a frozen graph of TensorFlow 1 (GraphDef), which nothing here takes; give the checkpoint'),
+    'saved_model.pb': (lambda: b'\x08\x01\x12\x02\n\0', 'the graph of a SavedModel; give its folder, which evaluation'),
+    'net.safetensors': (lambda: struct.pack('<Q', 2) + b'{}', TORCH),
+    'NET.SafeTensors': (lambda: b'damaged', TORCH),
+    'NET.ONNX': (lambda: ONNX, f'an ONNX file, no checkpoint; evaluation and prediction run it, and {IMPORT}'),
+    'net': (lambda: ONNX, 'an ONNX file, no checkpoint; evaluation and prediction run it'),
+    'net.TFLITE': (lambda: b'\x1c\0\0\0TFL3', 'a TFLite file, no checkpoint; evaluation and prediction run it'),
+    'net.npy': (lambda: array(io.BytesIO()), 'an array of NumPy, which nothing here takes'),
+    'net.npz': (lambda: arrays(io.BytesIO()), 'arrays of NumPy, which nothing here takes'),
+    'bvlc_alexnet.caffemodel': (lambda: b'\n\x07AlexNet\x12', 'a net of Caffe, which nothing here takes; convert it'),
+    'deploy.prototxt': (lambda: b'name: "AlexNet"\n', 'a net of Caffe, which nothing here takes'),
+    'net.pth': (lambda: zipped(**{'archive/data.pkl': b'x', 'archive/data/0': b'y'}), PICKLE),
+    'old.pt': (lambda: pickle.dumps({'a': 1}, protocol=2), PICKLE),
+    'net.pkl': (lambda: pickle.dumps({'a': 1}), PICKLE),
+    'net.h5': (lambda: of_keras_2(io.BytesIO()), KERAS_2),
+    'slim.tar.gz': (lambda: b'\x1f\x8b\x08\0', 'compressed by gzip; unpack it first (tar -xf), and give'),
+    'checkpoints.zip': (lambda: zipped(**{'run/model.ckpt-7.index': b''}), 'a zip archive; unpack it first'),
+    'cat.jpg': (lambda: b'\xff\xd8\xff\xe0', 'a JPEG image, not a net'),
+    'empty.ckpt': (lambda: b'', 'an empty file'),
+    'graph.pbtxt': (lambda: b'node {\n}\n', 'a graph of TensorFlow as text, without weights'),
+    'net.ckpt': (lambda: b'text', 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_each_is_named(tmp_path: Path, name: str) -> None:
+    content, message = OTHERS[name]
+    path = tmp_path / name
+    path.write_bytes(content())
+    with pytest.raises(InputError) as error:
+        checkpoints.find_checkpoint(str(path), 'flag')
+    assert str(error.value).startswith(f'--flag={path}: {message.format(path=path)}')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('name', 'module'), [('NET.ONNX', 'onnx_runtime'), ('net.TFLite', 'tflite_runtime')])
+def test_endings_are_known_in_any_case(tmp_path: Path, name: str, module: str) -> None:
+    (tmp_path / name).write_bytes(b'x')
+    opener = find_runtime(str(tmp_path / name))
+    assert opener is not None
+    assert opener.__module__.endswith(module)
+
+
+@pytest.mark.parametrize('path', ['foo://bucket/model.ckpt-1', 'foo://bucket/run', 'foo://bucket/net.keras'])
+def test_a_scheme_that_nobody_knows(path: str) -> None:
+    message = r"^--checkpoint_path=foo://.*: cannot be read: File system scheme 'foo' not implemented"
+    with pytest.raises(InputError, match=message):
+        checkpoints.find_checkpoint(path)
