@@ -15,7 +15,7 @@ from configs import names
 from configs.config import TrainConfig
 from configs.errors import InputError, unknown_name
 from configs.evaluation import EvalConfig
-from configs.export import ExportConfig
+from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 
 _PART_OF_CHECKPOINT = r'\.(index|meta|data-\d+-of-\d+)$'
@@ -94,8 +94,9 @@ def check_training(config: TrainConfig) -> None:
 def check_export(config: ExportConfig) -> None:
     """Refuses unknown names and formats, and checkpoints that do not exist."""
     check_names(config)
-    if config.export.format not in names.EXPORT_FORMATS:
-        raise unknown_name('format', config.export.format, names.EXPORT_FORMATS)
+    format = with_format(config).export.format
+    if format not in names.EXPORT_FORMATS:
+        raise unknown_name('format', str(format), names.EXPORT_FORMATS)
     check_checkpoint(config.export.checkpoint_path)
 
 
