@@ -15,7 +15,7 @@ from configs import names
 from configs.config import TrainConfig
 from configs.errors import InputError, unknown_name
 from configs.evaluation import EvalConfig
-from configs.export import ExportConfig
+from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
 from configs.unread import refused
@@ -150,10 +150,11 @@ def check_training(config: TrainConfig) -> None:
 
 def check_export(config: ExportConfig) -> None:
     """Refuses unknown names and formats, checkpoints and images that do not exist, and a place that is taken."""
-    options = config.export
     check_names(config)
+    config = with_format(config)
+    options = config.export
     if options.format not in names.EXPORT_FORMATS:
-        raise unknown_name('format', options.format, names.EXPORT_FORMATS)
+        raise unknown_name('format', str(options.format), names.EXPORT_FORMATS)
     check_combinations(config)
     check_checkpoint(options.checkpoint_path)
     if not options.overwrite and options.output_path and os.path.lexists(options.output_path.rstrip('/')):

@@ -4,11 +4,21 @@ make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras', output
 """
 
 import dataclasses
+import os
+import re
 
+from configs.errors import InputError
 from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS
+from configs.names import EXPORT_ENDINGS
 from configs.options import Options, option
 
+CALIBRATION_COUNT = 100
+MOST_CALIBRATION_IMAGES = 500
+DEFAULT_OPSET = 17
+
 _FROM_RUN = 'Default: as the run was trained (model.json)'
+# Endings of files that other programs write, which a folder was hardly meant to have.
+_OF_OTHERS = ('.ckpt', '.h5', '.hdf5', '.mlmodel', '.mlpackage', '.pb', '.pt', '.pth', '.safetensors')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +33,9 @@ class ExportOptions(Options):
     checkpoint_scope: str | None = option(
         None, 'What all names in the checkpoint begin with and those of the net do not, such as tower_0.'
     )
-    format: str = option(
-        'slim',
+    format: str | None = option(
+        None,
+        'Default: as the name of --output_path ends, else slim. '
         "slim: a folder with a checkpoint for TF1 slim's eval_image_classifier.py; keras: a .keras file; weights.h5: a "
         '.weights.h5 file; saved_model: a folder for TensorFlow Serving and tf.saved_model.load; tflite: a .tflite '
         'file for LiteRT; onnx: an .onnx file.',
@@ -64,8 +75,10 @@ class ExportOptions(Options):
         'tflite with --quantize=int8: type of its images and results.',
         choices=('int8', 'uint8', 'float32'),
     )
-    calibration_images: int = option(
-        100, "int8 and qdq: how many images of the data set's training split the ranges are measured on.", lower=1
+    calibration_images: str = option(
+        str(CALIBRATION_COUNT),
+        "int8 and qdq: how many images of the data set's training split the ranges are measured on; or a folder or "
+        f'glob of images, of which at most {MOST_CALIBRATION_IMAGES}, evenly spread, are taken.',
     )
     verification_images: str | None = option(
         None,
@@ -73,9 +86,23 @@ class ExportOptions(Options):
         "data set's evaluation split, or random ones where that is not at hand.",
         path=True,
     )
+    batch_size: int | None = option(
+        None,
+        'saved_model, tflite, onnx: the file takes exactly so many images at a time, and all shapes in it are '
+        'constants, which compilers for accelerators need. Default: any number.',
+        lower=1,
+        upper=2**13,
+    )
+    opset: int | None = option(
+        None,
+        f'onnx: version of the operators. Default: {DEFAULT_OPSET}, for programs of 2022 on.',
+        lower=13,
+        upper=21,
+    )
     sample_test_data: int = option(
         0,
-        'onnx: write so many test_data_set_<i> folders, as in the ONNX model zoo, beside the file.',
+        'onnx: write so many test_data_set_<i> folders, as in the ONNX model zoo, into <name>.test_data beside the '
+        'file.',
         lower=0,
         upper=100,
     )
@@ -113,3 +140,42 @@ class ExportConfig:
 
     export: ExportOptions = ExportOptions()
     net: ExportNetOptions = ExportNetOptions()
+
+
+def calibration_count(options: ExportOptions) -> int | None:
+    """Returns how many images of the training split `--calibration_images` asks for; None where it names a folder.
+
+    Raises:
+        InputError: a number below 1.
+    """
+    asked = str(options.calibration_images)
+    if not re.fullmatch(r'[+-]?[0-9]+', asked):
+        return None
+    if int(asked) < 1:
+        raise InputError(f'--calibration_images={asked}: must be at least 1, or a folder or glob of images')
+    return int(asked)
+
+
+def with_format(config: ExportConfig) -> ExportConfig:
+    """Returns the config with the format that is asked for, or that the name of `--output_path` says.
+
+    Raises:
+        InputError: a folder was asked for, with the name of a file; or the name ends as those of no format.
+    """
+    options = config.export
+    name = os.path.basename((options.output_path or '').rstrip('/')).lower()
+    said = next((key for key, ending in EXPORT_ENDINGS.items() if ending and name.endswith(ending)), None)
+    files = ', '.join(ending for ending in EXPORT_ENDINGS.values() if ending)
+    if options.format is not None:
+        if said is not None and EXPORT_ENDINGS.get(options.format) == '':
+            raise InputError(
+                f'--output_path={options.output_path}: --format={options.format} writes a folder, but a name that ends '
+                f'in {EXPORT_ENDINGS[said]} is that of a file; leave --format out, or give another name'
+            )
+        return config
+    if said is None and name.endswith(_OF_OTHERS):
+        raise InputError(
+            f'--output_path={options.output_path}: no format has such names; files end in {files}, and a folder needs '
+            'no ending (slim, or with --format=saved_model a SavedModel)'
+        )
+    return dataclasses.replace(config, export=dataclasses.replace(options, format=said or 'slim'))

@@ -69,7 +69,16 @@ TFDS = 'tfds:'  # begins a name of TensorFlow Datasets
 DATASETS = ('cifar10', 'digits', 'flowers', 'image_folder', 'imagenet', 'mnist', 'synthetic', f'{TFDS}<name>')
 OPTIMIZERS = ('adadelta', 'adagrad', 'adam', 'ftrl', 'momentum', 'sgd', 'rmsprop', 'lars', 'lamb')
 SCHEDULES = ('fixed', 'exponential', 'polynomial', 'cosine', 'piecewise')
-EXPORT_FORMATS = ('keras', 'onnx', 'saved_model', 'slim', 'tflite', 'weights.h5')
+# Format -> how the names of its files end; empty where it is a folder.
+EXPORT_ENDINGS = {
+    'keras': '.keras',
+    'onnx': '.onnx',
+    'saved_model': '',
+    'slim': '',
+    'tflite': '.tflite',
+    'weights.h5': '.weights.h5',
+}
+EXPORT_FORMATS = tuple(EXPORT_ENDINGS)
 
 # Option -> what its values are called, and which there are.
 OF_OPTIONS = {

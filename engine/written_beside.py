@@ -1,47 +1,179 @@
-"""Writing beside the place that is meant, and renaming once all is right.
+"""Writing beside the place that is meant, which is taken once all is right.
 
 with written_beside('/tmp/alexnet.keras', 'output_path') as part:
     write(part)
+
+What is written lies in a folder beside, `.part-alexnet.keras`, which its process keeps locked. A folder that nobody
+holds is of a process that was killed: the next one to the same place takes up what it finds there, and deletes it.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 
 import tensorflow as tf
+from absl import logging
 
 from configs.errors import InputError, first_line
+from engine import exchanging
+
+PREFIX = '.part-'
+_OLD = 'old'  # in the folder beside: what was at the place, while it is replaced
+_NEW = 'new'
+_ATTEMPTS = 100
 
 
 @contextlib.contextmanager
 def written_beside(path: str, flag: str) -> Iterator[str]:
-    """Gives a name beside `path` to write to; at the end it takes the place of `path`, on an error it is deleted.
+    """Gives a path of the same name to write to; at the end it takes the place of `path`, on an error it is deleted.
+
+    Whoever is killed leaves at `path` what was there, or all of the new; where the file system cannot exchange two
+    folders, the next call restores it.
 
     Args:
         path: Of a file, or of a folder.
         flag: Which flag named it, for messages.
 
     Raises:
-        InputError: it cannot be written; what was there is unharmed.
+        InputError: it cannot be written, or another process is writing it; what was there is unharmed.
+    """
+    place = os.path.abspath(path)
+    try:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with _claimed(place, flag) as beside:
+            part = os.path.join(beside, _NEW, os.path.basename(place))
+            os.mkdir(os.path.dirname(part))
+            yield part
+            _put_in_place(part, place, os.path.join(beside, _OLD))
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--{flag}={path}: {first_line(error)}') from error
+
+
+def recover(path: str, flag: str) -> None:
+    """Puts right what a process that was killed has left beside a path, if any has; call it before looking at `path`.
+
+    Raises:
+        InputError: another process is writing it.
+    """
+    place = os.path.abspath(path)
+    if os.path.isdir(_beside(place)):
+        try:
+            with _claimed(place, flag):
+                pass
+        except OSError as error:
+            raise InputError(f'--{flag}={path}: {first_line(error)}') from error
+
+
+def check_name(path: str, flag: str, longest: str = '') -> None:
+    """Refuses a name, or one of a folder that has to be made for it, that the file system has no room for.
+
+    Args:
+        path: Where something is to be written.
+        flag: Which flag named it.
+        longest: What is added to its name, as a part of it or for a file beside it.
+
+    Raises:
+        InputError: which name, how long it is and may be.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    part, old = (os.path.join(folder, f'.{kind}-{os.getpid()}-{name}') for kind in ('part', 'old'))
+    present = folder
+    while not os.path.lexists(present) and os.path.dirname(present) != present:
+        present = os.path.dirname(present)
+    limit = os.pathconf(present, 'PC_NAME_MAX') if os.path.isdir(present) else 255
+    added = len(PREFIX) + len(longest)
+    folders = [part for part in os.path.relpath(folder, present).split(os.sep) if part not in ('.', '')]
+    for part, most in [*((part, limit) for part in folders), (name, limit - added)]:
+        size = len(os.fsencode(part))
+        if size > most:
+            raise InputError(f'--{flag}={path}: a name of {size} bytes; at most {most} can be written here: {part}')
+
+
+def _beside(path: str) -> str:
+    return os.path.join(os.path.dirname(path), PREFIX + os.path.basename(path))
+
+
+@contextlib.contextmanager
+def _claimed(path: str, flag: str) -> Iterator[str]:
+    """Gives the folder beside a path, empty, which no other process has until it is deleted at the end."""
+    beside = _beside(path)
+    descriptor = _lock(beside, path, flag)
     try:
-        os.makedirs(folder, exist_ok=True)
-        yield part
-        if os.path.isdir(path):  # a folder that is not empty cannot be renamed over
-            os.rename(path, old)
-        os.rename(part, path)
-    except (OSError, tf.errors.OpError) as error:
-        if os.path.lexists(old) and not os.path.lexists(path):
-            os.rename(old, path)
-        raise InputError(f'--{flag}={path}: {first_line(error)}') from error
+        _clear(beside, path)
+        yield beside
     finally:
-        for left in (part, old):
-            shutil.rmtree(left) if os.path.isdir(left) else _unlink(left)
+        shutil.rmtree(beside, ignore_errors=True)  # what has failed before is told
+        os.close(descriptor)
 
 
-def _unlink(path: str) -> None:
-    with contextlib.suppress(OSError):  # what has failed before is told
-        os.unlink(path)
+def _lock(beside: str, path: str, flag: str) -> int:
+    """Makes a folder and locks it; returns its descriptor, which holds the lock.
+
+    Raises:
+        InputError: another process has it.
+    """
+    for _ in range(_ATTEMPTS):
+        made = _make(beside)
+        try:
+            descriptor = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # another process has just ended
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            break
+        except OSError as error:  # some network file systems have no locks
+            if not made:
+                os.close(descriptor)
+                raise InputError(
+                    f'--{flag}={path}: {beside} is of another process that writes there, or of one that was killed; '
+                    'delete it if none does'
+                ) from error
+        if _is_same(descriptor, beside):
+            return descriptor
+        os.close(descriptor)  # deleted by its process after it was opened here
+    raise InputError(f'--{flag}={path}: another process is writing it; wait for it, stop it, or give another name')
+
+
+def _make(beside: str) -> bool:
+    try:
+        os.mkdir(beside)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_same(descriptor: int, beside: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(beside))
+    except FileNotFoundError:
+        return False
+
+
+def _clear(beside: str, path: str) -> None:
+    """Restores what a killed process has moved away, and deletes the rest of what it has left."""
+    old = os.path.join(beside, _OLD)
+    if os.path.lexists(old) and not os.path.lexists(path):
+        os.rename(old, path)
+        logging.warning('%s: restored; a process that was replacing it had been killed', path)
+    for name in os.listdir(beside):
+        shutil.rmtree(os.path.join(beside, name))
+
+
+def _put_in_place(part: str, path: str, old: str) -> None:
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.rename(part, path)  # over a file, at once
+    elif not exchanging.exchange(part, path):  # a folder that is not empty cannot be renamed over
+        _replace_in_steps(part, path, old)
+
+
+def _replace_in_steps(part: str, path: str, old: str) -> None:
+    """Moves away what is at a path and puts the new there; between the two, nothing is there."""
+    os.rename(path, old)
+    try:
+        os.rename(part, path)
+    except OSError:
+        os.rename(old, path)
+        raise

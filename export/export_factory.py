@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable
 
 from configs.errors import InputError, unknown_name
-from configs.export import ExportOptions
+from configs.export import ExportOptions, calibration_count
 from export import keras_file, onnx_file, saved_model, slim, tflite, weights_h5
 from export.source import Source
 
 # What only files that are run have a choice of.
-_OF_RUN_FILES = ('output', 'layout', 'channel_order', 'include_preprocessing', 'verification_images')
+_OF_RUN_FILES = ('output', 'layout', 'channel_order', 'include_preprocessing', 'verification_images', 'batch_size')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ FORMATS = {
         onnx_file.verify,
         is_run=True,
         quantizations=('none', 'int8', 'qdq', 'float16'),
-        options=(*_OF_RUN_FILES, 'calibration_images', 'sample_test_data'),
+        options=(*_OF_RUN_FILES, 'calibration_images', 'opset', 'sample_test_data'),
         layout='NCHW',
         check=onnx_file.check,
     ),
@@ -86,7 +86,7 @@ def check_options(options: ExportOptions) -> ExportFormat:
     Raises:
         InputError: an unknown format, or an option that it has not; or what it needs is not installed.
     """
-    chosen = get_format(options.format)
+    chosen = get_format(options.format or 'slim')
     if options.quantize not in chosen.quantizations:
         raise InputError(
             f'--quantize={options.quantize}: --format={options.format} has {", ".join(chosen.quantizations)}'
@@ -99,5 +99,6 @@ def check_options(options: ExportOptions) -> ExportFormat:
     for name in ('calibration_images', 'inference_type'):
         if getattr(options, name) != getattr(ExportOptions(), name) and options.quantize not in ('int8', 'qdq'):
             raise InputError(f'--{name}={getattr(options, name)} is for --quantize=int8 or qdq; leave it out')
+    calibration_count(options)
     chosen.check()
     return chosen

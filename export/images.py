@@ -8,8 +8,10 @@ values = calibration_images(source)
 import dataclasses
 
 import numpy as np
+from absl import logging
 
 from configs.errors import InputError
+from configs.export import MOST_CALIBRATION_IMAGES, calibration_count
 from datasets import input_pipeline
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import StoredExamples
@@ -40,7 +42,7 @@ def verification_images(source: Source) -> Images:
     """
     asked = source.options.verification_images
     if asked is not None:
-        return _named_images(source, asked)
+        return _named_images(source, 'verification_images', image_files.find_images([asked])[:_COUNT])
     if source.spec.dataset_name and source.spec.dataset_name != 'synthetic':
         try:
             dataset = _dataset(source, None)
@@ -56,25 +58,41 @@ def verification_images(source: Source) -> Images:
 
 
 def calibration_images(source: Source) -> np.ndarray:
-    """Returns images of the training split, evenly spread: float32 as the file takes them, see `Interface.prepare`.
+    """Returns images of the training split, or those of `--calibration_images`, evenly spread.
+
+    Returns:
+        float32 [images, ...] as the file takes them, see `Interface.prepare`.
 
     Raises:
-        InputError: there is no such data set.
+        InputError: there is no such data set, or an image that was named cannot be read.
     """
-    count = source.options.calibration_images
+    count = calibration_count(source.options)
+    if count is None:
+        names = image_files.find_images([source.options.calibration_images])
+        found = _named_images(source, 'calibration_images', names[:: -(-len(names) // MOST_CALIBRATION_IMAGES)])
+    else:
+        found = _training_images(source, count)
+    logging.info('measuring ranges on %d %s', len(found.values), found.description)
+    return source.interface.prepare(found.values, source.preprocessing)
+
+
+def _training_images(source: Source, count: int) -> Images:
     try:
         dataset = _dataset(source, 'train')
     except InputError as error:
         raise InputError(
             f'--quantize={source.options.quantize} measures ranges on images of the training split: {error}; say '
-            'with --dataset_dir where they are'
+            'with --dataset_dir where they are, or name a folder of images: --calibration_images=FOLDER'
         ) from error
     if not isinstance(dataset.examples, StoredExamples):
-        raise InputError(f'--quantize={source.options.quantize} measures ranges on images; {dataset.name} has none')
+        raise InputError(
+            f'--quantize={source.options.quantize} measures ranges on images; {dataset.name} has none: name a folder '
+            'of images, --calibration_images=FOLDER'
+        )
     step = max(dataset.num_examples // count, 1)
     chosen = dataset.examples.select(slice(0, count * step, step))
-    images = _read(source, dataclasses.replace(dataset, examples=chosen), count)
-    return source.interface.prepare(images, source.preprocessing)
+    values = _read(source, dataclasses.replace(dataset, examples=chosen), count)
+    return Images(values, f'images of {dataset.name}, split {dataset.split}')
 
 
 def _dataset(source: Source, split: str | None) -> Dataset:
@@ -90,10 +108,10 @@ def _read(source: Source, dataset: Dataset, count: int) -> np.ndarray:
         return batch['image'].numpy()
 
 
-def _named_images(source: Source, asked: str) -> Images:
-    names = image_files.find_images([asked])[:_COUNT]
+def _named_images(source: Source, flag: str, names: list[str]) -> Images:
+    asked = getattr(source.options, flag)
     prepared = image_files.prepare(source.preprocessing, names)
     for name, image in zip(names, prepared, strict=True):
         if isinstance(image, str):
-            raise InputError(f'--verification_images={asked}: {name}: {image}')
+            raise InputError(f'--{flag}={asked}: {name}: {image}')
     return Images(np.stack(prepared), f'images of {asked}')

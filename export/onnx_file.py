@@ -1,11 +1,13 @@
 """An .onnx file: the net as the ONNX model zoo has such nets, in float32, float16 or 8 bits.
 
 write(source, '/tmp/net.onnx')
-write_sample_test_data(source, '/tmp/net.onnx', '/tmp')
+write_sample_test_data(source, '/tmp/net.onnx', sample_folder('/tmp/net.onnx'))
 """
 
 import os
+import re
 
+import numpy as np
 from absl import logging
 
 from engine import extras
@@ -15,7 +17,9 @@ from export.images import calibration_images, verification_images
 from export.source import Source
 
 ENDING = '.onnx'
-SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # of each folder of sample data
+_SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # of each folder of sample data
+_SAMPLES = 'test_data_set_{}'
+_MODEL = 'model.onnx'
 _PURPOSE = '--format=onnx'
 
 
@@ -37,8 +41,8 @@ def write(source: Source, path: str) -> None:
     images = calibration_images(source) if quantize in onnx_quantization.FORMATS else None
     model = onnx_model.make_model(source)
     if images is not None:
-        logging.info('measuring ranges on %d images, and quantising', len(images))
-        model = onnx_quantization.quantize(model, images, quantize)
+        folder = os.path.dirname(os.path.abspath(path))
+        model = onnx_quantization.quantize(model, images, quantize, source.options.batch_size, folder)
     logging.info('writing %s', 'float32' if quantize == 'none' else quantize)
     onnx_model.save(model, source, path)
 
@@ -48,25 +52,45 @@ def verify(source: Source, path: str) -> list[str]:
     return verification.compare_probabilities(source, path)
 
 
+def sample_folder(path: str) -> str:
+    """Returns the folder with the sample data of a file: `net.test_data` for `net.onnx`."""
+    return f'{path.removesuffix(ENDING)}.test_data'
+
+
+def is_sample_folder(folder: str) -> bool:
+    """Says whether all in a folder is of an earlier export."""
+    if not os.path.isdir(folder) or os.path.islink(folder):
+        return False
+    found = (
+        os.path.relpath(os.path.join(above, name), folder) for above, _, names in os.walk(folder) for name in names
+    )
+    files = '|'.join(map(re.escape, _SAMPLE_FILES))
+    return all(name == _MODEL or re.fullmatch(rf'{_SAMPLES.format("[0-9]+")}/({files})', name) for name in found)
+
+
 def write_sample_test_data(source: Source, path: str, folder: str) -> None:
-    """Writes `--sample_test_data` folders with an image and the file's results for it, as the model zoo has them.
+    """Writes `--sample_test_data` sets of images and the file's results for them, as the model zoo has them.
+
+    Its tools take a folder with `model.onnx` and `test_data_set_<i>` in it: the former is a link to the file.
 
     Args:
         source: Of the export.
         path: The file.
-        folder: Where `test_data_set_0`, ... are made.
+        folder: Where to; it does not exist.
     """
     from onnx import numpy_helper
 
     from export.onnx_model import INPUT
 
     images = source.interface.prepare(verification_images(source).values, source.preprocessing)
-    runtime = open_onnx(path)
+    runtime, batch = open_onnx(path), source.options.batch_size or 1
+    os.mkdir(folder)
+    os.symlink(os.path.join('..', os.path.basename(path)), os.path.join(folder, _MODEL))
     for number in range(source.options.sample_test_data):
-        image = images[number % len(images)][None]
-        data_set = os.path.join(folder, f'test_data_set_{number}')
-        os.makedirs(data_set)
-        values = ((INPUT, image), (source.interface.output, runtime.run(image)))
-        for file, (name, value) in zip(SAMPLE_FILES, values, strict=True):
+        chosen = images[np.arange(number * batch, (number + 1) * batch) % len(images)]
+        data_set = os.path.join(folder, _SAMPLES.format(number))
+        os.mkdir(data_set)
+        values = ((INPUT, chosen), (source.interface.output, runtime.run(chosen)))
+        for file, (name, value) in zip(_SAMPLE_FILES, values, strict=True):
             with open(os.path.join(data_set, file), 'wb') as stream:
                 stream.write(numpy_helper.from_array(value, name).SerializeToString())

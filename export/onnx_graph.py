@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from configs.export import DEFAULT_OPSET
+
 Sides = tuple[int, int, int, int]  # top, left, bottom, right
 NO_SIDES: Sides = (0, 0, 0, 0)
 
@@ -31,10 +33,11 @@ class Graph:
         padding: Zeros around the images that the next node has to add.
         is_reversed: Whether the first kernel has to take the channels of the images from the last to the first.
         flattened: Height, width and channels of images whose numbers are in one row, channels first; None of others.
+        opset: Version of the operators.
     """
 
-    def __init__(self, scope: str, value: str):
-        self.scope, self.value = scope, value
+    def __init__(self, scope: str, value: str, opset: int = DEFAULT_OPSET):
+        self.scope, self.value, self.opset = scope, value, opset
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
         self.dtype = np.dtype(np.float32)

@@ -12,6 +12,7 @@ from preprocessing.base import Normalization
 
 _NAME = 'preprocessing'
 _PIXEL_AXES = (1, 2, 3)
+_AXES_AS_INPUT = 18
 
 
 def write_images(graph: Graph, interface: Interface, normalization: Normalization, shape: tuple[int, ...]) -> None:
@@ -52,11 +53,18 @@ def _standardise(graph: Graph, size: int) -> None:
     """Adds `tf.image.per_image_standardization`: (x - mean) / max(deviation, 1 / sqrt(size))."""
     name = f'{_NAME}/standardise'
     images = graph.value
-    mean = graph.add('ReduceMean', f'{name}/mean', axes=_PIXEL_AXES)
+    mean = _average(graph, f'{name}/mean')
     centred = graph.combine('Sub', f'{name}/centred', images, mean)
     graph.combine('Mul', f'{name}/squares', centred, centred)
-    graph.add('ReduceMean', f'{name}/variance', axes=_PIXEL_AXES)
+    _average(graph, f'{name}/variance')
     graph.add('Sqrt', f'{name}/deviation')
     least = graph.constant(f'{name}/least_deviation', np.array(size**-0.5))
     deviation = graph.add('Max', f'{name}/Max', least)
     graph.combine('Div', name, centred, deviation)
+
+
+def _average(graph: Graph, name: str) -> str:
+    """Adds the mean over all of an image, whose axes are an attribute before opset 18, and then an input."""
+    if graph.opset < _AXES_AS_INPUT:
+        return graph.add('ReduceMean', name, axes=_PIXEL_AXES)
+    return graph.add('ReduceMean', name, graph.constant(f'{name}/axes', np.array(_PIXEL_AXES)))

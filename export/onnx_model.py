@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from configs.errors import InputError
+from configs.export import DEFAULT_OPSET
 from engine.checkpoints import METADATA
 from engine.classifiers.description import CHECKSUM
 from engine.classifiers.onnx_content import BYTES, CONTENT, checksums
@@ -21,7 +22,6 @@ from export.onnx_layers import write_layers
 from export.source import Source
 
 INPUT = 'images'
-_OPSET, _IR_VERSION = 17, 8  # old enough for programs of 2022 on
 _PRODUCER = 'tf-slim-image-classification'
 _MOST_BYTES = 2**31 - 2**20  # a file of protocol buffers ends at 2 GiB
 
@@ -30,7 +30,7 @@ def make_model(source: Source) -> onnx.ModelProto:
     """Makes a model of a net, in float16 if that is asked for and otherwise in float32.
 
     Returns:
-        From `images`, float32 of any batch, to `logits` or `probabilities`, float32 [batch, classes].
+        From `images`, float32 of `--batch_size` or any batch, to `logits` or `probabilities`, float32 [batch, classes].
 
     Raises:
         InputError: it has a layer that ONNX export does not know, or is too large.
@@ -38,7 +38,7 @@ def make_model(source: Source) -> onnx.ModelProto:
     dtype = np.dtype(np.float16 if source.options.quantize == 'float16' else np.float32)
     _check_size(source, dtype)
     interface, net = source.interface, source.model
-    graph = Graph(net.name, INPUT)
+    graph = Graph(net.name, INPUT, source.options.opset or DEFAULT_OPSET)
     write_images(graph, interface, source.preprocessing.normalization, net.input_shape[1:])
     graph.cast(dtype, f'Cast_to_{dtype}')
     write_layers(graph, net)
@@ -62,7 +62,9 @@ def _close(source: Source, graph: Graph) -> onnx.ModelProto:
     """Returns the model of a graph, with the shapes of all values."""
     # Shapes are found without the weights, which would be copied three times.
     weights = [value for value in graph.constants.values() if value.data_type != TensorProto.INT64]
-    images = ('batch', *source.interface.input_shape(source.preprocessing))
+    batch = source.options.batch_size or 'batch'
+    images = (batch, *source.interface.input_shape(source.preprocessing))
+    opset = helper.make_opsetid('', graph.opset)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -71,11 +73,11 @@ def _close(source: Source, graph: Graph) -> onnx.ModelProto:
                 helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, images),
                 *(helper.make_tensor_value_info(value.name, value.data_type, value.dims) for value in weights),
             ],
-            [helper.make_tensor_value_info(graph.value, TensorProto.FLOAT, ('batch', source.spec.num_classes))],
+            [helper.make_tensor_value_info(graph.value, TensorProto.FLOAT, (batch, source.spec.num_classes))],
             [value for value in graph.constants.values() if value.data_type == TensorProto.INT64],
         ),
-        opset_imports=[helper.make_opsetid('', _OPSET)],
-        ir_version=_IR_VERSION,
+        opset_imports=[opset],
+        ir_version=helper.find_min_ir_version_for([opset]),  # so that programs read it that are as old as the operators
     )
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     del model.graph.input[1:]

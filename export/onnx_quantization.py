@@ -1,6 +1,6 @@
 """ONNX models in 8 bits, by onnxruntime's quantiser, with the ranges that values have on images.
 
-model = quantize(model, images, 'int8')
+model = quantize(model, images, 'int8', batch_size=None, folder='/tmp')
 """
 
 import contextlib
@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnxruntime import quantization
 
+from export.batching import batches_of
+
 # --quantize -> how the file says it: operators of integers, or those of floats between pairs that round.
 FORMATS = {'int8': quantization.QuantFormat.QOperator, 'qdq': quantization.QuantFormat.QDQ}
 
@@ -28,27 +30,35 @@ _LARGEST = 127  # of a weight, and of the sum of two before they are rounded
 class _Images(quantization.CalibrationDataReader):
     """What the quantiser runs the model on."""
 
-    def __init__(self, name: str, images: np.ndarray):
-        self._batches = iter([{name: images[first : first + _BATCH]} for first in range(0, len(images), _BATCH)])
+    def __init__(self, name: str, images: np.ndarray, batch_size: int | None):
+        if batch_size is None:
+            parts = [images[first : first + _BATCH] for first in range(0, len(images), _BATCH)]
+        else:
+            parts = [images[numbers] for numbers in batches_of(len(images), batch_size)]
+        self._batches = iter([{name: part} for part in parts])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._batches, None)
 
 
-def quantize(model: onnx.ModelProto, images: np.ndarray, quantize: str) -> onnx.ModelProto:
+def quantize(
+    model: onnx.ModelProto, images: np.ndarray, quantize: str, batch_size: int | None, folder: str
+) -> onnx.ModelProto:
     """Quantises a model: values have 8 bits and no sign, weights 8 bits and a scale for each filter.
 
     Args:
         model: Of float32; it is used up.
         images: To measure ranges on, as the model takes them.
         quantize: Key of `FORMATS`.
+        batch_size: How many images the model takes at a time; None is any number.
+        folder: Where files are that only this needs, as large as the net.
     """
-    with tempfile.TemporaryDirectory(prefix='onnx-') as folder, _quiet():
-        path = os.path.join(folder, 'quantised.onnx')
+    with tempfile.TemporaryDirectory(prefix='onnx-', dir=folder) as temporary, _quiet():
+        path = os.path.join(temporary, 'quantised.onnx')
         quantization.quantize_static(
             model,
             path,
-            _Images(model.graph.input[0].name, images),
+            _Images(model.graph.input[0].name, images, batch_size),
             quant_format=FORMATS[quantize],
             op_types_to_quantize=_OPERATORS,
             per_channel=True,

@@ -8,6 +8,10 @@ import re
 import tempfile
 
 from configs.errors import InputError
+from engine import written_beside
+
+_FLAG = 'output_path'
+_LONGEST_ENDING = '.json'  # of what is written beside
 
 
 def check_output(path: str | None, ending: str, overwrite: bool, members: str = '') -> str:
@@ -20,16 +24,24 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
         members: What an export of a folder consists of, a regular expression of names; else in it is the user's.
 
     Raises:
-        InputError: no path, another ending, or something is there.
+        InputError: no path, another ending, too long a name, something is there, or another process is writing it.
     """
     if not path or '://' in path:
         raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}')
     path = path.rstrip('/') or '/'
     if not path.endswith(ending) or os.path.basename(path) == ending:
         raise InputError(f'--output_path={path}: the name of such a file ends in {ending}, for instance net{ending}')
+    written_beside.check_name(path, _FLAG, _LONGEST_ENDING)
     _check_folder(path)
+    written_beside.recover(path, _FLAG)
+    check_free(path, ending, overwrite, members)
+    return path
+
+
+def check_free(path: str, ending: str, overwrite: bool, members: str = '') -> None:
+    """Refuses a path where something is that may not be replaced; see `check_output`."""
     if not os.path.lexists(path):
-        return path
+        return
     if not overwrite:
         raise InputError(f'--output_path={path} exists; give another name, or --overwrite')
     if os.path.isdir(path) == bool(ending) or os.path.islink(path):
@@ -37,7 +49,6 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
     others = [] if ending else sorted(name for name in os.listdir(path) if not re.fullmatch(members, name))
     if others:
         raise InputError(f'--output_path={path} holds {others[0]}, which is of no export: the folder is not replaced')
-    return path
 
 
 def _check_folder(path: str) -> None:

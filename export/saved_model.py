@@ -17,6 +17,7 @@ from engine.classifiers.interface import softmax
 from engine.classifiers.saved_model_runtime import DESCRIPTION, GRAPH, IMAGES_SIGNATURE
 from engine.text_files import write_text
 from export import serving, verification
+from export.batching import batches_of
 from export.images import verification_images
 from export.source import Source
 
@@ -60,8 +61,12 @@ def _compare_encoded(source: Source, path: str) -> str:
     files = _encoded_images(source)
     loaded = tf.saved_model.load(path)
     function = loaded.signatures[serving.DEFAULT_SIGNATURE]
-    (found,) = function(**{serving.ENCODED_INPUT: tf.constant(files)}).values()
-    found = softmax(found.numpy()) if source.interface.output == 'logits' else found.numpy()
+    found = []
+    for numbers in batches_of(len(files), source.options.batch_size or len(files)):
+        (scores,) = function(**{serving.ENCODED_INPUT: tf.constant([files[number] for number in numbers])}).values()
+        found += list(scores.numpy())
+    found = np.stack(found[: len(files)])
+    found = softmax(found) if source.interface.output == 'logits' else found
     images = np.stack([source.preprocessing.host_eval(file) for file in files])
     difference = float(np.abs(found - source.classifier.probabilities(images)).max())
     if not difference <= _TOLERANCE:

@@ -66,14 +66,15 @@ def to_output(source: Source, logits: tf.Tensor) -> tf.Tensor:
 
 
 def image_signature(source: Source, compute: Computation) -> Signature:
-    """Returns a signature that takes `images`, of any batch, and gives `logits` or `probabilities`."""
-    shape = source.interface.input_shape(source.preprocessing)
-    return _signature(source, compute, tf.TensorSpec([None, *shape], tf.float32, name=INPUT))
+    """Returns a signature that takes `images`, of `--batch_size`, and gives `logits` or `probabilities`."""
+    shape = [source.options.batch_size, *source.interface.input_shape(source.preprocessing)]
+    return _signature(source, compute, tf.TensorSpec(shape, tf.float32, name=INPUT))
 
 
 def encoded_signature(source: Source) -> Signature:
     """Returns a signature that takes `image_bytes`, string [batch], and gives the same."""
-    return _signature(source, make_encoded_computation(source), tf.TensorSpec([None], tf.string, name=ENCODED_INPUT))
+    spec = tf.TensorSpec([source.options.batch_size], tf.string, name=ENCODED_INPUT)
+    return _signature(source, make_encoded_computation(source), spec)
 
 
 def save(source: Source, folder: str, signatures: Mapping[str, Signature]) -> None:

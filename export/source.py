@@ -83,6 +83,7 @@ class Source:
             **self._facts(),
             'format': self.options.format,
             'quantize': self.options.quantize,
+            'batch_size': self.options.batch_size,
             'inference_type': self._inference_type(),
             'interface': dataclasses.asdict(self.interface),
             'normalization': dataclasses.asdict(self.preprocessing.normalization),

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 
 from configs.errors import InputError
 from engine import extras
@@ -39,12 +38,14 @@ def write(source: Source, path: str) -> None:
 
 def write_all(exports: Sequence[tuple[Source, str]]) -> None:
     """Writes several files; see `write`. One net in several quantizations is handed over once."""
-    with tempfile.TemporaryDirectory(prefix='tflite-') as folder:
+    # There, after a kill, the next export deletes them.
+    beside = os.path.dirname(os.path.abspath(exports[0][1]))
+    with tempfile.TemporaryDirectory(prefix='tflite-', dir=beside) as folder:
         jobs: list[Job] = []
-        saved: dict[tuple[int, Interface], str] = {}
+        saved: dict[tuple[int, Interface, int | None], str] = {}
         for number, (source, _) in enumerate(exports):
             _check_size(source)
-            key = (id(source.model), source.interface)
+            key = (id(source.model), source.interface, source.options.batch_size)
             if key not in saved:
                 saved[key] = os.path.join(folder, f'net-{number}')
                 signature = serving.image_signature(source, tflite_graph.make_computation(source))
@@ -69,12 +70,12 @@ def _make_job(source: Source, saved_model: str, prefix: str) -> Job:
     options, output = source.options, f'{prefix}.tflite'
     if options.quantize != 'int8':
         return Job(saved_model, output, options.quantize)
-    logging.info('measuring ranges on %d images of the training split', options.calibration_images)
     images = calibration_images(source)
     if source.interface.include_preprocessing:
         images.flat[0], images.flat[-1] = 0, 255  # so that a step of the file's integers is exactly one of pixels
     np.save(f'{prefix}.npy', images)
-    return Job(saved_model, output, options.quantize, options.inference_type, f'{prefix}.npy')
+    batch = options.batch_size or 1
+    return Job(saved_model, output, options.quantize, options.inference_type, f'{prefix}.npy', batch)
 
 
 def verify(source: Source, path: str) -> list[str]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from configs.errors import InputError
+from export.batching import batches_of
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LACKING = re.compile(r'"([^"]*)@[^"]*"\].*\'tf\.(\w+)\' op is neither a custom op nor a flex op')
@@ -31,6 +32,7 @@ class Job:
         quantize: Value of `--quantize`.
         inference_type: Of int8, what the file takes and gives: 'int8', 'uint8' or 'float32'.
         calibration: Of int8, a .npy file of what the signature takes, float32 [images, ...].
+        batch: How many of them it takes at a time.
     """
 
     saved_model: str
@@ -38,6 +40,7 @@ class Job:
     quantize: str = 'none'
     inference_type: str = 'float32'
     calibration: str = ''
+    batch: int = 1
 
 
 def run(jobs: Sequence[Job]) -> None:
@@ -85,7 +88,7 @@ def convert(job: Job) -> None:
         images = np.load(job.calibration, mmap_mode='r')
 
         def samples() -> Iterator[list[np.ndarray]]:
-            return ([np.asarray(image)[np.newaxis]] for image in images)
+            return ([images[numbers]] for numbers in batches_of(len(images), job.batch))
 
         converter.representative_dataset = samples
         # What has no kernel for integers, local response normalisation, stays between DEQUANTIZE and QUANTIZE.

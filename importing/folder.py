@@ -1,7 +1,7 @@
 """The train_dir that an import makes: a checkpoint of step 0 and model.json, whole or not at all.
 
 path = check_train_dir('/tmp/caffe', overwrite=False)
-lines = write(path, model, spec)
+line = write(path, model, spec, overwrite=False)
 """
 
 import os
@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from configs.errors import InputError
-from engine import checkpoints
+from engine import checkpoints, written_beside
 from engine.model_spec import ModelSpec
-from engine.written_beside import written_beside
 from nets.variables import slim_variables
 
+_FLAG = 'train_dir'
 _STEP = 0
 _OURS = re.compile(rf'checkpoint|model\.json|model\.ckpt-{_STEP}\.(index|data-\d+-of-\d+)')
 
@@ -29,15 +29,23 @@ def check_train_dir(path: str | None, overwrite: bool) -> str:
         overwrite: Whether an earlier import may be replaced.
 
     Raises:
-        InputError: no path, or something else is there.
+        InputError: no path, too long a name, something else is there, or another process is writing it.
     """
     if not path or '://' in path:
         raise InputError(f'--train_dir={path or ""}: name a local folder')
     if re.search(r'[\[\\]', path):
         raise InputError(f'--train_dir={path}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
     path = path.rstrip('/') or '/'
+    written_beside.check_name(path, _FLAG)
+    written_beside.recover(path, _FLAG)
+    check_free(path, overwrite)
+    return path
+
+
+def check_free(path: str, overwrite: bool) -> None:
+    """Refuses a path where something is that may not be replaced; see `check_train_dir`."""
     if not os.path.lexists(path):
-        return path
+        return
     if os.path.islink(path) or not os.path.isdir(path):
         raise InputError(f'--train_dir={path} exists and is no folder; give another name')
     names = sorted(os.listdir(path))
@@ -47,10 +55,9 @@ def check_train_dir(path: str | None, overwrite: bool) -> str:
         raise InputError(f'--train_dir={path} holds {kind}: it is left as it is; give another folder')
     if names and not overwrite:
         raise InputError(f'--train_dir={path} holds an earlier import; give another folder, or --overwrite')
-    return path
 
 
-def write(path: str, model: keras.Model, spec: ModelSpec) -> str:
+def write(path: str, model: keras.Model, spec: ModelSpec, overwrite: bool) -> str:
     """Writes the folder beside its place, and reads the checkpoint back before it gets its name.
 
     Returns:
@@ -61,10 +68,11 @@ def write(path: str, model: keras.Model, spec: ModelSpec) -> str:
     """
     tensors = {name: variable.numpy() for name, variable in slim_variables(model).items()}
     tensors[checkpoints.STEP_KEY] = np.asarray(_STEP, np.int64)
-    with written_beside(path, 'train_dir') as part:
+    with written_beside.written_beside(path, _FLAG) as part:
         os.mkdir(part)
         line = _compare(checkpoints.save(part, _STEP, tensors, max_to_keep=0), tensors)
         spec.save(part)
+        check_free(path, overwrite)  # which others may have written to since
     return line
 
 

@@ -32,7 +32,7 @@ def import_weights(config: ImportConfig) -> str:
     source.check(spec)
     model = spec.make_model()
     lines = source.fill(model, spec)
-    lines.append(folder.write(path, model, spec))
+    lines.append(folder.write(path, model, spec, options.overwrite))
     print(
         f'imported {options.source} to {path}: {spec.model_name}, {spec.num_classes} classes, {spec.image_size} px, '
         f'depth_multiplier {spec.depth_multiplier:g}, {spec.preprocessing_name} preprocessing'

@@ -1,12 +1,14 @@
-"""Batch normalisation that reports its statistics and leaves it to the training loop to keep them.
+"""Batch normalisation that reports its statistics, for a training loop that keeps them itself.
 
+    logits = model(images, training=True)          # keeps them as any Keras model; `model.fit` trains it
     with batch_statistics() as statistics:
-        logits = model(images, training=True)
+        logits = model(images, training=True)      # keeps nothing
     moving = [(statistic.variable, statistic.momentum) for statistic in statistics]
     values = context.all_reduce(MEAN, [statistic.value for statistic in statistics])    # beside the gradients
     update_moving(moving, values)
 
-A layer that assigned them itself would do so in each replica, with the statistics of that replica's examples.
+In the project's loop a layer that assigned them itself would do so in each replica, with the statistics of that
+replica's examples.
 """
 
 import contextlib
@@ -89,12 +91,12 @@ def update_moving(moving: Sequence[tuple[keras.Variable, float]], values: Sequen
 
 @register
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer over the last axis, by TensorFlow's fused kernel, with moving statistics that the caller updates.
+    """Keras' layer over the last axis, by TensorFlow's fused kernel, with moving statistics that a caller may update.
 
-    In training it normalises with the statistics of the batch and reports them to `batch_statistics`; outside of
-    that, as in `Model.fit`, it updates nothing. As in Keras, a layer with `trainable = False` uses its moving
-    statistics in training too. The variables, and the statistics whatever the inputs are, are float32. The moving
-    variance is that of unbiased variances, as TF1's is; Keras' is of biased ones.
+    In training it normalises with the statistics of the batch. Inside `batch_statistics` it reports them and updates
+    nothing; elsewhere, as in `Model.fit`, it moves its statistics as Keras' layer does. As in Keras, a layer with
+    `trainable = False` uses its moving statistics in training too. The variables, and the statistics whatever the
+    inputs are, are float32. The moving variance is that of unbiased variances, as TF1's is; Keras' is of biased ones.
 
     Raises:
         ValueError: An argument of Keras' layer that this one does not have.
@@ -129,11 +131,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         else:
             # Forward and backward, other operations take over four times as long on a CPU.
             outputs, mean, variance = self._fused(images, gamma, beta, is_training=True)
-        if collector:
-            moving = (self.moving_mean, mean), (self.moving_variance, variance)
-            collector.statistics.extend(
-                Statistic(variable, tf.stop_gradient(value), self.momentum) for variable, value in moving
-            )
+        for variable, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            if collector:
+                collector.statistics.append(Statistic(variable, tf.stop_gradient(value), self.momentum))
+            else:
+                variable.assign(variable * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
         return outputs
 
     def _fused(

@@ -1,7 +1,8 @@
 """What slim's nets need and Keras lacks: its L2, its fully connected layers, dropout that can be repeated.
 
+    logits = model(images, training=True)      # random as any Keras model; `model.fit` trains it
     with step_randomness(seed, example_offset=0):
-        logits = model(images, training=True)
+        logits = model(images, training=True)  # the same whenever the seed is
 
 All are registered with Keras, so that models made of them can be saved and loaded.
 """
@@ -200,12 +201,12 @@ def step_randomness(seed: tf.Tensor, example_offset: int | tf.Tensor) -> Iterato
 class Dropout(keras.layers.Layer):
     """Drops values in training and divides the kept ones by `keep_prob`; the identity otherwise.
 
-    The mask is a pure function of the seed given to `step_randomness` and of the layer's name, so that a
-    step can be repeated; Keras' dropout draws from a state that depends on all steps before.
+    Inside `step_randomness` the mask is a pure function of its seed and of the layer's name, so that a step can be
+    repeated. Elsewhere it is that of Keras' dropout, whose seed `keras.utils.set_random_seed` sets and which goes on
+    from call to call.
 
     Raises:
         InputError: `keep_prob` is outside (0, 1].
-        RuntimeError: Called with `training=True` outside `step_randomness`.
     """
 
     def __init__(self, keep_prob: float, *, name: str, **kwargs: Any) -> None:
@@ -213,21 +214,21 @@ class Dropout(keras.layers.Layer):
         if not 0.0 < keep_prob <= 1.0:
             raise InputError(f'dropout_keep_prob={keep_prob}: must be greater than 0 and at most 1')
         self.keep_prob = keep_prob
+        generator = keras.random.SeedGenerator()
+        # As an attribute itself it would be a variable of the net, and in its checkpoints.
+        self._seed_generator = lambda: generator
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or self.keep_prob == 1.0:
             return inputs
-        kept = self._bits(tf.shape(inputs)) < tf.constant(round(self.keep_prob * 2**32), tf.uint32)
-        return tf.where(kept, inputs / self.keep_prob, tf.zeros_like(inputs))
-
-    def _bits(self, shape: tf.Tensor) -> tf.Tensor:
-        """Returns uint32 of `shape`, over its whole range: the rows, from `example_offset` on, of one endless draw."""
         step = _step_randomness.get()
         if step is None:
-            raise RuntimeError(
-                f'dropout layer {self.name!r} was called with training=True outside of step_randomness: '
-                'call the model inside `with step_randomness(seed, example_offset):`'
-            )
+            return keras.random.dropout(inputs, 1.0 - self.keep_prob, seed=self._seed_generator())
+        kept = self._bits(step, tf.shape(inputs)) < tf.constant(round(self.keep_prob * 2**32), tf.uint32)
+        return tf.where(kept, inputs / self.keep_prob, tf.zeros_like(inputs))
+
+    def _bits(self, step: _StepRandomness, shape: tf.Tensor) -> tf.Tensor:
+        """Returns uint32 of `shape`, over its whole range: the rows, from `example_offset` on, of one endless draw."""
         # Philox by name: the default differs between devices and under XLA. Bits and not floats, which XLA makes
         # otherwise of the same bits.
         seed = tf.random.experimental.stateless_fold_in(step.seed, _name_hash(self.name), alg='philox')

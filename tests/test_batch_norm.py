@@ -122,6 +122,18 @@ def test_moving_statistics_move_as_kerass_by_the_unbiased_variance(policy: str) 
         np.testing.assert_allclose(change, factor * (other.numpy() - 0.9 * start) - 0.1 * start, rtol=1e-4)
 
 
+@for_every_policy
+def test_without_a_caller_that_keeps_them_statistics_move_as_well(policy: str) -> None:
+    ours, kerass = make_layers(policy, momentum=0.9)
+    means, variances = (variable.numpy() for variable in ours.non_trainable_variables)
+    for layer in (ours, kerass):
+        tf.function(lambda inputs, layer=layer: layer(inputs, training=True), autograph=False)(make_inputs())
+    np.testing.assert_allclose(ours.moving_mean, kerass.moving_mean, rtol=1e-4)
+    biased = (kerass.moving_variance.numpy() - 0.9 * variances) * VALUES / (VALUES - 1)
+    np.testing.assert_allclose(ours.moving_variance, 0.9 * variances + biased, rtol=1e-4)
+    assert np.abs(ours.moving_mean.numpy() - means).max() > 0.01
+
+
 @pytest.mark.parametrize(('center', 'scale'), [(False, True), (True, False), (False, False)])
 def test_without_gamma_or_beta(center: bool, scale: bool) -> None:
     ours, kerass = make_layers('float32', center=center, scale=scale, epsilon=0.1)
@@ -166,7 +178,8 @@ def test_layers_report_in_the_order_of_their_calls_and_assign_nothing() -> None:
         with batch_statistics() as statistics:
             logits = model(images, training=True)
             model(images)
-        again = model(images, training=True)
+        with batch_statistics():
+            again = model(images, training=True)
     names = [f'{layer}/{name}' for layer in ('bn1', 'bn2') for name in ('moving_mean', 'moving_variance')]
     assert [one.variable.path for one in statistics] == names
     assert [tuple(one.value.shape) for one in statistics] == [(24,), (24,), (64,), (64,)]

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from configs import early, names
 from configs.errors import InputError
-from configs.export import ExportConfig
+from configs.export import ExportConfig, with_format
 from configs.options import flat_options, make_config
 from engine import comparison, evaluation
 from engine.image_files import find_images
@@ -102,20 +103,161 @@ def test_the_description_stands_beside(exported):
 
 def test_sample_data_are_written_beside(trained, tmp_path):
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        'net.onnx',
-        'net.onnx.json',
-        'test_data_set_0',
-        'test_data_set_1',
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['net.onnx', 'net.onnx.json', 'net.test_data']
+    export(trained.checkpoint_path, tmp_path / 'other.onnx', format='onnx', sample_test_data=1)
+    samples = tmp_path / 'other.test_data'
+    assert sorted(path.name for path in samples.iterdir()) == ['model.onnx', 'test_data_set_0']
     before = files(tmp_path)
-    with pytest.raises(InputError, match=r'test_data_set_0, which is written beside it, exists; move it, or --overw'):
-        export(trained.checkpoint_path, tmp_path / 'other.onnx', format='onnx', sample_test_data=1)
+    for name in ('net.onnx', 'net.onnx.json'):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r'/net\.test_data, which is written beside it, exists; move it, or --overw'):
+        export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=1)
+    export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2, overwrite=True)
+    assert set(files(tmp_path)) == set(before)
+    (samples / 'mine.txt').write_text('mine')
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=r'other\.test_data, which is written beside it, exists'):
+        export(trained.checkpoint_path, tmp_path / 'other.onnx', format='onnx', sample_test_data=1, overwrite=True)
     assert files(tmp_path) == before
-    (tmp_path / 'test_data_set_0' / 'mine.txt').write_text('mine')
-    with pytest.raises(InputError, match='test_data_set_0, which is written beside it, exists'):
-        export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=1, overwrite=True)
-    assert files(tmp_path) == before
+
+
+def test_onnxs_own_tools_find_the_sample_data(trained, tmp_path):
+    """They take folders of cases, each with model.onnx and test_data_set_*."""
+    loader = pytest.importorskip('onnx.backend.test.loader')
+    onnx = pytest.importorskip('onnx')
+    reference = pytest.importorskip('onnx.reference')
+    export(trained.checkpoint_path, tmp_path / 'simple' / 'net.onnx', format='onnx', sample_test_data=2)
+    (case,) = loader.load_model_tests(str(tmp_path), 'simple')
+    assert case.name == 'net.test_data'
+    run = reference.ReferenceEvaluator(onnx.load(Path(case.model_dir, 'model.onnx'))).run
+    folders = sorted(Path(case.model_dir).glob('test_data_set_*'))
+    assert len(folders) == 2
+    for folder in folders:
+        image, expected = (onnx.load_tensor(folder / f'{name}_0.pb') for name in ('input', 'output'))
+        found = run(None, {image.name: onnx.numpy_helper.to_array(image)})[0]
+        np.testing.assert_allclose(found, onnx.numpy_helper.to_array(expected), rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------------ the format follows from the name
+
+ENDINGS = {'.onnx': 'onnx', '.tflite': 'tflite', '.keras': 'keras', '.weights.h5': 'weights.h5', '': 'slim'}
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_the_format_follows_from_the_name(ending):
+    config = make_config(ExportConfig, output_path=f'/tmp/net{ending}')
+    assert with_format(config).export.format == ENDINGS[ending]
+    assert with_format(make_config(ExportConfig, output_path=f'/a.onnx/net{ending}/')).export.format == ENDINGS[ending]
+
+
+def test_endings_are_those_of_the_formats():
+    assert {name: chosen.ending for name, chosen in export_factory.FORMATS.items()} == names.EXPORT_ENDINGS
+
+
+def test_a_name_alone_is_enough(trained, tmp_path):
+    export(trained.checkpoint_path, tmp_path / 'net.onnx')
+    assert json.loads((tmp_path / 'net.onnx.json').read_text())['format'] == 'onnx'
+    export(trained.checkpoint_path, tmp_path / 'folder')
+    assert (tmp_path / 'folder' / 'model.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'format': 'slim', 'output_path': 'x.onnx'},
+            r'^--output_path=x\.onnx: --format=slim writes a folder, but a name that ends in \.onnx is that of a file; '
+            'leave --format out, or give another name$',
+        ),
+        ({'format': 'saved_model', 'output_path': 'x.weights.h5'}, r'writes a folder, but .* ends in \.weights\.h5 is'),
+        (
+            {'output_path': 'x.h5'},
+            r'^--output_path=x\.h5: no format has such names; files end in \.keras, \.onnx, \.tflite, \.weights\.h5, '
+            r'and a folder needs no ending \(slim, or with --format=saved_model a SavedModel\)$',
+        ),
+        ({'output_path': 'net.pt/'}, 'no format has such names'),
+    ],
+)
+def test_a_format_that_contradicts_the_name_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        early.check_export(make_config(ExportConfig, **options))
+
+
+def test_a_name_in_capitals_is_no_folder(trained, tmp_path):
+    with pytest.raises(InputError, match=r'NET\.ONNX: the name of such a file ends in \.onnx, for instance net\.onnx'):
+        export(trained.checkpoint_path, tmp_path / 'NET.ONNX')
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------ files of one batch
+
+
+@pytest.mark.parametrize('name', ['saved_model', 'tflite', 'onnx', 'onnx int8'])
+def test_a_file_of_one_batch_takes_any_number_of_images(trained, tmp_path, name):
+    form, _, quantize = name.partition(' ')
+    path = tmp_path / f'net{names.EXPORT_ENDINGS[form]}'
+    export(trained.checkpoint_path, path, format=form, quantize=quantize or 'none', batch_size=7)
+    assert json.loads(Path(f'{path}.json').read_text())['batch_size'] == 7
+    first, other = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
+    assert (first['num_examples'], other['num_examples']) == (360, 360)
+    assert other['agreement'] >= 0.98 if quantize else other['accuracy'] == first['accuracy']
+    digits = [(pixels * 255 / 16).astype(np.uint8) for pixels in load_digits().images[:9]]
+    expected = Predictor(trained.checkpoint_path).predict(digits, top_k=1)
+    for count in (1, 9):
+        found = Predictor(str(path)).predict(digits[:count], top_k=1)
+        for one, same in zip(found, expected[:count], strict=True):
+            assert one.top_k[0].probability == pytest.approx(same.top_k[0].probability, abs=0.2 if quantize else 1e-4)
+
+
+def test_encoded_images_in_one_batch(trained, tmp_path, capsys):
+    options = {'format': 'saved_model', 'encoded_input': True, 'batch_size': 3}
+    export(trained.checkpoint_path, tmp_path / 'net', **options)
+    assert 'compared 8 encoded images: probabilities differ by at most 0' in capsys.readouterr().out
+
+
+def test_sample_data_fill_the_batch(trained, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    export(trained.checkpoint_path, tmp_path / 'net.onnx', batch_size=3, sample_test_data=1)
+    folder = tmp_path / 'net.test_data' / 'test_data_set_0'
+    sizes = [onnx.load_tensor(folder / f'{name}_0.pb').dims[0] for name in ('input', 'output')]
+    assert sizes == [3, 3]
+
+
+# ------------------------------------------------------------------------ images to calibrate on
+
+
+@pytest.mark.parametrize('quantize', ['int8', 'qdq'])
+def test_ranges_are_measured_on_a_folder_of_images(trained, tmp_path, shared_path, caplog, quantize):
+    folder = shared_path('data/imagenet_raw_mini')
+    with caplog.at_level('INFO', 'absl'):
+        export(trained.checkpoint_path, tmp_path / 'net.onnx', quantize=quantize, calibration_images=str(folder))
+    assert f'measuring ranges on 37 images of {folder}' in caplog.messages
+
+
+def test_of_many_images_some_are_taken(trained, tmp_path, caplog, monkeypatch):
+    for number, pixels in enumerate(load_digits().images[:10]):
+        Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(tmp_path / f'{number}.png')
+    monkeypatch.setattr(images, 'MOST_CALIBRATION_IMAGES', 4)
+    asked = f'{tmp_path}/*.png'
+    with caplog.at_level('INFO', 'absl'):
+        export(trained.checkpoint_path, tmp_path / 'net.onnx', quantize='int8', calibration_images=asked)
+    assert f'measuring ranges on 4 images of {asked}' in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ('asked', 'message'),
+    [
+        ('0', r'^--calibration_images=0: must be at least 1, or a folder or glob of images$'),
+        ('-3', '^--calibration_images=-3: must be at least 1'),
+        ('none', '^--calibration_images=none: none: no such file$'),
+        ('{tmp}', r'^--calibration_images=\S+: \S+: a folder without images'),
+    ],
+)
+def test_calibration_images_that_there_are_not(trained, tmp_path, asked, message):
+    asked = asked.format(tmp=tmp_path)
+    with pytest.raises(InputError, match=message):
+        export(trained.checkpoint_path, tmp_path / 'net.onnx', quantize='int8', calibration_images=asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_nothing_can_be_written_is_said_before_any_work(trained, tmp_path, monkeypatch):
@@ -138,6 +280,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'samples': ({'format': 'tflite', 'sample_test_data': 1}, 'has no such choice; onnx has'),
     'type': ({'format': 'tflite', 'inference_type': 'uint8'}, '--inference_type=uint8 is for --quantize=int8 or qdq'),
     'calibration': ({'format': 'onnx', 'calibration_images': 7}, '--calibration_images=7 is for --quantize=int8 or'),
+    'batch': (
+        {'format': 'keras', 'batch_size': 1},
+        '--batch_size=1: --format=keras has no such choice; saved_model, t',
+    ),
+    'opset': ({'format': 'tflite', 'opset': 13}, '--opset=13: --format=tflite has no such choice; onnx has'),
     'format': ({'format': 'coreml'}, "format 'coreml' is not one of|unknown format"),
     'ending': ({'format': 'onnx', 'output_path': 'net.tflite'}, r'the name of such a file ends in \.onnx'),
     'images': ({'format': 'saved_model', 'verification_images': 'none.png'}, r'none\.png: '),

@@ -387,12 +387,6 @@ def test_refused_with_a_reason(case):
         call()
 
 
-def test_training_without_randomness_says_how_to_give_it():
-    model = small_model('lenet')
-    with pytest.raises(RuntimeError, match=r"'dropout3' was called .* inside `with step_randomness\("):
-        model(make_images(model), training=True)
-
-
 # --- alexnet_v2 on other image sizes ------------------------------------------------------------------------
 
 

@@ -458,22 +458,78 @@ def test_metadata_name_what_each_image_needs(exports):
     assert (said['mean'], said['std'], said['per_image_standardization']) == ('0,0,0', '1,1,1', 'yes')
 
 
+# ------------------------------------------------------------------------ operators of other years, fixed batches
+
+
+@pytest.mark.quick('13-none', '13-int8', '21-none', '21-qdq', '21-float16')
+@pytest.mark.parametrize('quantize', QUANTIZATIONS)
+@pytest.mark.parametrize('opset', range(13, 22))
+def test_every_opset_computes_the_same(digits_dir, tmp_path, opset, quantize):
+    """With all operators that depend on it: preprocessing of gray images, normalisation, softmax."""
+    interface = Interface('NHWC', 'BGR', include_preprocessing=True, output='probabilities')
+    options = {'quantize': quantize, 'opset': opset}
+    for net, more in (('cifarnet', {'channels': 1, 'use_grayscale': True}), ('alexnet_bn', {})):
+        source = make_source(net, digits_dir, interface, **options, **more)
+        path = write(source, tmp_path / f'{net}.onnx')
+        model = onnx.load(path)
+        assert [entry.version for entry in model.opset_import if entry.domain in ('', 'ai.onnx')] == [opset]
+        assert model.ir_version == onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid('', opset)])
+        onnx.checker.check_model(model, full_check=quantize not in ('int8', 'qdq'))
+        images = smooth_images(source.preprocessing)
+        difference = np.abs(load_classifier(str(path)).probabilities(images) - source.classifier.probabilities(images))
+        assert difference.max() < BOUNDS[quantize][0]
+        assert difference.mean() < BOUNDS[quantize][1]
+
+
+@pytest.mark.parametrize('opset', [12, 22])
+def test_other_opsets_are_refused(opset):
+    with pytest.raises(InputError, match=f'^--opset={opset}: must be at (least 13|most 21)$'):
+        make_config(ExportConfig, opset=opset)
+
+
+def static_sizes(path: Path) -> set[tuple[str, ...]]:
+    """Returns the names of sizes that a file leaves open."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+    return {tuple(d.dim_param for d in value.type.tensor_type.shape.dim if not d.dim_value) for value in values}
+
+
+@pytest.mark.quick('*alexnet_bn', 'none-cifarnet')
+@pytest.mark.parametrize('net', nets_factory.NETS)
+@pytest.mark.parametrize('quantize', QUANTIZATIONS)
+def test_a_fixed_batch_leaves_no_size_open(sources, exports, tmp_path, net, quantize):
+    options = dataclasses.replace(sources[net].options, quantize=quantize, batch_size=3)
+    source = dataclasses.replace(sources[net], options=options)
+    path = write(source, tmp_path / 'net.onnx')
+    assert static_sizes(path) == {()}
+    assert not {'Shape', 'Gather', 'Reshape'} & set(operators(path))
+    assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    images = smooth_images(source.preprocessing, 4)
+    np.testing.assert_allclose(
+        load_classifier(str(path)).probabilities(images),
+        load_classifier(str(exports[net, quantize][1])).probabilities(images),
+        atol=1e-5 if quantize == 'none' else 0.02,
+    )
+
+
 def test_sample_data_are_what_the_file_computes(sources, tmp_path):
     options = dataclasses.replace(sources['caffenet'].options, sample_test_data=2)
     source = dataclasses.replace(sources['caffenet'], options=options)
     path = write(source, tmp_path / 'net.onnx')
-    onnx_file.write_sample_test_data(source, str(path), str(tmp_path))
+    samples = tmp_path / 'net.test_data'
+    onnx_file.write_sample_test_data(source, str(path), str(samples))
     session, results = onnxruntime.InferenceSession(path), []
     for number in range(2):
         image, result = (
-            onnx.load_tensor(tmp_path / f'test_data_set_{number}' / f'{name}_0.pb') for name in ('input', 'output')
+            onnx.load_tensor(samples / f'test_data_set_{number}' / f'{name}_0.pb') for name in ('input', 'output')
         )
         assert (image.name, result.name, image.dims[0], list(result.dims)) == ('images', 'logits', 1, [1, 10])
         images = onnx.numpy_helper.to_array(image)
         np.testing.assert_array_equal(session.run(None, {'images': images})[0], onnx.numpy_helper.to_array(result))
         results.append(images)
     assert np.abs(results[0] - results[1]).max() > 1
-    assert sorted(os.listdir(tmp_path)) == ['net.onnx', 'test_data_set_0', 'test_data_set_1']
+    assert sorted(os.listdir(samples)) == ['model.onnx', 'test_data_set_0', 'test_data_set_1']
+    assert (samples / 'model.onnx').read_bytes() == path.read_bytes()
 
 
 @pytest.fixture(scope='module')

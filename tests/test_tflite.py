@@ -55,6 +55,11 @@ VARIANTS: dict[str, tuple[str, Interface, dict[str, Any]]] = {
     'int8_in_floats': ('lenet', Interface(), {'quantize': 'int8', 'inference_type': 'float32'}),
     'standardised': ('cifarnet', Interface('NHWC', 'RGB', True), {}),
     'standardised_int8': ('cifarnet', Interface('NHWC', 'RGB', True), {'quantize': 'int8'}),
+    'fixed_standardised_int8': (
+        'cifarnet',
+        Interface('NCHW', 'BGR', True, 'probabilities'),
+        {'quantize': 'int8', 'batch_size': 5},
+    ),
     'gray': ('lenet', Interface(), {'channels': 1}),
     'gray_of_colour': ('lenet', Interface('NHWC', 'BGR', True), {'channels': 1, 'use_grayscale': True}),
     'gray_of_colour_scaled': ('lenet', Interface('NCHW', 'BGR'), {'channels': 1, 'use_grayscale': True}),
@@ -69,6 +74,7 @@ VARIANTS: dict[str, tuple[str, Interface, dict[str, Any]]] = {
     'wide_int8': ('lenet', Interface(), {'image_size': 28, 'depth_multiplier': 0.5, 'quantize': 'int8'}),
 }
 
+FIXED = 'test_a_fixed_batch_leaves_no_size_open'
 Exports = dict[Any, tuple[Source, Path]]
 
 
@@ -87,7 +93,20 @@ def exports(request, digits_dir, tmp_path_factory) -> Exports:
             if (net, quantize) in asked:
                 quantized = dataclasses.replace(source.options, quantize=quantize)
                 sources[net, quantize] = dataclasses.replace(source, options=quantized)
-    named = {*(case.get('name') for case in cases), 'NHWC_RGB_scaled', 'NHWC_BGR_pixels', 'gray'}
+    fixed = {item.callspec.params['net'] for item in chosen if item.originalname == FIXED}
+    for net in sorted(fixed):
+        source = make_source(net, digits_dir)
+        for quantize in QUANTIZATIONS:
+            if (net, quantize) in asked:
+                options = dataclasses.replace(source.options, quantize=quantize, batch_size=3)
+                sources[net, quantize, 3] = dataclasses.replace(source, options=options)
+    named = {
+        'fixed_standardised_int8',
+        *(case.get('name') for case in cases),
+        'NHWC_RGB_scaled',
+        'NHWC_BGR_pixels',
+        'gray',
+    }
     named |= {name for name in VARIANTS if name.startswith('wide')}
     for name, (net, interface, options) in VARIANTS.items():
         if name in named:
@@ -153,6 +172,34 @@ def test_only_what_has_no_integer_kernel_stays_in_floats(exports, net):
     layers = [layer for layer in source.model.layers if isinstance(layer, LocalResponseNormalization)]
     assert len(in_floats) == 2 * len(layers)  # what each takes, and what it gives
     assert {detail['dtype'] for detail in tensors} >= {np.int8, np.int32}
+
+
+def operator_names(path: Path) -> set[str]:
+    """Returns the names of the operators in a file."""
+    codes = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith('_')}
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    used = {model.operatorCodes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators}
+    return {codes[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in used}
+
+
+@pytest.mark.quick('alexnet_v2-none', 'bvlc_alexnet-none', 'alexnet_bn-int8')
+@pytest.mark.parametrize('quantize', QUANTIZATIONS)
+@pytest.mark.parametrize('net', nets_factory.NETS)
+def test_a_fixed_batch_leaves_no_size_open(exports, net, quantize):
+    source, path = exports[net, quantize, 3]
+    (images,), (scores,) = (getattr(Interpreter(str(path)), f'get_{kind}_details')() for kind in ('input', 'output'))
+    assert images['shape_signature'].tolist() == [3, *source.model.input_shape[1:]]
+    assert scores['shape_signature'].tolist() == [3, 10]
+    assert not {'SHAPE', 'PACK', 'STRIDED_SLICE'} & operator_names(path)
+    difference = differences(source, path, smooth_images(source.preprocessing, 7))
+    assert difference.max() < BOUNDS[quantize][0]
+    assert difference.mean() < BOUNDS[quantize][1]
+
+
+def test_a_fixed_batch_of_standardised_images(exports):
+    source, path = exports['fixed_standardised_int8']
+    assert not {'SHAPE', 'PACK', 'STRIDED_SLICE'} & operator_names(path)
+    assert differences(source, path, smooth_images(source.preprocessing, 7)).max() < BOUNDS['int8'][0]
 
 
 @pytest.mark.parametrize(
