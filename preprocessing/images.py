@@ -8,7 +8,11 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from configs.limits import MAX_PIXELS
+from configs.limits import MAX_PIXELS, MAX_SIDES_RATIO
+from preprocessing import gif
+
+TOO_NARROW = f'too narrow: one side may be {MAX_SIDES_RATIO:,} times the other; remove it, or cut it'
+TOO_LARGE_RESIZED = f'too narrow: resized, it would have more than {MAX_PIXELS:,} pixels; remove it, or cut it'
 
 
 def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
@@ -16,13 +20,15 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
 
     Args:
         image: string scalar, the file's bytes; or uint8 [height, width, channels], decoded already, given back.
-        channels: 3 turns gray and CMYK into RGB; 1 gives the luma (JPEG and PNG only). Transparency is dropped.
+        channels: 3 turns gray and CMYK into RGB; 1 gives the luma (JPEG and PNG only). Of what is transparent, the
+            colour behind stays.
 
     Returns:
         uint8 [height, width, channels] in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not an image, are cut short, or are an animated WebP.
+        tf.errors.InvalidArgumentError: the bytes are not an image, are cut short, are an animated WebP, or an image of
+            too many pixels or too narrow.
     """
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.uint8:
@@ -30,8 +36,9 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
     pixels = tf.cond(
         _is_webp(image),
         lambda: _decode_webp(image, channels),
-        lambda: _decode_other(image, channels),
+        lambda: tf.cond(_is_gif(image), lambda: _decode_gif(image), lambda: _decode_other(image, channels)),
     )
+    pixels = _behind(_check_ratio(tf.shape(pixels)[:2]), pixels)
     return tf.ensure_shape(pixels, [None, None, channels])
 
 
@@ -50,15 +57,13 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
         uint8 [window height, window width, channels] in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
+        tf.errors.InvalidArgumentError: as for `decode`.
     """
     image = tf.convert_to_tensor(image)
 
     def from_jpeg() -> tf.Tensor:
-        shape = tf.io.extract_jpeg_shape(image)
-        check = _check_size(shape[:2])
-        with tf.control_dependencies([check] if check is not None else []):
-            shape = tf.identity(shape)
+        shape = _jpeg_shape(image)
+        shape = _behind(_check_ratio(shape[:2]), _behind(_check_size(shape[:2]), shape))
         return _decode_jpeg_window(image, shape, choose_window(shape), channels)
 
     def from_pixels() -> tf.Tensor:
@@ -84,37 +89,58 @@ def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :channels]
 
 
+def _is_gif(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(encoded, 0, tf.minimum(tf.strings.length(encoded), 4)) == 'GIF8'
+
+
+def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
+    frame = gif.find_frame(encoded)
+    alone = _behind(_check_size(frame.canvas), frame.encoded)
+    return frame.on_canvas(tf.io.decode_image(alone, channels=3, expand_animations=False))
+
+
 def _decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     # Of a BMP with a palette, the indices would be taken for gray.
     is_bmp = tf.logical_and(tf.strings.substr(encoded, 0, 2) == 'BM', tf.strings.length(encoded) > 30)
     has_palette = tf.cond(is_bmp, lambda: _byte(encoded, 28) <= 8, lambda: False)
     encoded = _refuse(encoded, has_palette, 'a BMP with a palette')
-    check = _check_size(_declared_sides(encoded))
-    with tf.control_dependencies([check] if check is not None else []):
-        encoded = tf.identity(encoded)
+    encoded = _behind(_check_size(_declared_sides(encoded)), encoded)
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
 def _declared_sides(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns int32 [2], the sides that the header of a PNG, GIF or JPEG declares; zeros of anything else."""
-    long_enough = tf.strings.length(encoded) >= 24
-
-    def unpack(first: int, length: int, kind: tf.DType, little_endian: bool) -> tf.Tensor:
-        sides = tf.strings.substr(encoded, first, length)
-        return tf.cast(tf.io.decode_raw(sides, kind, little_endian=little_endian), tf.int32)
-
+    """Returns int32 [2], the sides that the header of a PNG or JPEG declares; zeros of anything else."""
+    is_png = tf.logical_and(tf.strings.length(encoded) >= 24, tf.strings.substr(encoded, 0, 4) == b'\x89PNG')
     formats = [
-        (tf.io.is_jpeg(encoded), lambda: tf.io.extract_jpeg_shape(encoded)[:2]),
-        (
-            tf.logical_and(long_enough, tf.strings.substr(encoded, 0, 4) == b'\x89PNG'),
-            lambda: unpack(16, 8, tf.int32, little_endian=False),
-        ),
-        (
-            tf.logical_and(long_enough, tf.strings.substr(encoded, 0, 4) == b'GIF8'),
-            lambda: unpack(6, 4, tf.uint16, little_endian=True),
-        ),
+        (tf.io.is_jpeg(encoded), lambda: _jpeg_shape(encoded)[:2]),
+        (is_png, lambda: tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)),
     ]
     return tf.case(formats, default=lambda: tf.zeros([2], tf.int32))
+
+
+def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns int32 [3]: height, width and number of components, from the header of a JPEG."""
+    # Where the header is cut short, libjpeg writes to standard error, on its own. A whole file ends in a mark.
+    is_whole = tf.strings.substr(encoded, -2, 2) == b'\xff\xd9'
+    is_cut = tf.cond(is_whole, lambda: False, lambda: _ends_in_header(encoded))
+    check = tf.raw_ops.Assert(condition=tf.logical_not(is_cut), data=['a JPEG that is cut short in its header'])
+    return tf.io.extract_jpeg_shape(_behind(check, encoded))
+
+
+def _ends_in_header(encoded: tf.Tensor) -> tf.Tensor:
+    """Says whether a JPEG ends before the first byte of its scans."""
+    data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)
+    length = tf.strings.length(encoded)
+
+    def end_of_segment(position: tf.Tensor) -> tf.Tensor:
+        return position + 2 + tf.maximum(256 * data[position + 2] + data[position + 3], 2)
+
+    def is_before_scan(position: tf.Tensor) -> tf.Tensor:
+        return (position < length) & tf.equal(data[position], 0xFF) & tf.not_equal(data[position + 1], 0xDA)
+
+    (last,) = tf.while_loop(is_before_scan, lambda position: (end_of_segment(position),), (tf.constant(2),))
+    is_scan = tf.equal(data[last], 0xFF) & (last < length)
+    return (last >= length) | (is_scan & (end_of_segment(last) > length))
 
 
 def _check_size(sides: tf.Tensor) -> tf.Operation | None:
@@ -124,15 +150,31 @@ def _check_size(sides: tf.Tensor) -> tf.Operation | None:
     return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[message])
 
 
+def _check_ratio(sides: tf.Tensor) -> tf.Operation | None:
+    """Refuses an image that some preprocessings would make as many times larger as it is narrow."""
+    is_allowed = tf.reduce_max(sides) <= MAX_SIDES_RATIO * tf.maximum(tf.reduce_min(sides), 1)
+    return tf.raw_ops.Assert(condition=is_allowed, data=[TOO_NARROW])
+
+
+def _check_resized(size: tf.Tensor) -> tf.Operation | None:
+    """Refuses a resize to so many pixels that it would take all memory."""
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[TOO_LARGE_RESIZED])
+
+
+def _behind(check: tf.Operation | None, value: tf.Tensor) -> tf.Tensor:
+    """Returns a value that is there only if a check has passed."""
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(value)
+
+
 def _byte(encoded: tf.Tensor, place: int) -> tf.Tensor:
     return tf.io.decode_raw(tf.strings.substr(encoded, place, 1), tf.uint8)[0]
 
 
 def _refuse(encoded: tf.Tensor, condition: tf.Tensor, what: str) -> tf.Tensor:
     message = f'{what}, which TensorFlow cannot read; save it otherwise, or convert it'
-    check = tf.raw_ops.Assert(condition=tf.logical_not(condition), data=[message])
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(encoded)
+    return _behind(tf.raw_ops.Assert(condition=tf.logical_not(condition), data=[message]), encoded)
 
 
 def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, channels: int) -> tf.Tensor:
@@ -203,6 +245,8 @@ def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], half_pixel_cente
     Returns:
         float32 [size[0], size[1], channels] in the range of `image`.
     """
+    if tf.is_tensor(size):
+        size = _behind(_check_resized(size), size)
     # The kernel vectorises float32 only: the cast included, a uint8 image takes two thirds of the time.
     pixels = tf.cast(image, tf.float32)
     return tf.raw_ops.ResizeBilinear(
@@ -220,6 +264,8 @@ def resize_antialiased(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> t
     Returns:
         float32 [size[0], size[1], channels] in the range of `image`.
     """
+    if tf.is_tensor(size):
+        size = _behind(_check_resized(size), size)
     return tf.image.resize(image, size, antialias=True)
 
 
