@@ -59,7 +59,7 @@ def find_frame(encoded: tf.Tensor) -> Frame:
     )
     with tf.control_dependencies([check] if check is not None else []):
         start = tf.identity(start)
-    x, y, width, height = tf.unstack(_uint16s(data[start + 1 : start + 9]))
+    x, y, width, height = tf.unstack(_uint16s(data[start + 1 : start + 9]), num=4)
     flags = data[start + 9]
     own_palette = _palette_bytes(flags)
     end = _end_of_blocks(data, start + _DESCRIPTOR_BYTES + own_palette + 1)
@@ -72,7 +72,10 @@ def find_frame(encoded: tf.Tensor) -> Frame:
     colours = tf.where(own_palette > 0, start + _DESCRIPTOR_BYTES, _HEADER_BYTES) + 3 * transparent
     canvas = tf.maximum(_uint16s(data[6:10]), tf.stack([x + width, y + height]))
     return Frame(
-        tf.strings.join(parts), canvas[::-1], tf.stack([y, x, height, width]), tf.ensure_shape(data[colours : colours + 3], [3])
+        tf.strings.join(parts),
+        canvas[::-1],
+        tf.stack([y, x, height, width]),
+        tf.ensure_shape(data[colours : colours + 3], [3]),
     )
 
 
@@ -90,7 +93,9 @@ def _skip_extensions(data: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.T
 def _end_of_blocks(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     """Returns where what follows a row of blocks begins: each has its size before it, the last is empty."""
     (end,) = tf.while_loop(
-        lambda position: data[position] > 0, lambda position: (position + tf.cast(data[position], tf.int32) + 1,), (start,)
+        lambda position: data[position] > 0,
+        lambda position: (position + tf.cast(data[position], tf.int32) + 1,),
+        (start,),
     )
     return end + 1
 

@@ -120,27 +120,31 @@ def _declared_sides(encoded: tf.Tensor) -> tf.Tensor:
 
 def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
     """Returns int32 [3]: height, width and number of components, from the header of a JPEG."""
-    # Where the header is cut short, libjpeg writes to standard error, on its own. A whole file ends in a mark.
+    # Of one that is cut short in these ways, libjpeg tells standard error itself. One that is whole ends in a mark.
     is_whole = tf.strings.substr(encoded, -2, 2) == b'\xff\xd9'
-    is_cut = tf.cond(is_whole, lambda: False, lambda: _ends_in_header(encoded))
-    check = tf.raw_ops.Assert(condition=tf.logical_not(is_cut), data=['a JPEG that is cut short in its header'])
+    is_cut = tf.cond(is_whole, lambda: False, lambda: _is_cut_short(encoded))
+    check = tf.raw_ops.Assert(condition=tf.logical_not(is_cut), data=['a JPEG that is cut short'])
     return tf.io.extract_jpeg_shape(_behind(check, encoded))
 
 
-def _ends_in_header(encoded: tf.Tensor) -> tf.Tensor:
-    """Says whether a JPEG ends before the first byte of its scans."""
-    data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)
+def _is_cut_short(encoded: tf.Tensor) -> tf.Tensor:
+    """Says whether a JPEG ends before its first scan, or is progressive and has no end."""
+    data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)  # as far as segments reach
     length = tf.strings.length(encoded)
 
-    def end_of_segment(position: tf.Tensor) -> tf.Tensor:
-        return position + 2 + tf.maximum(256 * data[position + 2] + data[position + 3], 2)
+    def behind(segment: tf.Tensor) -> tf.Tensor:
+        return segment + 2 + tf.maximum(256 * data[segment + 2] + data[segment + 3], 2)
 
-    def is_before_scan(position: tf.Tensor) -> tf.Tensor:
-        return (position < length) & tf.equal(data[position], 0xFF) & tf.not_equal(data[position + 1], 0xDA)
+    def is_in_header(segment: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return (segment < length) & tf.equal(data[segment], 0xFF) & tf.not_equal(data[segment + 1], 0xDA)
 
-    (last,) = tf.while_loop(is_before_scan, lambda position: (end_of_segment(position),), (tf.constant(2),))
-    is_scan = tf.equal(data[last], 0xFF) & (last < length)
-    return (last >= length) | (is_scan & (end_of_segment(last) > length))
+    def next_segment(segment: tf.Tensor, is_progressive: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return behind(segment), is_progressive | tf.equal(data[segment + 1], 0xC2)
+
+    scan, is_progressive = tf.while_loop(is_in_header, next_segment, (tf.constant(2), tf.constant(False)))
+    is_scan = (scan < length) & tf.equal(data[scan], 0xFF)
+    has_end = tf.reduce_any(tf.equal(data[scan:-1], 0xFF) & tf.equal(data[scan + 1 :], 0xD9))
+    return (scan >= length) | (is_scan & ((behind(scan) > length) | (is_progressive & ~has_end)))
 
 
 def _check_size(sides: tf.Tensor) -> tf.Operation | None:

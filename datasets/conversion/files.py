@@ -18,7 +18,7 @@ from configs.errors import InputError
 from datasets.conversion.source import SourceImage
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.webp')
-# What NAS, macOS, Windows, file systems and tools put beside files: thumbnails, snapshots, what was deleted. In lower case.
+# In lower case: what NAS, macOS, Windows, file systems and tools put beside files: thumbnails, snapshots, deleted ones.
 _SYSTEM_FOLDERS = frozenset(
     (
         '@eadir', '@__thumb', '@tmp', '@recycle', '@recently-snapshot', '#recycle', '#snapshot', '~snapshot',

@@ -134,9 +134,7 @@ def _check_class(wnid: str, labels: Mapping[str, int], where: str) -> None:
         raise InputError(f'{where}: {wnid!r} is none of the 1000 classes of ILSVRC2012, such as n01440764')
 
 
-def _images_of_class(
-    wnid: str, entries: list[Entry], where: str, left_out: LeftOut
-) -> Iterator[tuple[str, Entry]]:
+def _images_of_class(wnid: str, entries: list[Entry], where: str, left_out: LeftOut) -> Iterator[tuple[str, Entry]]:
     images = [entry for entry in entries if is_image(entry.name)]
     if not images:
         raise InputError(f'{where}: class {wnid} holds no images')
