@@ -24,7 +24,7 @@ def option(
     default: Any,
     help: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: tuple[str, ...] | tuple[int, ...] = (),
     lower: float | None = None,
     upper: float | None = None,
     above: float | None = None,
@@ -53,7 +53,7 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
     allowed = field.metadata
     for item in value if isinstance(value, tuple) else (value,):
         if allowed['choices'] and item not in allowed['choices']:
-            raise InputError(f'--{field.name}={item}: must be one of {", ".join(allowed["choices"])}')
+            raise InputError(f'--{field.name}={item}: must be one of {", ".join(map(str, allowed["choices"]))}')
         if isinstance(item, float) and not math.isfinite(item):
             raise InputError(f'--{field.name}={item}: must be a finite number')
         if allowed['lower'] is not None and item < allowed['lower']:

@@ -163,6 +163,10 @@ def open_collection(name: str, dataset_dir: str | None, classes_of_net: Sequence
 
 def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
     """Returns the split that a data set is evaluated on: validation, or test."""
+    if collection.is_one_split:
+        raise InputError(
+            f'{collection.dataset_dir} has no folders of splits, so say which split its images are, as in --{flag}=test'
+        )
     if len(collection.splits) > 1:
         return collection.splits[-1]
     (split,) = collection.splits
@@ -175,7 +179,10 @@ def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
 def _open_split(name: str, collection: Collection, text: str, flag: str) -> StoredExamples:
     opened: dict[str, StoredExamples] = {}
     chosen: list[StoredExamples] = []
-    for part in slices.parse(text, flag):
+    parts = slices.parse(text, flag)
+    if collection.is_one_split and len({part.split for part in parts}) > 1:
+        raise InputError(f'--{flag}={text}: {collection.dataset_dir} is one split; name one')
+    for part in parts:
         if part.split not in collection.splits:
             raise InputError(f'--{flag}={text}: {name} has the splits {", ".join(collection.splits)}')
         if part.split not in opened:

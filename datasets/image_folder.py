@@ -35,4 +35,5 @@ def open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None = 
         return FileExamples([image.path for image in images], np.array([image.label for image in images], np.int64))
 
     names = folders.class_names
-    return Collection(dataset_dir, tuple(folders.paths), len(names), names, 3, open_split)
+    is_one_split = len(set(folders.paths.values())) < len(folders.paths)
+    return Collection(dataset_dir, tuple(folders.paths), len(names), names, 3, open_split, is_one_split)

@@ -6,6 +6,7 @@ results = measure([classifier], dataset, batch_size=100, recall_at=(5,))
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
 from engine.classifiers import Classifier, load_classifier, size_in_bytes
 from engine.metrics import ClassificationMetrics, clip_recall_at
+from engine.model_spec import ModelSpec
 from engine.text_files import write_text
 from preprocessing.preprocessing_factory import Preprocessing
 
@@ -68,6 +70,7 @@ def open_classifier(config: EvalConfig, path: str) -> Classifier:
         'image_size': net.eval_image_size,
         'labels_offset': net.labels_offset,
         'use_grayscale': net.use_grayscale,
+        'channels': net.channels,
         'depth_multiplier': net.depth_multiplier,
     }
     averages = bool(config.evaluation.moving_average_decay)
@@ -88,7 +91,31 @@ def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     folder = options.dataset_dir
     if folder is None and spec.dataset_name == name:
         folder = spec.dataset_dir
-    return dataset_factory.get_dataset(name, folder or None, options.dataset_split_name, spec.labels_offset)
+    return dataset_factory.get_dataset(
+        name,
+        folder or None,
+        options.dataset_split_name,
+        spec.labels_offset,
+        classes_of_net=classes_for(spec, name, folder, config.net.force),
+    )
+
+
+def classes_for(spec: ModelSpec | None, name: str, folder: str | None, force: bool) -> tuple[str, ...] | None:
+    """Returns what `get_dataset` is told of the net's classes: None if it was trained on this folder.
+
+    Args:
+        spec: What is known of the net.
+        name: Of the data set.
+        folder: Of the data set.
+        force: Whether the data set's names of classes count, whatever the net's are.
+    """
+    if spec is None or not spec.dataset_dir or folder is None:
+        is_trained_on = False
+    else:
+        is_trained_on = (spec.dataset_name, os.path.realpath(spec.dataset_dir)) == (name, os.path.realpath(folder))
+    if is_trained_on:
+        return None
+    return spec.label_names if spec is not None and not force else ()
 
 
 def check_classes(classifier: Classifier, dataset: Dataset, force: bool) -> None:

@@ -14,7 +14,7 @@ from absl import logging
 
 from configs.config import NetOptions
 from configs.errors import InputError, first_line
-from configs.evaluation import EvalConfig
+from configs.evaluation import EvalConfig, EvalNetOptions
 from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, comparison, distribution
@@ -247,7 +247,18 @@ def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
     offset = config.net.labels_offset
     if offset is None:
         offset = trained.labels_offset if trained else 0
-    return dataset_factory.get_dataset(name, dataset_dir or None, options.dataset_split_name, offset)
+    return dataset_factory.get_dataset(
+        name,
+        dataset_dir or None,
+        options.dataset_split_name,
+        offset,
+        classes_of_net=comparison.classes_for(trained, name, dataset_dir, config.net.force),
+    )
+
+
+def _channels_of_run(flags: EvalNetOptions, trained: ModelSpec | None) -> int | None:
+    """Returns 3 where the run has made three channels, of gray images too; None leaves it to the data set."""
+    return 3 if trained is not None and trained.channels == 3 and not flags.use_grayscale else None
 
 
 def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
@@ -270,6 +281,7 @@ def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Datase
         image_size=choose(flags.eval_image_size, 'image_size'),
         depth_multiplier=choose(flags.depth_multiplier, 'depth_multiplier', 1.0),
         use_grayscale=choose(flags.use_grayscale, 'use_grayscale', False),
+        channels=flags.channels or _channels_of_run(flags, trained),
     )
     contradictions = trained.contradictions(asked) if trained is not None else []
     if contradictions and not flags.force:

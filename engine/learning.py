@@ -223,6 +223,7 @@ def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
         image_size=config.net.train_image_size,
         depth_multiplier=config.net.depth_multiplier,
         use_grayscale=config.data.use_grayscale,
+        channels=config.data.channels,
     )
 
 

@@ -122,10 +122,13 @@ def _spec_from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]], asked:
             f'{prefix} has no {", ".join(absent)}, so it is not of {model_name}; there is no model.json in '
             f'{os.path.dirname(prefix) or "."} that would name its net: give --model_name'
         )
+    channels = shapes[names[0]][-2]
+    if asked.get('channels', channels) != channels:
+        raise InputError(f'--channels={asked["channels"]}: {prefix} takes images of {channels}; leave it out')
     return ModelSpec.for_net(
         model_name,
         num_classes=shapes[head[0]][-1],
-        channels=shapes[names[0]][-2],
+        channels=channels,
         preprocessing_name=asked.get('preprocessing_name'),
         image_size=asked.get('image_size'),
         depth_multiplier=asked.get('depth_multiplier', 1.0),
