@@ -92,11 +92,14 @@ def _skip_extensions(data: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
 def _end_of_blocks(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     """Returns where what follows a row of blocks begins: each has its size before it, the last is empty."""
-    (end,) = tf.while_loop(
-        lambda position: data[position] > 0,
-        lambda position: (position + tf.cast(data[position], tf.int32) + 1,),
-        (start,),
-    )
+
+    def skip(position: tf.Tensor) -> tuple[tf.Tensor]:
+        # All blocks of one size at once, as all but the last of a frame mostly are.
+        step = tf.cast(data[position], tf.int32) + 1
+        differs = tf.not_equal(tf.ensure_shape(data[position::step], [None]), data[position])
+        return (position + step * tf.argmax(tf.cast(differs, tf.int32), output_type=tf.int32),)
+
+    (end,) = tf.while_loop(lambda position: data[position] > 0, skip, (start,))
     return end + 1
 
 

@@ -4,6 +4,7 @@ Pixels are slim's: TensorFlow's decoders at their default settings, and TensorFl
 resizes are those of OpenCV and Pillow, with which other nets' images were made.
 """
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -11,8 +12,16 @@ import tensorflow as tf
 from configs.limits import MAX_PIXELS, MAX_SIDES_RATIO
 from preprocessing import gif
 
-TOO_NARROW = f'too narrow: one side may be {MAX_SIDES_RATIO:,} times the other; remove it, or cut it'
-TOO_LARGE_RESIZED = f'too narrow: resized, it would have more than {MAX_PIXELS:,} pixels; remove it, or cut it'
+TOO_NARROW = f'too narrow, one side may be {MAX_SIDES_RATIO} times the other'
+TOO_LARGE_RESIZED = f'too narrow, resized it would have more than {MAX_PIXELS:,} pixels'
+
+
+def _in_one_node(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Makes of a function one node of a graph, for a branch that is rarely taken: each node of it would take time."""
+    node = tf.function(function, autograph=False, experimental_attributes={'_noinline': True})
+    return functools.wraps(function)(
+        lambda *arguments: function(*arguments) if tf.executing_eagerly() else node(*arguments)
+    )
 
 
 def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
@@ -34,9 +43,9 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
     if image.dtype == tf.uint8:
         return image
     pixels = tf.cond(
-        _is_webp(image),
-        lambda: _decode_webp(image, channels),
-        lambda: tf.cond(_is_gif(image), lambda: _decode_gif(image), lambda: _decode_other(image, channels)),
+        _is_webp_or_gif(image),
+        lambda: _decode_webp_or_gif(image, channels),
+        lambda: _decode_other(image, channels),
     )
     pixels = _behind(_check_ratio(tf.shape(pixels)[:2]), pixels)
     return tf.ensure_shape(pixels, [None, None, channels])
@@ -72,11 +81,19 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
 
     if image.dtype == tf.uint8:
         return from_pixels()
-    return tf.cond(tf.io.is_jpeg(image), from_jpeg, from_pixels)
+    return tf.cond(tf.io.is_jpeg(image), from_jpeg, _in_one_node(from_pixels))
 
 
-def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.strings.substr(encoded, tf.minimum(tf.strings.length(encoded), 8), 4) == 'WEBP'
+def _is_webp_or_gif(encoded: tf.Tensor) -> tf.Tensor:
+    length = tf.strings.length(encoded)
+    is_webp = tf.strings.substr(encoded, tf.minimum(length, 8), 4) == 'WEBP'
+    return is_webp | (tf.strings.substr(encoded, 0, tf.minimum(length, 4)) == 'GIF8')
+
+
+@_in_one_node
+def _decode_webp_or_gif(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    is_gif = tf.strings.substr(encoded, 0, 4) == 'GIF8'
+    return tf.cond(is_gif, lambda: _decode_gif(encoded), lambda: _decode_webp(encoded, channels))
 
 
 def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
@@ -87,10 +104,6 @@ def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     encoded = _refuse(encoded, is_animated, 'an animated WebP')
     # It gives the channels of the file and no others: three, or four with transparency.
     return tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :channels]
-
-
-def _is_gif(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.strings.substr(encoded, 0, tf.minimum(tf.strings.length(encoded), 4)) == 'GIF8'
 
 
 def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
@@ -127,6 +140,7 @@ def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.extract_jpeg_shape(_behind(check, encoded))
 
 
+@_in_one_node
 def _is_cut_short(encoded: tf.Tensor) -> tf.Tensor:
     """Says whether a JPEG ends before its first scan, or is progressive and has no end."""
     data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)  # as far as segments reach
@@ -150,7 +164,7 @@ def _is_cut_short(encoded: tf.Tensor) -> tf.Tensor:
 def _check_size(sides: tf.Tensor) -> tf.Operation | None:
     """Refuses an image whose few KB would take all memory; returns the check, None outside of a graph."""
     pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
-    message = f'declares more than the {MAX_PIXELS:,} pixels that are allowed; remove it, or make it smaller'
+    message = f'declares more than the {MAX_PIXELS:,} pixels that are allowed'
     return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[message])
 
 
