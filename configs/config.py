@@ -90,6 +90,12 @@ class DataOptions(Options):
     )
     preprocessing_name: str | None = option(None, "Preprocessing; the default is the net's own.")
     use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
+    channels: int | None = option(
+        None,
+        'Channels of the images that the net takes: 3, also of gray images; or 1, which is --use_grayscale. Default: '
+        '3, but 1 of a gray data set where the preprocessing keeps that.',
+        choices=(1, 3),
+    )
     cache: str = option(
         'auto',
         'Keep decoded images: auto (in memory, for at most 512 MiB of them, if they are read at least twice), memory, '

@@ -7,6 +7,7 @@ and keeps its traceback.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -28,9 +29,14 @@ class WorkerLostError(InputError):
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an error of TensorFlow's or the system's, without the name of an operation."""
+    """Returns the first line of an error of TensorFlow's or the system's, without the name of an operation.
+
+    Of an assertion in a graph, only what it says.
+    """
     text = str(getattr(error, 'message', None) or error)
-    return text.splitlines()[0].split(' [Op:')[0].split('}} ')[-1].strip() if text else type(error).__name__
+    line = text.splitlines()[0].split(' [Op:')[0].split('}} ')[-1].strip() if text else type(error).__name__
+    asserted = re.fullmatch(r'assertion failed: \[([^]]*)\]', line)
+    return asserted[1] if asserted else line
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> InputError:

@@ -56,6 +56,7 @@ class EvalNetOptions(Options):
         None, f'Subtracted from the labels and the number of classes. {_FROM_RUN}', lower=0
     )
     use_grayscale: bool | None = option(None, f'Give the net one gray channel. {_FROM_RUN}')
+    channels: int | None = option(None, f'Channels of the images that the net takes. {_FROM_RUN}', choices=(1, 3))
     depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0, upper=16.0)
     global_pool: bool | None = option(None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}')
     force: bool = option(False, 'Let flags contradict model.json.')

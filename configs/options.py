@@ -30,7 +30,7 @@ def option(
     default: Any,
     help: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: tuple[str, ...] | tuple[int, ...] = (),
     lower: float | None = None,
     upper: float | None = None,
     above: float | None = None,
@@ -87,7 +87,7 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
         if isinstance(item, str):
             check_text(name, item, is_name=is_list)
         if allowed['choices'] and item not in allowed['choices']:
-            raise InputError(f'--{name}={shown}: must be one of {", ".join(allowed["choices"])}')
+            raise InputError(f'--{name}={shown}: must be one of {", ".join(map(str, allowed["choices"]))}')
         if isinstance(item, float) and not math.isfinite(item):
             raise InputError(f'--{name}={shown}: must be a finite number')
         if allowed['lower'] is not None and item < allowed['lower']:

@@ -37,6 +37,10 @@ class PredictOptions(Options):
     )
     devices: str = option('auto', 'auto: the first GPU, else the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
     batch_size: int = option(32, 'Images that are prepared and classified at once.', lower=1, upper=2**16)
+    apply_exif_orientation: bool = option(
+        True,
+        'Turn images as their cameras say that they are to be looked at. Training and evaluation do not. (slim: no)',
+    )
 
 
 @dataclasses.dataclass(frozen=True)

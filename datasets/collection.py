@@ -17,6 +17,7 @@ class Collection:
         label_names: Name of each class, or empty.
         channels: 1 if the images are gray, else 3.
         open_split: Finds the examples of a split.
+        is_one_split: Whether all of it is one split, whichever of `splits` is asked for.
     """
 
     dataset_dir: str
@@ -25,3 +26,4 @@ class Collection:
     label_names: tuple[str, ...]
     channels: int
     open_split: Callable[[str], StoredExamples]
+    is_one_split: bool = False

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -95,6 +95,7 @@ def get_dataset(
     split: str | None,
     labels_offset: int = 0,
     split_flag: str = 'dataset_split_name',
+    classes_of_net: Sequence[str] | None = None,
 ) -> Dataset:
     """Finds the examples of a split and counts them.
 
@@ -104,11 +105,16 @@ def get_dataset(
         split: A split, or slices of splits as in `slices`; None is the one to evaluate, validation or test.
         labels_offset: Subtracted from labels and number of classes.
         split_flag: What messages call `split`.
+        classes_of_net: Of other images than a net was trained on, names of the net's classes, or nothing if they are
+            not known. A folder of images without folders of splits is then whichever split is asked for, and its
+            labels are the net's.
 
     Raises:
         InputError: an unknown name or split, a folder without its files, a truncated file, too large an offset.
     """
-    collection = open_collection(name, dataset_dir)
+    before = [''] * labels_offset  # the classes that the net leaves out
+    names = [*before, *classes_of_net] if classes_of_net else classes_of_net
+    collection = open_collection(name, dataset_dir, names)
     if split is None:
         split = _evaluation_split(name, collection, split_flag)
     examples = _open_split(name, collection, split, split_flag)
@@ -156,7 +162,7 @@ def _labels(examples: StoredExamples, count: int) -> Iterator[np.ndarray]:
         yield from labels.batch(64).as_numpy_iterator()
 
 
-def open_collection(name: str, dataset_dir: str | None) -> Collection:
+def open_collection(name: str, dataset_dir: str | None, classes_of_net: Sequence[str] | None = None) -> Collection:
     """Opens the folder of a data set, which may be converted; an unknown name is an InputError that lists them all."""
     if not name.startswith(_TFDS) and name not in _OPENERS:
         raise unknown_name('dataset_name', name, [*_OPENERS, f'{_TFDS}<name>'])
@@ -166,11 +172,17 @@ def open_collection(name: str, dataset_dir: str | None) -> Collection:
             return converted
     if name.startswith(_TFDS):
         return tfds.open_collection(name.removeprefix(_TFDS), dataset_dir)
+    if name == 'image_folder':
+        return image_folder.open_folder(dataset_dir, classes_of_net)
     return _OPENERS[name](dataset_dir)
 
 
 def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
     """Returns the split that a data set is evaluated on: validation, or test."""
+    if collection.is_one_split:
+        raise InputError(
+            f'{collection.dataset_dir} has no folders of splits, so say which split its images are, as in --{flag}=test'
+        )
     if len(collection.splits) > 1:
         return collection.splits[-1]
     (split,) = collection.splits
@@ -183,7 +195,10 @@ def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
 def _open_split(name: str, collection: Collection, text: str, flag: str) -> StoredExamples:
     opened: dict[str, StoredExamples] = {}
     chosen: list[StoredExamples] = []
-    for part in slices.parse(text, flag):
+    parts = slices.parse(text, flag)
+    if collection.is_one_split and len({part.split for part in parts}) > 1:
+        raise InputError(f'--{flag}={text}: {collection.dataset_dir} is one split; name one')
+    for part in parts:
         if part.split not in collection.splits:
             raise InputError(f'--{flag}={text}: {name} has the splits {", ".join(collection.splits)}')
         if part.split not in opened:

@@ -17,7 +17,7 @@ from configs.errors import InputError, first_line
 from datasets import tfrecord
 from datasets.collection import Collection
 from datasets.conversion import manifest
-from datasets.conversion.files import check_folder
+from datasets.conversion.files import check_folder, in_one_form
 from datasets.examples import RecordExamples
 from datasets.spec import DatasetSpec
 
@@ -67,7 +67,7 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
             f'--dataset_name={name}: {dataset_dir} holds {of_name}, converted; name that, or another folder'
         )
     described = manifest.check(read, path)
-    names, channels = tuple(described['class_names']), described['channels']
+    names, channels = tuple(map(in_one_form, described['class_names'])), described['channels']
     files = {split: [shard['file'] for shard in parts['shards']] for split, parts in described['splits'].items()}
 
     def open_split(split: str) -> RecordExamples:
@@ -170,7 +170,7 @@ def load_label_names(dataset_dir: str) -> tuple[str, ...]:
     for number, line in enumerate(lines, start=1):
         label, separator, name = line.partition(':')
         if separator and label.strip().isdecimal() and len(label) < 10:
-            rows.append((int(label), name.strip()))
+            rows.append((int(label), in_one_form(name.strip())))
         elif line.strip():
             raise InputError(f'{path}, line {number}: {line!r} is not of the form id:name')
     rows.sort()

@@ -6,6 +6,7 @@ results = measure([classifier], dataset, batch_size=100, recall_at=(5,))
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -74,6 +75,7 @@ def open_classifier(config: EvalConfig, path: str, flag: str = 'checkpoint_path'
         'image_size': net.eval_image_size,
         'labels_offset': net.labels_offset,
         'use_grayscale': net.use_grayscale,
+        'channels': net.channels,
         'depth_multiplier': net.depth_multiplier,
         'global_pool': net.global_pool,
     }
@@ -92,8 +94,7 @@ def open_classifier(config: EvalConfig, path: str, flag: str = 'checkpoint_path'
 def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     """Returns the examples to evaluate: of the flags, else those that the net was trained on."""
     options, spec = config.evaluation, classifier.spec
-    is_asked = config.net.labels_offset is not None
-    return open_dataset(options, spec, options.dataset_split_name, spec.labels_offset, is_asked)
+    return open_dataset(config, spec, options.dataset_split_name, spec.labels_offset)
 
 
 def locate_dataset(options: EvalOptions, spec: ModelSpec | None) -> tuple[str, str | None]:
@@ -105,28 +106,46 @@ def locate_dataset(options: EvalOptions, spec: ModelSpec | None) -> tuple[str, s
     return name, folder or None
 
 
-def open_dataset(
-    options: EvalOptions, spec: ModelSpec | None, split: str | None, labels_offset: int, is_asked: bool
-) -> Dataset:
+def open_dataset(config: EvalConfig, spec: ModelSpec | None, split: str | None, labels_offset: int) -> Dataset:
     """Returns the examples to evaluate; see `locate_dataset`.
 
+    Where no flag says a labels_offset, and nothing is known of the data that the net was trained on, the background
+    class is left out if the data set has it and the net has not.
+
     Args:
-        options: Of the evaluation.
+        config: Of the evaluation.
         spec: What is known of the net, if anything is.
         split: As `get_dataset` takes it.
         labels_offset: What is subtracted from the labels.
-        is_asked: Whether a flag says so. If none does, and nothing is known of the data that the net was trained on,
-            the background class is left out where the data set has it and the net has not.
 
     Raises:
         InputError: there are none.
     """
-    name, folder = locate_dataset(options, spec)
-    dataset = dataset_factory.get_dataset(name, folder, split, labels_offset)
-    is_open = spec is not None and not spec.dataset_name and not is_asked
+    name, folder = locate_dataset(config.evaluation, spec)
+    classes = _classes_for(spec, name, folder, config.net.force)
+    dataset = dataset_factory.get_dataset(name, folder, split, labels_offset, classes_of_net=classes)
+    is_open = spec is not None and not spec.dataset_name and config.net.labels_offset is None
     if is_open and spec is not None and dataset.num_classes == spec.num_classes + 1:
-        return dataset_factory.get_dataset(name, folder, split, labels_offset + 1)
+        return dataset_factory.get_dataset(name, folder, split, labels_offset + 1, classes_of_net=classes)
     return dataset
+
+
+def _classes_for(spec: ModelSpec | None, name: str, folder: str | None, force: bool) -> tuple[str, ...] | None:
+    """Returns what `get_dataset` is told of the net's classes: None if it was trained on this folder.
+
+    Args:
+        spec: What is known of the net.
+        name: Of the data set.
+        folder: Of the data set.
+        force: Whether the data set's names of classes count, whatever the net's are.
+    """
+    if spec is None or not spec.dataset_dir or folder is None:
+        is_trained_on = False
+    else:
+        is_trained_on = (spec.dataset_name, os.path.realpath(spec.dataset_dir)) == (name, os.path.realpath(folder))
+    if is_trained_on:
+        return None
+    return spec.label_names if spec is not None and not force else ()
 
 
 def check_classes(classifier: Classifier, dataset: Dataset, force: bool) -> None:

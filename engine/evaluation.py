@@ -14,7 +14,7 @@ from absl import logging
 
 from configs.config import NetOptions
 from configs.errors import InputError, first_line
-from configs.evaluation import EvalConfig
+from configs.evaluation import EvalConfig, EvalNetOptions
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, comparison, distribution
 from engine.classifiers.checkpoint import with_labels_offset
@@ -243,14 +243,18 @@ def write_summaries(folder: str, results: Results, required: bool = False) -> No
 def _find_dataset(config: EvalConfig, trained: ModelSpec | None, folder: str, cluster: Cluster) -> Dataset:
     options = config.evaluation
     offset = config.net.labels_offset
-    is_asked = offset is not None
     if offset is None:
         offset = trained.labels_offset if trained else 0
     name, data_dir = comparison.locate_dataset(options, trained)
     split = options.dataset_split_name
     if split is None:
         split = cluster.on_chief(lambda: evaluated_split(folder, name, data_dir))
-    return comparison.open_dataset(options, trained, split, offset, is_asked)
+    return comparison.open_dataset(config, trained, split, offset)
+
+
+def _channels_of_run(flags: EvalNetOptions, trained: ModelSpec | None) -> int | None:
+    """Returns 3 where the run has made three channels, of gray images too; None leaves it to the data set."""
+    return 3 if trained is not None and trained.channels == 3 and not flags.use_grayscale else None
 
 
 def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
@@ -274,6 +278,7 @@ def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Datase
         depth_multiplier=choose(flags.depth_multiplier, 'depth_multiplier', 1.0),
         use_grayscale=choose(flags.use_grayscale, 'use_grayscale', False),
         global_pool=choose(flags.global_pool, 'global_pool', False),
+        channels=flags.channels or _channels_of_run(flags, trained),
     )
     if trained is not None:
         trained = with_labels_offset(trained, dataset.labels_offset)

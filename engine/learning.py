@@ -224,6 +224,7 @@ def make_spec(config: TrainConfig, dataset: Dataset) -> ModelSpec:
         depth_multiplier=config.net.depth_multiplier,
         use_grayscale=config.data.use_grayscale,
         global_pool=config.net.global_pool,
+        channels=config.data.channels,
     )
 
 

@@ -19,6 +19,7 @@ from configs.config import AugmentOptions
 from configs.errors import InputError, first_line
 from configs.tables import brief
 from datasets import dataset_factory
+from datasets.conversion.files import in_one_form
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
 from engine.text_files import load_json, write_text
@@ -76,16 +77,25 @@ class ModelSpec:
         depth_multiplier: float,
         use_grayscale: bool,
         global_pool: bool = False,
+        channels: int | None = None,
     ) -> 'ModelSpec':
-        """Returns the spec of a net for a data set; what is None is as the net says."""
+        """Returns the spec of a net for a data set; what is None is as the net, or the data set, says.
+
+        Raises:
+            InputError: an unknown name, or three channels of images that are to be turned to gray.
+        """
         net = nets_factory.get_net(model_name)
         preprocessing_name = preprocessing_name or net.preprocessing
         keeps_gray = preprocessing_factory.keeps_grayscale(preprocessing_name)
+        if use_grayscale and channels == 3:
+            raise InputError('--channels=3: --use_grayscale gives the net one; leave one of the flags out')
+        of_images = 1 if dataset.channels == 1 and keeps_gray else 3
+        use_grayscale = use_grayscale or (channels == 1 and of_images == 3)
         return cls(
             model_name=model_name,
             num_classes=dataset.num_classes,
             image_size=image_size or net.image_size,
-            channels=1 if use_grayscale or (dataset.channels == 1 and keeps_gray) else 3,
+            channels=1 if use_grayscale else channels or of_images,
             preprocessing_name=preprocessing_name,
             depth_multiplier=depth_multiplier,
             labels_offset=dataset.labels_offset,
@@ -245,7 +255,7 @@ class ModelSpec:
         fields = {name: value for name, value in values.items() if name != _KERNELS}
         spec = cls(**{**fields, 'label_names': tuple(values['label_names'])})
         spec._check_types()
-        return spec
+        return dataclasses.replace(spec, label_names=tuple(map(in_one_form, spec.label_names)))
 
     def _check_types(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():

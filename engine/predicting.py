@@ -18,6 +18,7 @@ from configs import console
 from configs.errors import InputError, first_line
 from configs.prediction import PredictConfig
 from configs.progress import Progress
+from datasets.conversion.files import LeftOut
 from engine.image_files import Image, find_images, split_input
 from engine.prediction import Prediction, Predictor
 from engine.prediction_output import FORMATS
@@ -50,6 +51,7 @@ def predict(config: PredictConfig) -> int:
         mixed_precision=options.mixed_precision,
         devices=options.devices,
         batch_size=options.batch_size,
+        apply_exif_orientation=options.apply_exif_orientation,
     )
     figure = _make_figure(predictor) if output.visualize else None
     failures = 0
@@ -92,6 +94,15 @@ def _check_places(config: PredictConfig) -> None:
             raise InputError(f'--{flag}={path}: there is no folder {folder}')
         if not path or os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
             raise InputError(f'--{flag}={path}: no file can be written there')
+        _check_length(flag, path)
+
+
+def _check_length(flag: str, path: str) -> None:
+    """Refuses a name that leaves no room for the one that a file has until it is complete."""
+    folder, name = os.path.split(os.path.realpath(path))
+    most = os.pathconf(folder, 'PC_NAME_MAX') - len(f'.part-{os.getpid()}-')
+    if len(os.fsencode(name)) > most:
+        raise InputError(f'--{flag}={path}: the name has {len(os.fsencode(name))} bytes; at most {most} can be written')
 
 
 def _make_figure(predictor: Predictor) -> 'PredictionFigure':
@@ -103,9 +114,12 @@ def _make_figure(predictor: Predictor) -> 'PredictionFigure':
 def _find(names: Sequence[str]) -> list[tuple[str, Image]]:
     """Returns what to call each image, and its path, or its bytes where they came through standard input."""
     named: list[tuple[str, Image]] = []
+    left_out = LeftOut()
     for name in names:
         given = split_input(sys.stdin.buffer.read()) if name == '-' else [name]
-        named += [('-', given)] if isinstance(given, bytes) else [(path, path) for path in find_images(given)]
+        named += [('-', given)] if isinstance(given, bytes) else [(path, path) for path in find_images(given, left_out)]
+    if str(left_out):
+        logging.info('%s', left_out)
     return named
 
 

@@ -70,6 +70,7 @@ class Predictor:
         mixed_precision: str = 'float32',
         devices: str = 'auto',
         batch_size: int = 32,
+        apply_exif_orientation: bool = True,
     ):
         """Opens what lies at a path, see `engine.classifiers.load_classifier`.
 
@@ -81,6 +82,8 @@ class Predictor:
             mixed_precision: Of a checkpoint, the arithmetic of the layers.
             devices: 'auto', 'cpu' or 'gpu'.
             batch_size: Images at a time.
+            apply_exif_orientation: Turn images as their cameras say that they are to be looked at, as viewers do;
+                training and evaluation do not.
 
         Raises:
             InputError: there is no net, it is damaged, does not say enough of itself, or the arguments contradict it.
@@ -89,7 +92,7 @@ class Predictor:
         set_precision(mixed_precision, strategy)
         with strategy.scope():
             self.classifier = load_classifier(path, asked, foreign, averages=averages, mixed_precision=mixed_precision)
-        self._batch_size = batch_size
+        self._batch_size, self._apply_exif_orientation = batch_size, apply_exif_orientation
 
     def predict(self, images: Iterable[Image], top_k: int = 5) -> list[Prediction]:
         """Classifies images.
@@ -128,7 +131,13 @@ class Predictor:
                 names.append(name)
                 yield image
 
-        for batch in image_files.prepare_batches(self.classifier.preprocessing, images(), self._batch_size):
+        batches = image_files.prepare_batches(
+            self.classifier.preprocessing,
+            images(),
+            self._batch_size,
+            apply_exif_orientation=self._apply_exif_orientation,
+        )
+        for batch in batches:
             good = [image for image in batch if isinstance(image, np.ndarray)]
             found = iter(self._top_k(np.stack(good), top_k) if good else ())
             for image in batch:

@@ -10,14 +10,15 @@ import math
 import os
 import textwrap
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from configs.errors import InputError
+from datasets.conversion.files import shown
 from engine.prediction import Prediction
-from engine.prediction_output import in_one_line
 
 MAX_IMAGES = 64
 _COLUMNS = 8
@@ -70,16 +71,16 @@ class PredictionFigure:
         figure.subplots_adjust(left=0.02, right=0.98, bottom=0.0, top=1.0)
         for axes in grid.flat[len(self) :]:
             axes.set_axis_off()
-        for axes, (prediction, image) in zip(grid.flat, self._tiles, strict=False):
-            self._draw_tile(axes, prediction, image)
+        titles = shortest_names([prediction.path for prediction, _ in self._tiles])
+        for axes, title, (prediction, image) in zip(grid.flat, titles, self._tiles, strict=False):
+            self._draw_tile(axes, title, prediction, image)
         return figure
 
-    def _draw_tile(self, axes: Axes, prediction: Prediction, image: np.ndarray | None) -> None:
+    def _draw_tile(self, axes: Axes, title: str, prediction: Prediction, image: np.ndarray | None) -> None:
         axes.set_anchor((0.5, 0.65))  # the lines under an image take more room than its name
         axes.set_xticks([])
         axes.set_yticks([])
-        name = in_one_line(os.path.basename(prediction.path) or prediction.path)
-        axes.set_title(_without_middle(name), fontsize=7, parse_math=False)
+        axes.set_title(_without_middle(shown(title)), fontsize=7, parse_math=False)
         if image is None:
             axes.imshow(np.full((2, 2, 3), 0.85), extent=(0, 1, 0, 1))
             error = textwrap.fill(prediction.error or '', 26)
@@ -87,8 +88,23 @@ class PredictionFigure:
             return
         pixels = np.clip(image / self._host_range, 0, 1)
         axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap='gray', vmin=0, vmax=1)
-        lines = [f'{guess.probability:.3f}  {in_one_line(guess.label)}' for guess in prediction.top_k[:_GUESSES]]
+        lines = [f'{guess.probability:.3f}  {shown(guess.label)}' for guess in prediction.top_k[:_GUESSES]]
         axes.set_xlabel('\n'.join(map(_cut, lines)), fontsize=7, loc='left', parse_math=False)
+
+
+def shortest_names(paths: Sequence[str]) -> list[str]:
+    """Returns the end of each path that tells it from the others: its name, with folders above it where need be."""
+    known = {path: path.rstrip('/').split('/') for path in paths}
+
+    def shortest(path: str) -> str:
+        parts = known[path]
+        for count in range(1, len(parts)):
+            end = parts[-count:]
+            if not any(other[-count:] == end for name, other in known.items() if name != path):
+                return '/'.join(end)
+        return path
+
+    return [shortest(path) for path in paths]
 
 
 def _cut(text: str) -> str:

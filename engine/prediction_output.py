@@ -10,25 +10,22 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from datasets.conversion.files import shown
 from engine.prediction import Prediction
 
 CSV_HEADER = ('path', 'rank', 'index', 'label', 'probability', 'error')
-
-
-def in_one_line(text: str) -> str:
-    """Returns a name as it is if it can be shown; otherwise quoted, its line breaks and other such escaped."""
-    return text if text.isprintable() else repr(text)
+_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # what a spreadsheet computes begins with one of these
+# A terminal obeys what begins with an escape, and a line break or a tab in quotes harms nobody.
+_ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160)) if chr(code) not in '\t\n'}
 
 
 def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
     """Yields the path of each image, and under it index, probability and label of its classes, a line each."""
     for prediction in predictions:
-        lines = [
-            f'  {guess.index:>5}  {guess.probability:.4f}  {in_one_line(guess.label)}' for guess in prediction.top_k
-        ]
+        lines = [f'  {guess.index:>5}  {guess.probability:.4f}  {shown(guess.label)}' for guess in prediction.top_k]
         if prediction.error is not None:
-            lines = [f'  error: {prediction.error}']
-        yield '\n'.join([in_one_line(prediction.path), *lines, ''])
+            lines = [f'  error: {shown(prediction.error)}']
+        yield '\n'.join([shown(prediction.path), *lines, ''])
 
 
 def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
@@ -36,10 +33,16 @@ def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
     yield _csv_rows([CSV_HEADER])
     for prediction in predictions:
         rows: list[tuple[Any, ...]] = [
-            (prediction.path, rank, guess.index, guess.label, _number(guess.probability), '')
+            (_cell(prediction.path), rank, guess.index, _cell(guess.label), _number(guess.probability), '')
             for rank, guess in enumerate(prediction.top_k, 1)
         ]
-        yield _csv_rows(rows or [(prediction.path, '', '', '', '', prediction.error)])
+        yield _csv_rows(rows or [(_cell(prediction.path), '', '', '', '', _cell(prediction.error or ''))])
+
+
+def _cell(text: str) -> str:
+    """Returns text that a spreadsheet computes nothing of: behind an apostrophe where it might, without escapes."""
+    cell = text.translate(_ESCAPED)
+    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # that alone is standard input
 
 
 def _csv_rows(rows: Iterable[tuple[Any, ...]]) -> str:

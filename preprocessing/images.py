@@ -4,11 +4,24 @@ Pixels are slim's: TensorFlow's decoders at their default settings, and TensorFl
 resizes are those of OpenCV and Pillow, with which other nets' images were made.
 """
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from configs.limits import MAX_PIXELS
+from configs.limits import MAX_PIXELS, MAX_SIDES_RATIO
+from preprocessing import gif
+
+TOO_NARROW = f'too narrow, one side may be {MAX_SIDES_RATIO} times the other'
+TOO_LARGE_RESIZED = f'too narrow, resized it would have more than {MAX_PIXELS:,} pixels'
+
+
+def _in_one_node(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Makes of a function one node of a graph, for a branch that is rarely taken: each node of it would take time."""
+    node = tf.function(function, autograph=False, experimental_attributes={'_noinline': True})
+    return functools.wraps(function)(
+        lambda *arguments: function(*arguments) if tf.executing_eagerly() else node(*arguments)
+    )
 
 
 def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
@@ -16,22 +29,25 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
 
     Args:
         image: string scalar, the file's bytes; or uint8 [height, width, channels], decoded already, given back.
-        channels: 3 turns gray and CMYK into RGB; 1 gives the luma (JPEG and PNG only). Transparency is dropped.
+        channels: 3 turns gray and CMYK into RGB; 1 gives the luma (JPEG and PNG only). Of what is transparent, the
+            colour behind stays.
 
     Returns:
         uint8 [height, width, channels] in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not an image, are cut short, or are an animated WebP.
+        tf.errors.InvalidArgumentError: the bytes are not an image, are cut short, are an animated WebP, or an image of
+            too many pixels or too narrow.
     """
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.uint8:
         return image
     pixels = tf.cond(
-        _is_webp(image),
-        lambda: _decode_webp(image, channels),
+        _is_webp_or_gif(image),
+        lambda: _decode_webp_or_gif(image, channels),
         lambda: _decode_other(image, channels),
     )
+    pixels = _behind(_check_ratio(tf.shape(pixels)[:2]), pixels)
     return tf.ensure_shape(pixels, [None, None, channels])
 
 
@@ -50,15 +66,13 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
         uint8 [window height, window width, channels] in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
+        tf.errors.InvalidArgumentError: as for `decode`.
     """
     image = tf.convert_to_tensor(image)
 
     def from_jpeg() -> tf.Tensor:
-        shape = tf.io.extract_jpeg_shape(image)
-        check = _check_size(shape[:2])
-        with tf.control_dependencies([check] if check is not None else []):
-            shape = tf.identity(shape)
+        shape = _jpeg_shape(image)
+        shape = _behind(_check_ratio(shape[:2]), _behind(_check_size(shape[:2]), shape))
         return _decode_jpeg_window(image, shape, choose_window(shape), channels)
 
     def from_pixels() -> tf.Tensor:
@@ -67,11 +81,19 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
 
     if image.dtype == tf.uint8:
         return from_pixels()
-    return tf.cond(tf.io.is_jpeg(image), from_jpeg, from_pixels)
+    return tf.cond(tf.io.is_jpeg(image), from_jpeg, _in_one_node(from_pixels))
 
 
-def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.strings.substr(encoded, tf.minimum(tf.strings.length(encoded), 8), 4) == 'WEBP'
+def _is_webp_or_gif(encoded: tf.Tensor) -> tf.Tensor:
+    length = tf.strings.length(encoded)
+    is_webp = tf.strings.substr(encoded, tf.minimum(length, 8), 4) == 'WEBP'
+    return is_webp | (tf.strings.substr(encoded, 0, tf.minimum(length, 4)) == 'GIF8')
+
+
+@_in_one_node
+def _decode_webp_or_gif(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    is_gif = tf.strings.substr(encoded, 0, 4) == 'GIF8'
+    return tf.cond(is_gif, lambda: _decode_gif(encoded), lambda: _decode_webp(encoded, channels))
 
 
 def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
@@ -84,44 +106,84 @@ def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :channels]
 
 
+def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
+    frame = gif.find_frame(encoded)
+    alone = _behind(_check_size(frame.canvas), frame.encoded)
+    return frame.on_canvas(tf.io.decode_image(alone, channels=3, expand_animations=False))
+
+
 def _decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     # Of a BMP with a palette, the indices would be taken for gray.
     is_bmp = tf.logical_and(tf.strings.substr(encoded, 0, 2) == 'BM', tf.strings.length(encoded) > 30)
     has_palette = tf.cond(is_bmp, lambda: _byte(encoded, 28) <= 8, lambda: False)
     encoded = _refuse(encoded, has_palette, 'a BMP with a palette')
-    check = _check_size(_declared_sides(encoded))
-    with tf.control_dependencies([check] if check is not None else []):
-        encoded = tf.identity(encoded)
+    encoded = _behind(_check_size(_declared_sides(encoded)), encoded)
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
 def _declared_sides(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns int32 [2], the sides that the header of a PNG, GIF or JPEG declares; zeros of anything else."""
-    long_enough = tf.strings.length(encoded) >= 24
-
-    def unpack(first: int, length: int, kind: tf.DType, little_endian: bool) -> tf.Tensor:
-        sides = tf.strings.substr(encoded, first, length)
-        return tf.cast(tf.io.decode_raw(sides, kind, little_endian=little_endian), tf.int32)
-
+    """Returns int32 [2], the sides that the header of a PNG or JPEG declares; zeros of anything else."""
+    is_png = tf.logical_and(tf.strings.length(encoded) >= 24, tf.strings.substr(encoded, 0, 4) == b'\x89PNG')
     formats = [
-        (tf.io.is_jpeg(encoded), lambda: tf.io.extract_jpeg_shape(encoded)[:2]),
-        (
-            tf.logical_and(long_enough, tf.strings.substr(encoded, 0, 4) == b'\x89PNG'),
-            lambda: unpack(16, 8, tf.int32, little_endian=False),
-        ),
-        (
-            tf.logical_and(long_enough, tf.strings.substr(encoded, 0, 4) == b'GIF8'),
-            lambda: unpack(6, 4, tf.uint16, little_endian=True),
-        ),
+        (tf.io.is_jpeg(encoded), lambda: _jpeg_shape(encoded)[:2]),
+        (is_png, lambda: tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)),
     ]
     return tf.case(formats, default=lambda: tf.zeros([2], tf.int32))
+
+
+def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns int32 [3]: height, width and number of components, from the header of a JPEG."""
+    # Of one that is cut short in these ways, libjpeg tells standard error itself. One that is whole ends in a mark.
+    is_whole = tf.strings.substr(encoded, -2, 2) == b'\xff\xd9'
+    is_cut = tf.cond(is_whole, lambda: False, lambda: _is_cut_short(encoded))
+    check = tf.raw_ops.Assert(condition=tf.logical_not(is_cut), data=['a JPEG that is cut short'])
+    return tf.io.extract_jpeg_shape(_behind(check, encoded))
+
+
+@_in_one_node
+def _is_cut_short(encoded: tf.Tensor) -> tf.Tensor:
+    """Says whether a JPEG ends before its first scan, or is progressive and has no end."""
+    data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)  # as far as segments reach
+    length = tf.strings.length(encoded)
+
+    def behind(segment: tf.Tensor) -> tf.Tensor:
+        return segment + 2 + tf.maximum(256 * data[segment + 2] + data[segment + 3], 2)
+
+    def is_in_header(segment: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return (segment < length) & tf.equal(data[segment], 0xFF) & tf.not_equal(data[segment + 1], 0xDA)
+
+    def next_segment(segment: tf.Tensor, is_progressive: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return behind(segment), is_progressive | tf.equal(data[segment + 1], 0xC2)
+
+    scan, is_progressive = tf.while_loop(is_in_header, next_segment, (tf.constant(2), tf.constant(False)))
+    is_scan = (scan < length) & tf.equal(data[scan], 0xFF)
+    has_end = tf.reduce_any(tf.equal(data[scan:-1], 0xFF) & tf.equal(data[scan + 1 :], 0xD9))
+    return (scan >= length) | (is_scan & ((behind(scan) > length) | (is_progressive & ~has_end)))
 
 
 def _check_size(sides: tf.Tensor) -> tf.Operation | None:
     """Refuses an image whose few KB would take all memory; returns the check, None outside of a graph."""
     pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
-    message = f'declares more than the {MAX_PIXELS:,} pixels that are allowed; remove it, or make it smaller'
+    message = f'declares more than the {MAX_PIXELS:,} pixels that are allowed'
     return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[message])
+
+
+def _check_ratio(sides: tf.Tensor) -> tf.Operation | None:
+    """Refuses an image that some preprocessings would make as many times larger as it is narrow."""
+    is_allowed = tf.reduce_max(sides) <= MAX_SIDES_RATIO * tf.maximum(tf.reduce_min(sides), 1)
+    return tf.raw_ops.Assert(condition=is_allowed, data=[TOO_NARROW])
+
+
+def _check_resized(size: tf.Tensor) -> tf.Operation | None:
+    """Refuses a resize to so many pixels that it would take all memory."""
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[TOO_LARGE_RESIZED])
+
+
+def _behind(check: tf.Operation | None, value: tf.Tensor) -> tf.Tensor:
+    """Returns a value that is there only if a check has passed."""
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(value)
 
 
 def _byte(encoded: tf.Tensor, place: int) -> tf.Tensor:
@@ -130,9 +192,7 @@ def _byte(encoded: tf.Tensor, place: int) -> tf.Tensor:
 
 def _refuse(encoded: tf.Tensor, condition: tf.Tensor, what: str) -> tf.Tensor:
     message = f'{what}, which TensorFlow cannot read; save it otherwise, or convert it'
-    check = tf.raw_ops.Assert(condition=tf.logical_not(condition), data=[message])
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(encoded)
+    return _behind(tf.raw_ops.Assert(condition=tf.logical_not(condition), data=[message]), encoded)
 
 
 def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, channels: int) -> tf.Tensor:
@@ -203,6 +263,8 @@ def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], half_pixel_cente
     Returns:
         float32 [size[0], size[1], channels] in the range of `image`.
     """
+    if tf.is_tensor(size):
+        size = _behind(_check_resized(size), size)
     # The kernel vectorises float32 only: the cast included, a uint8 image takes two thirds of the time.
     pixels = tf.cast(image, tf.float32)
     return tf.raw_ops.ResizeBilinear(
@@ -220,6 +282,8 @@ def resize_antialiased(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> t
     Returns:
         float32 [size[0], size[1], channels] in the range of `image`.
     """
+    if tf.is_tensor(size):
+        size = _behind(_check_resized(size), size)
     return tf.image.resize(image, size, antialias=True)
 
 

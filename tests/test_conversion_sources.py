@@ -63,9 +63,7 @@ def test_files_that_are_no_images_are_counted(tmp_path: Path, caplog: pytest.Log
     write_files(tmp_path, class_folders('a/1.jpg', 'b/1.jpg', 'loose.jpg', 'a/x.txt', 'a/deep/y.xml', 'a/.hidden'))
     with caplog.at_level('INFO', 'absl'):
         image_folder.open_source(str(tmp_path))
-    assert [record.message for record in caplog.records] == [
-        f'{tmp_path}: 3 files are no images of a class by their names and are left out'
-    ]
+    assert [record.message for record in caplog.records] == [f'{tmp_path}: 3 files left out: 1 .jpg, 1 .txt, 1 .xml']
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:

@@ -233,9 +233,9 @@ def test_an_offset_that_takes_away_images_is_refused_at_once(folder_of: FolderOf
 def test_only_the_split_that_is_read_is_listed(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[str] = []
 
-    def list_folder(path: str) -> list[files.Entry]:
+    def list_folder(path: str, left_out: files.LeftOut | None = None) -> list[files.Entry]:
         listed.append(path)
-        return files.list_folder(path)
+        return files.list_folder(path, left_out)
 
     monkeypatch.setattr(source, 'list_folder', list_folder)
     get_dataset('image_folder', str(photographs), 'validation')

@@ -184,7 +184,7 @@ BAD: dict[str, tuple[image_files.Image, str]] = {
     'missing': ('none.png', 'no such file'),
     'glob': ('none*.png', 'no file matches'),
     'zero in the name': ('a\0b', 'no such file'),
-    'folder': ('folder', 'a folder without images (.jpg, .jpeg, .png, .bmp, .gif, .webp)'),
+    'folder': ('folder', 'a folder without images (.jpg, .jpeg, .jpe, .jfif, .png, .bmp, .gif, .webp)'),
     'below a file': ('text.png/a.png', 'cannot be read: Not a directory'),
     'text': ('text.png', NOT_KNOWN),
     'lost': ('lost.png', 'no such file'),

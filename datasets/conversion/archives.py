@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from configs.errors import InputError
 from datasets.conversion.disk import replacing
-from datasets.conversion.files import Entry, check_name
+from datasets.conversion.files import Entry, check_name, is_of_system
 
 _BLOCK = tarfile.BLOCKSIZE
 _MAX_HEADER = 2**20  # a member's long name; tarfile would read into memory whatever size a header claims
@@ -110,7 +110,8 @@ def _safe_name(member: tarfile.TarInfo, where: str) -> str:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith('.') for part in name.split('/'))
+    *folders, file = name.split('/')
+    return file.startswith('.') or any(map(is_of_system, folders))
 
 
 def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from configs.errors import InputError
-from configs.limits import MAX_PIXELS
+from configs.limits import MAX_PIXELS, MAX_SIDES_RATIO
 from datasets.conversion.recipe import Encoding
 
 _SIGNATURES = {
@@ -28,6 +28,8 @@ _SIGNATURES = {
     'BMP': (0, b'BM'),
     'WebP': (8, b'WEBP'),
 }
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG
+_PROGRESSIVE, _START_OF_SCAN, _END_OF_IMAGE = 0xC2, 0xDA, b'\xff\xd9'
 # What Pillow raises for damaged files.
 _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
@@ -59,7 +61,7 @@ def encode(data: bytes, encoding: Encoding) -> EncodedImage:
     """Decodes an image to see that it is sound, and encodes it anew where `encoding` asks for it.
 
     Raises:
-        BadImage: not an image, damaged, cut short, or of too many pixels.
+        BadImage: not an image, damaged, cut short, of too many pixels, or too narrow.
     """
     found = image_format(data)
     height, width, channels = read_header(data, found)
@@ -101,35 +103,78 @@ def read_header(data: bytes, found: str) -> tuple[int, int, int]:
         found: Its format, as `image_format` finds it.
 
     Raises:
-        BadImage: a damaged header, or one of so many pixels that decoding could take all memory.
+        BadImage: a damaged header, one of so many pixels that decoding could take all memory, or one so narrow that
+            resizing could.
     """
     height, width, channels = _parse_header(data, found)
-    _refuse_too_many_pixels(height, width)
+    check_sides(height, width)
     return height, width, channels
 
 
-def _refuse_too_many_pixels(height: int, width: int) -> None:
+def check_sides(height: int, width: int) -> None:
+    """Refuses an image of too many pixels, or one that is too narrow.
+
+    Raises:
+        BadImage: of these.
+    """
     if height * width > MAX_PIXELS:
         raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS:,} that are allowed')
+    if max(height, width) > MAX_SIDES_RATIO * max(min(height, width), 1):
+        raise BadImage(f'{width} x {height} pixels: too narrow, one side may be {MAX_SIDES_RATIO} times the other')
 
 
 def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:
     try:
         if found == 'JPEG':
-            height, width, channels = tf.io.extract_jpeg_shape(data).numpy().tolist()
-            return height, width, channels
+            return _parse_jpeg_header(data)
         if found == 'PNG':
             width, height = struct.unpack_from('>II', data, 16)
-        elif found == 'GIF':
+            return height, width, 0
+        if found == 'GIF':  # whose first frame may make its canvas larger, which Pillow sees
             width, height = struct.unpack_from('<HH', data, 6)
-        else:
-            with Image.open(io.BytesIO(data), formats=[found]) as image:
-                width, height = image.size
+            check_sides(height, width)
+        with Image.open(io.BytesIO(data), formats=[found]) as image:
+            return image.height, image.width, 0
+    except BadImage:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f'more than the {MAX_PIXELS:,} pixels that are allowed') from error
     except (tf.errors.OpError, *_PILLOW_FAILURES) as error:
         raise BadImage(f'a {found} with a damaged header') from error
-    return height, width, 0
+
+
+def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
+    """Returns height, width and number of components.
+
+    Of a JPEG that is cut short in the header, or anywhere if it is progressive, libjpeg tells standard error itself, so
+    that it is not asked then.
+
+    Raises:
+        struct.error: the header is cut short.
+        BadImage: the rest is.
+        tf.errors.InvalidArgumentError: it is damaged otherwise.
+    """
+    position, found, is_progressive = 2, None, False
+    while data[position : position + 1] == b'\xff':
+        marker, length = struct.unpack_from('>xBH', data, position)
+        if marker == 0xFF:  # fills up
+            position += 1
+            continue
+        end = position + 2 + max(length, 2)
+        struct.unpack_from('x', data, end - 1)
+        if marker in _FRAMES:
+            found, is_progressive = struct.unpack_from('>HHB', data, position + 5), marker == _PROGRESSIVE
+        if marker == _START_OF_SCAN:
+            if is_progressive and data.find(_END_OF_IMAGE, end) < 0:
+                raise BadImage('a JPEG that is damaged or cut short')
+            if found is not None and found[0]:
+                return found
+            break
+        position = end
+    if position >= len(data):
+        raise struct.error('no scan')
+    height, width, channels = tf.io.extract_jpeg_shape(data).numpy().tolist()
+    return height, width, channels
 
 
 def _decode(data: bytes, found: str, decoder: Callable[[bytes], Any]) -> np.ndarray:
@@ -151,50 +196,17 @@ def _decode_jpeg(data: bytes, ratio: int = 1) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method='INTEGER_ACCURATE')
 
 
-def _decode_gif(data: bytes) -> tf.Tensor:
-    return _decode_by_tensorflow(_first_frame(data))
-
-
-def _first_frame(data: bytes) -> bytes:
-    """Returns a GIF without what follows its first frame: TensorFlow would read all frames into memory.
-
-    Raises:
-        BadImage: that frame, which may be larger than the header says, has too many pixels.
-    """
-    try:
-        position = 13 + _palette_bytes(data[10])
-        while data[position] == ord('!'):
-            position = _end_of_blocks(data, position + 2)
-        if data[position] != ord(','):
-            return data  # it has no frame
-        width, height = struct.unpack_from('<HH', data, position + 5)
-        _refuse_too_many_pixels(height, width)
-        return data[: _end_of_blocks(data, position + 11 + _palette_bytes(data[position + 9]))] + b';'
-    except (IndexError, struct.error):
-        return data  # cut short, which the decoder is left to say
-
-
-def _palette_bytes(flags: int) -> int:
-    return 3 << (flags & 7) + 1 if flags & 128 else 0
-
-
-def _end_of_blocks(data: bytes, position: int) -> int:
-    while data[position]:
-        position += data[position] + 1
-    return position + 1
-
-
 def _decode_by_pillow(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=['BMP', 'WEBP']) as image:
+    with Image.open(io.BytesIO(data), formats=['BMP', 'GIF', 'WEBP']) as image:
         return image.convert('RGB')
 
 
-# TensorFlow ignores the palette of a BMP, and cannot decode a WebP of several frames. Pillow cuts off
-# what is above 255 in a PNG of 16 bits, and shows what is behind the transparency of a GIF.
+# TensorFlow ignores the palette of a BMP and where a frame of a GIF lies, and cannot decode a WebP of several frames.
+# Pillow cuts off what is above 255 in a PNG of 16 bits.
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     'JPEG': _decode_jpeg,
     'PNG': _decode_by_tensorflow,
-    'GIF': _decode_gif,
+    'GIF': _decode_by_pillow,
     'BMP': _decode_by_pillow,
     'WebP': _decode_by_pillow,
 }

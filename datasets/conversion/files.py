@@ -4,6 +4,9 @@ entries = list_folder('/data/photos')     # Entry('roses/1.jpg', '/data/photos/r
 images = [entry for entry in entries if is_image(entry.name)]
 """
 
+import collections
+import errno
+import functools
 import itertools
 import os
 import unicodedata
@@ -14,7 +17,18 @@ from typing import NamedTuple
 from configs.errors import InputError
 from datasets.conversion.source import SourceImage
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.webp')
+# In lower case: what NAS, macOS, Windows, file systems and tools put beside files: thumbnails, snapshots, deleted ones.
+_SYSTEM_FOLDERS = frozenset(
+    (
+        '@eadir', '@__thumb', '@tmp', '@recycle', '@recently-snapshot', '#recycle', '#snapshot', '~snapshot',
+        '__macosx', 'network trash folder', 'temporary items', 'lost+found', '__pycache__',
+        '$recycle.bin', 'recycler', 'recycled', 'system volume information', 'found.000',
+    )
+)  # fmt: skip
+
+# Of names: letters with accents have two forms, and which one a file system gives depends on its kind.
+in_one_form = functools.partial(unicodedata.normalize, 'NFC')
 
 
 class Entry(NamedTuple):
@@ -33,9 +47,51 @@ class Entry(NamedTuple):
     size: int
 
 
+class LeftOut:
+    """What a listing leaves out, counted, to be said in one line.
+
+    left_out = LeftOut()
+    entries = list_folder('/data/photos', left_out)
+    left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
+    str(left_out)       # '12 files left out: 9 .tif, 3 .db; 1 folder left out: 1 @eaDir', or '' if there is nothing
+    """
+
+    def __init__(self) -> None:
+        self._files: collections.Counter[str] = collections.Counter()
+        self._folders: collections.Counter[str] = collections.Counter()
+
+    def add_files(self, names: Iterable[str]) -> None:
+        """Counts files by their endings."""
+        self._files.update(os.path.splitext(name)[1].lower() or 'without an ending' for name in names)
+
+    def add_folder(self, name: str) -> None:
+        """Counts a folder."""
+        self._folders[name] += 1
+
+    def __str__(self) -> str:
+        kinds = (('file', self._files), ('folder', self._folders))
+        return '; '.join(_counted(kind, counts) for kind, counts in kinds if counts)
+
+
+def _counted(kind: str, counts: collections.Counter[str]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    listed = ', '.join(f'{count} {shown(name)}' for name, count in ordered)
+    return f'{counts.total()} {kind}{"s" * (counts.total() > 1)} left out: {listed}'
+
+
+def shown(name: str) -> str:
+    """Returns a name as it is if it can be shown; otherwise quoted, its line breaks and other such escaped."""
+    return name if name.isprintable() else repr(name)
+
+
 def is_image(name: str) -> bool:
     """Returns whether a file is an image by its extension, in either case."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_of_system(folder: str) -> bool:
+    """Returns whether a folder of this name is hidden, or holds what a system or a tool keeps for itself."""
+    return folder.startswith('.') or folder.lower() in _SYSTEM_FOLDERS
 
 
 def list_names(folder: str) -> list[str]:
@@ -51,7 +107,7 @@ def list_names(folder: str) -> list[str]:
 
 
 def list_subfolders(folder: str) -> list[str]:
-    """Returns the names of the folders in a folder, sorted and without the hidden ones.
+    """Returns the names of the folders in a folder, sorted and without hidden ones and those of systems.
 
     Raises:
         InputError: it or what lies in it cannot be read, or a symbolic link in it leads nowhere.
@@ -59,10 +115,10 @@ def list_subfolders(folder: str) -> list[str]:
     names = []
     for name in list_names(folder):
         path = os.path.join(folder, name)
-        if os.path.isdir(path):
-            names.append(name)
-        else:
+        if not os.path.isdir(path):
             _refuse_unusable(path)
+        elif not is_of_system(name):
+            names.append(name)
     return names
 
 
@@ -84,35 +140,46 @@ def _refuse_unusable(path: str) -> None:
         if isinstance(error, FileNotFoundError) and os.path.islink(path):
             message = f'{path}: a symbolic link to {os.readlink(path)}, which does not exist; remove or mend it'
             raise InputError(message) from error
-        raise InputError(f'{path}: cannot be read: {error.strerror}') from error
+        raise InputError(f'{path}: {problem_of(error)}') from error
 
 
-def list_folder(folder: str) -> list[Entry]:
-    """Returns the files in a folder and its sub-folders, sorted by name, without the hidden ones.
+def problem_of(error: OSError) -> str:
+    """Returns why something cannot be read."""
+    if error.errno == errno.ELOOP:
+        return 'a symbolic link that leads to itself; remove it'
+    return f'cannot be read: {error.strerror}'
 
-    Symbolic links are followed. What is neither a file nor a folder (a pipe, a device) is left out.
+
+def list_folder(folder: str, left_out: LeftOut | None = None) -> list[Entry]:
+    """Returns the files in a folder and its sub-folders, sorted by name.
+
+    Symbolic links are followed. Left out are hidden files, what is neither a file nor a folder (a pipe, a device), and
+    folders of systems, which `left_out` counts.
 
     Raises:
         InputError: a folder that cannot be read, a link that leads nowhere or in circles, a name that is no text.
     """
     try:
-        return sorted(_walk(folder, '', ()))
+        return sorted(_walk(folder, '', (), left_out or LeftOut()))
     except OSError as error:
-        raise InputError(f'{error.filename or folder}: cannot be read: {error.strerror}') from error
+        raise InputError(f'{error.filename or folder}: {problem_of(error)}') from error
 
 
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...], left_out: LeftOut) -> Iterator[Entry]:
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         raise InputError(f'{folder}: a symbolic link to a folder that it lies in; remove it')
     with os.scandir(folder) as found:
         for item in found:
+            if is_of_system(item.name) and item.is_dir():
+                left_out.add_folder(item.name)
+                continue
             if item.name.startswith('.'):
                 continue
             check_name(item.name, folder)
             if item.is_dir():
-                yield from _walk(item.path, f'{prefix}{item.name}/', (*above, identity))
+                yield from _walk(item.path, f'{prefix}{item.name}/', (*above, identity), left_out)
             elif item.is_file():
                 yield Entry(prefix + item.name, item.path, 0, item.stat().st_size)
             else:

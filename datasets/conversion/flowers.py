@@ -10,9 +10,11 @@ smallest hash are for validation, on every machine the same.
 import hashlib
 import os
 
+from absl import logging
+
 from configs.errors import InputError
 from datasets.conversion.archives import decompress, list_tar
-from datasets.conversion.files import Entry, is_image, list_folder, sort_images
+from datasets.conversion.files import Entry, LeftOut, is_image, list_folder, sort_images
 from datasets.conversion.source import Source, SourceImage
 
 CLASS_NAMES = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
@@ -34,14 +36,17 @@ def open_source(source_dir: str, work_dir: str) -> Source:
     Raises:
         InputError: neither is there, a class is missing or unknown, a damaged or unsafe archive, not enough space.
     """
-    images = {}
+    images, left_out = {}, LeftOut()
     for entry in _find(source_dir, work_dir):
         folder, _, name = entry.name.removeprefix(f'{_FOLDER}/').partition('/')
         if not is_image(name):  # the licence
+            left_out.add_files([name or folder])
             continue
         if folder not in CLASS_NAMES:
             raise InputError(f'{entry.path}: {entry.name} is of none of the classes {", ".join(CLASS_NAMES)}')
         images[f'{folder}/{name}'] = entry
+    if str(left_out):
+        logging.info('%s: %s', source_dir, left_out)
     missing = set(CLASS_NAMES) - {name.partition('/')[0] for name in images}
     if missing:
         raise InputError(f'--source_dir={source_dir}: there are no images of {", ".join(sorted(missing))}')

@@ -7,11 +7,13 @@
     find_folders('photos').list_images('validation')      # of this split alone
 
 Labels are the positions of the sorted folders of `train`, or those of a `labels.txt` (`id:name` a line) beside them.
+Folders of systems (`@eaDir`, `__MACOSX`, ...) and hidden ones are no classes and hold no images.
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
@@ -19,19 +21,24 @@ from configs import cli
 from configs.errors import InputError
 from datasets.conversion.files import (
     IMAGE_SUFFIXES,
+    LeftOut,
     check_folder,
     check_name,
+    in_one_form,
     is_image,
+    is_of_system,
     list_folder,
-    list_names,
     list_subfolders,
     sort_images,
 )
+from datasets.conversion.orientation import read_orientation
 from datasets.conversion.source import Source, SourceImage
 
 LABELS_FILE = 'labels.txt'
 _SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
 _LIKE_SPLITS = {*_SPLIT_FOLDERS, 'training', 'testing', 'valid'}
+_LOOKED_AT = 64  # images of a split, for their orientation
+_LOOKED_AT_BYTES = 2**16  # of each, where a camera writes it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +47,50 @@ class SplitFolders:
 
     Attributes:
         paths: Split -> the folder of its class folders.
-        class_names: Name of each label.
+        class_names: Name of each label, in Unicode's composed form (NFC).
+        named_by: What says what the classes are.
     """
 
     paths: dict[str, str]
     class_names: tuple[str, ...]
+    named_by: str = 'train or labels.txt'
 
     def list_images(self, split: str) -> tuple[SourceImage, ...]:
         """Returns the images of a split, those in sub-folders of the class folders too.
+
+        Says once what is left out, and whether there are images that cameras have stored turned.
 
         Raises:
             InputError: a class folder without images or that is none of the classes, a symbolic link that leads
                 nowhere, what cannot be read.
         """
+        left_out = LeftOut()
+        images = sort_images(self._list(split, left_out))
+        if str(left_out):
+            _say_once(logging.INFO, f'{self.paths[split]}: {left_out}')
+        _warn_of_turned(self.paths[split], images)
+        return images
+
+    def _list(self, split: str, left_out: LeftOut) -> Iterator[SourceImage]:
+        folder = self.paths[split]
+        folders = _class_folders(folder)
+        if not folders:
+            raise InputError(f'{folder}: has no class folders')
         labels = {name: label for label, name in enumerate(self.class_names)}
-        return sort_images(_list_split(split, self.paths[split], labels))
+        _count_beside(folder, left_out)
+        for name, path in folders.items():
+            if name not in labels:
+                raise InputError(f'{path}: {name!r} is none of the {len(labels)} classes of {self.named_by}')
+            entries = list_folder(path, left_out)
+            images = [entry for entry in entries if is_image(entry.name)]
+            left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
+            if not images:
+                raise InputError(
+                    f'{path}: the class folder holds no images ({", ".join(IMAGE_SUFFIXES)})'
+                    f'{f"; {left_out}" if str(left_out) else ""}'
+                )
+            for entry in images:
+                yield SourceImage(f'{split}/{name}/{entry.name}', entry.path, entry.offset, entry.size, labels[name])
 
 
 def open_source(source_dir: str) -> Source:
@@ -63,18 +99,25 @@ def open_source(source_dir: str) -> Source:
     return Source({split: folders.list_images(split) for split in folders.paths}, folders.class_names)
 
 
-def find_folders(source_dir: str) -> SplitFolders:
+def find_folders(source_dir: str, classes_of_net: Sequence[str] | None = None) -> SplitFolders:
     """Finds splits and classes.
 
     Args:
         source_dir: The folder. If one of its sub-folders is named as a split and has sub-folders itself, the layout is
             that with splits.
+        classes_of_net: Of a folder of other images than a net was trained on, the names of the net's classes, or
+            nothing if it does not say them. They are then those of the folder, unless it has a labels.txt; and without
+            folders of splits, it is whichever split one asks for.
 
     Raises:
-        InputError: no class folders or only one, a class that labels.txt has twice, what cannot be read.
+        InputError: no class folders or only one, a class that is there twice, what cannot be read.
     """
     check_folder('source_dir', source_dir)
     paths = _find_splits(source_dir)
+    if classes_of_net is not None and source_dir in paths.values():
+        paths = dict.fromkeys(('train', 'validation', 'test'), source_dir)
+    if classes_of_net and not os.path.exists(os.path.join(source_dir, LABELS_FILE)):
+        return SplitFolders(paths, tuple(map(in_one_form, classes_of_net)), 'the net; name the folders as these')
     names = _find_class_names(source_dir, paths)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -106,7 +149,7 @@ def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str,
         return load_label_names(source_dir)
     if 'train' not in folders:
         raise InputError(f'{source_dir}: has neither a folder train nor a labels.txt, which say what the classes are')
-    names = tuple(list_subfolders(folders['train']))
+    names = tuple(_class_folders(folders['train']))
     for name in names:
         check_name(name, folders['train'])
         if name != name.strip():
@@ -119,21 +162,56 @@ def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str,
     return names
 
 
-def _list_split(split: str, folder: str, labels: Mapping[str, int]) -> Iterator[SourceImage]:
-    names = list_subfolders(folder)
-    if not names:
-        raise InputError(f'{folder}: has no class folders')
-    left_out = len(set(list_names(folder)) - {*names, LABELS_FILE})
-    for name in names:
+def _class_folders(folder: str) -> dict[str, str]:
+    """Returns the path of each class folder, in the order of the classes' names.
+
+    Raises:
+        InputError: two whose names differ in nothing but the form of their letters.
+    """
+    found: dict[str, str] = {}
+    for name in list_subfolders(folder):
         path = os.path.join(folder, name)
-        if name not in labels:
-            raise InputError(f'{path}: {name!r} is none of the {len(labels)} classes of train or labels.txt')
-        entries = list_folder(path)
-        images = [entry for entry in entries if is_image(entry.name)]
-        if not images:
-            raise InputError(f'{path}: the class folder holds no images ({", ".join(IMAGE_SUFFIXES)})')
-        left_out += len(entries) - len(images)
-        for entry in images:
-            yield SourceImage(f'{split}/{name}/{entry.name}', entry.path, entry.offset, entry.size, labels[name])
-    if left_out:
-        logging.info('%s: %d files are no images of a class by their names and are left out', folder, left_out)
+        if other := found.get(in_one_form(name)):
+            raise InputError(
+                f'{folder}: {os.path.basename(other)!a} and {name!a} are one name, in two forms of Unicode; put their '
+                'images into one of them'
+            )
+        found[in_one_form(name)] = path
+    return dict(sorted(found.items()))
+
+
+def _count_beside(folder: str, left_out: LeftOut) -> None:
+    """Counts what lies beside the class folders."""
+    with os.scandir(folder) as found:
+        for item in found:
+            if item.is_dir():
+                if is_of_system(item.name):
+                    left_out.add_folder(item.name)
+            elif not item.name.startswith('.') and item.name != LABELS_FILE:
+                left_out.add_files([item.name])
+
+
+def _warn_of_turned(folder: str, images: Sequence[SourceImage]) -> None:
+    """Says that orientations which cameras have written are not applied, if there are such images."""
+    chosen = images[:: -(-len(images) // _LOOKED_AT) or 1]
+    turned = sum(_is_turned(image.path) for image in chosen)
+    if turned:
+        _say_once(
+            logging.WARNING,
+            f'{folder}: {turned} of {len(chosen)} images looked at have an EXIF orientation, which training and '
+            'evaluation ignore, as slim does; predict applies it, unless --apply_exif_orientation=false. To train on '
+            'upright images, turn the files',
+        )
+
+
+def _is_turned(path: str) -> bool:
+    try:
+        with open(path, 'rb') as file:
+            return read_orientation(file.read(_LOOKED_AT_BYTES)) != 1
+    except OSError:
+        return False  # which is said when it is its turn to be read
+
+
+@functools.cache  # a folder is listed again for each of its slices
+def _say_once(level: int, message: str) -> None:
+    logging.log(level, '%s', message)

@@ -17,7 +17,7 @@ from configs.errors import InputError
 from datasets.conversion import imagenet_labels
 from datasets.conversion.archives import list_tar
 from datasets.conversion.bounding_boxes import BoxesOfImage, open_boxes
-from datasets.conversion.files import Entry, is_image, list_folder, list_names, list_subfolders, sort_images
+from datasets.conversion.files import Entry, LeftOut, is_image, list_folder, list_names, list_subfolders, sort_images
 from datasets.conversion.source import Source, SourceImage
 
 _TRAIN = ('ILSVRC2012_img_train.tar', 'train')
@@ -101,12 +101,14 @@ def _list_train(path: str, labels: Mapping[str, int]) -> Iterator[tuple[str, Ent
     if os.path.isdir(path):
         yield from _list_class_folders(path, labels)
         return
+    left_out = LeftOut()
     for member in list_tar(path):
         wnid, extension = os.path.splitext(os.path.basename(member.name))
         if extension != '.tar':
             raise InputError(f'{path}: member {member.name} is not the tar of a class, such as n01440764.tar')
         _check_class(wnid, labels, path)
-        yield from _images_of_class(wnid, list_tar(path, member), path)
+        yield from _images_of_class(wnid, list_tar(path, member), path, left_out)
+    _log(path, left_out)
 
 
 def _list_class_folders(path: str, labels: Mapping[str, int]) -> Iterator[tuple[str, Entry]]:
@@ -115,9 +117,16 @@ def _list_class_folders(path: str, labels: Mapping[str, int]) -> Iterator[tuple[
         raise InputError(f'{path}: has no class folders, such as n01440764')
     if loose := [name for name in list_names(path) if is_image(name)]:
         raise InputError(f'{path}: holds class folders and also images that are in none, such as {loose[0]}')
+    left_out = LeftOut()
     for wnid in wnids:
         _check_class(wnid, labels, path)
-        yield from _images_of_class(wnid, list_folder(os.path.join(path, wnid)), path)
+        yield from _images_of_class(wnid, list_folder(os.path.join(path, wnid), left_out), path, left_out)
+    _log(path, left_out)
+
+
+def _log(path: str, left_out: LeftOut) -> None:
+    if str(left_out):
+        logging.info('%s: %s', path, left_out)
 
 
 def _check_class(wnid: str, labels: Mapping[str, int], where: str) -> None:
@@ -125,12 +134,11 @@ def _check_class(wnid: str, labels: Mapping[str, int], where: str) -> None:
         raise InputError(f'{where}: {wnid!r} is none of the 1000 classes of ILSVRC2012, such as n01440764')
 
 
-def _images_of_class(wnid: str, entries: list[Entry], where: str) -> Iterator[tuple[str, Entry]]:
+def _images_of_class(wnid: str, entries: list[Entry], where: str, left_out: LeftOut) -> Iterator[tuple[str, Entry]]:
     images = [entry for entry in entries if is_image(entry.name)]
     if not images:
         raise InputError(f'{where}: class {wnid} holds no images')
-    if len(images) < len(entries):
-        logging.info('%s: %d files of class %s are no images by their names', where, len(entries) - len(images), wnid)
+    left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
     for image in images:
         yield wnid, image._replace(name=f'{wnid}/{image.name}')
 
@@ -142,8 +150,11 @@ def _list_validation(
     if _has_class_folders(path):
         yield from _list_class_folders(path, labels)
         return
-    entries = list_folder(path) if os.path.isdir(path) else list_tar(path)
+    left_out = LeftOut()
+    entries = list_folder(path, left_out) if os.path.isdir(path) else list_tar(path)
     images = [entry for entry in entries if is_image(entry.name)]
+    left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
+    _log(path, left_out)
     if not images:
         raise InputError(f'{path}: holds no images')
     wnids = imagenet_labels.load_validation_wnids(labels_file, source_dir, labels)

@@ -17,6 +17,7 @@ from configs.cores import usable_cores
 from configs.errors import InputError, first_line
 from configs.progress import Progress
 from datasets.conversion import manifest, writer
+from datasets.conversion.files import in_one_form
 from datasets.conversion.recipe import layout_of
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.conversion.workers import WorkerPool
@@ -74,7 +75,7 @@ def _folder_problems(dataset_dir: str, described: Mapping[str, Any]) -> Iterator
     except (OSError, UnicodeDecodeError) as error:
         yield f'{path}: {first_line(error)}'
     else:
-        if text != manifest.labels_text(described['class_names']):
+        if in_one_form(text) != in_one_form(manifest.labels_text(described['class_names'])):
             yield f'{path}: its classes are not those of dataset.json'
     try:
         layout = layout_of(described['name'])

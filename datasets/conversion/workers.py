@@ -34,7 +34,7 @@ def _start_server() -> None:
     # What TensorFlow says while it is imported goes where `quiet_import` puts it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        with cli.quiet_import():
+        with cli.quiet_import(silent=True):  # what is wrong with an image is said in words
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

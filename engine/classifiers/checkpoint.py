@@ -137,10 +137,13 @@ def _spec_from_shapes(prefix: str, reader: checkpoints.Reader, asked: Mapping[st
     absent = [name for name in (names[0], *head) if not shapes.get(name)]
     if absent:
         raise _not_of_net(prefix, reader, model_name, absent, is_asked='model_name' in asked)
+    channels = shapes[names[0]][-2]
+    if asked.get('channels', channels) != channels:
+        raise InputError(f'--channels={asked["channels"]}: {prefix} takes images of {channels}; leave it out')
     return ModelSpec.for_net(
         model_name,
         num_classes=shapes[head[0]][-1],
-        channels=shapes[names[0]][-2],
+        channels=channels,
         preprocessing_name=asked.get('preprocessing_name'),
         image_size=asked.get('image_size'),
         depth_multiplier=asked.get('depth_multiplier', 1.0),

@@ -175,7 +175,7 @@ def _spec_of_foreign(
         model_name=asked.get('model_name', ''),
         num_classes=runtime.num_classes,
         image_size=size,
-        channels=channels or 3,
+        channels=channels or asked.get('channels', 3),
         preprocessing_name=preprocessing_name,
         depth_multiplier=1.0,
         labels_offset=asked.get('labels_offset', 0),
