@@ -76,7 +76,7 @@ def open_builder(name: str, data_dir: str | None = None) -> TfdsBuilder:
 def open_collection(name: str, data_dir: str | None = None) -> Collection:
     """Opens a data set of TensorFlow Datasets to train or evaluate on; see `open_builder`."""
     builder = open_builder(name, data_dir)
-    schema = tfrecord.Schema(f'tfds:{builder.name}', builder.image_key, builder.label_key)
+    schema = tfrecord.Schema(f'tfds:{builder.name}', builder.image_key, builder.label_key, is_slims=False)
 
     def open_split(split: str) -> RecordExamples:
         return index_records(list(builder.splits[split]), f'the files of split {split} of tfds:{builder.name}', schema)

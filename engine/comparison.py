@@ -85,10 +85,13 @@ def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     """Returns the examples to evaluate: of the flags, else those that the net was trained on."""
     options, spec = config.evaluation, classifier.spec
     name = options.dataset_name or spec.dataset_name or 'imagenet'
-    folder = options.dataset_dir
-    if folder is None and spec.dataset_name == name:
-        folder = spec.dataset_dir
-    return dataset_factory.get_dataset(name, folder or None, options.dataset_split_name, spec.labels_offset)
+    folder, names = options.dataset_dir, options.record_names
+    if spec.dataset_name == name:
+        folder = spec.dataset_dir if folder is None else folder
+        names = names.or_else(spec.record_names)
+    return dataset_factory.get_dataset(
+        name, folder or None, options.dataset_split_name, spec.labels_offset, record_names=names
+    )
 
 
 def check_classes(classifier: Classifier, dataset: Dataset, force: bool) -> None:

@@ -241,13 +241,16 @@ def write_summaries(folder: str, results: Results, required: bool = False) -> No
 def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
     options = config.evaluation
     name = options.dataset_name or (trained.dataset_name if trained else '') or 'imagenet'
-    dataset_dir = options.dataset_dir
-    if dataset_dir is None and trained is not None and trained.dataset_name == name:
-        dataset_dir = trained.dataset_dir
+    dataset_dir, names = options.dataset_dir, options.record_names
+    if trained is not None and trained.dataset_name == name:
+        dataset_dir = trained.dataset_dir if dataset_dir is None else dataset_dir
+        names = names.or_else(trained.record_names)
     offset = config.net.labels_offset
     if offset is None:
         offset = trained.labels_offset if trained else 0
-    return dataset_factory.get_dataset(name, dataset_dir or None, options.dataset_split_name, offset)
+    return dataset_factory.get_dataset(
+        name, dataset_dir or None, options.dataset_split_name, offset, record_names=names
+    )
 
 
 def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:

@@ -80,7 +80,8 @@ def calibration_images(source: Source) -> np.ndarray:
 def _dataset(source: Source, split: str | None) -> Dataset:
     spec = source.spec
     folder = source.dataset_dir or spec.dataset_dir or None
-    return get_dataset(spec.dataset_name or 'imagenet', folder, split, spec.labels_offset)
+    name = spec.dataset_name or 'imagenet'
+    return get_dataset(name, folder, split, spec.labels_offset, record_names=spec.record_names)
 
 
 def _read(source: Source, dataset: Dataset, count: int) -> np.ndarray:
