@@ -86,3 +86,13 @@ def check_file_system(flag: str, path: str | None) -> None:
             f'--{flag}={path}: TensorFlow has no file system {scheme}:// here, only '
             f'{", ".join(f"{name}://" for name in known)} and local paths'
         )
+
+
+def check_local(flag: str, path: str) -> None:
+    """Refuses a path like `gs://x` where only folders of this machine will do.
+
+    Raises:
+        InputError: it is one.
+    """
+    if '://' in path:
+        raise InputError(f'--{flag}={path}: must be a folder of this machine, without ://')
