@@ -1,6 +1,7 @@
 """Makes TFRecords: `python download_and_convert_data.py --dataset_name=imagenet --source_dir=... --dataset_dir=...`.
 
-With `--verify`, it reads a converted data set again and compares it with its dataset.json. `--help` lists the flags.
+With `--verify`, it reads a converted data set again and compares it with its dataset.json; with `--unpack`, it unpacks
+compressed TFRecords. `--help` lists the flags.
 """
 
 from configs import cli
@@ -16,8 +17,10 @@ def main(config: ConvertConfig) -> int:
     Returns:
         The exit status: 0, 1 if the data set is not as it should be, or as a shell counts it for a signal.
     """
-    from datasets.conversion import convert, verify
+    from datasets.conversion import convert, unpack, verify
 
+    if config.work.unpack:
+        return unpack.unpack(config)
     return verify.verify(config) if config.work.verify else convert.convert(config)
 
 

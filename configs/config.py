@@ -5,9 +5,12 @@ Defaults are slim's (research/slim/train_image_classifier.py, eval_image_classif
 
 import dataclasses
 
+from configs.cache import check_cache
 from configs.cluster import ClusterOptions
+from configs.errors import InputError
 from configs.options import Options, option
 from configs.plan import PlanOptions
+from configs.records import RecordNames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,15 @@ class DataOptions(Options):
         "Split to train on, or part of it as in TFDS: 'train[:90%]', 'train[100:200]', 'train+validation'.",
         fixed=True,
     )
+    file_pattern: str | None = option(
+        None,
+        "Names of the TFRecord files of a split, where they are not as slim's: 'photos-{split}-*.tfrecord'.",
+    )
+    record_keys: tuple[str, ...] = option(
+        (),
+        "Keys of the records, where they are not slim's: image=image_raw,label=label; boxes=PREFIX for those of boxes.",
+        fixed=True,
+    )
     labels_offset: int = option(
         0,
         'Subtracted from the labels and from the number of classes (1 leaves out the background class).',
@@ -102,6 +114,15 @@ class DataOptions(Options):
         'off, or a folder for a file of them, which later runs find again. Training does not change by it.',
         path=True,
     )
+    on_bad_image: str = option(
+        'stop',
+        'At an example that cannot be read or prepared: stop, with what was trained saved; or skip: the next one in '
+        'the order of training is taken in its place.',
+        choices=('stop', 'skip'),
+    )
+    max_bad_images: int = option(
+        100, 'With --on_bad_image=skip: pass over at most so many, each of which is named; one more stops.', lower=0
+    )
     data_service: str | None = option(
         None,
         'Read through the tf.data service whose dispatcher listens at grpc://host:port; its workers need the same '
@@ -121,6 +142,21 @@ class DataOptions(Options):
     seed: int = option(
         0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0, upper=2**63 - 1, fixed=True
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_cache(self.cache)
+        _ = self.record_names
+        if self.on_bad_image == 'skip' and self.data_service is not None:
+            raise InputError(
+                '--on_bad_image=skip: does not go with --data_service, from which no word comes of what is passed '
+                'over; leave one of them out'
+            )
+
+    @property
+    def record_names(self) -> RecordNames:
+        """What the TFRecords are called."""
+        return RecordNames(self.record_keys, self.file_pattern or '')
 
     @property
     def examples_per_step(self) -> int:

@@ -9,6 +9,7 @@ from configs.cluster import ClusterOptions
 from configs.config import DeviceOptions
 from configs.foreign import ForeignOptions
 from configs.options import Options, option
+from configs.records import RecordNames
 
 _FROM_RUN = 'Default: as the run was trained (model.json); a contradiction is an error unless --force.'
 
@@ -35,6 +36,12 @@ class EvalOptions(Options):
         "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
         'set has. (slim: test)',
     )
+    file_pattern: str | None = option(
+        None, "Names of a split's TFRecord files, as of training. Default: as the run was trained."
+    )
+    record_keys: tuple[str, ...] = option(
+        (), 'Keys of the records, as of training: image=image_raw,label=label. Default: as the run was trained.'
+    )
     batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(
         None, 'Evaluate at most this many batches; the default is the whole split.', lower=1
@@ -43,6 +50,15 @@ class EvalOptions(Options):
     moving_average_decay: float | None = option(
         None, 'If given and not 0, evaluate the moving averages of the weights.', lower=0.0, upper=1.0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.record_names
+
+    @property
+    def record_names(self) -> RecordNames:
+        """What the TFRecords are called, as far as flags say it."""
+        return RecordNames(self.record_keys, self.file_pattern or '')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, unknown_name
+from configs.records import SLIM_NAMES, RecordNames
 from datasets import cifar10, digits, flowers, image_folder, imagenet, mnist, records, slices, synthetic, tfds
 from datasets.collection import Collection
 from datasets.examples import Examples, FileExamples, StoredExamples
+from datasets.regular_files import check_file_system
 from datasets.spec import DatasetSpec
 
 # Slim's, and the embedded one.
@@ -32,9 +34,8 @@ DATASETS: dict[str, DatasetSpec] = {
 }
 EMBEDDED = 'digits'
 
-# How the folder of each is opened.
+# How the folder of each of the others is opened.
 _OPENERS: dict[str, Callable[[str | None], Collection]] = {
-    **{name: functools.partial(records.open_records, name, spec) for name, spec in DATASETS.items()},
     'image_folder': image_folder.open_folder,
     'synthetic': synthetic.open_synthetic,
 }
@@ -54,6 +55,7 @@ class Dataset:
         labels_offset: Subtracted from the labels of the examples.
         label_names: Name of each class, or empty if there are none.
         channels: 1 if the images are gray, else 3.
+        record_names: What its files and their keys are called, if not as slim's.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Dataset:
     labels_offset: int
     label_names: tuple[str, ...]
     channels: int
+    record_names: RecordNames = SLIM_NAMES
 
     @property
     def num_examples(self) -> int:
@@ -96,6 +99,7 @@ def get_dataset(
     labels_offset: int = 0,
     split_flag: str = 'dataset_split_name',
     classes_of_net: Sequence[str] | None = None,
+    record_names: RecordNames = SLIM_NAMES,
 ) -> Dataset:
     """Finds the examples of a split and counts them.
 
@@ -108,13 +112,14 @@ def get_dataset(
         classes_of_net: Of other images than a net was trained on, names of the net's classes, or nothing if they are
             not known. A folder of images without folders of splits is then whichever split is asked for, and its
             labels are the net's.
+        record_names: Names of the files and keys of TFRecords.
 
     Raises:
         InputError: an unknown name or split, a folder without its files, a truncated file, too large an offset.
     """
     before = [''] * labels_offset  # the classes that the net leaves out
     names = [*before, *classes_of_net] if classes_of_net else classes_of_net
-    collection = open_collection(name, dataset_dir, names)
+    collection = open_collection(name, dataset_dir, names, record_names)
     if split is None:
         split = _evaluation_split(name, collection, split_flag)
     examples = _open_split(name, collection, split, split_flag)
@@ -132,6 +137,7 @@ def get_dataset(
         labels_offset,
         collection.label_names[labels_offset:],
         collection.channels,
+        record_names,
     )
 
 
@@ -162,14 +168,30 @@ def _labels(examples: StoredExamples, count: int) -> Iterator[np.ndarray]:
         yield from labels.batch(64).as_numpy_iterator()
 
 
-def open_collection(name: str, dataset_dir: str | None, classes_of_net: Sequence[str] | None = None) -> Collection:
-    """Opens the folder of a data set, which may be converted; an unknown name is an InputError that lists them all."""
-    if not name.startswith(_TFDS) and name not in _OPENERS:
-        raise unknown_name('dataset_name', name, [*_OPENERS, f'{_TFDS}<name>'])
-    if dataset_dir is not None and name not in DATASETS:
-        converted = records.open_converted(name, dataset_dir)
-        if converted is not None:
-            return converted
+def open_collection(
+    name: str,
+    dataset_dir: str | None,
+    classes_of_net: Sequence[str] | None = None,
+    record_names: RecordNames = SLIM_NAMES,
+) -> Collection:
+    """Opens the folder of a data set, which may be converted.
+
+    Raises:
+        InputError: an unknown name, with all that there are; names of records for what has none; as the openers.
+    """
+    if not name.startswith(_TFDS) and name not in _OPENERS and name not in DATASETS:
+        raise unknown_name('dataset_name', name, [*DATASETS, *_OPENERS, f'{_TFDS}<name>'])
+    check_file_system('dataset_dir', dataset_dir)
+    if name in DATASETS:
+        return records.open_records(name, DATASETS[name], dataset_dir, record_names)
+    if record_names:
+        raise InputError(
+            f'{record_names.flags}: only for TFRecords as slim has them ({", ".join(DATASETS)}), not for '
+            f'--dataset_name={name}'
+        )
+    converted = records.open_converted(name, dataset_dir) if dataset_dir is not None else None
+    if converted is not None:
+        return converted
     if name.startswith(_TFDS):
         return tfds.open_collection(name.removeprefix(_TFDS), dataset_dir)
     if name == 'image_folder':

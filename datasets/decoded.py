@@ -16,9 +16,8 @@ import re
 import sys
 import tempfile
 import time
-import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,12 +26,14 @@ import psutil
 import tensorflow as tf
 from absl import logging
 
+from configs.cache import check_cache
 from configs.cores import usable_cores
 from configs.errors import InputError, first_line
 from configs.progress import Progress
+from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.conversion.disk import replacing
 from datasets.dataset_factory import Dataset
-from datasets.examples import Example, Examples, StoredExamples
+from datasets.examples import Example, Examples, StoredExamples, T
 from datasets.synthetic import SyntheticExamples
 from datasets.tuning import without_tuning
 from preprocessing import images
@@ -42,7 +43,6 @@ _SAMPLES = 32  # examples whose sizes stand for all
 _AT_ONCE = 256  # examples
 _REPORT_SECS = 5
 _BLOCK_BYTES, _MAX_BLOCKS = 2**22, 2**10  # of a file whose checksum is compared: 4 GiB
-_NO_FOLDERS = {'', 'auto', 'memory', 'mem', 'ram', 'off', 'on', 'none', 'no', 'yes', 'true', 'false', 'disk'}
 _MAP_NORESERVE = getattr(mmap, 'MAP_NORESERVE', 0x4000 if sys.platform == 'linux' else 0)
 
 
@@ -67,6 +67,11 @@ class ImageTable:
     @property
     def num_bytes(self) -> int:
         return int(self.starts[-1] + self.shapes[-1].prod())
+
+    @functools.cached_property
+    def undecoded(self) -> np.ndarray:
+        """The images that could not be decoded, of which nothing is kept: int64 [some]."""
+        return np.flatnonzero(self.shapes.prod(axis=1) == 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +116,29 @@ class DecodedExamples(Examples):
         start, stop = tf.unstack(self._tensors['box_ranges'][number])
         return self._tensors['boxes'][start:stop]
 
+    def prepare(self, number: tf.Tensor, make: Callable[[Example], T], with_boxes: bool = True) -> T:
+        def of_kept() -> T:
+            return make(self.load(number, with_boxes))
+
+        if not len(self.table.undecoded):
+            return of_kept()
+        # What is wrong with an image may lie outside of what is cropped: it is taken as it is without a cache.
+        is_kept = tf.reduce_prod(self._tensors['shapes'][number]) > 0
+        return tf.cond(is_kept, of_kept, lambda: make(self.source.load(number, with_boxes)))
+
     def describe(self, number: int) -> str:
         return self.source.describe(number)
 
     def check(self, number: int) -> Example:
+        if number in self.table.undecoded:
+            return self.source.check(number)
         return self.load(tf.constant(number, tf.int64))
 
+    def not_an_image(self, number: int) -> str | None:
+        return self.source.not_an_image(number)
 
-def with_cache(dataset: Dataset, cache: str, channels: int, passes: float) -> Dataset:
+
+def with_cache(dataset: Dataset, cache: str, channels: int, passes: float, keeps_bad: bool = False) -> Dataset:
     """Returns the data set with its decoded images kept, if that is asked for.
 
     Args:
@@ -127,36 +147,36 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float) -> Da
             and a quarter of the memory that is free, if the data set is to be read twice or more.
         channels: What images are decoded to: 3, or 1.
         passes: How often the data set will be read; infinity if that is not known.
+        keeps_bad: Whether images that cannot be decoded are left as they are; otherwise they are errors.
 
     Raises:
         InputError: an image that cannot be decoded, more images than memory, a folder that cannot be written to.
     """
-    if cache.strip().lower() in _NO_FOLDERS and cache not in ('auto', 'memory', 'off'):
-        raise InputError(f'--cache={cache}: must be auto, memory, off, or a folder (./{cache.strip()} if you mean one)')
+    check_cache(cache)
     examples = dataset.examples
     if not isinstance(examples, StoredExamples) or isinstance(examples, SyntheticExamples) or cache == 'off':
         return dataset
-    if cache == 'auto' and (passes < 2 or not _is_small(examples, channels)):
+    if cache == 'auto' and (passes < 2 or not _is_small(examples, channels, keeps_bad)):
         return dataset
     if cache == 'memory':
-        _refuse_more_than_memory(examples, channels)
+        _refuse_more_than_memory(examples, channels, keeps_bad)
     try:
         if cache in ('auto', 'memory'):
-            decoded = _decode_in_memory(dataset, channels)
+            decoded = _decode_in_memory(dataset, channels, keeps_bad)
         else:
-            decoded = _decode_in_folder(dataset, channels, os.path.expanduser(cache))
+            decoded = _decode_in_folder(dataset, channels, os.path.expanduser(cache), keeps_bad)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--cache={cache}: {first_line(error)}; name a folder that can be written to') from error
     return dataclasses.replace(dataset, examples=decoded)
 
 
-def _is_small(examples: StoredExamples, channels: int) -> bool:
-    size = _estimated_bytes(examples, channels)
+def _is_small(examples: StoredExamples, channels: int, keeps_bad: bool) -> bool:
+    size = _estimated_bytes(examples, channels, keeps_bad)
     return size <= min(_AUTO_LIMIT_BYTES, _free_memory() // 4)
 
 
-def _refuse_more_than_memory(examples: StoredExamples, channels: int) -> None:
-    size, free = _estimated_bytes(examples, channels), _free_memory()
+def _refuse_more_than_memory(examples: StoredExamples, channels: int, keeps_bad: bool) -> None:
+    size, free = _estimated_bytes(examples, channels, keeps_bad), _free_memory()
     if size > free:
         raise InputError(
             f'--cache=memory: about {size / 2**30:.1f} GiB of decoded images, but {free / 2**30:.1f} GiB of memory are '
@@ -173,10 +193,16 @@ def _free_memory() -> int:
     return max(free, 0)
 
 
-def _estimated_bytes(examples: StoredExamples, channels: int) -> int:
+def _estimated_bytes(examples: StoredExamples, channels: int, keeps_bad: bool) -> int:
     chosen = np.unique(np.linspace(0, len(examples) - 1, min(_SAMPLES, len(examples))).astype(int))
-    sizes = [tf.size(_decode_alone(examples, int(number), channels)) for number in chosen]
-    return int(np.mean(sizes) * len(examples))
+    sizes = []
+    for number in chosen:
+        try:
+            sizes.append(int(tf.size(_decode_alone(examples, int(number), channels))))
+        except InputError:
+            if not keeps_bad:
+                raise
+    return int(np.mean(sizes) * len(examples)) if sizes else 0
 
 
 def _decode_alone(examples: Examples, number: int, channels: int) -> tf.Tensor:
@@ -190,13 +216,13 @@ def _decode_alone(examples: Examples, number: int, channels: int) -> tf.Tensor:
     except InputError as error:
         raise InputError(f'{examples.describe(number)}: {error}') from None
     except tf.errors.OpError as error:
-        problem = f'its image cannot be decoded: {first_line(error)}; {examples.advice}'
+        problem = examples.image_problem(number, 'decoded', error)
         raise InputError(f'{examples.describe(number)}: {problem}') from error
 
 
-def _decode_in_memory(dataset: Dataset, channels: int) -> DecodedExamples:
+def _decode_in_memory(dataset: Dataset, channels: int, keeps_bad: bool) -> DecodedExamples:
     with _anonymous_file() as file:
-        table = _decode_all(dataset, channels, file)
+        table = _decode_all(dataset, channels, file, keeps_bad)
         return DecodedExamples(dataset.examples, _map(file), table)
 
 
@@ -206,7 +232,7 @@ def _anonymous_file() -> BinaryIO:
     return tempfile.TemporaryFile()
 
 
-def _decode_in_folder(dataset: Dataset, channels: int, folder: str) -> DecodedExamples:
+def _decode_in_folder(dataset: Dataset, channels: int, folder: str, keeps_bad: bool) -> DecodedExamples:
     """Takes the decoded images from a folder, or decodes them and writes them there."""
     examples = dataset.examples
     assert isinstance(examples, StoredExamples)
@@ -215,13 +241,13 @@ def _decode_in_folder(dataset: Dataset, channels: int, folder: str) -> DecodedEx
     name = f'{re.sub(r"[^a-z0-9_]+", "_", dataset.name)}-{channels}-{examples.fingerprint()[:16]}'
     pixels_path, table_path = os.path.join(folder, f'{name}.pixels'), os.path.join(folder, f'{name}.npz')
     table = _load_table(table_path, pixels_path, len(examples))
-    if table is None:
+    if table is None or (len(table.undecoded) and not keeps_bad):
         part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
         with replacing(pixels_path, part) as file:
-            table = _decode_all(dataset, channels, file)
-            checksum = _checksum(part)
+            table = _decode_all(dataset, channels, file, keeps_bad)
+            checksum = np.array(_checksum(part))
         with replacing(table_path, part) as file:
-            np.savez(file, checksum=checksum, **vars(table))
+            save_arrays(file, {'checksum': checksum, **_columns(table)})
     with open(pixels_path, 'rb') as file:
         return DecodedExamples(examples, _map(file), table)
 
@@ -235,20 +261,27 @@ def _remove_stale_parts(folder: str) -> None:
                 os.remove(os.path.join(folder, name))
 
 
+def _columns(table: ImageTable) -> dict[str, np.ndarray]:
+    return {field.name: getattr(table, field.name) for field in dataclasses.fields(ImageTable)}
+
+
 def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTable | None:
     """Returns the table of a cache that is there and whole."""
+    damaged = '%s: damaged; the images are decoded again'
     try:
-        with open(table_path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
-            columns = dict(arrays)
+        columns = load_arrays(table_path)
         checksum = columns.pop('checksum')
         table = ImageTable(**columns)
         whole = len(table.starts) == num_images and os.path.getsize(pixels_path) == table.num_bytes
-        if whole and checksum != _checksum(pixels_path):
-            logging.warning('%s: damaged; the images are decoded again', pixels_path)
+        if not whole or checksum != _checksum(pixels_path):
+            logging.warning(damaged, pixels_path)
             return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None  # none there, or not one of ours: it is only a cache
-    return table if whole else None
+    except OSError:
+        return None  # none there, as a rule
+    except (DamagedTable, KeyError, TypeError):
+        logging.warning(damaged.replace('damaged', 'damaged, or of another version'), table_path)
+        return None
+    return table
 
 
 def _checksum(path: str) -> int:
@@ -272,13 +305,13 @@ def _map(file: BinaryIO) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(np.frombuffer(pages, np.uint8).__dlpack__())
 
 
-def _decode_all(dataset: Dataset, channels: int, file: BinaryIO) -> ImageTable:
+def _decode_all(dataset: Dataset, channels: int, file: BinaryIO, keeps_bad: bool) -> ImageTable:
     """Writes the pixels of all images to a file, in the order of the examples."""
     examples, done = dataset.examples, 0
     start = reported = time.monotonic()
     shapes, labels, counts, boxes = [], [], [], []
     with Progress(f'decoding {dataset.name}', len(examples), unit='image') as progress:
-        for batch in _decoded_batches(examples, channels):
+        for batch in _decoded_batches(examples, channels, keeps_bad):
             file.write(batch['pixels'].flat_values.numpy())
             shapes.append(batch['shape'].numpy())
             labels.append(batch['label'].numpy())
@@ -292,14 +325,18 @@ def _decode_all(dataset: Dataset, channels: int, file: BinaryIO) -> ImageTable:
     table = _make_table(*map(np.concatenate, (shapes, labels, counts, boxes)))
     seconds, size = time.monotonic() - start, table.num_bytes / 2**20
     logging.info('decoded %d images of %s in %.1f s, %.1f MiB', len(examples), dataset.name, seconds, size)
+    if len(table.undecoded):
+        logging.info('%d of them cannot be decoded, and are tried when it is their turn', len(table.undecoded))
+    if not table.num_bytes:
+        _decode_alone(examples, 0, channels)  # what is wrong with all of them
     return table
 
 
-def _decoded_batches(examples: Examples, channels: int) -> Iterator[dict[str, tf.Tensor]]:
+def _decoded_batches(examples: Examples, channels: int, keeps_bad: bool) -> Iterator[dict[str, tf.Tensor]]:
     """Yields batches of all examples in order: pixels and boxes ragged, shape and label.
 
     Raises:
-        InputError: one that cannot be read or decoded, and where it lies.
+        InputError: one that cannot be read or decoded, and where it lies; not with `keeps_bad`, where it has no pixels.
     """
 
     @tf.autograph.experimental.do_not_convert
@@ -313,8 +350,23 @@ def _decoded_batches(examples: Examples, channels: int) -> Iterator[dict[str, tf
             'boxes': _of_any_length(example['boxes']),
         }
 
+    @tf.autograph.experimental.do_not_convert
+    def decode_or_leave(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        nothing = {
+            'pixels': _of_any_length(tf.zeros([0], tf.uint8)),
+            'shape': tf.constant([0, 0, channels], tf.int64),
+            'label': tf.constant(0, tf.int64),
+            'boxes': _of_any_length(tf.zeros([0, 4])),
+        }
+        tried = tf.data.Dataset.from_tensors(number).map(decode).ignore_errors()
+        return tried.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).get_single_element()
+
     numbers = tf.data.Dataset.range(len(examples))
-    decoded = numbers.map(decode, num_parallel_calls=usable_cores()).ragged_batch(_AT_ONCE).prefetch(2)
+    decoded = (
+        numbers.map(decode_or_leave if keeps_bad else decode, num_parallel_calls=usable_cores())
+        .ragged_batch(_AT_ONCE)
+        .prefetch(2)
+    )
     batches = iter(without_tuning(decoded))
     for first in range(0, len(examples), _AT_ONCE):
         try:

@@ -14,16 +14,17 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
-from datasets import tfrecord
+from datasets import record_faults, tfrecord
 
 Example = dict[str, tf.Tensor]
+T = TypeVar('T')
 
 
 class Examples(abc.ABC):
@@ -66,6 +67,20 @@ class Examples(abc.ABC):
         Raises:
             InputError: what is wrong with it; `describe` says where.
         """
+
+    def prepare(self, number: tf.Tensor, make: Callable[[Example], T], with_boxes: bool = True) -> T:
+        """Returns what `make` makes of an example, in tf.data or outside of it; arguments as `load`."""
+        return make(self.load(number, with_boxes))
+
+    def not_an_image(self, number: int) -> str | None:
+        """Returns what is kept of an example where its image should be, and what to do; None if nobody can tell."""
+        found = record_faults.not_an_image(self.check(number)['image'].numpy())
+        return found and f'it is {found}'
+
+    def image_problem(self, number: int, doing: str, error: Exception) -> str:
+        """Returns what is said of an example whose image made `error`; `doing` is what could not be done to it."""
+        found = self.not_an_image(number)
+        return found or f'its image cannot be {doing}: {first_line(error)}; {self.advice}'
 
 
 class StoredExamples(Examples):
@@ -171,12 +186,19 @@ class RecordExamples(StoredExamples):
         try:
             example = tfrecord.parse_example(record, self.schema)
         except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
-            raise InputError(f'not a tf.train.Example of {self.schema.name}') from error
-        if not example['image']:
-            raise InputError(f'has no {self.schema.image}')
-        if example['label'] == tfrecord.MISSING_LABEL:
-            raise InputError(f'has no {self.schema.label}')
+            problem = record_faults.problem_of(record.numpy(), self.schema)
+            raise InputError(problem or f'not a tf.train.Example of {self.schema.name}') from error
+        if not example['image'] or example['label'] == tfrecord.MISSING_LABEL:  # which a record may hold, too
+            problem = record_faults.problem_of(record.numpy(), self.schema)
+            if problem is not None:
+                raise InputError(problem)
         return example
+
+    def not_an_image(self, number: int) -> str | None:
+        record = self._record(tf.constant(number)).numpy()
+        others = record_faults.single_values(record)
+        found = record_faults.not_an_image(others.pop(self.schema.image, b''), others)
+        return found and f'{self.schema.image} is {found}'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 import tensorflow as tf
 
 from configs.cores import usable_cores
-from configs.errors import InputError, first_line
+from configs.errors import InputError
 from datasets import synthetic
+from datasets.bad_images import MOST_IN_A_ROW, SkippedImages
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example
 from datasets.order import ONE_WORKER, Order, Worker, make_order
@@ -31,6 +32,10 @@ _FAILURES_OF_EXAMPLES = (
     tf.errors.UnknownError,
     UnicodeDecodeError,  # TensorFlow quotes a record's bytes in its message, and fails to decode them
 )
+
+
+class BadExampleError(InputError):
+    """An example that cannot be used; the message names it."""
 
 
 # Nothing here is Python control flow over tensors, and looking for it took a second of each start.
@@ -48,6 +53,7 @@ def training_batches(
     replicas: int = 1,
     data_service: str | None = None,
     service_job: str | None = None,
+    skipped: SkippedImages | None = None,
 ) -> tf.data.Dataset:
     """Returns endless batches of the training stream, beginning at `first_position`.
 
@@ -62,6 +68,7 @@ def training_batches(
         data_service: Address of the dispatcher of a tf.data service, grpc://host:port, whose workers then prepare
             the batches. Each is prepared once, but they come in the order in which the service's workers end.
         service_job: Name of the service's work that several workers take their batches from, whoever comes first.
+        skipped: Notes examples that cannot be used, and which are passed over then; without, they are errors.
 
     Returns:
         image: uint8 [batch / replicas, height, width, channels];
@@ -78,8 +85,13 @@ def training_batches(
 
     @without_autograph
     def load(position: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
-        example = dataset.examples.load(number, with_boxes=preprocessing.uses_boxes)
-        return _prepare_training(dataset, preprocessing, example, tf.stack([tf.constant(seed, tf.int64), position]))
+        of_position = tf.stack([tf.constant(seed, tf.int64), position])
+        make = functools.partial(_prepare_training, dataset, preprocessing, seed=of_position)
+
+        def prepare(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+            return dataset.examples.prepare(chosen, make, with_boxes=preprocessing.uses_boxes)
+
+        return prepare(number) if skipped is None else skipped.first_usable(prepare, position, number, order)
 
     # Numbered by batches, because these are what a service hands out to its workers.
     ordered = tf.data.Dataset.range(tf.int64.max // batch_size).flat_map(order_batch)
@@ -173,16 +185,17 @@ def naming_failures(
     positions: range,
     seed: int | None = None,
     worker: Worker = ONE_WORKER,
+    skips: bool = False,
 ) -> Iterator[None]:
     """Turns an error of the pipeline, while it gives the examples of `positions`, into one that names the example.
 
     Raises:
-        InputError: file, record, and what is wrong with it; see `explain_failure`.
+        BadExampleError: file, record, and what is wrong with it; see `explain_failure`.
     """
     try:
         yield
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        explained = explain_failure(error, dataset, preprocessing, positions, seed, worker)
+        explained = explain_failure(error, dataset, preprocessing, positions, seed, worker, skips)
         if explained is None:
             raise
         raise explained from error
@@ -195,7 +208,8 @@ def explain_failure(
     positions: Iterable[int],
     seed: int | None = None,
     worker: Worker = ONE_WORKER,
-) -> InputError | None:
+    skips: bool = False,
+) -> BadExampleError | None:
     """Finds the example that made the input pipeline fail, and says what is wrong with it.
 
     TensorFlow's errors name neither file nor record. The order is known, so the examples of the positions in question
@@ -208,6 +222,7 @@ def explain_failure(
         positions: Positions of the stream that the failing call took, in order.
         seed: Seed of the training stream; None for an evaluation.
         worker: Who read.
+        skips: Whether bad examples are passed over, so that many in a row are needed to fail.
 
     Returns:
         The error to raise, or None if all these examples are in order, so that the cause lies elsewhere.
@@ -215,17 +230,42 @@ def explain_failure(
     if not isinstance(error, _FAILURES_OF_EXAMPLES):
         return None
     order = None if seed is None else _training_order(dataset, seed, worker, batch_size=1)
+
+    def problem_at(position: int) -> str | None:
+        if order is None or seed is None:
+            return _named_problem(dataset, preprocessing, position, None)
+        number = int(order.numbers(tf.constant([position], tf.int64))[0])
+        return _named_problem(dataset, preprocessing, number, (seed, position))
+
     for position in positions:
-        if order is None:
-            number, prepare = position, functools.partial(_prepare_evaluation, dataset, preprocessing)
-        else:
-            number = int(order.numbers(tf.constant([position], tf.int64))[0])
-            of_position = tf.constant([seed, position], tf.int64)
-            prepare = functools.partial(_prepare_training, dataset, preprocessing, seed=of_position)
-        problem = _problem(dataset, number, prepare)
-        if problem:
-            return InputError(f'{dataset.examples.describe(number)}: {problem}')
+        problem = problem_at(position)
+        if problem is not None and skips and order is not None:
+            following = (position + i * order.stride for i in range(1, MOST_IN_A_ROW))
+            if not all(map(problem_at, following)):
+                continue
+            problem += f'; nor can the {MOST_IN_A_ROW - 1} be used that follow it in the order of training'
+        if problem is not None:
+            return BadExampleError(problem)
     return None
+
+
+def describe_skipped(dataset: Dataset, preprocessing: Preprocessing, number: int, seed: int, position: int) -> str:
+    """Returns where an example lies that was passed over at a position, and what is wrong with it."""
+    problem = _named_problem(dataset, preprocessing, number, (seed, position))
+    return problem or f'{dataset.examples.describe(number)}: could not be read or prepared when it was its turn'
+
+
+def _named_problem(
+    dataset: Dataset, preprocessing: Preprocessing, number: int, of_position: tuple[int, int] | None
+) -> str | None:
+    """Returns where an example lies and what is wrong with it, or None; `of_position` is None in evaluation."""
+    if of_position is None:
+        prepare = functools.partial(_prepare_evaluation, dataset, preprocessing)
+    else:
+        seed = tf.constant(of_position, tf.int64)
+        prepare = functools.partial(_prepare_training, dataset, preprocessing, seed=seed)
+    problem = _problem(dataset, number, prepare)
+    return problem and f'{dataset.examples.describe(number)}: {problem}'
 
 
 def _problem(dataset: Dataset, number: int, prepare: Callable[[Example], object]) -> str | None:
@@ -240,7 +280,7 @@ def _problem(dataset: Dataset, number: int, prepare: Callable[[Example], object]
     try:
         prepare(example)
     except tf.errors.OpError as error:
-        return f'its image cannot be prepared: {first_line(error)}; {dataset.examples.advice}'
+        return dataset.examples.image_problem(number, 'prepared', error)
     return None
 
 

@@ -53,6 +53,11 @@ class Order(abc.ABC):
     worker: Worker
     batch_size: int
 
+    @property
+    @abc.abstractmethod
+    def stride(self) -> int:
+        """How far the next position is at which the example is one of this worker's files."""
+
     @abc.abstractmethod
     def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
         """Returns where this worker's examples `first`, `first` + 1, ... stand, from where reading begins.
@@ -80,6 +85,10 @@ class Order(abc.ABC):
 class WholeOrder(Order):
     """Every worker reads all files: batches are those of a single worker, whatever the number of workers."""
 
+    @property
+    def stride(self) -> int:
+        return 1
+
     def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
         k = first + tf.range(count, dtype=tf.int64)
         batch, row = k // self.batch_size, k % self.batch_size
@@ -97,6 +106,10 @@ class RangesOrder(Order):
     between workers and, as the split need not be divisible, between epochs; the ranges follow these counts, so that
     the workers together take every example exactly once an epoch.
     """
+
+    @property
+    def stride(self) -> int:
+        return self.worker.count
 
     def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
         return (first + tf.range(count, dtype=tf.int64)) * self.worker.count + self.worker.index

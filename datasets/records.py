@@ -6,6 +6,8 @@ examples = collection.open_split('validation')
 """
 
 import collections
+import dataclasses
+import fnmatch
 import json
 import os
 import re
@@ -14,20 +16,28 @@ import tensorflow as tf
 from absl import logging
 
 from configs.errors import InputError, first_line
+from configs.records import SLIM_NAMES, RecordNames
 from datasets import tfrecord
 from datasets.collection import Collection
 from datasets.conversion import manifest
 from datasets.conversion.files import check_folder, in_one_form
 from datasets.examples import RecordExamples
+from datasets.regular_files import read_file
 from datasets.spec import DatasetSpec
 
 
-def open_records(name: str, spec: DatasetSpec, dataset_dir: str | None) -> Collection:
+def open_records(
+    name: str, spec: DatasetSpec, dataset_dir: str | None, record_names: RecordNames = SLIM_NAMES
+) -> Collection:
     """Opens a data set of slim's; an embedded one is written into `dataset_dir`, or into the user's cache, if need be.
+
+    With a pattern of other names, its splits are those that files are there of; without `{split}`, `train` alone.
 
     Raises:
         InputError: no folder, or a labels.txt that cannot be read; on opening a split, missing or truncated files.
     """
+    if spec.write is not None and record_names:
+        raise InputError(f'{record_names.flags}: {name} is embedded, and its files are written; leave it out')
     if spec.write is not None:
         dataset_dir = _write_embedded(name, spec, dataset_dir)
     if dataset_dir is None:
@@ -36,11 +46,43 @@ def open_records(name: str, spec: DatasetSpec, dataset_dir: str | None) -> Colle
         )
     folder = existing_folder(dataset_dir)
     names = load_label_names(folder)
+    schema = tfrecord.schema_of(record_names)
+    if record_names.file_pattern:
+        splits = _splits_of(record_names.file_pattern, folder) or spec.splits
+        spec = dataclasses.replace(spec, file_pattern=record_names.file_pattern, splits=splits)
 
     def open_split(split: str) -> RecordExamples:
-        return index_records(_find_files(name, spec, folder, split), f'the {name} files of split {split} in {folder}')
+        paths = _find_files(name, spec, folder, split)
+        return index_records(paths, f'the {name} files of split {split} in {folder}', schema)
 
     return Collection(folder, spec.splits, len(names) or spec.num_classes, names, spec.channels, open_split)
+
+
+def _splits_of(pattern: str, folder: str) -> tuple[str, ...]:
+    """Returns the splits that a pattern finds files of, in the order from training to evaluation."""
+    if '{split}' not in pattern:
+        return ('train',)
+    names = _names_in(folder)
+    found = {split: set(fnmatch.filter(names, pattern.format(split=split))) for split in _SPLITS}
+    # `{split}*` takes the files of validation for those of val too.
+    return tuple(
+        split
+        for split, files in found.items()
+        if files and not any(files <= found[longer] for longer in _SPLITS if longer != split and split in longer)
+    )
+
+
+def _names_in(folder: str) -> list[str]:
+    """Returns the names in a folder, those of folders in it without the slash that some file systems add."""
+    try:
+        return sorted(name.rstrip('/') for name in tf.io.gfile.listdir(folder))
+    except UnicodeDecodeError as error:
+        raise _no_text(folder, error) from error
+
+
+def _no_text(folder: str, error: UnicodeDecodeError) -> InputError:
+    file = os.path.basename(bytes(error.object))
+    return InputError(f'--dataset_dir={folder} holds {file!r}, whose name is not UTF-8; rename it')
 
 
 def open_converted(name: str, dataset_dir: str) -> Collection | None:
@@ -53,10 +95,9 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
     if not tf.io.gfile.exists(path):
         return None
     try:
-        with tf.io.gfile.GFile(path, 'rb') as file:
-            content = file.read()
+        content = read_file(path)
         read = json.loads(content)
-    except (ValueError, RecursionError, tf.errors.OpError) as error:
+    except (ValueError, RecursionError, OSError, tf.errors.OpError) as error:
         message = f'{path}: damaged, or of another version: {first_line(error)}; convert the data again'
         raise InputError(message) from error
     if b'images_per_class' not in content:
@@ -78,6 +119,11 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
         return index_records(paths, f'the files of split {split} in {dataset_dir}')
 
     return Collection(dataset_dir, tuple(files), len(names), names, channels, open_split)
+
+
+# By which the splits of files of other names are called, those to evaluate last.
+_SPLITS = ('train', 'training', 'dev', 'eval', 'val', 'valid', 'validation', 'test', 'testing')
+_COMPRESSED = ('.gz', '.zlib', '.zz')
 
 
 def index_records(paths: list[str], what: str, schema: tfrecord.Schema = tfrecord.SLIM_SCHEMA) -> RecordExamples:
@@ -124,15 +170,23 @@ def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> l
         paths = sorted(path for path in matching if not tf.io.gfile.isdir(path))
         present = [] if paths else sorted(tf.io.gfile.listdir(dataset_dir))
     except UnicodeDecodeError as error:
-        file = os.path.basename(bytes(error.object))
-        raise InputError(f'--dataset_dir={dataset_dir} holds {file!r}, whose name is not UTF-8; rename it') from error
+        raise _no_text(dataset_dir, error) from error
     if not paths:
         raise InputError(
             f'--dataset_dir={dataset_dir} has no file {pattern} (split {split} of {name}); '
-            f'it holds {", ".join(present[:5]) or "nothing"}{" ..." if len(present) > 5 else ""}'
+            f'it holds {", ".join(present[:5]) or "nothing"}{" ..." if len(present) > 5 else ""}{_advice(present)}'
         )
     _check_shards(paths, dataset_dir, split)
     return paths
+
+
+def _advice(present: list[str]) -> str:
+    """Returns what may be done where no file has the right name."""
+    if any(name.endswith(_COMPRESSED) for name in present):
+        return '; unpack compressed ones with: python download_and_convert_data.py --unpack'
+    if any('record' in name for name in present):
+        return "; name another --dataset_name, or TFRecords of other names by --file_pattern='NAME-{split}-*'"
+    return ''
 
 
 def _check_shards(paths: list[str], dataset_dir: str, split: str) -> None:
@@ -163,9 +217,8 @@ def load_label_names(dataset_dir: str) -> tuple[str, ...]:
         return ()
     rows = []
     try:
-        with tf.io.gfile.GFile(path, 'rb') as file:
-            lines = file.read().decode('utf-8-sig').splitlines()
-    except (UnicodeDecodeError, tf.errors.OpError) as error:
+        lines = read_file(path).decode('utf-8-sig').splitlines()
+    except (UnicodeDecodeError, OSError, tf.errors.OpError) as error:
         raise InputError(f'{path}: not a file of UTF-8 text: {first_line(error)}') from error
     for number, line in enumerate(lines, start=1):
         label, separator, name = line.partition(':')

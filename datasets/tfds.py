@@ -8,19 +8,28 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import json
 import logging
 import os
+import re
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from absl import logging as absl_logging
 
 from configs.errors import InputError, first_line
 from datasets import tfrecord
 from datasets.collection import Collection
 from datasets.examples import RecordExamples
-from datasets.records import index_records
+from datasets.records import glob_escape, index_records
+from datasets.regular_files import read_file
+
+_FEATURES = 'features.json'
+_DEPTH = 4  # configuration, version
+_OWN_TYPE = re.compile(r'tensorflow_datasets(\.\w+)+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +85,7 @@ def open_builder(name: str, data_dir: str | None = None) -> TfdsBuilder:
 def open_collection(name: str, data_dir: str | None = None) -> Collection:
     """Opens a data set of TensorFlow Datasets to train or evaluate on; see `open_builder`."""
     builder = open_builder(name, data_dir)
-    schema = tfrecord.Schema(f'tfds:{builder.name}', builder.image_key, builder.label_key)
+    schema = tfrecord.Schema(f'tfds:{builder.name}', builder.image_key, builder.label_key, is_slims=False)
 
     def open_split(split: str) -> RecordExamples:
         return index_records(list(builder.splits[split]), f'the files of split {split} of tfds:{builder.name}', schema)
@@ -90,7 +99,10 @@ def _find(name: str, data_dir: str | None) -> Any:
 
     with _silence():
         try:
+            _refuse_foreign_features(name, data_dir)
             return tfds.builder(name, data_dir=data_dir)
+        except InputError:
+            raise
         except tfds.core.DatasetNotFoundError as error:
             close = difflib.get_close_matches(name, tfds.list_builders(), n=1)
             raise InputError(
@@ -99,6 +111,55 @@ def _find(name: str, data_dir: str | None) -> Any:
             ) from error
         except Exception as error:  # each data set has its own code, which may raise anything
             raise InputError(f'--dataset_name=tfds:{name}: {_one_line(error)}') from error
+
+
+def _refuse_foreign_features(name: str, data_dir: str | None) -> None:
+    """Refuses a prepared data set whose features are not TFDS's own: it imports whatever module a file names.
+
+    Raises:
+        InputError: with the file and the type.
+    """
+    import tensorflow_datasets as tfds
+
+    parsed, options = tfds.core.naming.parse_builder_name_kwargs(name, data_dir=data_dir)
+    for folder in tfds.core.utils.file_utils.list_data_dirs(given_data_dir=options.get('data_dir')):
+        root = glob_escape(os.path.join(os.path.expanduser(folder), parsed.name))
+        for depth in range(_DEPTH):
+            for path in tf.io.gfile.glob(os.path.join(root, *['*'] * depth, _FEATURES)):
+                check_features(path)
+
+
+def check_features(path: str) -> None:
+    """Refuses a features.json that names types outside of TFDS; nothing that it names is imported.
+
+    Raises:
+        InputError: it does, or cannot be read.
+    """
+    try:
+        named = list(_named_types(json.loads(read_file(path))))
+    except (ValueError, RecursionError, OSError, tf.errors.OpError) as error:
+        raise InputError(f'{path}: damaged: {first_line(error)}; prepare the data set again') from error
+    for name in named:
+        if not isinstance(name, str) or not _OWN_TYPE.fullmatch(name):
+            raise InputError(
+                f'{path}: names the type {reprlib.repr(name)}, and only those of tensorflow_datasets are read, for '
+                'others are code; prepare the data set with such'
+            )
+
+
+def _named_types(value: Any) -> Iterator[Any]:
+    """Yields all that TFDS takes for names of types in what was read from a features.json."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _named_types(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in ('pythonClassName', 'python_class_name') or (key == 'type' and 'content' in value):
+                yield item
+            elif isinstance(item, str) and item.lstrip().startswith(('{', '[')):  # JSON within JSON, as TFDS writes it
+                yield from _named_types(json.loads(item))
+            else:
+                yield from _named_types(item)
 
 
 @contextlib.contextmanager

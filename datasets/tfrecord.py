@@ -12,18 +12,24 @@ import dataclasses
 import io
 import mmap
 import os
+import shlex
 import struct
 import time
-import zipfile
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from configs.errors import InputError
+from configs.records import RecordNames
+from datasets.array_tables import DamagedTable, load_arrays, save_arrays
+from datasets.conversion.disk import replacing
+from datasets.record_faults import compression_of
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
+_FIRST_BYTES = 2**16  # by which a compressed file is known
 MISSING_LABEL = -1
 
 
@@ -36,15 +42,22 @@ class Schema:
         image: Key of the image file's bytes.
         label: Key of the label, one int64.
         boxes: Prefix of the keys of the boxes' sides, each a list of floats; None if there are none.
+        is_slims: Whether flags may name other keys.
     """
 
     name: str
     image: str
     label: str
     boxes: str | None = None
+    is_slims: bool = dataclasses.field(default=True, repr=False)  # the name of a cache follows from the repr
 
 
 SLIM_SCHEMA = Schema("slim's schema", 'image/encoded', 'image/class/label', 'image/object/bbox/')
+
+
+def schema_of(names: RecordNames) -> Schema:
+    """Returns slim's schema with the keys that flags name."""
+    return dataclasses.replace(SLIM_SCHEMA, **names.keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +229,9 @@ def _scan_file(path: str) -> list[int]:
             if len(header) == 8:
                 end += struct.unpack('<Q', header)[0]
             if len(header) < 8 or end > size:
+                file.seek(0)
+                if (compression := compression_of(file.read(_FIRST_BYTES))) is not None:
+                    raise compressed(path, compression)
                 raise InputError(
                     f'{path}: truncated or corrupt: record {len(offsets)}, which begins at byte {position}, ends '
                     f'beyond the end of the file ({size} bytes); make or copy this file again'
@@ -223,6 +239,16 @@ def _scan_file(path: str) -> list[int]:
             offsets.append(position)
             position = end
     return offsets
+
+
+def compressed(path: str, compression: str) -> InputError:
+    """Returns the error for a file that must be unpacked before its records can be read."""
+    folder = os.path.dirname(path) or '.'
+    command = shlex.join(['--unpack', f'--source_dir={folder}'])
+    return InputError(
+        f'{path}: compressed ({compression}), so that its records cannot be read at their offsets; unpack the folder '
+        f'with: python download_and_convert_data.py {command} --dataset_dir=NEW_FOLDER'
+    )
 
 
 def _open(path: str) -> mmap.mmap | BinaryIO:
@@ -239,19 +265,21 @@ def _open(path: str) -> mmap.mmap | BinaryIO:
 
 def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        with open(cache, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
-            if str(arrays['key']) == key:
-                return arrays['file_numbers'], arrays['offsets']
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # none there, or not one of ours: it is only a cache
+        arrays = load_arrays(cache)
+        if str(arrays['key']) == key:
+            return arrays['file_numbers'], arrays['offsets']
+    except OSError:
+        pass  # none there, as a rule
+    except (DamagedTable, KeyError):
+        logging.warning('%s: damaged, or of another version; where records begin is found again', cache)
     return None
 
 
 def _save_index(cache: str, key: str, file_numbers: np.ndarray, offsets: np.ndarray) -> None:
-    part = f'{cache}.{os.getpid()}.npz'
+    arrays = {'key': np.array(key), 'file_numbers': file_numbers, 'offsets': offsets}
     try:
-        np.savez(part, key=key, file_numbers=file_numbers, offsets=offsets)
-        os.replace(part, cache)
+        with replacing(cache, f'{cache}.{os.getpid()}.npz') as file:
+            save_arrays(file, arrays)
     except OSError:
         pass  # a folder that cannot be written to: the index is made again next time
 

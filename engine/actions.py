@@ -16,6 +16,7 @@ from absl import logging
 from configs.config import LogOptions, TrainConfig
 from configs.progress import Progress
 from datasets import input_pipeline
+from datasets.bad_images import SkippedImages
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, evaluation
 from engine.best_checkpoint import BestCheckpoint
@@ -158,9 +159,11 @@ class Save(Action):
     ):
         self.interval = interval
         self._saver, self._state, self._progress, self._at_start = saver, state, progress, at_start
+        self._saved_step: int | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
         super().begin(position, last_step)
+        self._saved_step = position.step  # or nothing is trained yet
         if self._at_start:
             self._save(position)
         self._at_start = False
@@ -168,8 +171,16 @@ class Save(Action):
     def act(self, moment: Moment) -> None:
         self._save(moment.position)
 
+    def save_at_end(self, position: Position) -> None:
+        """Saves what was trained, unless that is done, where an error ends training; not what is not finite."""
+        with contextlib.suppress(NonFiniteError):
+            if position.step != self._saved_step:
+                self._save(position)
+            self.finish()
+
     def _save(self, position: Position) -> None:
         self._say(self._saver.wait())
+        self._saved_step = position.step
         variables = {**self._state.saved_variables(), **position.counters()}
         self._saver.save(position.step, variables, lambda values: _check_variables(values, position))
 
@@ -269,10 +280,16 @@ class NextImages:
     def __call__(self, stream: int) -> tf.Tensor:
         """Returns float32 [batch, height, width, channels]."""
         size, seed = self._data.batch_size, self._data.seed
-        batches = input_pipeline.training_batches(self._dataset, self._preprocessing, size, seed, stream)
+        skipped = SkippedImages() if self._data.on_bad_image == 'skip' else None
+        batches = input_pipeline.training_batches(
+            self._dataset, self._preprocessing, size, seed, stream, skipped=skipped
+        )
         augmentation = make_augmentation(self._preprocessing, self._dataset.num_examples)
         draws = augmentation.make_draws(tf.constant([seed, stream], tf.int64), size)
-        return augmentation.device_train(next(iter(batches))['image'], draws)
+        positions, skips = range(stream, stream + size), skipped is not None
+        with input_pipeline.naming_failures(self._dataset, self._preprocessing, positions, seed, skips=skips):
+            images = next(iter(batches))['image']
+        return augmentation.device_train(images, draws)
 
 
 class Summarize(Action):

@@ -52,7 +52,12 @@ def make_actions(
         offset = dataset.labels_offset
         measured = cluster.after_chief(
             lambda: dataset_factory.get_dataset(
-                dataset.name, dataset.dataset_dir or None, checks.eval_split_name, offset, 'eval_split_name'
+                dataset.name,
+                dataset.dataset_dir or None,
+                checks.eval_split_name,
+                offset,
+                'eval_split_name',
+                dataset.record_names,
             )
         )
         cluster.check_same({'examples to evaluate': measured.identity()})

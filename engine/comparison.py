@@ -6,6 +6,7 @@ results = measure([classifier], dataset, batch_size=100, recall_at=(5,))
 
 import dataclasses
 import json
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from configs.errors import InputError, first_line
 from configs.evaluation import EvalConfig, EvalOptions
+from configs.records import RecordNames
 from configs.progress import Progress
 from configs.tables import format_table
 from datasets import dataset_factory, input_pipeline
@@ -97,13 +99,18 @@ def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     return open_dataset(config, spec, options.dataset_split_name, spec.labels_offset)
 
 
-def locate_dataset(options: EvalOptions, spec: ModelSpec | None) -> tuple[str, str | None]:
-    """Returns name and folder of the data to evaluate: of the flags, else that of the training, else ImageNet."""
+def locate_dataset(options: EvalOptions, spec: ModelSpec | None) -> tuple[str, str | None, RecordNames]:
+    """Returns where the data to evaluate are: as flags say, else as of the training, else ImageNet.
+
+    Returns:
+        The name of the data set, its folder, and what its records are called.
+    """
     of_run = spec.dataset_name if spec is not None else ''
-    name, folder = options.dataset_name or of_run or 'imagenet', options.dataset_dir
-    if folder is None and spec is not None and of_run == name and spec.dataset_dir:
-        folder = spec.folder_of_data()
-    return name, folder or None
+    name, folder, names = options.dataset_name or of_run or 'imagenet', options.dataset_dir, options.record_names
+    if spec is not None and of_run == name:
+        folder = spec.folder_of_data() if folder is None and spec.dataset_dir else folder
+        names = names.or_else(spec.record_names)
+    return name, folder or None, names
 
 
 def open_dataset(config: EvalConfig, spec: ModelSpec | None, split: str | None, labels_offset: int) -> Dataset:
@@ -121,12 +128,19 @@ def open_dataset(config: EvalConfig, spec: ModelSpec | None, split: str | None, 
     Raises:
         InputError: there are none.
     """
-    name, folder = locate_dataset(config.evaluation, spec)
-    classes = _classes_for(spec, name, folder, config.net.force)
-    dataset = dataset_factory.get_dataset(name, folder, split, labels_offset, classes_of_net=classes)
+    name, folder, names = locate_dataset(config.evaluation, spec)
+    open_it = functools.partial(
+        dataset_factory.get_dataset,
+        name,
+        folder,
+        split,
+        classes_of_net=_classes_for(spec, name, folder, config.net.force),
+        record_names=names,
+    )
+    dataset = open_it(labels_offset)
     is_open = spec is not None and not spec.dataset_name and config.net.labels_offset is None
     if is_open and spec is not None and dataset.num_classes == spec.num_classes + 1:
-        return dataset_factory.get_dataset(name, folder, split, labels_offset + 1, classes_of_net=classes)
+        return open_it(labels_offset + 1)
     return dataset
 
 

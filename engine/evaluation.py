@@ -245,7 +245,7 @@ def _find_dataset(config: EvalConfig, trained: ModelSpec | None, folder: str, cl
     offset = config.net.labels_offset
     if offset is None:
         offset = trained.labels_offset if trained else 0
-    name, data_dir = comparison.locate_dataset(options, trained)
+    name, data_dir, _ = comparison.locate_dataset(options, trained)
     split = options.dataset_split_name
     if split is None:
         split = cluster.on_chief(lambda: evaluated_split(folder, name, data_dir))

@@ -22,6 +22,7 @@ from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, run_dir
 from engine.actions import Evaluate
 from engine.actions_factory import make_actions
+from engine.bad_images import BadImages
 from engine.best_checkpoint import BestCheckpoint, make_best
 from engine.cluster import joining
 from engine.cluster.cluster import Cluster
@@ -92,7 +93,11 @@ def open_dataset(config: TrainConfig, cluster: Cluster) -> Dataset:
     data = config.data
     dataset = cluster.after_chief(
         lambda: dataset_factory.get_dataset(
-            data.dataset_name or '', data.dataset_dir, data.dataset_split_name, data.labels_offset
+            data.dataset_name or '',
+            data.dataset_dir,
+            data.dataset_split_name,
+            data.labels_offset,
+            record_names=data.record_names,
         )
     )
     cluster.check_same({'examples': dataset.identity()})
@@ -136,7 +141,9 @@ def _train(
     end = last_step - position.step + position.images_seen / data.examples_per_step
     run_steps = make_run_steps(config, strategy, state, dataset, preprocessing, end)
     passes = (last_step - position.step) * data.examples_per_step / dataset.num_examples
-    cached = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes)
+    skips = data.on_bad_image == 'skip'
+    cached = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes, keeps_bad=skips)
+    bad_images = BadImages(config, cached, preprocessing, cluster) if skips else None
 
     # ---------------------------------------------------------------- the loop
     shown_end = None if math.isinf(last_step) else int(last_step)
@@ -149,11 +156,13 @@ def _train(
             # Only now that nothing of the config was refused.
             run_dir.describe(train_dir, config, spec, dataset, kernels)
             log_plan(config, dataset, spec, strategy, last_step)
-        loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step, cluster)
+        loop = Loop(config, cached, preprocessing, run_steps, actions, signals, last_step, cluster, bad_images)
         recover = Recovery(options.recover_from_nonfinite, saver, train_dir, start.restore, cluster)
         while True:
             try:
-                batches = make_iterator(strategy, config, cached, preprocessing, position.stream, cluster)
+                batches = make_iterator(
+                    strategy, config, cached, preprocessing, position.stream, cluster, bad_images and bad_images.skipped
+                )
                 step = loop.run(batches, position)
                 break
             except NonFiniteError as error:

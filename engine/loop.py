@@ -3,15 +3,17 @@
 step = Loop(config, dataset, preprocessing, run_steps, actions, signals, last_step, cluster).run(iterator, position)
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from configs.config import TrainConfig
 from datasets import input_pipeline
 from datasets.dataset_factory import Dataset
 from engine import distribution
-from engine.actions import Action, Moment
+from engine.actions import Action, Moment, Save
+from engine.bad_images import BadImages
 from engine.cluster.cluster import ALONE, Cluster
 from engine.position import Position
 from engine.recovery import agreeing_on_finite, check_finite
@@ -35,13 +37,14 @@ class Loop:
     signals: TrainingSignals
     last_step: float
     cluster: Cluster = ALONE
+    bad_images: BadImages | None = None
 
     def run(self, iterator: Any, position: Position) -> int:
         """Trains from a position, of which the iterator gives the batches, to the end; returns the last step.
 
         Raises:
             NonFiniteError: the loss, or a variable, is not finite any more.
-            InputError: whatever the user can put right.
+            InputError: whatever the user can put right. What was trained before an example that is bad is saved.
         """
         for action in self.actions:
             with agreeing_on_finite(self.cluster):
@@ -50,9 +53,12 @@ class Loop:
         while position.step < self.last_step and not self._is_stopped():
             moment = self._advance(iterator, position, most)
             position = moment.position
+            if self.bad_images is not None:
+                with self._saving_at_bad_example(position):
+                    self.bad_images.report(position.stream)
             most = self.cluster.share(max(int(_SECONDS_A_CALL / moment.seconds_per_step), 1))
             for action in self._due(position.step):
-                with agreeing_on_finite(self.cluster):
+                with self._saving_at_bad_example(position), agreeing_on_finite(self.cluster):
                     action.run(moment)
         for action in self.actions:
             with agreeing_on_finite(self.cluster):
@@ -60,6 +66,27 @@ class Loop:
                     action.run(moment)
                 action.finish()
         return position.step
+
+    @contextlib.contextmanager
+    def _saving_at_bad_example(self, position: Position, makes_steps: bool = False) -> Iterator[None]:
+        """Saves what was trained where an example ends training; of several workers, the others cannot come to it.
+
+        Args:
+            position: Where training is.
+            makes_steps: Whether steps are made in here. They come one after the other: all are made whose batch came.
+        """
+        taken = int(distribution.batches_taken())
+        try:
+            yield
+        except input_pipeline.BadExampleError as error:
+            made = int(distribution.batches_taken()) - taken if makes_steps else 0
+            reached = position.after(made, self.config.data.examples_per_step)
+            for action in self.actions if self.cluster.count == 1 else ():
+                if isinstance(action, Save):
+                    action.save_at_end(reached)
+            if not makes_steps or not reached.step or self.bad_images is not None:
+                raise
+            raise input_pipeline.BadExampleError(f'{error}; or pass over such ones by --on_bad_image=skip') from error
 
     def _is_stopped(self) -> bool:
         """Says whether training ends before its last step: a signal to one worker ends all."""
@@ -86,10 +113,11 @@ class Loop:
         batch_size, seed = self.config.data.examples_per_step, self.config.data.seed
         after = before.after(num_steps, batch_size)
         positions = range(before.stream, after.stream)
-        worker = worker_of(self.config, self.cluster)
+        worker, skips = worker_of(self.config, self.cluster), self.bad_images is not None
         with (
+            self._saving_at_bad_example(before, makes_steps=True),
             distribution.naming_lost_workers(self.cluster),
-            input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed, worker),
+            input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed, worker, skips),
         ):
             report = self.run_steps(iterator, before, num_steps)
         with agreeing_on_finite(self.cluster):

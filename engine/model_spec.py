@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from configs.config import AugmentOptions
 from configs.errors import InputError, first_line
+from configs.records import RecordNames
 from configs.tables import brief
 from datasets import dataset_factory
 from datasets.conversion.files import in_one_form
@@ -51,6 +52,8 @@ class ModelSpec:
         dataset_dir: Where that lay.
         label_names: Name of each class, or empty.
         global_pool: Whether the net averages over the positions before its logits; none does that does not say so.
+        record_keys: Keys of its records that are not slim's, as of the flag.
+        file_pattern: Names of its files that are not slim's, as of the flag, or ''.
     """
 
     model_name: str
@@ -65,6 +68,13 @@ class ModelSpec:
     dataset_dir: str
     label_names: tuple[str, ...]
     global_pool: bool = False
+    record_keys: tuple[str, ...] = ()
+    file_pattern: str = ''
+
+    @property
+    def record_names(self) -> RecordNames:
+        """What the TFRecords of its data set are called."""
+        return RecordNames(self.record_keys, self.file_pattern)
 
     @classmethod
     def for_dataset(
@@ -104,6 +114,7 @@ class ModelSpec:
             dataset_dir=dataset.dataset_dir,
             label_names=dataset.label_names,
             global_pool=global_pool,
+            **dataclasses.asdict(dataset.record_names),
         )
 
     @classmethod
@@ -250,10 +261,13 @@ class ModelSpec:
 
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> 'ModelSpec':
-        if not isinstance(values['label_names'], list | tuple):
-            raise TypeError('label_names are no list')
+        lists = {'label_names': values['label_names'], 'record_keys': values.get('record_keys', ())}
+        for name, items in lists.items():
+            if not isinstance(items, list | tuple):
+                raise TypeError(f'{name} are no list')
+            lists[name] = tuple(items)
         fields = {name: value for name, value in values.items() if name != _KERNELS}
-        spec = cls(**{**fields, 'label_names': tuple(values['label_names'])})
+        spec = cls(**{**fields, **lists})
         spec._check_types()
         return dataclasses.replace(spec, label_names=tuple(map(in_one_form, spec.label_names)))
 
@@ -262,8 +276,9 @@ class ModelSpec:
             kind, value = typing.get_origin(hint) or hint, getattr(self, name)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise TypeError(f'{name} is {value!r}, which is not {kind.__name__}')
-        if not all(type(name) is str for name in self.label_names):
-            raise TypeError('label_names are not all text')
+        if not all(type(name) is str for name in (*self.label_names, *self.record_keys)):
+            raise TypeError('label_names or record_keys are not all text')
+        _ = self.record_names
         if self.label_names and len(self.label_names) != self.num_classes:
             raise ValueError(f'{len(self.label_names)} label_names for {self.num_classes} classes')
         if self.labels_offset < 0:
@@ -278,7 +293,7 @@ class ModelSpec:
 
     def differences(self, other: 'ModelSpec') -> list[tuple[str, object, object]]:
         """Lists where `other` is another net or prepares images otherwise: name, value here, value there."""
-        ignored = ['dataset_name', 'dataset_dir']
+        ignored = ['dataset_name', 'dataset_dir', 'record_keys', 'file_pattern']
         if not (self.label_names and other.label_names):
             ignored.append('label_names')
         names = [field.name for field in dataclasses.fields(self) if field.name not in ignored]

@@ -11,6 +11,7 @@ import tensorflow as tf
 from configs.config import TrainConfig
 from configs.errors import InputError
 from datasets import input_pipeline, service, synthetic
+from datasets.bad_images import SkippedImages
 from datasets.dataset_factory import Dataset
 from datasets.order import Worker
 from engine import distribution
@@ -39,6 +40,7 @@ def make_iterator(
     preprocessing: Preprocessing,
     first_image: int,
     cluster: Cluster = ALONE,
+    skipped: SkippedImages | None = None,
 ) -> Any:
     """Returns the endless iterator of batches that the compiled step takes, beginning at an image of the stream."""
     data = config.data
@@ -63,6 +65,7 @@ def make_iterator(
             replicas=share // per_replica,
             data_service=data.data_service,
             service_job=service_job,
+            skipped=skipped,
         ),
     )
     return iter(batches)

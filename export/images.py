@@ -98,7 +98,8 @@ def _training_images(source: Source, count: int) -> Images:
 def _dataset(source: Source, split: str | None) -> Dataset:
     spec = source.spec
     folder = source.dataset_dir or spec.folder_of_data()
-    return get_dataset(spec.dataset_name or 'imagenet', folder, split, spec.labels_offset)
+    name = spec.dataset_name or 'imagenet'
+    return get_dataset(name, folder, split, spec.labels_offset, record_names=spec.record_names)
 
 
 def _read(source: Source, dataset: Dataset, count: int) -> np.ndarray:

@@ -538,7 +538,8 @@ def _labelled(*values: int) -> tf.train.Example:
     return example
 
 
-NO_EXAMPLE = "not a tf.train.Example of slim's schema"
+KEYS = 'image/format (bytes), image/height (int64), image/width (int64)'
+OTHER_KEYS = 'write the records so, or name other keys by --record_keys=image=KEY,label=KEY'
 NO_IMAGE = 'its image cannot be prepared: '
 OUTSIDE = 'label {} is outside the 5 classes 0 to 4; '
 
@@ -547,12 +548,24 @@ BAD_RECORDS: dict[str, tuple[tf.train.Example, int, str]] = {
     'text for an image': (_example(1, b'not an image'), 0, f'{NO_IMAGE}Unknown image file format. One of '),
     'half a PNG': (_example(1, _png()[:100]), 0, NO_IMAGE),
     'half a JPEG': (_example(1, tf.io.encode_jpeg(_pixels(0)).numpy()[:-100]), 0, NO_IMAGE),
-    'empty image': (_example(1, b''), 0, 'has no image/encoded'),
-    'no image': (_without('image/encoded'), 0, 'has no image/encoded'),
-    'no label': (_without('image/class/label'), 0, 'has no image/class/label'),
-    'no feature at all': (tf.train.Example(), 0, 'has no image/encoded'),
-    'two labels': (_labelled(1, 2), 0, NO_EXAMPLE),
-    'no value in the label': (_labelled(), 0, NO_EXAMPLE),
+    'empty image': (
+        _example(1, b''),
+        0,
+        f'image/encoded is empty; its keys are image/class/label (int64), image/encoded (bytes), {KEYS}; {OTHER_KEYS}',
+    ),
+    'no image': (
+        _without('image/encoded'),
+        0,
+        f'has no key image/encoded; its keys are image/class/label (int64), {KEYS}; {OTHER_KEYS}',
+    ),
+    'no label': (
+        _without('image/class/label'),
+        0,
+        f'has no key image/class/label; its keys are image/encoded (bytes), {KEYS}; {OTHER_KEYS}',
+    ),
+    'no feature at all': (tf.train.Example(), 0, 'has no key image/encoded; it has no keys at all'),
+    'two labels': (_labelled(1, 2), 0, 'image/class/label holds 2 values, and must hold one int64; its keys are '),
+    'no value in the label': (_labelled(), 0, 'image/class/label holds no values, and must hold one int64; its keys '),
     'label one too large': (
         _example(5),
         0,
@@ -582,7 +595,7 @@ def test_bad_record_is_named_with_its_fault(make_dataset: MakeDataset, case: str
     assert message.startswith(f'{_index(dataset).paths[1]}, record 1: {problem}')
     assert message.count('\n') == 0
     assert 'device' not in message  # nothing of TensorFlow's own places
-    if not problem.startswith(NO_IMAGE):
+    if not problem.startswith((NO_IMAGE, 'image/class/label')):
         assert message.endswith(problem)
 
 
@@ -608,7 +621,8 @@ def test_box_that_lacks_sides(make_dataset: MakeDataset) -> None:
     example.features.feature['image/object/bbox/ymin'].float_list.value.append(0.5)
     dataset = make_dataset([_example(1), example], NUM_CLASSES)
     message = _explained(dataset, _BoxesForImage(IMAGE_SIZE), SEED)
-    assert message == f'{_index(dataset).paths[0]}, record 1: {NO_EXAMPLE}'
+    problem = 'image/object/bbox/ holds 1 ymin, 0 xmin, 0 ymax, 0 xmax, and must hold all four of each box; its keys '
+    assert message.startswith(f'{_index(dataset).paths[0]}, record 1: {problem}')
 
 
 def _flip_a_bit(dataset: Dataset, record: int) -> None:
@@ -676,7 +690,7 @@ def test_bytes_that_are_no_text_are_explained(tmp_path):
     dataset = Dataset('digits', str(tmp_path), 'train', examples, 10, 0, (), 1)
     preprocessing = get_preprocessing('lenet', 8, channels=1, source_channels=1)
     with (
-        pytest.raises(InputError, match=r"digits_train.tfrecord, record 0: not a tf.train.Example of slim's schema"),
+        pytest.raises(InputError, match=r'digits_train.tfrecord, record 0: not a tf.train.Example, but 8 bytes like b'),
         naming_failures(dataset, preprocessing, range(1)),
     ):
         next(iter(evaluation_batches(dataset, preprocessing, 1)))

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from configs.errors import InputError
 from datasets.conversion.files import list_folder
 from datasets.conversion.source import Box
+from datasets.regular_files import read_file
 
 BoxesOfImage = Callable[[str, str], tuple[Box, ...]]
+_MAX_ANNOTATION = 2**20  # they have some hundred bytes for each box
 _WNID = re.compile(r'n\d{8}')
 
 
@@ -55,7 +57,7 @@ def read_annotation(path: str, wnid: str) -> tuple[Box, ...]:
     Many objects are named in words instead of by an id: only another id tells another class.
     """
     try:
-        root = ET.parse(path, ET.XMLParser(target=_Builder())).getroot()
+        root = ET.fromstring(read_file(path, _MAX_ANNOTATION), ET.XMLParser(target=_Builder()))
         width, height = (float(root.findtext(f'size/{side}', '')) for side in ('width', 'height'))
         objects = [child for child in root.iter('object') if _may_be(child.findtext('name', ''), wnid)]
         corners = [

@@ -28,9 +28,10 @@ from datasets.conversion.journal import Journal
 from datasets.conversion.recipe import Encoding, Layout, Recipe, layout_of
 from datasets.conversion.shard_writer import write_shards
 from datasets.conversion.shards import Shard, default_count, fingerprint, plan_shards
-from datasets.conversion.source import Source
+from datasets.conversion.source import Source, SourceImage
 from datasets.conversion.sources import check_options, open_source
 from datasets.conversion.stopping import Stopped, signals_raise
+from datasets.regular_files import check_local
 
 _WORK_DIR = '.conversion.source'  # within the folder of the data set: decompressed archives, until it is complete
 _FORMAT_VERSION = 1  # of the records: a converter that writes other bytes must not go on with these
@@ -48,6 +49,7 @@ def convert(config: ConvertConfig) -> int:
     name, dataset_dir = check_options(config.source), config.records.dataset_dir
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder for the TFRecords')
+    check_local('dataset_dir', dataset_dir)
     layout = layout_of(name)
     _check_quality(config.records, layout)
     _check_folders(config.source.source_dir, dataset_dir, may_be_inside=name != 'image_folder')
@@ -181,8 +183,13 @@ def _shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dic
         if layout.one_file and asked not in (None, 1):
             flag = 'train_shards' if split == 'train' else 'validation_shards'
             raise InputError(f'--{flag}={asked}: a split of this data set is one file, {layout.glob(split)}')
-        counts[split] = asked or (1 if layout.one_file else layout.shards.get(split, default_count(images)))
+        counts[split] = asked or (1 if layout.one_file else _default_count(layout.shards.get(split), images))
     return counts
+
+
+def _default_count(slims: int | None, images: Sequence[SourceImage]) -> int:
+    """Returns slim's number of files, unless some would be empty; else one that follows from the size."""
+    return slims if slims is not None and slims <= len(images) else default_count(images)
 
 
 def _describe(config: ConvertConfig, source: Source, counts: Mapping[str, int]) -> dict[str, Any]:

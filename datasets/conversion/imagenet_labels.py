@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from absl import logging
 
 from configs.errors import InputError
+from datasets.regular_files import read_file
 
 VALIDATION_LABELS_FILE = 'imagenet_2012_validation_synset_labels.txt'
 
@@ -75,7 +76,6 @@ def _packaged(name: str) -> str:
 def _read_lines(path: str) -> list[str]:
     """Returns the lines without white space around them; empty lines at the end are left out."""
     try:
-        with open(path, encoding='utf-8-sig') as file:
-            return [line.strip() for line in file.read().rstrip().splitlines()]
+        return [line.strip() for line in read_file(path).decode('utf-8-sig').rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'{path}: not a file of UTF-8 text: {error}') from error

@@ -16,15 +16,30 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from typing import Any
 
-from configs.errors import InputError
+from configs.errors import InputError, first_line
 from configs.folder_lock import FolderLock
 from datasets.conversion.disk import PART, cannot_write, write_text
+from datasets.conversion.json_schema import type_problems
+from datasets.regular_files import refuse_irregular
 
 JOURNAL, LOCK = '.conversion.jsonl', '.conversion.lock'
+_MAX_BYTES = 2**28  # that of ImageNet, whose shards each have all classes, has 15 MB
+# A line of a finished shard, as `json_schema` says it.
+_ROW = {
+    'file': str,
+    'split': str,
+    'source': str,
+    'size': int,
+    'sha256': str,
+    'labels': {str: int},
+    'skipped': [[str]],
+    'changes': {str: int},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +88,10 @@ class Journal:
             try:
                 os.makedirs(dataset_dir, exist_ok=True)
                 opened.enter_context(FolderLock(dataset_dir, LOCK, flag='dataset_dir', user='converter'))
+                path = os.path.join(dataset_dir, JOURNAL)
+                refuse_irregular(path)
                 # Unbuffered: what a full disk has refused must not be written again when the file is closed.
-                self._file: FileIO = opened.enter_context(open(os.path.join(dataset_dir, JOURNAL), 'a+b', buffering=0))
+                self._file: FileIO = opened.enter_context(open(path, 'a+b', buffering=0))
             except OSError as error:
                 raise InputError(f'--dataset_dir={dataset_dir}: cannot be written to: {error.strerror}') from error
             self._opened = opened.pop_all()
@@ -114,15 +131,26 @@ class Journal:
     def _load(self) -> tuple[dict[str, Any] | None, dict[str, FinishedShard]]:
         """Reads the journal, and cuts off what a killed converter left of a line."""
         self._file.seek(0)
+        size = os.fstat(self._file.fileno()).st_size
+        if size > _MAX_BYTES:
+            raise InputError(f'{self._file.name}: {size:,} bytes: not a journal of this converter; delete it')
         content = self._file.read()
         whole = content[: content.rfind(b'\n') + 1]
         if len(whole) < len(content):
             self._file.truncate(len(whole))
+        rows: list[Any] = []
         try:
-            head, *rows = [json.loads(line) for line in whole.splitlines()] or [None]
-            shards = [_shard_from_json(row) for row in rows]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f'{self._file.name}: not a journal of this converter; delete it, or its folder') from error
+            for number, line in enumerate(whole.splitlines(), start=1):
+                rows.append(json.loads(line))
+                if problem := next(_problems(rows[-1], is_head=number == 1), None):
+                    raise ValueError(problem)
+            shards = [_shard_from_json(row) for row in rows[1:]]
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f'{self._file.name}: not a journal of this converter; delete it, or its folder (line {len(rows) or 1}: '
+                f'{first_line(error)})'
+            ) from error
+        head = rows[0] if rows else None
         return head, {shard.file: shard for shard in shards if self._is_there(shard)}
 
     def _is_there(self, shard: FinishedShard) -> bool:
@@ -178,6 +206,22 @@ class Journal:
             if re.fullmatch(rf'\.+[^.].*\.\d+\.\d+{re.escape(PART)}(\.\d+{re.escape(PART)})?', name):
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(os.path.join(self._dir, name))
+
+
+def _problems(row: Any, is_head: bool) -> Iterator[str]:
+    """Yields what is wrong with a line of the journal."""
+    yield from type_problems(row, {} if is_head else _ROW)
+    if is_head:
+        return
+    file = row['file']
+    if file != os.path.basename(file) or file in ('', '.', '..') or not file.isprintable():
+        yield f'the file {file!r} is not one of this folder'
+    if not all(label.isdecimal() and len(label) < 20 for label in row['labels']):
+        yield f'labels are {reprlib.repr(list(row["labels"]))}, and must be numbers'
+    if any(len(pair) != 2 for pair in row['skipped']):
+        yield 'skipped are no pairs of name and reason'
+    if extra := row.keys() - _ROW.keys():
+        yield f'{sorted(extra)[0]!r} is no field of it'
 
 
 def _shard_from_json(row: dict[str, Any]) -> FinishedShard:

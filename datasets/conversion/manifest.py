@@ -7,7 +7,6 @@ described = manifest.check(json.loads(text), 'dataset.json')       # every field
 
 import json
 import os
-import reprlib
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +16,14 @@ from configs.errors import InputError
 from configs.tables import format_table
 from datasets.conversion.disk import write_text
 from datasets.conversion.journal import FinishedShard
+from datasets.conversion.json_schema import type_problems
 from datasets.conversion.source import Source
+from datasets.regular_files import read_file
 
 MANIFEST, LABELS = 'dataset.json', 'labels.txt'
 _MAX_CLASSES_LISTED = 20
 
-# What is in a dataset.json. `{str: x}` is an object of any keys whose values are x.
+# What is in a dataset.json, as `json_schema` says it.
 _SCHEMA = {
     'name': str,
     'class_names': [str],
@@ -38,7 +39,6 @@ _SCHEMA = {
     'changed': {str: int},
     'skipped': [{'split': str, 'image': str, 'reason': str}],
 }
-_TYPES = {str: 'a string', int: 'a whole number from 0', list: 'a list', dict: 'an object'}
 
 
 def describe(conversion: Mapping[str, Any], source: Source, shards: Sequence[FinishedShard]) -> dict[str, Any]:
@@ -95,8 +95,9 @@ def load(dataset_dir: str) -> dict[str, Any]:
     """
     path = os.path.join(dataset_dir, MANIFEST)
     try:
-        with open(path, encoding='utf-8') as file:
-            described = json.load(file)
+        described = json.loads(read_file(path).decode())
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f'{path}: {error.strerror}; it is written when a conversion is complete') from error
     except (ValueError, RecursionError) as error:
@@ -118,7 +119,7 @@ def check(described: Any, path: str) -> dict[str, Any]:
 
 
 def _problems(described: dict[str, Any]) -> Iterator[str]:
-    yield from _type_problems(described, _SCHEMA, '')
+    yield from type_problems(described, _SCHEMA)
     if described['channels'] not in (1, 3):
         yield f'channels is {described["channels"]}, and must be 1 or 3'
     if not described['splits']:
@@ -133,26 +134,6 @@ def _problems(described: dict[str, Any]) -> Iterator[str]:
             file = shard['file']
             if file != os.path.basename(file) or file in ('', '.', '..') or not file.isprintable():
                 yield f'splits.{name} has the file {file!r}, which is not one of this folder'
-
-
-def _type_problems(value: Any, schema: Any, where: str) -> Iterator[str]:
-    """Yields each field of `value` that is missing or not what `schema` says."""
-    kind: Any = schema if isinstance(schema, type) else type(schema)
-    name = where.removeprefix('.') or 'it'
-    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
-        yield f'{name} is {reprlib.repr(value)}, and must be {_TYPES[kind]}'
-    elif kind is str and value != value.encode(errors='replace').decode():  # JSON can escape halves of characters
-        yield f'{name} is {value!r}, which is no text'
-    elif kind is list:
-        for number, element in enumerate(value):
-            yield from _type_problems(element, schema[0], f'{where}[{number}]')
-    elif kind is dict:
-        fields = dict.fromkeys(value, schema[str]) if str in schema else schema
-        for key, of_field in fields.items():
-            if key not in value:
-                yield f'{f"{where}.{key}".removeprefix(".")} is missing'
-            else:
-                yield from _type_problems(value[key], of_field, f'{where}.{key}')
 
 
 def summary(described: Mapping[str, Any]) -> Iterator[str]:

@@ -8,9 +8,12 @@ array is made of, so nothing that a file says reaches code that was not written 
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
-from configs.errors import InputError
+from configs.errors import InputError, first_line
+
+_LONGEST = 300  # of what is quoted
 
 
 def load_images(data: bytes, bytes_per_image: int, where: str) -> tuple[bytes, list[int]]:
@@ -25,14 +28,31 @@ def load_images(data: bytes, bytes_per_image: int, where: str) -> tuple[bytes, l
         InputError: it is something else, damaged, or names other functions.
     """
     try:
+        _refuse_far_memo(data)
         batch = _Unpickler(io.BytesIO(data), encoding='bytes').load()
         array, labels = (batch.get(key.encode(), batch.get(key)) for key in ('data', 'labels'))
         pixels = array.as_bytes(len(labels), bytes_per_image)
         if not all(isinstance(label, int) and 0 <= label < 256 for label in labels):
             raise ValueError('labels that are no small integers')
     except Exception as error:  # a damaged pickle may raise anything
-        raise InputError(f'{where}: not a batch of CIFAR-10, or damaged: {error}; download it again') from error
+        problem = first_line(error)[:_LONGEST]
+        raise InputError(f'{where}: not a batch of CIFAR-10, or damaged: {problem}; download it again') from error
     return pixels, labels
+
+
+def _refuse_far_memo(data: bytes) -> None:
+    """Refuses a pickle that stores what it remembers at a high number, for which Python makes room up to there.
+
+    Where it names a length, this finds first whether so many bytes follow.
+
+    Raises:
+        ValueError: it does, or is damaged.
+    """
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if number > _MAX_INSTRUCTIONS:
+            raise ValueError(f'it has more than {_MAX_INSTRUCTIONS:,} instructions')
+        if opcode.name in _STORES and argument > number + 256:  # those of a pickler are counted
+            raise ValueError(f'it remembers something as number {argument:,}, after {number:,} instructions')
 
 
 class _Array:
@@ -67,6 +87,8 @@ def _encode(text: str, _: str) -> bytes:
     return text.encode('latin-1')  # how Python 3 pickles bytes for Python 2
 
 
+_MAX_INSTRUCTIONS = 2**20  # the published ones have 60,000
+_STORES = ('PUT', 'BINPUT', 'LONG_BINPUT')
 _ALLOWED = {
     ('numpy.core.multiarray', '_reconstruct'): _reconstruct,
     ('numpy._core.multiarray', '_reconstruct'): _reconstruct,

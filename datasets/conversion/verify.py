@@ -21,6 +21,7 @@ from datasets.conversion.files import in_one_form
 from datasets.conversion.recipe import layout_of
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.conversion.workers import WorkerPool
+from datasets.regular_files import read_file
 
 
 @dataclasses.dataclass
@@ -70,8 +71,7 @@ def _folder_problems(dataset_dir: str, described: Mapping[str, Any]) -> Iterator
     """Yields what is wrong beside the records: labels.txt, the name, and files that a reader would take for more."""
     path = os.path.join(dataset_dir, manifest.LABELS)
     try:
-        with open(path, encoding='utf-8') as file:
-            text = file.read()
+        text = read_file(path).decode().replace('\r\n', '\n')
     except (OSError, UnicodeDecodeError) as error:
         yield f'{path}: {first_line(error)}'
     else:
@@ -173,13 +173,15 @@ def _check_record(record: 'Any', num_classes: int) -> tuple[int, str | None]:
 
     from datasets import tfrecord
     from datasets.conversion.encode import BadImage, image_format, read_header
+    from datasets.record_faults import problem_of
 
     try:
         features = tf.train.Example.FromString(record.numpy()).features.feature
         example = tfrecord.parse_example(record)
         height, width = (features[f'image/{side}'].int64_list.value[0] for side in ('height', 'width'))
     except (tf.errors.OpError, ValueError, IndexError, UnicodeDecodeError):
-        return tfrecord.MISSING_LABEL, "not a record of slim's schema"
+        problem = problem_of(record.numpy(), tfrecord.SLIM_SCHEMA)
+        return tfrecord.MISSING_LABEL, problem or "not a record of slim's schema"
     label = int(example['label'])
     if not 0 <= label < num_classes:
         return label, f'its label is {label}; there are {num_classes} classes'

@@ -1,0 +1,67 @@
+"""Training past examples that cannot be used: `--on_bad_image=skip`.
+
+    skipped = SkippedImages()
+    batches = training_batches(..., skipped=skipped)
+    skipped.take(position.stream)       # {position: number of the example}, of those trained past since
+
+Where the example at a position of the training stream cannot be read, decoded or prepared, that of the next position is
+taken, and so on; it is prepared with the random numbers of the position that it fills. So what is trained on is still a
+pure function of data, seed and position: a run that goes on, replicas, workers and caches all see the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from datasets.order import Order
+
+MOST_IN_A_ROW = 32  # bad ones: then it is not a few that are bad, but the data
+
+
+class SkippedImages:
+    """Notes what is passed over, where tf.data prepares the batches."""
+
+    def __init__(self) -> None:
+        with tf.init_scope():
+            self._numbers = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, default_value=-1)
+
+    def first_usable(
+        self, prepare: Callable[[tf.Tensor], Any], position: tf.Tensor, number: tf.Tensor, order: Order
+    ) -> Any:
+        """Returns, in tf.data, what `prepare` makes of the first example from `position` on that it does not refuse.
+
+        Args:
+            prepare: From the number of an example, an int64 scalar.
+            position: int64 scalar.
+            number: int64 scalar, of the example there.
+            order: Which examples stand at the positions that follow.
+
+        Raises:
+            tf.errors.InvalidArgumentError: when it runs, if too many follow each other.
+        """
+
+        @tf.autograph.experimental.do_not_convert
+        def attempt(i: tf.Tensor) -> Any:
+            def following() -> tf.Tensor:
+                positions = position + (i - 1 + tf.range(2, dtype=tf.int64)) * order.stride
+                numbers = order.numbers(positions)
+                with tf.control_dependencies([self._numbers.insert(positions[:1], numbers[:1])]):
+                    return tf.identity(numbers[1])
+
+            return prepare(tf.cond(i > 0, following, lambda: number))
+
+        attempts = tf.data.Dataset.range(MOST_IN_A_ROW).map(attempt).ignore_errors()
+        return attempts.take(1).get_single_element()
+
+    def take(self, end: int) -> dict[int, int]:
+        """Returns what was passed over at positions before `end`, position -> number of the example, and forgets it."""
+        if not int(self._numbers.size()):
+            return {}
+        positions, numbers = (values.numpy().tolist() for values in self._numbers.export())
+        taken = {
+            position: number for position, number in sorted(zip(positions, numbers, strict=True)) if position < end
+        }
+        if taken:
+            self._numbers.remove(tf.constant(list(taken), tf.int64))
+        return taken

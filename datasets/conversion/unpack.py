@@ -1,0 +1,168 @@
+"""Compressed TFRecords to such as slim writes, which can be read at any record's offset.
+
+unpack(make_config(ConvertConfig, source_dir='/data/packed', dataset_dir='/data/records', unpack=True))     # 0
+
+Records keep their bytes and their order. Files that are TFRecords already, and labels.txt, are copied beside them.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from configs import cli
+from configs.conversion import ConvertConfig
+from configs.errors import InputError, first_line
+from configs.progress import Progress
+from datasets.conversion.disk import PART, cannot_write
+from datasets.conversion.files import check_folder, list_names
+from datasets.conversion.manifest import LABELS
+from datasets.conversion.stopping import Stopped, signals_raise
+from datasets.regular_files import check_local
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_FIRST_BYTES = 2**16
+_ENDINGS = ('.gz', '.gzip', '.zlib', '.zz')
+
+
+class _File(NamedTuple):
+    """A file of the source.
+
+    Attributes:
+        path: Where it lies.
+        name: What it is called in the new folder.
+        compression: 'GZIP', 'ZLIB', or '' for one that is copied.
+    """
+
+    path: str
+    name: str
+    compression: str
+
+
+def unpack(config: ConvertConfig) -> int:
+    """Unpacks a folder as `download_and_convert_data.py --unpack` does, and prints what it now holds.
+
+    Returns:
+        The exit status: 0, or as a shell counts it for the signal that stopped it.
+
+    Raises:
+        InputError: no folders, nothing that is compressed, a damaged file, a full disk, files from elsewhere there.
+    """
+    source_dir, dataset_dir = config.source.source_dir, config.records.dataset_dir
+    if source_dir is None:
+        raise InputError('--source_dir is missing: the folder of the compressed TFRecords')
+    if dataset_dir is None:
+        raise InputError('--dataset_dir is missing: the folder for the TFRecords that are unpacked')
+    check_local('dataset_dir', dataset_dir)
+    check_folder('source_dir', source_dir)
+    if os.path.realpath(source_dir) == os.path.realpath(dataset_dir):
+        raise InputError(f'--dataset_dir={dataset_dir}: must be another folder than --source_dir')
+    with cli.quiet_import():
+        import tensorflow  # noqa: F401  # what it says while it is loaded
+    try:
+        with signals_raise():
+            return _unpack(source_dir, dataset_dir)
+    except Stopped as stopped:
+        print(f'{stopped}: files that are complete are kept; the same command goes on', file=sys.stderr)
+        return 128 + stopped.number
+
+
+def _unpack(source_dir: str, dataset_dir: str) -> int:
+    files = list(_find_files(source_dir))
+    if not any(file.compression for file in files):
+        raise InputError(f'--source_dir={source_dir} holds no TFRecords that are compressed by GZIP or ZLIB')
+    names = [file.name for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f'--source_dir={source_dir}: two files would be called {name}; move one away')
+    try:
+        os.makedirs(dataset_dir, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'--dataset_dir={dataset_dir}: cannot be written to: {error.strerror}') from error
+    counts = {'unpacked': 0, 'copied': 0}
+    with Progress('unpacking', len(files), unit='file') as progress:
+        for done, file in enumerate(files, start=1):
+            _make(file, dataset_dir)
+            counts['unpacked' if file.compression else 'copied'] += 1
+            progress.report(done, f'unpacked {file.name} [{done}/{len(files)}]')
+    print(f'{dataset_dir} is complete: {counts["unpacked"]} files unpacked, {counts["copied"]} copied')
+    return 0
+
+
+def _find_files(source_dir: str) -> Iterator[_File]:
+    from datasets.record_faults import compression_of
+
+    for name in list_names(source_dir):
+        path = os.path.join(source_dir, name)
+        if not os.path.isfile(path):
+            continue
+        try:
+            with open(path, 'rb') as file:
+                compression = compression_of(file.read(_FIRST_BYTES))
+        except OSError as error:
+            raise InputError(f'{path}: cannot be read: {error.strerror}') from error
+        if compression is not None and _is_tfrecord(path, compression):
+            stem, ending = os.path.splitext(name)
+            yield _File(path, stem if ending in _ENDINGS else name, compression)
+        elif name == LABELS or _is_tfrecord(path, ''):
+            yield _File(path, name, '')
+
+
+def _records(path: str, compression: str) -> 'tf.data.Dataset':
+    import tensorflow as tf
+
+    return tf.data.TFRecordDataset(path, compression_type=compression)
+
+
+def _is_tfrecord(path: str, compression: str) -> bool:
+    import tensorflow as tf
+
+    try:
+        return next(iter(_records(path, compression)), None) is not None
+    except tf.errors.OpError:
+        return False
+
+
+def _make(file: _File, dataset_dir: str) -> None:
+    """Writes a file beside its name first, unless it is there, of the time of that of the source."""
+    import tensorflow as tf
+
+    target, time = os.path.join(dataset_dir, file.name), os.stat(file.path).st_mtime_ns
+    if os.path.lexists(target):
+        if os.stat(target).st_mtime_ns == time:
+            return
+        raise InputError(f'--dataset_dir={dataset_dir} holds {file.name}, which was not made of {file.path}; name '
+                         'another folder')  # fmt: skip
+    part = os.path.join(dataset_dir, f'.{file.name}{PART}')
+    try:
+        if file.compression:
+            _write_records(file, part)
+        else:
+            shutil.copyfile(file.path, part)
+        os.utime(part, ns=(time, time))
+        os.replace(part, target)
+    except (OSError, tf.errors.OpError) as error:
+        raise cannot_write(dataset_dir, error) from error
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
+
+
+def _write_records(file: _File, part: str) -> None:
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(part) as writer:
+        records, number = iter(_records(file.path, file.compression)), 0
+        while True:
+            try:
+                record = next(records, None)
+            except tf.errors.OpError as error:
+                problem = f'damaged, or cut short: {first_line(error)}; make or copy this file again'
+                raise InputError(f'{file.path}, record {number}: {problem}') from error
+            if record is None:
+                return
+            writer.write(record.numpy())
+            number += 1

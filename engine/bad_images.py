@@ -1,0 +1,53 @@
+"""What `--on_bad_image=skip` passes over: each named once, and no more than `--max_bad_images`.
+
+bad_images = BadImages(config, dataset, preprocessing, cluster)
+training_batches(..., skipped=bad_images.skipped)
+bad_images.report(position.stream)      # after some steps
+"""
+
+from absl import logging
+
+from configs.config import TrainConfig
+from datasets import input_pipeline
+from datasets.bad_images import SkippedImages
+from datasets.dataset_factory import Dataset
+from engine.cluster.cluster import ALONE, Cluster
+from preprocessing.preprocessing_factory import Preprocessing
+
+
+class BadImages:
+    """Counts the different examples that are passed over in this process, by all workers.
+
+    Attributes:
+        skipped: What the input pipeline notes them in.
+    """
+
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, cluster: Cluster = ALONE
+    ) -> None:
+        self._limit, self._seed = config.data.max_bad_images, config.data.seed
+        self._dataset, self._preprocessing, self._cluster = dataset, preprocessing, cluster
+        self._numbers: set[int] = set()
+        self.skipped = SkippedImages()
+
+    def report(self, end: int) -> None:
+        """Names what was passed over before a position of the training stream for the first time.
+
+        Raises:
+            BadExampleError: they have become too many; in all workers.
+        """
+        new = {
+            number: position
+            for position, number in reversed(self.skipped.take(end).items())
+            if number not in self._numbers
+        }
+        for number, position in reversed(new.items()):
+            problem = input_pipeline.describe_skipped(self._dataset, self._preprocessing, number, self._seed, position)
+            logging.warning('passed over: %s', problem)
+        for numbers in self._cluster.gather(list(new)):
+            self._numbers.update(numbers)
+        if len(self._numbers) > self._limit:
+            raise input_pipeline.BadExampleError(
+                f'--max_bad_images={self._limit}: {len(self._numbers)} examples were passed over, which are named '
+                'above; mend or remove them, or allow more'
+            )
