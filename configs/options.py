@@ -52,6 +52,8 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
         return
     allowed = field.metadata
     for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, str) and '\0' in item:
+            raise InputError(f'--{field.name}={item!r}: has a zero byte, which no name can have')
         if allowed['choices'] and item not in allowed['choices']:
             raise InputError(f'--{field.name}={item}: must be one of {", ".join(allowed["choices"])}')
         if isinstance(item, float) and not math.isfinite(item):

@@ -30,14 +30,31 @@ MESSAGES: list[dict[str, Any]] = [
     {'lost': 'worker 2 at node2:2222 has ended', 'passing': True},
     {'bye': True},
 ]
-ODD = (None, True, -1, 2**70, 1e400, 0.5, '', '\0', '\33[2J\n', 'x' * 5000, [], [[]], {}, {'a': 1}, float('nan'))
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    2**70,
+    1e400,
+    0.5,
+    '',
+    '\0',
+    '\33[2J\n',
+    'x' * 5000,
+    [],
+    [[]],
+    {},
+    {'a': 1},
+    float('nan'),
+)
 
 
 class StrangePeer:
     """A connection over which one thing came."""
 
     def __init__(self, message: dict[str, Any] | None):
-        self._message, self.sent, self.is_closed = message, [], False
+        self._message, self.is_closed = message, False
+        self.sent: list[Mapping[str, Any]] = []
 
     def receive_within(self, seconds: float) -> dict[str, Any] | None:
         del seconds
