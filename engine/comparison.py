@@ -87,7 +87,7 @@ def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     name = options.dataset_name or spec.dataset_name or 'imagenet'
     folder = options.dataset_dir
     if folder is None and spec.dataset_name == name:
-        folder = spec.dataset_dir
+        folder = spec.data_folder
     return dataset_factory.get_dataset(name, folder or None, options.dataset_split_name, spec.labels_offset)
 
 

@@ -258,7 +258,7 @@ def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
     name = options.dataset_name or (trained.dataset_name if trained else '') or 'imagenet'
     dataset_dir = options.dataset_dir
     if dataset_dir is None and trained is not None and trained.dataset_name == name:
-        dataset_dir = trained.dataset_dir
+        dataset_dir = trained.data_folder
     offset = config.net.labels_offset
     if offset is None:
         offset = trained.labels_offset if trained else 0

@@ -9,14 +9,18 @@ model, preprocessing = spec.make_model(), spec.make_preprocessing()
 import dataclasses
 import json
 import os
+import re
 import typing
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from configs.config import AugmentOptions
 from configs.errors import InputError, first_line
+from configs.names import TFDS
 from configs.tables import brief
+from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
 from engine.text_files import load_json, write_text
@@ -60,6 +64,23 @@ class ModelSpec:
     dataset_name: str
     dataset_dir: str
     label_names: tuple[str, ...]
+
+    @property
+    def data_folder(self) -> str | None:
+        """Where the data that the net was trained on lie, for those who only read them; None: at their own place.
+
+        What would be written or downloaded where it is missing is taken from this folder only if it is there: a run
+        from elsewhere must not choose where something is written.
+        """
+        name, folder = self.dataset_name, self.dataset_dir
+        embedded = dataset_factory.DATASETS.get(name)
+        needed: list[str] = []
+        if embedded is not None and embedded.write is not None:
+            needed = ['labels.txt', *(embedded.file_pattern.format(split=split) for split in embedded.splits)]
+        elif name.startswith(TFDS):
+            needed = [re.split('[/:]', name.removeprefix(TFDS))[0]]
+        is_there = all(tf.io.gfile.exists(os.path.join(folder, part)) for part in needed)
+        return folder if folder and is_there else None
 
     @classmethod
     def for_dataset(

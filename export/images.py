@@ -79,7 +79,7 @@ def calibration_images(source: Source) -> np.ndarray:
 
 def _dataset(source: Source, split: str | None) -> Dataset:
     spec = source.spec
-    folder = source.dataset_dir or spec.dataset_dir or None
+    folder = source.dataset_dir or spec.data_folder
     return get_dataset(spec.dataset_name or 'imagenet', folder, split, spec.labels_offset)
 
 

@@ -1,6 +1,8 @@
 """Evaluation: every example once, slim's numbers, what is printed and written, and what is refused."""
 
+import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -186,6 +188,36 @@ def test_a_loss_that_is_not_finite_is_none_in_json(without_model_file, digits_di
     )
     assert not np.isfinite(results['loss'])
     assert json.loads(path.read_text(), parse_constant=pytest.fail)['loss'] is None
+
+
+def test_a_run_from_elsewhere_does_not_say_where_data_are_written(trained, digits_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    train_dir = Path(shutil.copytree(Path(trained.checkpoint_path).parent, tmp_path / 'run'))
+    elsewhere, model_file = tmp_path / 'elsewhere', train_dir / 'model.json'
+    elsewhere.mkdir()
+    model_file.write_text(model_file.read_text().replace(str(digits_dir), str(elsewhere)))
+    assert evaluation.evaluate(eval_config(train_dir))['num_examples'] == 360
+    assert not list(elsewhere.iterdir())
+    assert [path.name for path in (tmp_path / 'cache' / 'tf_slim_image_classification').iterdir()] == ['digits']
+
+
+@pytest.mark.parametrize(
+    ('name', 'present', 'is_taken'),
+    [
+        ('digits', [], False),
+        ('digits', ['labels.txt', 'digits_train.tfrecord', 'digits_test.tfrecord'], True),
+        ('tfds:mnist', [], False),
+        ('tfds:mnist:3.0.1', ['mnist'], True),
+        ('cifar10', [], True),  # which is never written
+    ],
+)
+def test_where_data_of_a_run_are_read(trained, tmp_path, name, present, is_taken):
+    for part in present:
+        (tmp_path / part).touch()
+    spec = ModelSpec.load(os.path.dirname(trained.checkpoint_path))
+    assert spec is not None
+    found = dataclasses.replace(spec, dataset_name=name, dataset_dir=str(tmp_path)).data_folder
+    assert found == (str(tmp_path) if is_taken else None)
 
 
 def test_event_files_lie_beside_the_checkpoint(trained, tmp_path):
