@@ -17,6 +17,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from rounds import ROOT, describe_machine
 
 DOCS = Path(ROOT) / 'docs'
 RECORDED = os.path.join(ROOT, 'benchmarks', 'recorded.json')
-CURVES, KERNELS = 'curves', 'kernels'
+CURVES, OF_CURVES, KERNELS = 'curves', 'of_curves', 'kernels'
 GROUPS = {**BESIDE_OTHERS, KERNELS: kernels}
 PLOTS = {
     'batch_size': 'Images a second over the batch size, float32',
@@ -131,7 +132,7 @@ def start_results(flags: argparse.Namespace) -> dict[str, Any]:
     is_same = all(earlier['machine'][name] == results['machine'][name] for name in same)
     if is_same and earlier['versions'] == results['versions']:
         kept = {key: table for key, table in earlier['tables'].items() if 'commit' in table}  # older ones have none
-        results |= {'tables': kept, **{key: earlier[key] for key in (CURVES,) if key in earlier}}
+        results |= {'tables': kept, **{key: earlier[key] for key in (CURVES, OF_CURVES) if key in earlier}}
     return results
 
 
@@ -158,6 +159,8 @@ def format_report(results: dict[str, Any]) -> str:
         parts += table['notes']
     if results.get(CURVES):
         parts.append('### Scaling')
+        if OF_CURVES in results:  # which may be of another commit, or hour, than the tables
+            parts.append('Date: {date}. This project: {commit}. Command: `{command}`'.format(**results[OF_CURVES]))
         parts += [f'![{title}](plots/{name}.svg)\n{title}.' for name, title in PLOTS.items()]
     return '\n\n'.join(parts)
 
@@ -208,6 +211,7 @@ def main() -> int:
         print(f'measuring: {group}', file=sys.stderr)
         if group == CURVES:
             results[CURVES] = curves.measure(place)
+            results[OF_CURVES] = {**code, 'date': time.strftime('%Y-%m-%d')}
         else:
             for key, table in GROUPS[group](place):
                 measured[key] = results['tables'][key] = {**table, **code}

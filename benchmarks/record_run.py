@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/record_run.py RUN docs/results/cifar10_best --dataset_dir=CIFAR10
 
-writes docs/results/cifar10_best.svg and .cfg. The loss is that of each summary (`--save_summaries_secs`), the accuracy
-that of each evaluation while it trained (`--eval_every_epochs`).
+writes docs/results/cifar10_best.svg and .cfg. The loss is that of each log line, the accuracy that of each evaluation
+while it trained (`--eval_every_epochs`), with moving averages where the run kept them.
 """
 
 import argparse
@@ -23,15 +23,31 @@ Curve = dict[int, float]
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Returns the scalars of a folder's event files: by tag, value by step."""
+    """Returns the scalars of a folder's event files: by tag, value by step, without what a killed run made again."""
     found: dict[str, Curve] = defaultdict(dict)
-    for path in folder.glob('events.out.tfevents.*'):
+    for path in sorted(folder.glob('events.out.tfevents.*')):
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
+            if event.session_log.status == tf.compat.v1.SessionLog.START:
+                for curve in found.values():
+                    for step in [step for step in curve if step >= event.step]:
+                        del curve[step]
             for value in event.summary.value:
                 if value.tensor.dtype == tf.float32.as_datatype_enum and not value.tensor.tensor_shape.dim:
                     found[value.tag][event.step] = float(tf.make_ndarray(value.tensor))
     return {tag: dict(sorted(curve.items())) for tag, curve in found.items()}
+
+
+def read_evaluations(train_dir: Path) -> Curve:
+    """Returns the accuracies that were measured while a run trained; empty without any.
+
+    A later evaluation, of the last weights without their averages for instance, leaves a folder of its own, of a point.
+    """
+    is_averaged = re.search(
+        r'^--moving_average_decay=(?!0(\.0)?$)', (train_dir / 'config.cfg').read_text(), re.MULTILINE
+    )
+    folders = [folder for folder in train_dir.glob('eval_*') if folder.name.endswith('_averages') == bool(is_averaged)]
+    return max((read_curves(folder).get('accuracy', {}) for folder in folders), key=len, default={})
 
 
 def draw(losses: Curve, accuracies: Curve) -> Figure:
@@ -68,8 +84,7 @@ def main() -> None:
     flags = parser.parse_args()
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     losses = read_curves(flags.train_dir).get('losses/cross_entropy', {})
-    evaluations = [read_curves(folder) for folder in flags.train_dir.glob('eval_*')]
-    accuracies = next((curves['accuracy'] for curves in evaluations if 'accuracy' in curves), {})
+    accuracies = read_evaluations(flags.train_dir)
     if not losses or not accuracies:
         sys.exit(
             f'error: {flags.train_dir} has no {"evaluations" if losses else "summaries"}; train with '

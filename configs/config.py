@@ -377,6 +377,12 @@ class CheckpointOptions(Options):
     trainable_scopes: tuple[str, ...] = option(
         (), 'Scopes, separated by commas, whose variables are trained; the default is all.', fixed=True
     )
+    freeze_batch_norm: bool = option(
+        False,
+        'Batch normalisation outside of --trainable_scopes keeps its moving statistics, and normalises with them. '
+        'Otherwise it takes those of the batch, and moves, frozen or not. (slim: never)',
+        fixed=True,
+    )
     force_resume: bool = option(
         False, 'Go on in --train_dir although flags or data are not those that it was trained with before.'
     )
@@ -386,6 +392,11 @@ class CheckpointOptions(Options):
         'since, at most so many times; 0 stops.',
         lower=0,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.freeze_batch_norm and not self.trainable_scopes:
+            raise InputError('--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,9 +408,16 @@ class LogOptions(Options):
         "Print the net's layers, the shapes of their outputs and their parameters instead of training. Classes are "
         "those of the data set, by its name where its files are not at hand; without a name, imagenet's.",
     )
-    log_every_n_steps: int = option(10, 'Steps between log lines.', lower=1)
-    save_summaries_secs: int = option(600, 'Seconds between summaries for TensorBoard; 0: none.', lower=0)
-    save_summaries_steps: int = option(0, 'Steps between summaries, beside the seconds; 0: only by time.', lower=0)
+    log_every_n_steps: int = option(
+        10, "Steps between log lines, and between TensorBoard's points; the first step has both.", lower=1
+    )
+    save_summaries_secs: int = option(
+        600,
+        'Seconds between histograms and images for TensorBoard. Scalars come with each log line, and with these; 0, '
+        'and no --save_summaries_steps: nothing at all.',
+        lower=0,
+    )
+    save_summaries_steps: int = option(0, 'The same in steps, beside the seconds; 0: only by time.', lower=0)
     summarize_histograms: bool = option(False, 'Write histograms of weights and activations.')
     summarize_images: bool = option(False, 'Write a grid of training images as the net sees them.')
 

@@ -43,6 +43,10 @@ class Progress:
         else:
             logging.info('%s%s', text, self._time_left(position))
 
+    def count_from(self, position: int) -> None:
+        """Counts the time that is left from here on: what came before, such as compilation, tells nothing of it."""
+        self._first, self._start = position, time.monotonic()
+
     def say(self, text: str) -> None:
         """Prints a line without spoiling the bar."""
         if self._bar is not None:

@@ -25,7 +25,7 @@ from engine.evaluator import EvaluationStopped, Evaluator, Results
 from engine.intervals import Interval
 from engine.position import Position
 from engine.recovery import NonFiniteError
-from engine.summaries import SummaryWriter
+from engine.summaries import FLUSH_SECONDS, SummaryWriter
 from engine.train_state import TrainState
 from engine.train_step import StepReport
 from preprocessing.augmentation import make_augmentation
@@ -54,6 +54,11 @@ class Moment:
     def total_loss(self) -> float:
         """Cross-entropy and L2 loss of the last step, before its update, as slim logs it."""
         return float(self.report.cross_entropy[-1]) + self.report.regularization
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images of these steps, in [0, 1], that were recognised as they were trained on."""
+        return float(np.mean(self.report.accuracy, dtype=np.float64))
 
     @property
     def seconds_per_step(self) -> float:
@@ -112,22 +117,37 @@ class Action(abc.ABC):
 
 
 class Log(Action):
-    """A line, or the bar's text: step, loss, learning rate, images/s, share of time spent waiting for data."""
+    """A line, or the bar's text: step, loss, learning rate, accuracy, images/s, share of time waiting for data."""
 
     def __init__(self, options: LogOptions, progress: Progress):
-        self.interval = Interval(steps=options.log_every_n_steps)
-        self._progress = progress
+        self.interval = log_interval(options)
+        self._progress, self._is_compiled = progress, False
+
+    def begin(self, position: Position, last_step: float) -> None:
+        super().begin(position, last_step)
+        if not self._is_compiled:
+            self._progress.say('compiling the first step, which may take a minute')
 
     def act(self, moment: Moment) -> None:
+        if not self._is_compiled:
+            self._is_compiled = True
+            self._progress.say(f'the first step took {moment.report.seconds:.1f} s, compilation included')
+            self._progress.count_from(moment.step)
         loss, rate = moment.total_loss, moment.report.learning_rate
         speed, waiting = moment.images_per_second, moment.wait_share
         extras = ''.join(f', {text}' for text in _extras(moment))
         self._progress.report(
             moment.step,
             f'global step {moment.step}: loss = {loss:.4f} ({moment.seconds_per_step:.3f} sec/step), '
-            f'learning rate {rate:.4g}, {speed:.1f} images/s, waiting for data {waiting:.0%}{extras}',
-            brief=f'loss {loss:.4f}, lr {rate:.3g}, {speed:.0f} img/s, wait {waiting:.0%}',
+            f'learning rate {rate:.4g}, accuracy {moment.accuracy:.4f}, {speed:.1f} images/s, '
+            f'waiting for data {waiting:.0%}{extras}',
+            brief=f'loss {loss:.4f}, acc {moment.accuracy:.3f}, lr {rate:.3g}, {speed:.0f} img/s, wait {waiting:.0%}',
         )
+
+
+def log_interval(options: LogOptions) -> Interval:
+    """Returns when there is a log line: after the first step, and every so many."""
+    return Interval(steps=options.log_every_n_steps, at_first=True)
 
 
 def _extras(moment: Moment) -> Iterator[str]:
@@ -207,14 +227,14 @@ def _check_variables(values: Mapping[str, tf.Tensor], position: Position) -> Non
 
 
 class Evaluate(Action):
-    """Accuracy and Recall@k of the weights as they are, or of their moving averages where those are kept."""
+    """Accuracy, Recall@k and loss of the weights as they are, or of their moving averages where those are kept."""
 
     def __init__(
         self,
         interval: Interval,
         evaluator: Evaluator,
         state: TrainState,
-        eval_dir: str,
+        writer: SummaryWriter,
         num_examples: int,
         best: BestCheckpoint,
         should_stop: Callable[[], bool],
@@ -222,7 +242,7 @@ class Evaluate(Action):
     ):
         self.interval, self._cluster = interval, cluster
         self._evaluator, self._state, self._best, self._should_stop = evaluator, state, best, should_stop
-        self._eval_dir, self._num_examples = eval_dir, num_examples
+        self._writer, self._num_examples = writer, num_examples
         self.results: Results | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
@@ -231,7 +251,9 @@ class Evaluate(Action):
         self._best.go_back_to(position.step)
         self.ends_training = self._best.is_exhausted
         is_due = position.step == last_step or self.interval.next_step(position.step - 1) == position.step
-        if is_due and position.step > 0 and self._best.lacks(position.step):
+        is_lacking = is_due and position.step > 0 and self._best.lacks(position.step)
+        self._writer.begin_at(position.step + (0 if is_lacking else 1))
+        if is_lacking:
             self._measure(position)
 
     def act(self, moment: Moment) -> None:
@@ -250,7 +272,7 @@ class Evaluate(Action):
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
         if self._cluster.is_chief:
             evaluation.report(self.results, self._num_examples)
-            evaluation.write_summaries(self._eval_dir, self.results)
+            evaluation.write_summaries(self._writer, self.results)
         self._best.take(self.results, values)
         self.ends_training = self._best.is_exhausted
 
@@ -292,22 +314,15 @@ class NextImages:
         return augmentation.device_train(images, draws)
 
 
-class Summarize(Action):
-    """Scalars for TensorBoard, and on request histograms and images."""
+class Scalars(Action):
+    """Scalars for TensorBoard, with each log line."""
 
-    def __init__(
-        self,
-        interval: Interval,
-        options: LogOptions,
-        state: TrainState,
-        preprocessing: Preprocessing,
-        next_images: NextImages,
-        train_dir: str,
-    ):
-        self.interval = interval
-        self._options, self._state, self._preprocessing = options, state, preprocessing
-        self._next_images = next_images
-        self._writer = SummaryWriter(train_dir)
+    def __init__(self, interval: Interval, writer: SummaryWriter):
+        self.interval, self._writer = interval, writer
+
+    def begin(self, position: Position, last_step: float) -> None:
+        super().begin(position, last_step)
+        self._writer.begin_at(position.step + 1)
 
     def act(self, moment: Moment) -> None:
         report = moment.report
@@ -321,11 +336,40 @@ class Summarize(Action):
                 'losses/total_loss': moment.total_loss,
                 'losses/cross_entropy': float(report.cross_entropy[-1]),
                 'losses/regularization_loss': report.regularization,
+                'accuracy': moment.accuracy,
                 'learning_rate': report.learning_rate,
                 'images_per_second': moment.images_per_second,
                 'data_wait_share': moment.wait_share,
             },
         )
+        self._writer.flush(FLUSH_SECONDS)
+
+    def watch(self) -> None:
+        self._writer.flush(FLUSH_SECONDS)
+
+    def finish(self) -> None:
+        self._writer.flush()
+
+
+class Summarize(Action):
+    """Scalars in between, and on request histograms and images."""
+
+    def __init__(
+        self,
+        interval: Interval,
+        options: LogOptions,
+        state: TrainState,
+        preprocessing: Preprocessing,
+        next_images: NextImages,
+        writer: SummaryWriter,
+        scalars: Scalars,
+    ):
+        self.interval = interval
+        self._options, self._state, self._preprocessing = options, state, preprocessing
+        self._next_images, self._writer, self._scalars = next_images, writer, scalars
+
+    def act(self, moment: Moment) -> None:
+        self._scalars.run(moment)
         if self._options.summarize_images or self._options.summarize_histograms:
             images = self._next_images(moment.position.stream)
             if self._options.summarize_images:
@@ -333,3 +377,6 @@ class Summarize(Action):
                 self._writer.images(moment.step, colours, self._preprocessing.value_range)
             if self._options.summarize_histograms:
                 self._writer.histograms(moment.step, self._state, images)
+
+    def finish(self) -> None:
+        self._writer.flush()

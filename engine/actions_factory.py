@@ -12,12 +12,23 @@ from configs.progress import Progress
 from datasets import dataset_factory, decoded
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, evaluation
-from engine.actions import Action, Evaluate, LeftToChief, Log, NextImages, Save, Summarize
+from engine.actions import (
+    Action,
+    Evaluate,
+    LeftToChief,
+    Log,
+    NextImages,
+    Save,
+    Scalars,
+    Summarize,
+    log_interval,
+)
 from engine.best_checkpoint import BestCheckpoint
 from engine.cluster.cluster import Cluster
 from engine.evaluator import DEFAULT_BATCH_SIZE, Evaluator
 from engine.intervals import Interval
 from engine.signals import TrainingSignals
+from engine.summaries import SummaryWriter
 from engine.train_input import cache_mode
 from engine.train_state import TrainState
 from preprocessing.preprocessing_factory import Preprocessing
@@ -76,12 +87,16 @@ def make_actions(
         )
         epochs = checks.eval_every_epochs * dataset.num_examples / config.data.examples_per_step
         interval = Interval(steps=checks.eval_every_steps or epochs)
-        eval_dir = evaluation.eval_dir(train_dir, split, averages=state.averages is not None)
+        writer = SummaryWriter(evaluation.eval_dir(train_dir, split, averages=state.averages is not None))
         count = measured.num_examples
-        actions.append(Evaluate(interval, evaluator, state, eval_dir, count, best, signals.is_set, cluster))
+        actions.append(Evaluate(interval, evaluator, state, writer, count, best, signals.is_set, cluster))
     if log.save_summaries_secs or log.save_summaries_steps:
-        next_images = NextImages(config, dataset, preprocessing)
         interval = Interval(steps=log.save_summaries_steps, seconds=log.save_summaries_secs)
-        summarize = Summarize(interval, log, state, preprocessing, next_images, train_dir) if cluster.is_chief else None
-        actions.append(summarize or LeftToChief(interval))
+        if cluster.is_chief:
+            writer = SummaryWriter(train_dir)
+            scalars = Scalars(log_interval(log), writer)
+            next_images = NextImages(config, dataset, preprocessing)
+            actions += [scalars, Summarize(interval, log, state, preprocessing, next_images, writer, scalars)]
+        else:
+            actions += [LeftToChief(log_interval(log)), LeftToChief(interval)]
     return actions

@@ -7,6 +7,7 @@ best.is_exhausted
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -77,6 +78,7 @@ class BestCheckpoint:
             InputError: the folder cannot be written to.
         """
         names = [name for name in results if name.startswith(('accuracy', 'recall_at_')) or name == 'num_examples']
+        names += ['loss'] if math.isfinite(results.get('loss', math.nan)) else []
         step = results['step']
         history = self._history.adding({'step': step, **{name: results[name] for name in names}})
         if self._cluster.is_chief:

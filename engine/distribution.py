@@ -199,6 +199,13 @@ def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strate
     return options.fast_convolutions == 'on'
 
 
+def describe_devices(strategy: tf.distribute.Strategy, cluster: Cluster) -> str:
+    """Returns what computes over all workers, in words: `1 CPU`, `2 logical CPUs`, `8 GPUs`."""
+    count = strategy.num_replicas_in_sync
+    kind = 'GPU' if is_on_gpus(strategy) else 'CPU' if count == cluster.count else 'logical CPU'
+    return f'{count} {kind}{"s" if count > 1 else ""}'
+
+
 def is_on_gpus(strategy: tf.distribute.Strategy) -> bool:
     """Says whether replicas compute on GPUs."""
     return any('GPU' in device for device in strategy.extended.worker_devices)

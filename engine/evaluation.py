@@ -5,6 +5,7 @@
 `engine.evaluator` counts; here is what it counts with, and where the results go.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,12 +34,14 @@ from nets.variables import slim_variables
 
 
 def report(results: Results, num_examples: int) -> None:
-    """Prints the metrics as slim does, and how many examples they count."""
+    """Prints the metrics as slim does, the loss where it is known, and how many examples they count."""
     for name, value in results.items():
         if name == 'accuracy':
             print(f'eval/Accuracy[{value:.8g}]')
         elif name.startswith('recall_at_'):
             print(f'eval/Recall_{name.removeprefix("recall_at_")}[{value:.8g}]')
+    if 'loss' in results:
+        print(f'eval/Loss[{results["loss"]:.8g}]')
     print(f'evaluated {results["num_examples"]} of {num_examples}', flush=True)
 
 
@@ -48,8 +51,8 @@ def evaluate(config: EvalConfig) -> Results:
     Of several workers the chief alone reads checkpoints and writes results.
 
     Returns:
-        The results of the last evaluation: accuracy, recall_at_<k>, num_examples, images_per_second, step,
-        checkpoint_path, and what was evaluated.
+        The results of the last evaluation: accuracy, recall_at_<k>, loss (of checkpoints), num_examples,
+        images_per_second, step, checkpoint_path, and what was evaluated.
 
     Raises:
         InputError: whatever the user can put right; nothing is written then.
@@ -114,7 +117,8 @@ def _evaluate_file(config: EvalConfig, cluster: Cluster) -> Results:
     }
     report(results, dataset.num_examples)
     folder = os.path.dirname(os.path.abspath(classifier.path))
-    _write(config, results, config.output.eval_dir or eval_dir(folder, dataset.split, averages=False))
+    folder = config.output.eval_dir or eval_dir(folder, dataset.split, averages=False)
+    _write(config, results, SummaryWriter(folder, required=config.output.eval_dir is not None))
     return results
 
 
@@ -163,7 +167,10 @@ class _CheckpointEvaluation:
         self._spec = _resolve_spec(config, trained, self._dataset)
         cluster.check_same({'examples': self._dataset.identity()})
         self._averages = bool(options.moving_average_decay)
-        self._eval_dir = config.output.eval_dir or eval_dir(folder, self._dataset.split, self._averages)
+        self._writer = SummaryWriter(
+            config.output.eval_dir or eval_dir(folder, self._dataset.split, self._averages),
+            required=config.output.eval_dir is not None,
+        )
         with strategy.scope(), zero_weights():
             self._model = self._spec.make_model(mixed_precision=config.net.mixed_precision)
         self._evaluator = Evaluator(
@@ -199,7 +206,7 @@ class _CheckpointEvaluation:
         }
         if self._cluster.is_chief:
             report(results, self._dataset.num_examples)
-            _write(self._config, results, self._eval_dir)
+            _write(self._config, results, self._writer)
         return results
 
     def _restore(self, prefix: str) -> int:
@@ -212,15 +219,19 @@ class _CheckpointEvaluation:
         return checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
 
 
-def _write(config: EvalConfig, results: Results, folder: str) -> None:
-    """Writes what was measured: JSON where it was asked for, and event files."""
+def _write(config: EvalConfig, results: Results, writer: SummaryWriter) -> None:
+    """Writes what was measured: JSON where it was asked for, and an event file."""
     if config.output.results_path:
-        comparison.write_results(config.output.results_path, results)
-    asked_dir = config.output.eval_dir
+        comparison.write_results(config.output.results_path, {name: _finite(value) for name, value in results.items()})
     try:
-        write_summaries(folder, results, required=asked_dir is not None)
+        write_summaries(writer, results)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'--eval_dir={asked_dir}: {first_line(error)}') from error
+        raise InputError(f'--eval_dir={config.output.eval_dir}: {first_line(error)}') from error
+
+
+def _finite(value: float | int | str) -> float | int | str | None:
+    """Returns None for the loss of weights that have gone astray: JSON has no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def eval_dir(train_dir: str, split: str, averages: bool) -> str:
@@ -229,15 +240,19 @@ def eval_dir(train_dir: str, split: str, averages: bool) -> str:
     return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
 
 
-def write_summaries(folder: str, results: Results, required: bool = False) -> None:
-    """Writes what was measured for TensorBoard: accuracy, recall_at_<k>, num_examples, step, and the checkpoint."""
-    writer = SummaryWriter(folder, required)
+def write_summaries(writer: SummaryWriter, results: Results) -> None:
+    """Writes what was measured for TensorBoard: accuracy, recall_at_<k>, num_examples, step, and the checkpoint.
+
+    The loss has the tag that it has in training, so that both stand in one chart.
+    """
     step = max(int(results['step']), 0)
     measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}
+    if 'loss' in results:
+        measured['losses/cross_entropy'] = float(results['loss'])
     writer.scalars(step, {**measured, 'num_examples': float(results['num_examples']), 'step': float(step)})
     if results['checkpoint_path']:
         writer.text(step, 'checkpoint_path', str(results['checkpoint_path']))
-    writer.close()
+    writer.flush()
 
 
 def _find_dataset(config: EvalConfig, trained: ModelSpec | None, folder: str, cluster: Cluster) -> Dataset:

@@ -29,8 +29,8 @@ class EvaluationHistory:
 
     Attributes:
         how: What is compared: `metric`, the higher the better, or None; `split`; whether of moving `averages`.
-        measured: For each evaluation step, num_examples, accuracy, recall_at_<k>, and split and averages. Those of
-            another split, or averaged or not otherwise, stay in the file and are compared with nothing.
+        measured: For each evaluation step, num_examples, accuracy, recall_at_<k>, loss, and split and averages.
+            Those of another split, or averaged or not otherwise, stay in the file and are compared with nothing.
     """
 
     how: dict[str, Any]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -17,7 +18,7 @@ from configs.progress import Progress
 from datasets import input_pipeline
 from datasets.dataset_factory import Dataset
 from datasets.order import Worker
-from engine import distribution
+from engine import distribution, losses
 from engine.cluster.cluster import ALONE, Cluster
 from engine.metrics import ClassificationMetrics, clip_recall_at
 from nets import fast_convolutions
@@ -65,7 +66,9 @@ class Evaluator:
         self._count_batch = _make_count_batch(model, preprocessing, strategy, self._metrics, xla, fast_convolutions)
 
     def __call__(self, should_stop: Callable[[], bool] = lambda: False) -> Results:
-        """Counts over the split; returns num_examples, accuracy, recall_at_<k> and images_per_second.
+        """Counts over the split; returns num_examples, accuracy, recall_at_<k>, loss and images_per_second.
+
+        The loss is the mean cross-entropy, without label smoothing and L2.
 
         Args:
             should_stop: Asked before every batch, in every worker.
@@ -75,7 +78,7 @@ class Evaluator:
             InputError: a record that cannot be used, by file and number; or a lost worker.
         """
         num_batches = -(-self._num_examples // self._batch_size)
-        counts = tf.zeros(self._metrics.num_counts, tf.int64)
+        sums = tf.zeros(self._metrics.num_counts + 1, tf.float64)
         start = time.monotonic()
         with Progress('evaluation', total=num_batches, unit='batch') as progress:
             batches = iter(self._batches)
@@ -88,13 +91,15 @@ class Evaluator:
                     distribution.naming_lost_workers(self._cluster),
                     input_pipeline.naming_failures(self._dataset, self._preprocessing, positions),
                 ):
-                    counts += self._count_batch(next(batches))
+                    sums += self._count_batch(next(batches))
                     distribution.batches_taken().assign_add(1)
                 if self._cluster.is_chief and (done + 1) % max(num_batches // 10, 1) == 0:
                     progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
-        results: Results = dict(self._metrics.result(counts))
+        *counts, loss = sums.numpy()
+        results: Results = dict(self._metrics.result(np.array(counts)))
         if results['num_examples'] != self._num_examples:
             raise AssertionError(f'counted {results["num_examples"]} of {self._num_examples} examples')
+        results['loss'] = float(loss) / self._num_examples
         return {**results, 'images_per_second': round(self._num_examples / (time.monotonic() - start), 1)}
 
 
@@ -115,12 +120,18 @@ def _make_count_batch(
     xla: bool,
     is_fast: bool,
 ) -> Callable[[Any], tf.Tensor]:
-    """Returns the compiled function from a distributed batch to its counts, int64 [counts]."""
+    """Returns the compiled function from a distributed batch to its counts and the sum of its losses.
+
+    They are one float64 [counts + 1], which holds whole numbers exactly, so that replicas sum them at once.
+    """
 
     def count(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         with fast_convolutions.fast_convolutions(is_fast):
             logits = model(preprocessing.device_eval(batch['image']), training=False)
-        return metrics.count(logits, batch['label'], batch['mask'])
+        loss = tf.cast(losses.softmax_cross_entropy(logits, batch['label']), tf.float64)
+        loss = tf.reduce_sum(tf.where(batch['mask'], loss, 0.0))
+        counts = metrics.count(logits, batch['label'], batch['mask'])
+        return tf.concat([tf.cast(counts, tf.float64), [loss]], axis=0)
 
     replica_count = tf.function(count, jit_compile=True, autograph=False) if xla else count
 

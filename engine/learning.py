@@ -78,6 +78,10 @@ def train(config: TrainConfig) -> TrainResult:
         refuse_odd_batches(config, distribution.batch_per_replica(strategy, config.data.batch_size))
         set_precision(config.net.mixed_precision, strategy)
         refuse_parts_with_sync(config, strategy)
+        logging.info(
+            'training %s on %s: opening %s, then building the net',
+            config.net.model_name, distribution.describe_devices(strategy, cluster), config.data.dataset_name,
+        )  # fmt: skip
         dataset = open_dataset(config, cluster)
         spec = make_spec(config, dataset)
         with TrainingSignals() as signals, run_dir.held(config.checkpoint.train_dir, cluster):

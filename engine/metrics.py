@@ -14,6 +14,8 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
+from preprocessing.mixing import Targets
+
 
 def clip_recall_at(recall_at: Iterable[int], num_classes: int) -> tuple[int, ...]:
     """Returns the values of k, those above the number of classes lowered to it, each once, in order."""
@@ -65,6 +67,24 @@ class ClassificationMetrics:
         names = ('accuracy', *(f'recall_at_{k}' for k in self.recall_at))
         shares = [hit / examples if examples else float('nan') for hit in hits]
         return {'num_examples': examples, **dict(zip(names, shares, strict=True))}
+
+
+def count_recognised(logits: tf.Tensor, targets: Targets) -> tf.Tensor:
+    """Counts the examples of a training batch whose greatest logit is that of their label.
+
+    A mixed image is recognised as the label with the larger share, as for Keras' `CategoricalAccuracy`.
+
+    Args:
+        logits: float32 [batch, classes].
+        targets: Labels, and those that they are mixed with.
+
+    Returns:
+        int64 scalar.
+    """
+    labels = targets.labels
+    if targets.others is not None and targets.shares is not None:
+        labels = tf.where(targets.shares >= 0.5, labels, targets.others)
+    return tf.math.count_nonzero(tf.argmax(logits, axis=-1) == tf.cast(labels, tf.int64))
 
 
 def _ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -2,29 +2,40 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.ops import summary_ops_v2
 
 from configs.errors import first_line
 from engine.train_state import TrainState
 from nets import nets_factory
 
+FLUSH_SECONDS = 5.0  # what a kill may cost; each flush of a file in a bucket writes it anew
+
 
 class SummaryWriter:
-    """Writes event files into a folder. Tags are TensorBoard's usual lower-case paths; step is the global step.
+    """Writes one event file into a folder. Tags are TensorBoard's usual lower-case paths; step is the global step.
 
     Summaries are not worth a run: what cannot be written is warned about once and left out, unless `required`.
     """
 
     def __init__(self, folder: str, required: bool = False):
         self._folder, self._required, self._has_failed = folder, required, False
-        self._writer = tf.summary.create_noop_writer()
-        with self._forgiving():
-            self._writer = tf.summary.create_file_writer(folder)
+        self._writer: tf.summary.SummaryWriter | None = None  # made with the first that is written
+        self._begins_at: int | None = None
+        self._last_flush = -math.inf
+
+    def begin_at(self, step: int) -> None:
+        """Says that training makes this step, and later ones, now: what event files have of them already is void.
+
+        TensorBoard and its event readers leave that out, wherever a run was killed after its last checkpoint.
+        """
+        self._begins_at = step
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:
@@ -39,8 +50,23 @@ class SummaryWriter:
 
     @contextlib.contextmanager
     def _at(self, step: int) -> Iterator[None]:
-        with self._forgiving(), self._writer.as_default(step):
-            yield
+        with self._forgiving():
+            if self._writer is None:
+                # It flushes by its own count too, of events.
+                self._writer = tf.summary.create_file_writer(self._folder, max_queue=1000)
+            with self._writer.as_default(step):
+                self._write_beginning()
+                yield
+
+    def _write_beginning(self) -> None:
+        if self._begins_at is None:
+            return
+        log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        event = tf.compat.v1.Event(wall_time=time.time(), step=self._begins_at, session_log=log)
+        # TensorBoard takes the first one of a folder for the run's beginning, whatever was written before it.
+        for _ in range(2):
+            summary_ops_v2.import_event(event.SerializeToString())
+        self._begins_at = None
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         with self._at(step):
@@ -75,9 +101,12 @@ class SummaryWriter:
         with self._at(step):
             tf.summary.image('training_images', image_grid(shown)[np.newaxis])
 
-    def close(self) -> None:
-        with self._forgiving():
-            self._writer.close()
+    def flush(self, at_most_every: float = 0.0) -> None:
+        """Hands to the system what was written, unless that was done within the last `at_most_every` seconds."""
+        if self._writer is not None and time.monotonic() - self._last_flush >= at_most_every:
+            self._last_flush = time.monotonic()
+            with self._forgiving():
+                self._writer.flush()
 
 
 def image_grid(images: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from configs.config import TrainConfig
+from configs.config import CheckpointOptions, TrainConfig
 from configs.errors import InputError
 from engine import checkpoints
 from engine.loss_scale import LossScale
@@ -49,8 +49,11 @@ class TrainState:
 
     @property
     def moving_statistics(self) -> list[tuple[keras.Variable, float]]:
-        """What batch normalisation keeps beside the trained variables, and the share of it that a step keeps."""
-        layers = [layer for layer in self.model.layers if isinstance(layer, BatchNormalization)]
+        """What batch normalisation keeps beside the trained variables, and the share of it that a step keeps.
+
+        With `--freeze_batch_norm` only that of the trained layers moves.
+        """
+        layers = [layer for layer in _batch_norms(self.model) if layer.trainable]
         return [(kept, layer.momentum) for layer in layers for kept in (layer.moving_mean, layer.moving_variance)]
 
     def saved_variables(self) -> dict[str, tf.Variable]:
@@ -93,7 +96,40 @@ def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
     if config.net.mixed_precision == 'float16':
         loss_scale = LossScale()
         loss_scale.build()
+    if config.checkpoint.trainable_scopes:
+        _freeze_batch_norm(model, config.checkpoint)
     return TrainState(model, variables, trainable, weight_decays, optimizer, averages, loss_scale)
+
+
+def _batch_norms(model: keras.Model) -> list[BatchNormalization]:
+    return [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+
+
+def _freeze_batch_norm(model: keras.Model, options: CheckpointOptions) -> None:
+    """Freezes batch normalisation outside of the trained scopes, or says that it goes on moving.
+
+    Raises:
+        InputError: `--freeze_batch_norm`, and there is none outside of them.
+    """
+    patterns = [re.compile(scope) for scope in options.trainable_scopes]
+    names = {id(variable): name for name, variable in slim_variables(model).items()}
+    frozen = [
+        layer
+        for layer in _batch_norms(model)
+        if not any(pattern.match(names[id(variable)]) for variable in layer.variables for pattern in patterns)
+    ]
+    if options.freeze_batch_norm and not frozen:
+        raise InputError(
+            f'--freeze_batch_norm: {model.name} has no batch normalisation outside of --trainable_scopes; leave it out'
+        )
+    if options.freeze_batch_norm:
+        for layer in frozen:
+            layer.trainable = False
+    elif frozen:
+        logging.info(
+            'batch normalisation outside of --trainable_scopes goes on moving its statistics, as in slim; '
+            '--freeze_batch_norm keeps them'
+        )
 
 
 def _without(weight_decays: dict[str, float], excluded: tuple[str, ...]) -> dict[str, float]:
@@ -148,7 +184,10 @@ def restore_latest(config: TrainConfig, state: TrainState) -> Position | None:
             damaged.append(prefix)
             continue
         for other in damaged:
-            logging.warning('%s is now %s', other, checkpoints.set_aside(other))
+            if checkpoints.lies_in(other, train_dir):
+                logging.warning('%s is now %s', other, checkpoints.set_aside(other))
+            else:
+                logging.warning('%s is left as it is: it does not lie in --train_dir=%s', other, train_dir)
         return position
     if damaged:
         raise InputError(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine import distribution, losses
+from engine import distribution, losses, metrics
 from engine.position import Position
 from engine.reduction import Reduction
 from engine.schedules import Schedule
@@ -35,6 +35,8 @@ class StepReport:
 
     Attributes:
         cross_entropy: float32 [steps], mean over the global batch, before each step's update.
+        accuracy: float32 [steps], share of the global batch whose greatest logit is its label's, before each step's
+            update; of mixed images, the label with the larger share.
         regularization: L2 loss before the last step's update.
         learning_rate: Of the last step.
         seconds: What the call took; the first one compiles.
@@ -45,6 +47,7 @@ class StepReport:
     """
 
     cross_entropy: np.ndarray
+    accuracy: np.ndarray
     regularization: float
     learning_rate: float
     seconds: float
@@ -126,14 +129,17 @@ class ReplicaStep:
             regularize: bool scalar, whether the L2 loss is asked for; it costs a pass over the weights.
 
         Returns:
-            The mean cross-entropy of the whole batch and the L2 loss (0 if not asked for), before the update; and the
-            seconds from the last gradient to the last sum of them, float64.
+            Before the update, of the whole batch, float32 [2]: the mean cross-entropy, and how many examples are
+            recognised; the L2 loss (0 if not asked for); and the seconds from the last gradient to the last sum of
+            them, float64.
         """
         state, replica = self._state, tf.distribute.get_replica_context().replica_id_in_sync_group
         scale = state.loss_scale.value() if state.loss_scale else tf.constant(1.0)
-        loss, statistics, gradients = self._gradients(batch, stream, tf.cast(replica, tf.int32) * self._share, scale)
+        measured, statistics, gradients = self._gradients(
+            batch, stream, tf.cast(replica, tf.int32) * self._share, scale
+        )
         computed = _time_after(gradients)
-        gradients, (loss, *statistics) = self._reduction(gradients, [loss, *statistics])
+        gradients, (measured, *statistics) = self._reduction(gradients, [measured, *statistics])
         communicated = _time_after(gradients) - computed
         l2_loss = tf.cond(
             regularize, lambda: losses.l2_loss(state.variables, state.weight_decays), lambda: tf.constant(0.0)
@@ -152,7 +158,7 @@ class ReplicaStep:
                 state.loss_scale.apply(gradients, update)
             else:
                 update(gradients)
-        return loss, l2_loss, communicated
+        return measured, l2_loss, communicated
 
     def loss_scale(self) -> float | None:
         """Returns the loss scale as it is now, or None."""
@@ -162,7 +168,8 @@ class ReplicaStep:
     def _compute_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns what this replica adds to the loss, to the statistics of batch normalisation, to the gradients.
+        """Returns what this replica adds to the loss and the recognised examples, float32 [2], to the statistics of
+        batch normalisation, and to the gradients.
 
         Args:
             batch: The replica's share.
@@ -188,7 +195,7 @@ class ReplicaStep:
         if self._num_batches == 1:
             return of_part(0)
         zeros = [tf.zeros(variable.shape) for variable in self._state.trainable.values()]
-        start = (tf.constant(0.0), [tf.zeros(kept.shape) for kept, _ in self._moving], zeros)
+        start = (tf.zeros([2]), [tf.zeros(kept.shape) for kept, _ in self._moving], zeros)
         _, sums = tf.while_loop(
             lambda part, _: part < self._num_batches,
             lambda part, sums: (part + 1, tf.nest.map_structure(tf.add, sums, of_part(part * size))),
@@ -200,7 +207,7 @@ class ReplicaStep:
     def _differentiate(
         self, images: tf.Tensor, targets: Targets, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns loss, statistics and gradients, as `_compute_gradients`, of images that the net takes."""
+        """Returns what `_compute_gradients` does, of images that the net takes."""
         variables = [variable.value for variable in self._state.trainable.values()]
         with (
             batch_statistics(self._reduce_mean, self._reduction.num_replicas) as statistics,
@@ -213,7 +220,8 @@ class ReplicaStep:
             loss = tf.reduce_sum(per_example) / self._batch_size
             scaled = loss * scale if self._state.loss_scale else loss
         values = {id(statistic.variable): statistic.value for statistic in statistics}
-        return loss, [values[id(kept)] for kept, _ in self._moving], tape.gradient(scaled, variables)
+        measured = tf.stack([loss, tf.cast(metrics.count_recognised(logits, targets), tf.float32)])
+        return measured, [values[id(kept)] for kept, _ in self._moving], tape.gradient(scaled, variables)
 
 
 RunSteps = Callable[[Any, Position, int], StepReport]
@@ -241,37 +249,38 @@ def make_steps(
         iterator: Any, step: tf.Tensor, images_seen: tf.Tensor, stream: tf.Tensor, num_steps: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         def make_step(
-            i: tf.Tensor, cross_entropy: tf.TensorArray, waited: tf.Tensor, communicated: tf.Tensor, _: tf.Tensor
+            i: tf.Tensor, measured: tf.TensorArray, waited: tf.Tensor, communicated: tf.Tensor, _: tf.Tensor
         ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor, tf.Tensor]:
             batch, seconds = _next_batch(strategy, iterator, batches_taken)
             done = tf.cast(i, tf.int64)
             images = done * batch_size
             arguments = (batch, step + done, images_seen + images, stream + images, i == num_steps - 1)
-            loss, l2_loss, reducing = (
-                strategy.experimental_local_results(values)[0]  # losses are alike in all replicas
+            of_step, l2_loss, reducing = (
+                strategy.experimental_local_results(values)[0]  # what is measured is alike in all replicas
                 for values in strategy.run(replica_step, args=arguments)
             )
-            return i + 1, cross_entropy.write(i, loss), waited + seconds, communicated + reducing, l2_loss
+            return i + 1, measured.write(i, of_step), waited + seconds, communicated + reducing, l2_loss
 
         zero = tf.constant(0.0, tf.float64)
-        _, cross_entropy, waited, communicated, l2_loss = tf.while_loop(
+        _, measured, waited, communicated, l2_loss = tf.while_loop(
             lambda i, *_: i < num_steps,
             make_step,
-            (tf.constant(0), tf.TensorArray(tf.float32, num_steps), zero, zero, tf.constant(0.0)),
+            (tf.constant(0), tf.TensorArray(tf.float32, num_steps, element_shape=[2]), zero, zero, tf.constant(0.0)),
             parallel_iterations=1,
         )
-        return cross_entropy.stack(), l2_loss, waited, communicated
+        return measured.stack(), l2_loss, waited, communicated
 
     def call(iterator: Any, position: Position, num_steps: int) -> StepReport:
         start = time.monotonic()
         at = [tf.constant(count, tf.int64) for count in (position.step, position.images_seen, position.stream)]
-        cross_entropy, l2_loss, waited, communicated = run(iterator, *at, tf.constant(num_steps, tf.int32))
+        measured, l2_loss, waited, communicated = run(iterator, *at, tf.constant(num_steps, tf.int32))
         rate = schedule(tf.constant(position.images_seen / batch_size + num_steps - 1, tf.float64))
-        losses_of_steps = cross_entropy.numpy()  # waits for the last step
+        cross_entropy, recognised = measured.numpy().T  # waits for the last step
         seconds, scale = time.monotonic() - start, replica_step.loss_scale()
         is_measured = strategy.num_replicas_in_sync > 1 and not distribution.is_on_gpus(strategy)
         reducing = float(communicated) if is_measured else 0.0
-        return StepReport(losses_of_steps, float(l2_loss), float(rate), seconds, float(waited), reducing, scale)
+        accuracy = recognised / np.float32(batch_size)
+        return StepReport(cross_entropy, accuracy, float(l2_loss), float(rate), seconds, float(waited), reducing, scale)
 
     return call
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from configs.config import TrainConfig
 from configs.evaluation import EvalConfig
@@ -67,6 +68,12 @@ def summaries(folder: Path | str) -> dict[str, dict[int, Any]]:
                 found[value.tag][event.step] = tf.make_ndarray(value.tensor)
     # The names of files that began in the same second do not tell which came first.
     return {tag: dict(sorted(of_tag.items())) for tag, of_tag in found.items()}
+
+
+def steps_in_tensorboard(folder: Path | str) -> dict[str, list[int]]:
+    """Returns the steps that TensorBoard shows of a folder, by tag, in the order in which they come."""
+    events = plugin_event_accumulator.EventAccumulator(str(folder), size_guidance={'tensors': 0}).Reload()
+    return {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()['tensors']}
 
 
 def eval_config(checkpoint_path: Path | str, **options: Any) -> EvalConfig:

@@ -26,7 +26,7 @@ from configs.errors import InputError
 from engine.cluster import connected, joining
 from engine.cluster.cluster import ALONE, Cluster, WorkerLostError, differences
 from engine.cluster.connected import ConnectedCluster, Worker
-from engine.cluster.joining import join
+from engine.cluster.joining import join, make_hello
 from engine.cluster.peer import Peer
 from engine.cluster.tasks import Task, check_port_is_free, free_port
 
@@ -38,7 +38,7 @@ WORKER = """
 import os, sys
 sys.path.insert(0, {root!r})
 from configs.cluster import ClusterOptions
-from engine.cluster.joining import join
+from engine.cluster.joining import join, make_hello
 from engine.cluster.tasks import Task
 
 options = ClusterOptions(worker_timeout_secs={timeout}, worker_join_timeout_secs=20)
@@ -72,8 +72,8 @@ def all_outcomes(calls: Sequence[Callable[[], Any]]) -> list[Any]:
         return [future.result() for future in [threads.submit(outcome, call) for call in calls]]
 
 
-def work_as(task: Task, work: Work, options: ClusterOptions | None = None, facts: Any = None) -> Any:
-    with join(task, options or options_of(), facts or {}) as cluster:
+def work_as(task: Task, work: Work, options: ClusterOptions | None = None, facts: Any = None, token: str = '') -> Any:
+    with join(task, options or options_of(), facts or {}, token) as cluster:
         return work(cluster)
 
 
@@ -408,7 +408,7 @@ def _flood(connection: socket.socket) -> None:
 
 GARBAGE = ['http', 'http2', 'random', 'deep', 'list', 'version', 'address', 'index', 'closed', 'half', 'silent']
 GARBAGE += ['reset', 'drip', 'flood']
-HELLO = {'protocol': 1, 'index': 1, 'count': 2, 'address': f'{HOST}:1', 'process': 'p', 'facts': {}}
+HELLO = {'protocol': 2, 'index': 1, 'count': 2, 'address': f'{HOST}:1', 'process': 'p', 'facts': {}, 'proof': ''}
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ HELLO = {'protocol': 1, 'index': 1, 'count': 2, 'address': f'{HOST}:1', 'process
         lambda connection: connection.sendall(os.urandom(5000) + b'\n'),
         lambda connection: connection.sendall(b'[' * 100_000 + b'\n'),
         lambda connection: connection.sendall(b'[]\n'),
-        lambda connection: say(connection, protocol=2),
+        lambda connection: say(connection, **{**HELLO, 'protocol': 1}),
         lambda connection: say(connection, **{**HELLO, 'address': 'nowhere'}),
         lambda connection: say(connection, **{**HELLO, 'index': '1'}),
         lambda connection: connection.close(),
@@ -452,6 +452,92 @@ def test_garbage_at_the_port_of_the_chief_disturbs_nobody(
     assert (chief, other) == ([None, None], None)
     assert time.monotonic() - began < 5
     assert psutil.Process().memory_info().rss - before < 100 * 2**20
+
+
+OTHER_TOKEN = 'is no worker of this run: its WORKERS_TOKEN is another one than that of the chief'
+OTHER_OPTIONS = 'is no worker of this version: it has other options'
+
+
+@pytest.mark.parametrize(
+    ('token', 'hello', 'why'),
+    [
+        ('ours', HELLO, OTHER_TOKEN),
+        ('ours', {**HELLO, 'count': 7}, OTHER_TOKEN),
+        ('ours', {**HELLO, 'proof': '0' * 64}, OTHER_TOKEN),
+        ('ours', make_hello(task_of(1, 2, 1), f'{HOST}:1', {'--seed': '0'}, 'theirs'), OTHER_TOKEN),
+        ('', make_hello(task_of(1, 2, 1), f'{HOST}:1', {'--seed': '0'}, 'theirs'), OTHER_TOKEN),
+        ('', {**HELLO, 'index': 9}, OTHER_OPTIONS),
+        ('', {**HELLO, 'facts': {'--seed': '0', '--other': '1'}}, OTHER_OPTIONS),
+    ],
+)
+def test_a_stranger_is_told_so_and_the_start_goes_on(
+    token: str, hello: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, facts = free_port(HOST), {'--seed': '0'}
+
+    def intrude() -> Any:
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                stranger = Peer(socket.create_connection((HOST, port)))
+                break
+        stranger.send({**hello, 'process': '\33[2Jx\nerror: y'})
+        answers = [stranger.receive(), stranger.receive()]
+        stranger.close()
+        gathered = work_as(task_of(1, 2, port), lambda cluster: cluster.gather(1), None, facts, token)
+        return answers, gathered
+
+    chief = functools.partial(work_as, task_of(0, 2, port), lambda cluster: cluster.gather(0), None, facts, token)
+    gathered, (answers, of_worker) = all_outcomes([chief, intrude])
+    assert gathered == of_worker == [0, 1]
+    assert answers == [{'refused': f'the chief at {HOST}:{port} says: this {why}'}, None]
+
+
+def test_what_a_worker_says_of_itself_is_printed_escaped() -> None:
+    port = free_port(HOST)
+
+    def come() -> Any:
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                worker = Peer(socket.create_connection((HOST, port)))
+                break
+        worker.send({**HELLO, 'index': 5, 'process': '\33[2Jx\nerror: \u202ey' + 'z' * 1000})
+        answer = worker.receive()
+        worker.close()
+        return answer
+
+    error, answer = all_outcomes([functools.partial(work_as, task_of(0, 2, port), lambda cluster: None), come])
+    assert str(error) == '\\x1b[2Jx\\nerror: \\u202ey' + 'z' * 85 + '... says that it is worker 5 of 2'
+    assert answer == {'refused': str(error)}
+
+
+@pytest.mark.parametrize(
+    ('answers', 'message'),
+    [
+        ([{'refused': 'a\33[2J\nb'}], 'a\\x1b[2J\nb'),
+        ([{'noted': True}, {'refused': ['\33']}], r"['\x1b']"),
+        ([{'noted': True}, {'workers': 5}], 'worker 0 at CHIEF tells of other workers than there can be, 5; start'),
+        ([{'workers': []}], 'worker 0 at CHIEF tells of other workers than there can be, []; start all from the same'),
+        ([{'workers': [{}, {}]}], 'worker 0 at CHIEF tells of other workers than there can be, [{}, {}]; start all fr'),
+        ([{'workers': ['\33' * 200] * 2}], 'worker 0 at CHIEF tells of other workers than there can be, ["\\u001b'),
+        ([{'workers': [HELLO, HELLO]}], 'worker 0 at CHIEF tells of other workers than there can be, [{"protocol": 2'),
+    ],
+)  # fmt: skip
+def test_a_chief_that_talks_nonsense_is_one_line(answers: list[dict[str, Any]], message: str) -> None:
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            chief = Peer(listener.accept()[0])
+            chief.receive()
+            for said in answers:
+                chief.send(said)
+            chief.receive()
+            chief.close()
+
+        error, _ = all_outcomes([lambda: join(task_of(1, 2, port), options_of(), {}), answer])
+    assert isinstance(error, InputError)
+    assert str(error).startswith(message.replace('CHIEF', f'{HOST}:{port}'))
+    assert str(error).isprintable() or message.count('\n') == str(error).count('\n') == 1
 
 
 def test_a_worker_that_was_started_again_while_the_others_were_waited_for() -> None:

@@ -1,6 +1,8 @@
 """Evaluation: every example once, slim's numbers, what is printed and written, and what is refused."""
 
+import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -73,6 +75,12 @@ def shares(logits: np.ndarray, labels: np.ndarray, *ks: int) -> list[float]:
     return [int((ranks < k).sum()) / len(labels) for k in ks]
 
 
+def loss_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean cross-entropy."""
+    logits = logits.astype(np.float64)
+    return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]))
+
+
 def test_the_run_has_learnt(logits_and_labels):
     assert shares(*logits_and_labels, 1)[0] > 0.95
 
@@ -90,6 +98,7 @@ def test_results_do_not_depend_on_the_batch_size(trained, logits_and_labels, tmp
     assert results['num_examples'] == 360
     expected = shares(*logits_and_labels, 1, 1, 2, 5)
     assert [results[name] for name in ('accuracy', 'recall_at_1', 'recall_at_2', 'recall_at_5')] == expected
+    assert results['loss'] == pytest.approx(loss_of(*logits_and_labels), rel=1e-5)
 
 
 def test_some_batches_only(trained, logits_and_labels, tmp_path, capsys):
@@ -118,7 +127,7 @@ def test_evaluation_while_training_is_that_of_its_checkpoint(train_digits, tmp_p
         )
         for decay in (0.9, None)
     )
-    names = ('step', 'num_examples', 'accuracy', 'recall_at_2', 'recall_at_3', 'recall_at_4')
+    names = ('step', 'num_examples', 'accuracy', 'recall_at_2', 'recall_at_3', 'recall_at_4', 'loss')
     assert [trained.results[name] for name in names] == [averages[name] for name in names]
     assert [weights[name] for name in names] != [averages[name] for name in names]
 
@@ -162,6 +171,7 @@ def test_everything_that_an_evaluation_leaves_behind(trained, digits_dir, logits
         'accuracy': accuracy,
         'recall_at_2': recall_2,
         'recall_at_3': recall_3,
+        'loss': pytest.approx(loss_of(*logits_and_labels), rel=1e-6),
         'step': 300,
         'checkpoint_path': trained.checkpoint_path,
         'model_name': 'lenet',
@@ -173,15 +183,62 @@ def test_everything_that_an_evaluation_leaves_behind(trained, digits_dir, logits
         f'eval/Accuracy[{accuracy:.8g}]\n'
         f'eval/Recall_2[{recall_2:.8g}]\n'
         f'eval/Recall_3[{recall_3:.8g}]\n'
+        f'eval/Loss[{results["loss"]:.8g}]\n'
         'evaluated 360 of 360\n'
     )
     found = summaries(eval_dir)
     scalars = {'accuracy': accuracy, 'recall_at_2': recall_2, 'recall_at_3': recall_3, 'num_examples': 360, 'step': 300}
+    scalars['losses/cross_entropy'] = float(results['loss'])
     assert set(found) == {*scalars, 'checkpoint_path'}
     for tag, value in scalars.items():
         assert list(found[tag]) == [300]
         assert found[tag][300] == np.float32(value)
     assert found['checkpoint_path'][300].item().decode() == trained.checkpoint_path
+
+
+def test_a_loss_that_is_not_finite_is_none_in_json(without_model_file, digits_dir, tmp_path):
+    (prefix,) = checkpoints.list_checkpoints(str(without_model_file))[-1:]
+    values = saved_values(prefix)
+    values['LeNet/fc4/biases'] = np.where(np.arange(10) < 1, np.float32(np.inf), 0).astype(np.float32)
+    (tmp_path / 'run').mkdir()
+    checkpoints.save(str(tmp_path / 'run'), 1, values, max_to_keep=1)
+    flags = {'model_name': 'lenet', 'eval_image_size': 8, 'depth_multiplier': 0.25, 'dataset_name': 'digits'}
+    path = tmp_path / 'results.json'
+    results = evaluation.evaluate(
+        eval_config(tmp_path / 'run', dataset_dir=str(digits_dir), results_path=str(path), **flags)
+    )
+    assert not np.isfinite(results['loss'])
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)['loss'] is None
+
+
+def test_a_run_from_elsewhere_does_not_say_where_data_are_written(trained, digits_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    train_dir = Path(shutil.copytree(Path(trained.checkpoint_path).parent, tmp_path / 'run'))
+    elsewhere, model_file = tmp_path / 'elsewhere', train_dir / 'model.json'
+    elsewhere.mkdir()
+    model_file.write_text(model_file.read_text().replace(str(digits_dir), str(elsewhere)))
+    assert evaluation.evaluate(eval_config(train_dir))['num_examples'] == 360
+    assert not list(elsewhere.iterdir())
+    assert [path.name for path in (tmp_path / 'cache' / 'tf_slim_image_classification').iterdir()] == ['digits']
+
+
+@pytest.mark.parametrize(
+    ('name', 'present', 'is_taken'),
+    [
+        ('digits', [], False),
+        ('digits', ['labels.txt', 'digits_train.tfrecord', 'digits_test.tfrecord'], True),
+        ('tfds:mnist', [], False),
+        ('tfds:mnist:3.0.1', ['mnist'], True),
+        ('cifar10', [], True),  # which is never written
+    ],
+)
+def test_where_data_of_a_run_are_read(trained, tmp_path, name, present, is_taken):
+    for part in present:
+        (tmp_path / part).touch()
+    spec = ModelSpec.load(os.path.dirname(trained.checkpoint_path))
+    assert spec is not None
+    found = dataclasses.replace(spec, dataset_name=name, dataset_dir=str(tmp_path)).folder_of_data()
+    assert found == (str(tmp_path) if is_taken else None)
 
 
 def test_event_files_lie_beside_the_checkpoint(trained, tmp_path):

@@ -17,12 +17,13 @@ import tensorflow as tf
 from engine import checkpoints, run_dir
 from engine.signals import TrainingSignals
 from tests.processes import BEGUN, DATA, INDEX, STEPS, Run, wait_for
-from tests.runs import checkpoint_files
+from tests.runs import checkpoint_files, steps_in_tensorboard
 
 pytestmark = pytest.mark.usefixtures('no_process_is_left')
 
 # So that a signal finds it training, however late it comes: drawing takes many times what a step takes.
 SLOW = ('--save_summaries_steps=1', '--summarize_images', '--summarize_histograms')
+SCALARS = ('--save_summaries_secs=600',)
 WRITTEN = {'.': 'a checkpoint', 'best': 'the best one'}
 
 
@@ -134,12 +135,23 @@ def test_killed_at_each_write(run, uninterrupted, make_fault):
     fault = make_fault('kill -9, at each write')
     for name in WRITES:
         sign, name = ('-', name[1:]) if name.startswith('-') else ('', name)
-        process = run.start(killed_at=f'{sign}{run.train_dir}/{name}')
+        process = run.start(*SCALARS, killed_at=f'{sign}{run.train_dir}/{name}')
         process.join(120)
         assert process.exitcode == -signal.SIGKILL, (name, run.output())
         fault.inject()
-    assert run.finish() == 0, run.output()
+    assert run.finish(*SCALARS) == 0, run.output()
     fault.survived(run.differences(uninterrupted))
+    assert_steps_rise(run)
+    assert steps_in_tensorboard(run.train_dir)['learning_rate'][-1] == STEPS
+
+
+def assert_steps_rise(run: Run) -> None:
+    """Checks that TensorBoard shows each evaluation once, and no point of what was lost."""
+    (eval_dir,) = run.train_dir.glob('eval_*')
+    for folder in (run.train_dir, eval_dir):
+        for tag, steps in steps_in_tensorboard(folder).items():
+            assert steps == sorted(set(steps)), tag
+    assert steps_in_tensorboard(eval_dir)['accuracy'] == [row['step'] for row in run.evaluations()]
 
 
 @pytest.mark.full

@@ -13,7 +13,7 @@ from configs.errors import InputError
 from datasets import dataset_factory
 from engine import checkpoints, learning
 from engine.train_state import make_state
-from tests.runs import saved_values, small_config
+from tests.runs import assert_same_values, saved_values, small_config
 
 # Nothing moves at this rate, so a run of one step shows where it started.
 STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
@@ -217,3 +217,72 @@ def test_frozen_layers_have_no_gradients(train_digits, backward, tmp_path, scope
     for sources, operations in backward:
         assert sources == number
         assert (operations['Conv2DBackpropFilter'], operations['MaxPoolGrad']) == (convolutions, convolutions)
+
+
+# ------------------------------------------------------------------------ batch normalisation of frozen layers
+
+NORMALIZED = {
+    'model_name': 'alexnet_bn',
+    'train_image_size': 67,
+    'depth_multiplier': 1 / 16,
+    'batch_size': 8,
+    'trainable_scopes': ('alexnet_bn/bn2', 'alexnet_bn/fc8'),
+    'moving_average_decay': 0.5,
+}
+STATISTICS = {f'alexnet_bn/{layer}/moving_{kind}' for layer in ('bn1', 'bn2') for kind in ('mean', 'variance')}
+
+
+@pytest.mark.parametrize('freeze', [False, True])
+def test_statistics_of_frozen_layers_move_as_in_slim_unless_they_are_frozen_too(train_digits, tmp_path, caplog, freeze):
+    start = saved_values(
+        train_digits(tmp_path / 'start', max_number_of_steps=1, learning_rate=0.0, **NORMALIZED).checkpoint_path
+    )
+    with caplog.at_level('INFO', logger='absl'):
+        trained = train_digits(tmp_path / 'run', max_number_of_steps=2, freeze_batch_norm=freeze, checkpoint_path=str(
+            tmp_path / 'start'), **NORMALIZED)  # fmt: skip
+    end = weights_of(trained.checkpoint_path)
+    moved = {name for name, value in end.items() if not np.array_equal(value, start[name])}
+    kept = {name for name in STATISTICS if '/bn1/' in name} if freeze else set()
+    assert moved & STATISTICS == STATISTICS - kept
+    assert {name.split('/')[1] for name in moved - STATISTICS} == {'bn2', 'fc8'}
+    said = 'batch normalisation outside of --trainable_scopes goes on moving its statistics, as in slim; --freeze_bat'
+    assert (said in caplog.text) != freeze
+
+
+def test_frozen_batch_normalisation_uses_its_moving_statistics(digits_dir):
+    config = small_config(digits_dir, '', dropout_keep_prob=1.0, freeze_batch_norm=True, **{
+        **NORMALIZED, 'trainable_scopes': ('alexnet_bn/fc8',)})  # fmt: skip
+    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
+    state = make_state(config, learning.make_spec(config, dataset))
+    assert state.moving_statistics == []
+    images = tf.random.stateless_uniform([4, 67, 67, 3], [0, 1])
+    np.testing.assert_array_equal(state.model(images, training=True), state.model(images, training=False))
+
+
+def test_frozen_batch_normalisation_with_replicas_and_a_resume(train_digits, tmp_path):
+    options = {**NORMALIZED, 'freeze_batch_norm': True, 'sync_batch_norm': True, 'num_clones': 2}
+    whole = train_digits(tmp_path / 'whole', max_number_of_steps=4, **options)
+    train_digits(tmp_path / 'parts', max_number_of_steps=2, **options)
+    parts = train_digits(tmp_path / 'parts', max_number_of_steps=4, **options)
+    assert_same_values(parts.checkpoint_path, whole.checkpoint_path)
+    with pytest.raises(InputError, match=r'freeze_batch_norm +True +False'):
+        train_digits(tmp_path / 'parts', max_number_of_steps=5, **{**options, 'freeze_batch_norm': False})
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({}, '--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too'),
+        (
+            {'trainable_scopes': ('LeNet/fc4',)},
+            '--freeze_batch_norm: LeNet has no batch normalisation outside of --trainable_scopes; leave it out',
+        ),
+        (
+            {**NORMALIZED, 'trainable_scopes': ('alexnet_bn',)},
+            '--freeze_batch_norm: alexnet_bn has no batch normalisation outside of --trainable_scopes; leave it out',
+        ),
+    ],
+)
+def test_nothing_to_freeze(train_digits, tmp_path, options, message):
+    with pytest.raises(InputError, match=f'^{re.escape(message)}$'):
+        train_digits(tmp_path / 'run', max_number_of_steps=1, freeze_batch_norm=True, **options)

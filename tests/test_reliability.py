@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -24,7 +25,8 @@ from engine.evaluator import Evaluator
 from engine.kernels import describe_kernels
 from engine.position import Position
 from engine.recovery import NonFiniteError
-from tests.runs import assert_same_values, eval_config, saved_values
+from tests.runs import assert_same_values, eval_config, saved_values, steps_in_tensorboard
+from tests.runs import files as files_of
 
 # ------------------------------------------------------------------------ values that are not finite
 
@@ -147,7 +149,7 @@ def history_of(result: learning.TrainResult) -> list[dict]:
 def test_the_best_checkpoint_is_kept(checked):
     history = history_of(checked)
     assert [row['step'] for row in history] == [10, 20, 30, 40, 50, 60]
-    assert set(history[0]) == {'step', 'accuracy', 'recall_at_5', 'num_examples', 'split', 'averages'}
+    assert set(history[0]) == {'step', 'accuracy', 'recall_at_5', 'loss', 'num_examples', 'split', 'averages'}
     best_step = max(history, key=lambda row: row['accuracy'])['step']
     best_dir = Path(checked.checkpoint_path).parent / 'best'
     assert [path.name for path in best_dir.glob('*.index')] == [f'model.ckpt-{best_step}.index']
@@ -301,6 +303,45 @@ def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path,
     assert history_of(train_digits(tmp_path, **options)) == history_of(checked)
 
 
+# ------------------------------------------------------------------------ event files
+
+
+@pytest.mark.parametrize('has_a_gap', [False, True])
+def test_steps_rise_in_event_files_where_a_run_went_back(train_digits, tmp_path, has_a_gap):
+    options = {'log_every_n_steps': 1, 'save_summaries_secs': 600, 'eval_every_steps': 4, 'save_interval_steps': 5}
+    train_digits(tmp_path, max_number_of_steps=13, **options)
+    for path in tmp_path.glob('model.ckpt-13.*'):
+        path.unlink()
+    if has_a_gap:  # an event file of an older version, or of slim's, does not say where its part of the run began
+        for path in tmp_path.glob('events*'):
+            path.unlink()
+        with tf.summary.create_file_writer(str(tmp_path)).as_default():
+            for step in range(1, 14):
+                tf.summary.scalar('learning_rate', 0.0, step)
+    train_digits(tmp_path, max_number_of_steps=18, **options)
+    shown = steps_in_tensorboard(tmp_path)
+    assert shown['learning_rate'] == list(range(1, 19))
+    assert shown['accuracy'] == list(range(11 if has_a_gap else 1, 19))
+    assert steps_in_tensorboard(tmp_path / 'eval_test')['accuracy'] == [4, 8, 12, 16, 18]
+    assert len(list((tmp_path / 'eval_test').glob('events*'))) == 2
+
+
+def test_an_evaluation_that_is_made_up_for_replaces_its_point(train_digits, tmp_path):
+    options = {'eval_every_steps': 5, 'save_interval_steps': 5}
+    train_digits(tmp_path, max_number_of_steps=10, **options)
+    history = tmp_path / 'evaluations.json'
+    history.write_text(json.dumps(json.loads(history.read_text())[:1]))  # as a kill leaves it before it is written
+    train_digits(tmp_path, max_number_of_steps=15, **options)
+    assert steps_in_tensorboard(tmp_path / 'eval_test')['accuracy'] == [5, 10, 15]
+
+
+def test_steps_rise_after_a_recovery(train_digits, tmp_path, spoil):
+    spoil(8 * 32)
+    options = {'log_every_n_steps': 1, 'save_summaries_secs': 600, 'save_interval_steps': 3}
+    train_digits(tmp_path, max_number_of_steps=10, recover_from_nonfinite=1, **options)
+    assert steps_in_tensorboard(tmp_path)['learning_rate'] == list(range(1, 11))
+
+
 # ------------------------------------------------------------------------ rotation
 
 
@@ -434,6 +475,39 @@ def test_position_counts_only_what_has_happened():
 
 
 # ------------------------------------------------------------------------ what is found in the folder
+
+
+@pytest.mark.parametrize(
+    ('name', 'is_read'),
+    [
+        ('{other}/model.ckpt-3', True),
+        ('best/model.ckpt-2', False),  # the run has one of that name
+        ('evaluations.json\\000', False),
+        ('\\000', False),
+    ],
+)
+def test_only_checkpoints_of_the_run_are_set_aside(train_digits, tmp_path, caplog, name, is_read):
+    """A `checkpoint` file may name whatever it likes."""
+    options = {'eval_every_steps': 2, 'save_interval_steps': 1}
+    train_digits(tmp_path / 'other', max_number_of_steps=3, **options)
+    train_digits(tmp_path / 'run', max_number_of_steps=2, **options)
+    for damaged in ('other/model.ckpt-3', 'run/best/model.ckpt-2'):
+        (tmp_path / f'{damaged}.index').write_bytes(b'not an index')
+    name = name.format(other=tmp_path / 'other')
+    (tmp_path / 'run' / 'checkpoint').write_text(f'model_checkpoint_path: "{name}"\n')
+    before = [files_of(folder) for folder in (tmp_path / 'other', tmp_path / 'run' / 'best')]
+    assert train_digits(tmp_path / 'run', max_number_of_steps=3, best_metric='none').step == 3
+    assert [files_of(folder) for folder in (tmp_path / 'other', tmp_path / 'run' / 'best')] == before
+    assert not list(tmp_path.rglob('damaged-*'))
+    assert (tmp_path / 'run' / 'evaluations.json').exists()
+    assert (f'is left as it is: it does not lie in --train_dir={tmp_path}/run' in caplog.text) == is_read
+
+
+@pytest.mark.parametrize('option', ['train_dir', 'checkpoint_path', 'dataset_dir', 'cache'])
+def test_names_with_a_zero_byte_are_refused(option):
+    message = f"--{option}='config.cfg\\x00': has a zero byte, which no name can have"
+    with pytest.raises(InputError, match=f'^{re.escape(message)}$'):
+        make_config(TrainConfig, **{option: 'config.cfg\0'})
 
 
 @pytest.mark.quick('data.json*', 'model.json*')

@@ -538,6 +538,7 @@ SCALARS = (
     'losses/total_loss',
     'losses/cross_entropy',
     'losses/regularization_loss',
+    'accuracy',
     'learning_rate',
     'images_per_second',
     'data_wait_share',
@@ -548,10 +549,58 @@ def test_log_line_has_what_one_wants_to_know(train_digits, tmp_path, caplog):
     with caplog.at_level('INFO', logger='absl'):
         train_digits(tmp_path, max_number_of_steps=25, log_every_n_steps=10)
     lines = [line for line in caplog.messages if line.startswith('global step ')]
-    assert [line.split()[2] for line in lines] == ['10:', '20:', '25:']
+    assert [line.split()[2] for line in lines] == ['1:', '10:', '20:', '25:']
     for part in ('loss = ', 'sec/step), learning rate 0.03, ', ' images/s, waiting for data ', '%'):
-        assert part in lines[0]
+        assert part in lines[1]
+    shares = re.findall(r', accuracy ([\d.]+), ', '\n'.join(lines))
+    assert len(shares) == 4
+    assert all(0 <= float(share) <= 1 for share in shares)
     assert f'saved {tmp_path}/model.ckpt-25' in caplog.text
+
+
+def test_what_happens_before_the_first_log_line_is_said(train_digits, tmp_path, caplog):
+    with caplog.at_level('INFO', logger='absl'):
+        train_digits(tmp_path, max_number_of_steps=30)
+    lines = [line for line in caplog.messages if not line.startswith(('decoded ', 'index'))]
+    assert lines[0] == 'training lenet on 1 CPU: opening digits, then building the net'
+    first = next(number for number, line in enumerate(lines) if line.startswith('global step 1: '))
+    assert lines[first - 2] == 'compiling the first step, which may take a minute'
+    assert re.fullmatch(r'the first step took [\d.]+ s, compilation included', lines[first - 1])
+    # A time that is left would be one of compilations.
+    assert ' left' not in lines[first]
+    assert re.search(r', \d+ s left$', lines[first + 1])
+
+
+def test_accuracy_is_that_of_the_training_batches(train_digits, tmp_path):
+    """Of a rate of zero, and without dropout, every epoch has that of the same weights over the split."""
+    options = {'learning_rate': 0.0, 'batch_size': 479, 'dropout_keep_prob': 1.0, 'eval_split_name': 'train'}
+    result = train_digits(tmp_path, max_number_of_steps=3, log_every_n_steps=1, save_summaries_steps=1,
+                          eval_every_steps=3, **options)  # fmt: skip
+    found = summaries(tmp_path)
+    measured = list(found['accuracy'].values())
+    assert np.mean(measured) == pytest.approx(result.results['accuracy'], abs=1e-6)
+    assert np.mean(list(found['losses/cross_entropy'].values())) == pytest.approx(result.results['loss'], rel=1e-5)
+    assert summaries(tmp_path / 'eval_train')['losses/cross_entropy'][3] == pytest.approx(result.results['loss'])
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({}, [1, 4, 8, 9]),
+        ({'save_summaries_steps': 5}, [1, 4, 5, 8, 9]),
+        ({'save_summaries_secs': 0}, None),
+        ({'log_every_n_steps': 100}, [1, 9]),
+    ],
+)
+def test_scalars_come_with_the_log_lines(train_digits, tmp_path, options, expected):
+    options = {'log_every_n_steps': 4, 'save_summaries_secs': 600, **options}
+    train_digits(tmp_path, max_number_of_steps=9, **options)
+    found = summaries(tmp_path)
+    if expected is None:
+        assert not found
+        assert not list(tmp_path.glob('events*'))
+    for tag in SCALARS if expected else ():
+        assert list(found[tag]) == expected, tag
 
 
 def test_summaries_on_request(train_digits, tmp_path):
@@ -560,7 +609,7 @@ def test_summaries_on_request(train_digits, tmp_path):
     )
     found = summaries(tmp_path)
     for tag in SCALARS:
-        assert list(found[tag]) == [2, 4], tag
+        assert list(found[tag]) == [1, 2, 4], tag  # the first log line has them too
     np.testing.assert_allclose(
         found['losses/total_loss'][4],
         found['losses/cross_entropy'][4] + found['losses/regularization_loss'][4],

@@ -193,9 +193,11 @@ def write_rotation(train_dir: str, rotation: Rotation) -> None:
 
 def _read_state(train_dir: str) -> Any:
     try:
-        return tf.train.get_checkpoint_state(train_dir)
+        state = tf.train.get_checkpoint_state(train_dir)
     except (tf.errors.OpError, ValueError):
         return None
+    # What follows a zero byte TensorFlow does not see: `config.cfg\0` would be a checkpoint whose index is config.cfg.
+    return None if state is not None and '\0' in state.model_checkpoint_path else state
 
 
 def newest_first(train_dir: str) -> list[str]:
@@ -239,6 +241,11 @@ def delete(paths: Iterable[str]) -> None:
 def is_complete(prefix: str) -> bool:
     """Says whether a checkpoint has its index and its data."""
     return all(tf.io.gfile.exists(prefix + suffix) for suffix in SUFFIXES)
+
+
+def lies_in(prefix: str, folder: str) -> bool:
+    """Says whether a checkpoint lies in a folder; a `checkpoint` file may name one anywhere."""
+    return os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(folder)
 
 
 def set_aside(prefix: str) -> str:

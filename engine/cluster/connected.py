@@ -14,7 +14,7 @@ from typing import Any
 from configs import console
 from configs.errors import WorkerLostError, first_line
 from engine.cluster.cluster import Cluster
-from engine.cluster.peer import Peer
+from engine.cluster.peer import Peer, shown
 from engine.cluster.tasks import Task
 
 _SECONDS_TO_END = 10.0
@@ -161,15 +161,17 @@ class ConnectedCluster(Cluster):
         """Takes what a worker says, until it ends."""
         while (message := peer.receive()) is not None and self._take(index, message):
             if 'lost' in message:
-                self._lose(str(message['lost']), is_passing=bool(message.get('passing', True)))
+                self._lose(shown(message['lost']), is_passing=bool(message.get('passing', True)))
         if index not in self._goodbyes:
             self._lose(f'{self._workers[index]} has ended{_ADVICE}')
 
     def _take(self, index: int, message: Mapping[str, Any]) -> bool:
         """Notes what a worker says; returns whether a worker would say that."""
-        with self._news, contextlib.suppress(LookupError, TypeError, ValueError, ArithmeticError):
+        if not is_of_worker(message, self.count):
+            return False
+        with self._news:
             if 'beat' in message:
-                self._heard[index].note(int(message['beat']), bool(message['working']))
+                self._heard[index].note(message['beat'], message['working'])
             elif 'value' in message:
                 self._values.setdefault(message['round'], {})[index] = message['value']
             elif 'gathered' in message:
@@ -177,8 +179,7 @@ class ConnectedCluster(Cluster):
             elif 'bye' in message:
                 self._goodbyes.add(index)
             self._news.notify_all()
-            return True
-        return False
+        return True
 
     def _beat(self) -> None:
         """Tells the others that this process lives, and looks for those that are not heard of."""
@@ -232,6 +233,20 @@ class ConnectedCluster(Cluster):
         for peer in self._peers.values():  # where the main thread may be sending to one that does not read
             peer.close()
         on_loss(why)
+
+
+def is_of_worker(message: Mapping[str, Any], count: int) -> bool:
+    """Says whether one of `count` workers would say that, once they have met."""
+    if 'lost' in message:
+        return isinstance(message['lost'], str)
+    if 'beat' in message:
+        return type(message['beat']) is int and isinstance(message.get('working'), bool)
+    if 'value' in message:
+        return type(message.get('round')) is int
+    if 'gathered' in message:
+        gathered = message['gathered']
+        return type(message.get('round')) is int and isinstance(gathered, list) and len(gathered) == count
+    return 'bye' in message
 
 
 def _end_process(error: WorkerLostError) -> None:

@@ -3,12 +3,15 @@
 with join_as_told(config) as cluster: ...
 
 The others connect to the chief at its own port, before TensorFlow's server takes it: so a cluster needs no port beside
-those of TensorFlow, and a worker need only know the chief's address and its own number.
+those of TensorFlow, and a worker need only know the chief's address and its own number. Where the environment has a
+token, whoever does not know it is sent away: it says who is meant, and is no protection from those who read along.
 """
 
 import contextlib
 import hashlib
+import hmac
 import importlib.metadata
+import json
 import os
 import socket
 import time
@@ -24,10 +27,19 @@ from configs.errors import InputError, first_line
 from configs.options import flat_options, flat_values
 from engine.cluster.cluster import ALONE, Cluster, differences
 from engine.cluster.connected import ConnectedCluster, Worker
-from engine.cluster.peer import Peer
-from engine.cluster.tasks import Task, check_port_is_free, find_task, free_port, resolve, split_address
+from engine.cluster.peer import Peer, shown
+from engine.cluster.tasks import (
+    TOKEN,
+    Task,
+    check_port_is_free,
+    find_task,
+    free_port,
+    is_address,
+    resolve,
+    split_address,
+)
 
-_PROTOCOL = 1
+_PROTOCOL = 2
 _HELLO_SECONDS = 5.0
 _FIRST_REMINDER, _REMINDERS = 3.0, 60.0  # seconds
 _MOST_STRAYS = 5  # that are spoken of
@@ -53,7 +65,7 @@ def join_as_told(config: Any) -> Cluster:
     if task is None:
         return ALONE
     console.speak_as(f'worker {task.index}')
-    return join(task, config.cluster, facts_of(config))
+    return join(task, config.cluster, facts_of(config), os.environ.get(TOKEN, ''))
 
 
 def facts_of(config: Any) -> dict[str, Any]:
@@ -76,13 +88,14 @@ def _source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def join(task: Task | None, options: ClusterOptions, facts: Facts) -> Cluster:
+def join(task: Task | None, options: ClusterOptions, facts: Facts, token: str = '') -> Cluster:
     """Meets the other workers.
 
     Args:
         task: Who this one is; None: there are no others.
         options: How long it waits.
         facts: What must be the same in all, by name; compared as text.
+        token: What all know, and strangers do not; empty: nothing.
 
     Raises:
         InputError: an address that cannot be used, workers that do not come, or that do not do the same.
@@ -96,7 +109,7 @@ def join(task: Task | None, options: ClusterOptions, facts: Facts) -> Cluster:
         check_port_is_free(task.address, task.source)
     waiting = _Waiting(task, options.worker_join_timeout_secs)
     texts = {name: str(value) for name, value in facts.items()}
-    peers, hellos = (_receive_workers if task.index == 0 else _meet_chief)(task, texts, waiting)
+    peers, hellos = (_receive_workers if task.index == 0 else _meet_chief)(task, texts, token, waiting)
     workers = [Worker(hello['index'], hello['address'], hello['process']) for hello in hellos]
     return ConnectedCluster(task, workers, peers, options.worker_timeout_secs)
 
@@ -122,9 +135,11 @@ class _Waiting:
             self._next_reminder = now + _REMINDERS
 
 
-def _receive_workers(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[dict[int, Peer], list[_Hello]]:
+def _receive_workers(
+    task: Task, facts: dict[str, str], token: str, waiting: _Waiting
+) -> tuple[dict[int, Peer], list[_Hello]]:
     """Waits, as the chief, for all others, and tells them who all are."""
-    meeting = _Meeting(task, _hello(task, task.chief, facts))
+    meeting = Meeting(task, make_hello(task, task.chief, facts, token), token)
     try:
         with _listen(task) as listener:
             while meeting.missing:
@@ -132,22 +147,22 @@ def _receive_workers(task: Task, facts: dict[str, str], waiting: _Waiting) -> tu
                 with contextlib.suppress(TimeoutError):
                     connection, address = listener.accept()
                     meeting.take(Peer(connection), address[0])
-        refusal = differences([hello['facts'] for hello in meeting.hellos])
+        refusal = differences([_shown_facts(hello) for hello in meeting.hellos])
         if refusal:
             raise InputError(refusal)
     except InputError as error:
         meeting.answer({'refused': str(error)})
         meeting.close()
         raise
-    meeting.answer({'workers': [{**hello, 'facts': {}} for hello in meeting.hellos]})
+    meeting.answer({'workers': [{**hello, 'facts': {}, 'proof': ''} for hello in meeting.hellos]})
     return meeting.peers, meeting.hellos
 
 
-class _Meeting:
+class Meeting:
     """Who has come to the chief so far."""
 
-    def __init__(self, task: Task, own_hello: _Hello):
-        self._task = task
+    def __init__(self, task: Task, own_hello: _Hello, token: str):
+        self._task, self._token = task, token
         self._hellos = {0: own_hello}
         self.peers: dict[int, Peer] = {}
 
@@ -162,7 +177,7 @@ class _Meeting:
         return [self._hellos[index] for index in sorted(self._hellos)]
 
     def take(self, peer: Peer, host: str) -> None:
-        """Takes a worker in; what is no worker is sent away.
+        """Takes a worker in; what is none of this run is sent away.
 
         Args:
             peer: What has connected.
@@ -172,19 +187,19 @@ class _Meeting:
             InputError: a worker that cannot be right; it is told.
         """
         hello = peer.receive_within(_HELLO_SECONDS)
-        if hello is None or not _is_hello(hello):
+        stranger = self._stranger(hello)
+        if stranger or hello is None:
             logging.log_first_n(
-                logging.WARNING,
-                '%s: what has connected from %s is no worker of this version',
-                _MOST_STRAYS,
-                *(self._task.chief, host),
+                logging.WARNING, '%s: what has connected from %s %s', _MOST_STRAYS, self._task.chief, host, stranger
             )
+            if hello and is_hello(hello):
+                _refuse(peer, f'the chief at {self._task.chief} says: this {stranger}')
             peer.close()
             return
+        hello = {**hello, 'process': shown(hello['process'], 100)}
         problem = self._problem(hello)
         if problem:
-            with contextlib.suppress(OSError):
-                peer.send({'refused': problem})
+            _refuse(peer, problem)
             peer.close()
             raise InputError(problem)
         if hello['index'] in self.peers:
@@ -193,6 +208,17 @@ class _Meeting:
         self.peers[hello['index']] = peer
         with contextlib.suppress(OSError):
             peer.send({'noted': True})
+
+    def _stranger(self, hello: _Hello | None) -> str:
+        """Returns why this is no worker of the run; empty if it is one."""
+        if hello is None or not is_hello(hello):
+            return 'is no worker of this version'
+        if not hmac.compare_digest(hello['proof'], _prove(hello, self._token)):
+            return f'is no worker of this run: its {TOKEN} is another one than that of the chief'
+        if not self._token and set(hello['facts']) != set(self._hellos[0]['facts']):
+            # With a token it is one, and a table says to all what differs; without, a stranger must not end the start.
+            return 'is no worker of this version: it has other options'
+        return ''
 
     def _problem(self, hello: _Hello) -> str | None:
         index, count, process = hello['index'], self._task.count, hello['process']
@@ -212,8 +238,14 @@ class _Meeting:
             peer.close()
 
 
-def _hello(task: Task, address: str, facts: Mapping[str, str]) -> _Hello:
-    return {
+def _refuse(peer: Peer, why: str) -> None:
+    with contextlib.suppress(OSError):
+        peer.send({'refused': why})
+
+
+def make_hello(task: Task, address: str, facts: Mapping[str, str], token: str = '') -> _Hello:
+    """Returns what a worker says first, with the proof that it knows the token."""
+    hello = {
         'protocol': _PROTOCOL,
         'index': task.index,
         'count': task.count,
@@ -221,13 +253,33 @@ def _hello(task: Task, address: str, facts: Mapping[str, str]) -> _Hello:
         'process': f'process {os.getpid()} on {socket.gethostname()}',
         'facts': dict(facts),
     }
+    return {**hello, 'proof': _prove(hello, token)}
 
 
-def _is_hello(hello: _Hello) -> bool:
-    kinds = {'index': int, 'count': int, 'address': str, 'process': str, 'facts': dict}
-    if hello.get('protocol') != _PROTOCOL or not all(isinstance(hello.get(name), kinds[name]) for name in kinds):
+def _prove(hello: _Hello, token: str) -> str:
+    """Returns a code that only those can make who know the token, which itself never travels; empty without one."""
+    said = json.dumps({name: value for name, value in hello.items() if name != 'proof'}, sort_keys=True)
+    return hmac.new(token.encode(), said.encode(), 'sha256').hexdigest() if token else ''
+
+
+def is_hello(hello: Mapping[str, Any]) -> bool:
+    """Says whether a message is the first one of a worker of this version."""
+    kinds = {'protocol': int, 'index': int, 'count': int, 'address': str, 'process': str, 'facts': dict, 'proof': str}
+    if any(type(hello.get(name)) is not kind for name, kind in kinds.items()) or hello['protocol'] != _PROTOCOL:
         return False
-    return hello['address'].rpartition(':')[2].isdecimal()
+    is_text = all(isinstance(value, str) for value in hello['facts'].values())
+    return is_text and hello['proof'].isascii() and is_address(hello['address'])
+
+
+def are_workers(answer: Any, count: int) -> bool:
+    """Says whether the chief's answer tells of so many workers, in their order."""
+    if not isinstance(answer, list) or not all(isinstance(hello, dict) and is_hello(hello) for hello in answer):
+        return False
+    return [hello['index'] for hello in answer] == list(range(count))
+
+
+def _shown_facts(hello: _Hello) -> dict[str, str]:
+    return {shown(name): shown(value) for name, value in hello['facts'].items()}
 
 
 def _listen(task: Task) -> socket.socket:
@@ -252,7 +304,9 @@ def _listen(task: Task) -> socket.socket:
     return listener
 
 
-def _meet_chief(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[dict[int, Peer], list[_Hello]]:
+def _meet_chief(
+    task: Task, facts: dict[str, str], token: str, waiting: _Waiting
+) -> tuple[dict[int, Peer], list[_Hello]]:
     """Goes to the chief, waiting until it is there, and hears who all are."""
     found = ''
     while True:
@@ -262,7 +316,7 @@ def _meet_chief(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[d
             with contextlib.ExitStack() as ending:
                 ending.callback(peer.close)
                 address = task.address or _address(peer.own_host, free_port(peer.own_host))
-                peer.send(_hello(task, address, facts))
+                peer.send(make_hello(task, address, facts, token))
                 # The chief may be hearing out, one after the other, what is no worker.
                 reply = peer.receive_within(4 * _HELLO_SECONDS) or {}
                 found = '' if reply else ', where something else listens now'
@@ -270,8 +324,13 @@ def _meet_chief(task: Task, facts: dict[str, str], waiting: _Waiting) -> tuple[d
                     # It waits no longer than this one; and then it is it who says whom it has waited for.
                     reply = peer.receive_within(waiting.seconds + _HELLO_SECONDS) or {}
                 if 'refused' in reply:
-                    raise InputError(str(reply['refused']))
+                    raise InputError(shown(reply['refused'], 20_000, keep='\n'))
                 if 'workers' in reply:
+                    if not are_workers(reply['workers'], task.count):
+                        raise InputError(
+                            f'worker 0 at {task.chief} tells of other workers than there can be, '
+                            f'{shown(json.dumps(reply["workers"]), 100)}; start all from the same source'
+                        )
                     ending.pop_all()
                     return {0: peer}, reply['workers']
         time.sleep(0.2)

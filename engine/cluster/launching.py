@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import queue
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from configs.cores import usable_cores
-from engine.cluster.tasks import free_ports
+from engine.cluster.tasks import TOKEN, free_ports
 
 _HOST = '127.0.0.1'
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -76,7 +77,7 @@ def _environment_of_worker(count: int, environment: Mapping[str, str]) -> dict[s
         for name, value in environment.items()
         if name not in _OTHERS_NAMES and not name.startswith(_OTHERS_PREFIXES)
     }
-    return {'TF_NUM_INTRAOP_THREADS': str(max(1, cores // count)), **kept}
+    return {'TF_NUM_INTRAOP_THREADS': str(max(1, cores // count)), TOKEN: secrets.token_hex(16), **kept}
 
 
 def _make_die_with_us() -> Callable[[], None] | None:

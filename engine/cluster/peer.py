@@ -11,6 +11,31 @@ from typing import Any
 _MOST_BYTES = 2**24  # of a line: a config is some KB, and there are as many values in a line as workers
 
 
+def parse(line: bytes) -> dict[str, Any] | None:
+    """Returns the message that a line holds, or None where it holds none."""
+    try:
+        message = json.loads(line) if line.endswith(b'\n') else None
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def shown(text: object, most: int = 1000, keep: str = '') -> str:
+    """Returns what another process says as it may be printed: not too long, and without what would move a terminal.
+
+    Args:
+        text: What it says.
+        most: How many characters are shown.
+        keep: Of those that are not printable, the ones that stay.
+    """
+    said = str(text)
+    said = said if len(said) <= most else f'{said[:most]}...'
+    return ''.join(
+        letter if letter.isprintable() or letter in keep else letter.encode('unicode_escape').decode()
+        for letter in said
+    )
+
+
 class Peer:
     """The other end of a connection. Sending is safe from several threads; one thread receives."""
 
@@ -65,11 +90,9 @@ class Peer:
     def receive(self) -> dict[str, Any] | None:
         """Returns the next message; None where the other has gone, or what came is no message."""
         try:
-            line = self._lines.readline(_MOST_BYTES)
-            message = json.loads(line) if line.endswith(b'\n') else None
-        except (OSError, ValueError, RecursionError):
+            return parse(self._lines.readline(_MOST_BYTES))
+        except (OSError, ValueError):  # the latter where it was closed
             return None
-        return message if isinstance(message, dict) else None
 
     def receive_within(self, seconds: float) -> dict[str, Any] | None:
         """Returns the next message, and ends the connection where the whole of it has not come in time."""

@@ -26,6 +26,8 @@ _MAX_PORT = 65535
 _FIRST_SLURM_PORT, _SLURM_PORTS = 10000, 20000
 _IGNORE = '--cluster=none ignores it'
 _WORKER_HOSTS = '--worker_hosts'
+# A secret of the workers of a run, by which they tell each other from whatever else reaches the chief's port.
+TOKEN = 'WORKERS_TOKEN'
 
 _RANDOM = random.SystemRandom()  # processes that are forked from one would all find the same ports with a seeded one
 
@@ -304,6 +306,15 @@ def split_address(address: str) -> tuple[str, int]:
     """Returns the host, in small letters and without brackets, and the port of a `host:port` of a Task."""
     host, _, port = address.rpartition(':')
     return host.removeprefix('[').removesuffix(']').lower(), int(port)
+
+
+def is_address(text: str) -> bool:
+    """Says whether a text is `host:port`, as a Task has it."""
+    try:
+        _checked_address('', text)
+    except InputError:
+        return False
+    return True
 
 
 def resolve(address: str, source: str) -> None:
