@@ -68,7 +68,7 @@ def make_actions(
                 checks.eval_split_name,
                 offset,
                 'eval_split_name',
-                dataset.record_names,
+                record_names=dataset.record_names,
             )
         )
         cluster.check_same({'examples to evaluate': measured.identity()})

@@ -114,7 +114,12 @@ def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
     split = config.evaluation.eval_split_name if evaluates else data.dataset_split_name
     flag = 'eval_split_name' if evaluates else 'dataset_split_name'
     dataset = dataset_factory.get_dataset(
-        data.dataset_name or '', data.dataset_dir, split, data.labels_offset, flag, data.record_names
+        data.dataset_name or '',
+        data.dataset_dir,
+        split,
+        data.labels_offset,
+        flag,
+        record_names=data.record_names,
     )
     if config.benchmark.mode == 'step':  # of the same classes and channels, but nothing is read
         dataset = dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))

@@ -5,8 +5,8 @@ results = measure([classifier], dataset, batch_size=100, recall_at=(5,))
 """
 
 import dataclasses
-import json
 import functools
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from configs.errors import InputError, first_line
 from configs.evaluation import EvalConfig, EvalOptions
-from configs.records import RecordNames
 from configs.progress import Progress
+from configs.records import RecordNames
 from configs.tables import format_table
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset

@@ -9,7 +9,6 @@ model, preprocessing = spec.make_model(), spec.make_preprocessing()
 import dataclasses
 import json
 import os
-import re
 import typing
 from typing import Any
 
