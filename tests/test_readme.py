@@ -125,7 +125,7 @@ def promises() -> list[tuple[str, str]]:
 
 
 @functools.cache
-def tests_by_name() -> dict[str, bool]:
+def whether_run_by_name() -> dict[str, bool]:
     """Returns whether `make test` runs a test, at least in some case, by the test's name."""
     found = {}
     for path in (ROOT / 'tests').glob('test_*.py'):
@@ -138,7 +138,7 @@ def tests_by_name() -> dict[str, bool]:
 @pytest.mark.parametrize(('promise', 'held_by'), promises())
 def test_each_promise_of_reliability_is_held_by_make_test(promise: str, held_by: str) -> None:
     names = re.findall(r'(test_\w+\*?)(?!\w*\.py)', held_by)
-    tests, files = tests_by_name(), {path.stem for path in (ROOT / 'tests').glob('test_*.py')}
+    tests, files = whether_run_by_name(), {path.stem for path in (ROOT / 'tests').glob('test_*.py')}
     of_names = {
         name: [test for test in tests if fnmatch.fnmatchcase(test, name)] for name in names if name not in files
     }
