@@ -66,7 +66,7 @@ def _section(heading: str, options: Iterable[Option], width: int) -> str:
 
 def _describe(option: Option, width: int) -> str:
     """Returns the flag as it is written, and below it what it does, which values it has, and its default."""
-    valid = option.choices or _names(option)
+    valid = tuple(map(str, option.choices or _names(option)))
     in_line = '|'.join(valid) if option.choices and len('|'.join(valid)) <= _LONGEST_CHOICE else ''
     text = option.help
     if not in_line and _lacks(text, valid):

@@ -66,6 +66,7 @@ PREPROCESSING_FAMILIES: dict[str, tuple[str, ...]] = {
 }
 PREPROCESSINGS = (*PREPROCESSING_FAMILIES, *(name for names in PREPROCESSING_FAMILIES.values() for name in names))
 TFDS = 'tfds:'  # begins a name of TensorFlow Datasets
+RECORD_DATASETS = ('cifar10', 'digits', 'flowers', 'imagenet', 'mnist')  # slim's TFRecords
 DATASETS = ('cifar10', 'digits', 'flowers', 'image_folder', 'imagenet', 'mnist', 'synthetic', f'{TFDS}<name>')
 OPTIMIZERS = ('adadelta', 'adagrad', 'adam', 'ftrl', 'momentum', 'sgd', 'rmsprop', 'lars', 'lamb')
 SCHEDULES = ('fixed', 'exponential', 'polynomial', 'cosine', 'piecewise')

@@ -18,7 +18,7 @@ from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
 from configs.importing import ImportConfig
-from configs.names import BATCH_NORM_NETS, POOLING_NETS, PREPROCESSING_FAMILIES, preprocessing_family
+from configs.names import BATCH_NORM_NETS, POOLING_NETS, PREPROCESSING_FAMILIES, RECORD_DATASETS, preprocessing_family
 from configs.options import flat_options, flat_values
 from configs.prediction import PredictConfig
 
@@ -106,11 +106,16 @@ _TRAIN: dict[str, Reader] = {
     'weight_decay_exclude': Without(('weight_decay',), refused=True),
     'mixed_precision': None,
     'sync_batch_norm': With('model_name', BATCH_NORM_NETS),
+    'freeze_batch_norm': With('model_name', BATCH_NORM_NETS),
     # data
     'dataset_name': None,
     'dataset_dir': Unless('dataset_name', ('synthetic',)),
     **dict.fromkeys(('dataset_split_name', 'labels_offset', 'batch_size', 'gradient_accumulation_steps')),
-    **dict.fromkeys(('preprocessing_name', 'use_grayscale', 'seed')),
+    **dict.fromkeys(('preprocessing_name', 'use_grayscale', 'channels', 'seed')),
+    'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
+    'file_pattern': With('dataset_name', RECORD_DATASETS, refused=True),
+    'on_bad_image': Unless('dataset_name', ('synthetic',)),
+    'max_bad_images': With('on_bad_image', ('skip',)),
     'cache': Unless('dataset_name', ('synthetic',)),
     'data_service': Unless('dataset_name', ('synthetic',)),
     'worker_files': None,  # by how many workers there are, which a launcher may say
@@ -160,6 +165,7 @@ _TRAIN: dict[str, Reader] = {
     'checkpoint_path': None,
     'checkpoint_exclude_scopes': Without(('checkpoint_path',)),
     'ignore_missing_vars': Without(('checkpoint_path',)),
+    'checkpoint_scope': Without(('checkpoint_path',)),
     **dict.fromkeys(('trainable_scopes', 'force_resume', 'recover_from_nonfinite')),
     # log
     **dict.fromkeys(('summary', 'log_every_n_steps', 'save_summaries_secs', 'save_summaries_steps')),
@@ -190,6 +196,9 @@ _BENCHMARK: dict[str, Reader] = {
 }
 
 _OF_RUN_FILES: dict[str, Reader] = {
+    'checkpoint_scope': Unless(_FILE_IS_RUN),
+    'output_name': Without((_FILE_IS_RUN,)),
+    'allow_any_operator': Without((_FILE_IS_RUN,)),
     'layout': Without((_FILE_IS_RUN,)),
     'channel_order': Without((_FILE_IS_RUN,)),
     'includes_preprocessing': Without((_FILE_IS_RUN,)),
@@ -200,7 +209,10 @@ _EVAL: dict[str, Reader] = {
     'checkpoint_path': Unless('compare'),
     **dict.fromkeys(('compare', 'dataset_name', 'dataset_dir', 'dataset_split_name', 'batch_size', 'max_num_batches')),
     **dict.fromkeys(('recall_at', 'moving_average_decay', 'model_name', 'preprocessing_name', 'eval_image_size')),
-    **dict.fromkeys(('labels_offset', 'use_grayscale', 'depth_multiplier', 'global_pool', 'force', 'mixed_precision')),
+    **dict.fromkeys(('labels_offset', 'use_grayscale', 'channels', 'depth_multiplier', 'global_pool')),
+    **dict.fromkeys(('force', 'mixed_precision')),
+    'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
+    'file_pattern': With('dataset_name', RECORD_DATASETS, refused=True),
     **_OF_RUN_FILES,
     **dict.fromkeys(('eval_dir', 'results_path', 'eval_interval_secs')),
     'max_number_of_evaluations': Without(('eval_interval_secs',)),
@@ -212,7 +224,7 @@ _EVAL: dict[str, Reader] = {
 
 _PREDICT: dict[str, Reader] = {
     **dict.fromkeys(('images', 'checkpoint_path', 'moving_average_decay', 'mixed_precision', 'devices', 'batch_size')),
-    **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize')),
+    **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation')),
     **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
     **dict.fromkeys(('depth_multiplier', 'global_pool')),
     **_OF_RUN_FILES,
@@ -227,6 +239,9 @@ _EXPORT: dict[str, Reader] = {
     'channel_order': With('format', _RUN_FORMATS, refused=True),
     'include_preprocessing': With('format', _RUN_FORMATS, refused=True),
     'verification_images': With('format', _RUN_FORMATS, refused=True),
+    'batch_size': With('format', _RUN_FORMATS, refused=True),
+    'opset': With('format', ('onnx',), refused=True),
+    'checkpoint_scope': None,
     'encoded_input': With('format', ('saved_model',), refused=True),
     'inference_type': With('quantize', ('int8',), refused=True),
     'calibration_images': With('quantize', ('int8', 'qdq'), refused=True),
@@ -252,6 +267,7 @@ _CONVERT: dict[str, Reader] = {
     'resize_shorter_side': _NOT_VERIFYING,
     'jpeg_quality': Without(('resize_shorter_side',), refused=True),
     'max_bad_images': _NOT_VERIFYING,
+    'unpack': None,
 }
 
 READERS: dict[type, dict[str, Reader]] = {
