@@ -186,10 +186,13 @@ def lines(config_class: type, values: dict[str, Any], given: set[str]) -> list[s
             '--eval_timeout_secs=5.0 has no effect without --eval_interval',
         ),
         (EvalConfig, {'eval_timeout_secs': 5.0, 'eval_interval_secs': 1.0}, set(), None),
-        (EvalConfig, {'compare': ('a.onnx',)}, {'checkpoint_path'}, 'has no effect with --compare=a.onnx'),
+        (EvalConfig, {'compare': ('a.onnx',)}, {'checkpoint_path'}, '/tmp/tfmodel/ has no effect with --compare=a.onn'),
         (ExportConfig, {'format': 'keras'}, {'calibration_images'}, '--calibration_images=100 has no effect with --q'),
         (ExportConfig, {'format': 'keras'}, {'sample_test_data'}, '--sample_test_data=0 has no effect with --format=k'),
         (PredictConfig, {'checkpoint_path': 'net.onnx', 'layout': 'NCHW'}, set(), None),
+        (EvalConfig, {'checkpoint_path': 'net.onnx', 'xla': 'on'}, set(), '--xla=on has no effect with --compare, and'),
+        (EvalConfig, {'checkpoint_path': '/tmp/run', 'xla': 'on'}, set(), None),
+        (EvalConfig, {'compare': ('/tmp/run', 'b'), 'num_clones': 2}, set(), '--num_clones=2 has no effect with --com'),
         (ConvertConfig, {'verify': True, 'train_shards': 2}, set(), '--train_shards=2 has no effect with --verify'),
     ],
 )
@@ -206,7 +209,9 @@ def test_lines_of_unread_flags(
 
 def test_layout_of_a_checkpoint(tmp_path: Path) -> None:
     (line,) = lines(PredictConfig, {'checkpoint_path': str(tmp_path), 'layout': 'NCHW'}, set())
-    assert line.startswith('--layout=NCHW has no effect')
+    assert line.startswith(
+        '--layout=NCHW has no effect on a checkpoint; SavedModels, .tflite and .onnx files have such'
+    )
     (tmp_path / 'saved_model.pb').touch()
     assert not lines(PredictConfig, {'checkpoint_path': str(tmp_path), 'layout': 'NCHW'}, set())
 
