@@ -58,16 +58,22 @@ PACKAGES = ('tensorflow', 'keras', 'onnxruntime', 'ai-edge-litert')
 def parse_flags() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--peers', default='build/peers/bin/python', help='Python interpreter that has PyTorch')
-    parser.add_argument('--imagenet_dir', default='../shared/data/imagenet_mini', help='TFRecords')
-    parser.add_argument('--cifar10_dir', default='../shared/data/cifar10', help='TFRecords')
-    parser.add_argument('--work_dir', default='build/bench', help='where files and logs go')
+    parser.add_argument(
+        '--peers', type=os.path.expanduser, default='build/peers/bin/python', help='Python interpreter that has PyTorch'
+    )
+    parser.add_argument(
+        '--imagenet_dir', type=os.path.expanduser, default='../shared/data/imagenet_mini', help='TFRecords'
+    )
+    parser.add_argument('--cifar10_dir', type=os.path.expanduser, default='../shared/data/cifar10', help='TFRecords')
+    parser.add_argument('--work_dir', type=os.path.expanduser, default='build/bench', help='where files and logs go')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--only', help=f'of {", ".join((*GROUPS, CURVES))}, separated by commas')
-    parser.add_argument('--results_path', help='JSON file for the results')
+    parser.add_argument('--results_path', type=os.path.expanduser, help='JSON file for the results')
     parser.add_argument('--write_docs', action='store_true', help='write docs/performance.md and the plots')
     parser.add_argument('--record', action='store_true', help='write the ratios to benchmarks/recorded.json')
-    parser.add_argument('--check', help='JSON file of recorded ratios: fail where one is now 15 %% lower')
+    parser.add_argument(
+        '--check', type=os.path.expanduser, help='JSON file of recorded ratios: fail where one is now 15 %% lower'
+    )
     flags = parser.parse_args()
     flags.only = flags.only.split(',') if flags.only else [*BESIDE_OTHERS, CURVES]
     unknown = set(flags.only) - {*GROUPS, CURVES}

@@ -20,7 +20,7 @@ from typing import Any
 def parse_flags(description: str | None, works: Collection[str]) -> argparse.Namespace:
     """Parses what a contestant that reads batches is told: work, dataset_dir, batch_size, answers."""
     parser = _make_parser(description, works)
-    parser.add_argument('--dataset_dir', required=True)
+    parser.add_argument('--dataset_dir', type=os.path.expanduser, required=True)
     parser.add_argument('--batch_size', type=int, required=True)
     return parser.parse_args()
 

@@ -124,13 +124,20 @@ def format_tables(results: dict) -> str:
 def main() -> None:
     """Makes the files, measures in turns, prints the tables and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset_dir', required=True, help="folder of ImageNet's TFRecords, or of a part of them")
-    parser.add_argument('--raw_dir', help='folder of raw ILSVRC images, to measure the conversion')
-    parser.add_argument('--peers', help='Python interpreter that has DALI and PyTorch')
-    parser.add_argument('--work_dir', default='build/bench', help='where files and logs go')
+    parser.add_argument(
+        '--dataset_dir',
+        type=os.path.expanduser,
+        required=True,
+        help="folder of ImageNet's TFRecords, or of a part of them",
+    )
+    parser.add_argument(
+        '--raw_dir', type=os.path.expanduser, help='folder of raw ILSVRC images, to measure the conversion'
+    )
+    parser.add_argument('--peers', type=os.path.expanduser, help='Python interpreter that has DALI and PyTorch')
+    parser.add_argument('--work_dir', type=os.path.expanduser, default='build/bench', help='where files and logs go')
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--batches', type=int, default=30, help=f'of {BATCH_SIZE} images, in each turn')
-    parser.add_argument('--results_path', help='JSON file for the results')
+    parser.add_argument('--results_path', type=os.path.expanduser, help='JSON file for the results')
     flags = parser.parse_args()
     if not glob.glob(os.path.join(flags.dataset_dir, 'train-*')):
         sys.exit(f'error: --dataset_dir={flags.dataset_dir}: has no train-*; name the folder: IMAGENET_MINI=FOLDER')

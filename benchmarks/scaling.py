@@ -212,8 +212,8 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--num_steps', type=int, default=20, help='in each turn')
     parser.add_argument('--warmup_steps', type=int, default=3)
-    parser.add_argument('--work_dir', default='build/bench', help='where figures and logs go')
-    parser.add_argument('--results_path', help='JSON file for the results')
+    parser.add_argument('--work_dir', type=os.path.expanduser, default='build/bench', help='where figures and logs go')
+    parser.add_argument('--results_path', type=os.path.expanduser, help='JSON file for the results')
     flags = parser.parse_args()
     if len(os.sched_getaffinity(0)) < WORKERS:
         sys.exit(f'error: {WORKERS} workers need {WORKERS} cores')

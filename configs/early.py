@@ -136,10 +136,41 @@ def check_combinations(config: Any) -> None:
         raise InputError(f'{line}; leave it out')
 
 
+def check_schedule(config: TrainConfig) -> None:
+    """Refuses a schedule that lacks what it needs, and a metric that no evaluation gives."""
+    schedule, length, name = config.schedule, config.length, config.data.dataset_name
+    ends = length.max_number_of_steps is not None or length.num_epochs is not None
+    is_embedded = name == 'digits' or (
+        name is None and config.data.dataset_dir is None
+    )  # which has a length by default
+    if schedule.learning_rate_decay_type == 'cosine' and not ends and not is_embedded:
+        raise needs_length()
+    if schedule.learning_rate_decay_type == 'piecewise' and not schedule.learning_rate_boundaries:
+        raise needs_boundaries()
+    metric = config.checkpoint.best_metric
+    if not re.fullmatch(r'none|accuracy|recall_at_\d+', metric):
+        recalls = ''.join(f', recall_at_{k}' for k in config.evaluation.recall_at)
+        raise InputError(f'--best_metric={metric}: must be one of accuracy{recalls}, none')
+
+
+def needs_length() -> InputError:
+    """Returns the error for a cosine without an end."""
+    return InputError(
+        '--learning_rate_decay_type=cosine needs to know how long training lasts: '
+        'give --max_number_of_steps or --num_epochs'
+    )
+
+
+def needs_boundaries() -> InputError:
+    """Returns the error for steps of the rate that are at no epochs."""
+    return InputError('--learning_rate_decay_type=piecewise needs --learning_rate_boundaries (in epochs)')
+
+
 def check_training(config: TrainConfig) -> None:
     """Refuses unknown names, data that does not exist and, unless a run is resumed, initial weights that do not."""
     check_names(config)
     check_combinations(config)
+    check_schedule(config)
     check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
     path, train_dir = config.checkpoint.checkpoint_path, config.checkpoint.train_dir
     if not _is_remote(train_dir) and os.path.lexists(train_dir) and not os.path.isdir(train_dir):

@@ -8,6 +8,7 @@ The other settings, `floatx` and `image_data_format`, change no net of this proj
 
 import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -15,6 +16,7 @@ from configs.errors import InputError, first_line
 
 _BACKEND = 'KERAS_BACKEND'
 _NEEDED = 'tensorflow'
+_COUNTS = ('KERAS_MAX_EPOCHS', 'KERAS_MAX_STEPS_PER_EPOCH')
 # What Keras asserts of its file.
 _VALID: dict[str, tuple[str, ...]] = {
     'floatx': ('float16', 'float32', 'float64'),
@@ -40,11 +42,14 @@ def use_tensorflow() -> None:
 
 
 def check() -> None:
-    """Refuses a keras.json that Keras fails on while it is imported.
+    """Refuses a keras.json, and variables of the environment, that Keras fails on while it is imported.
 
     Raises:
-        InputError: the file, the setting, and what is allowed.
+        InputError: the file or variable, the setting, and what is allowed.
     """
+    for name in _COUNTS:
+        if not re.fullmatch(r'\s*[+-]?\d+\s*', os.environ.get(name, '0')):
+            raise InputError(f'{name}={os.environ[name]!r} in the environment: Keras takes a whole number; unset it')
     path = os.path.join(_keras_home(), 'keras.json')
     settings = _read(path)
     for name, allowed in _VALID.items():
@@ -57,7 +62,8 @@ def check() -> None:
 def _keras_home() -> str:
     """Returns the folder that Keras takes."""
     home = os.path.expanduser('~')
-    return os.environ.get('KERAS_HOME') or os.path.join(home if os.access(home, os.W_OK) else '/tmp', '.keras')
+    default = os.path.join(home if os.access(home, os.W_OK) else '/tmp', '.keras')
+    return os.path.expanduser(os.environ.get('KERAS_HOME', default))
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -94,11 +94,36 @@ class Unless:
         return f'has no effect with {_flag(self.option, values[self.option])}'
 
 
-Reader = With | Without | Unless | None
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """An option that is read where something holds that no single other option says.
+
+    Attributes:
+        fact: Key of what `_as_read` finds out.
+        words: What is said where it does not hold.
+        refused: As of `With`.
+    """
+
+    fact: str
+    words: str
+    refused: bool = False
+
+    def reads(self, values: Values) -> bool:
+        return bool(values[self.fact])
+
+    def explain(self, values: Values) -> str:
+        del values
+        return f'has no effect {self.words}'
+
+
+Reader = With | Without | Unless | Where | None
 
 _DECAYING = ('exponential', 'polynomial')
 _EVALUATED = Without(('eval_every_epochs', 'eval_every_steps'))
-_FILE_IS_RUN = 'reads_images'  # made of the path: whether another program's file is run, and no checkpoint restored
+# Made of the paths: whether one of them may be what other programs run, and whether one may be a checkpoint.
+_MAY_BE_RUN, _MAY_BE_RESTORED = 'may be run', 'may be restored'
+_RUN_FILE = Where(_MAY_BE_RUN, 'on a checkpoint; SavedModels, .tflite and .onnx files have such a choice')
+_DEVICES = Where(_MAY_BE_RESTORED, 'with --compare, and on SavedModels, .tflite and .onnx files')
 
 _TRAIN: dict[str, Reader] = {
     **dict.fromkeys(('model_name', 'depth_multiplier', 'dropout_keep_prob', 'train_image_size', 'weight_decay')),
@@ -197,11 +222,11 @@ _BENCHMARK: dict[str, Reader] = {
 
 _OF_RUN_FILES: dict[str, Reader] = {
     'checkpoint_scope': Unless(_FILE_IS_RUN),
-    'output_name': Without((_FILE_IS_RUN,)),
-    'allow_any_operator': Without((_FILE_IS_RUN,)),
-    'layout': Without((_FILE_IS_RUN,)),
-    'channel_order': Without((_FILE_IS_RUN,)),
-    'includes_preprocessing': Without((_FILE_IS_RUN,)),
+    'output_name': _RUN_FILE,
+    'allow_any_operator': _RUN_FILE,
+    'layout': _RUN_FILE,
+    'channel_order': _RUN_FILE,
+    'includes_preprocessing': _RUN_FILE,
     'labels_path': None,
 }
 
@@ -217,7 +242,7 @@ _EVAL: dict[str, Reader] = {
     **dict.fromkeys(('eval_dir', 'results_path', 'eval_interval_secs')),
     'max_number_of_evaluations': Without(('eval_interval_secs',)),
     'eval_timeout_secs': Without(('eval_interval_secs',)),
-    **dict.fromkeys(('devices', 'num_clones', 'xla', 'fast_convolutions', 'all_reduce')),
+    **dict.fromkeys(('devices', 'num_clones', 'xla', 'fast_convolutions', 'all_reduce'), _DEVICES),
     **dict.fromkeys(('worker_hosts', 'task', 'launch_workers', 'cluster')),
     **dict.fromkeys(('worker_timeout_secs', 'worker_join_timeout_secs')),
 }
@@ -345,13 +370,20 @@ def _as_read(config: Any, values: Values) -> Values:
             else:  # the embedded digits, which are evaluated
                 seen |= {'dataset_name': 'digits', 'eval_every_epochs': values['eval_every_epochs'] or 5.0}
     elif isinstance(config, EvalConfig | PredictConfig):
-        paths = values.get('compare') or (values['checkpoint_path'],)
-        seen[_FILE_IS_RUN] = any(map(_may_be_run, paths))
+        compared = values.get('compare')
+        seen[_MAY_BE_RUN] = any(map(_may_be_run, compared or (values['checkpoint_path'],)))
+        seen[_MAY_BE_RESTORED] = not compared and not _is_run(values['checkpoint_path'])
     return seen
+
+
+def _is_run(path: str) -> bool:
+    """Says whether a path is known to be what other programs run."""
+    is_saved_model = os.path.isfile(os.path.join(path, 'saved_model.pb'))
+    return is_saved_model or path.lower().endswith(('.tflite', '.onnx'))
 
 
 def _may_be_run(path: str) -> bool:
     """Says whether a path is not known to be a checkpoint."""
     if os.path.isdir(path):
-        return os.path.exists(os.path.join(path, 'saved_model.pb'))
+        return _is_run(path)
     return not (path.endswith(('.index', '.keras', '.h5')) or os.path.exists(f'{path}.index'))

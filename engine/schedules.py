@@ -14,7 +14,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from configs.config import ScheduleOptions
-from configs.errors import InputError, unknown_name
+from configs.early import needs_boundaries, needs_length
+from configs.errors import unknown_name
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
@@ -98,10 +99,7 @@ def _polynomial(options: ScheduleOptions, steps_per_epoch: float, total_steps: i
 
 def _cosine(options: ScheduleOptions, steps_per_epoch: float, total_steps: int | None) -> Schedule:
     if total_steps is None:
-        raise InputError(
-            '--learning_rate_decay_type=cosine needs to know how long training lasts: '
-            'give --max_number_of_steps or --num_epochs'
-        )
+        raise needs_length()
     warmup_steps = steps_per_epoch * options.warmup_epochs
     decay_steps = max(total_steps - warmup_steps, 1.0)
     start, end = options.learning_rate, options.end_learning_rate
@@ -116,7 +114,7 @@ def _cosine(options: ScheduleOptions, steps_per_epoch: float, total_steps: int |
 def _piecewise(options: ScheduleOptions, steps_per_epoch: float, total_steps: int | None) -> Schedule:
     del total_steps
     if not options.learning_rate_boundaries:
-        raise InputError('--learning_rate_decay_type=piecewise needs --learning_rate_boundaries (in epochs)')
+        raise needs_boundaries()
     boundaries = [int(steps_per_epoch * epochs) for epochs in options.learning_rate_boundaries]
 
     def piecewise(step: tf.Tensor) -> tf.Tensor:

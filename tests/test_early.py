@@ -29,6 +29,12 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ('--dataset_dir={here}/none', '--dataset_dir={here}/none: no such folder'),
         ('--checkpoint_path={here}', '--checkpoint_path={here}: no checkpoint in this folder'),
         ('--batch_size=0', '--batch_size=0: must be at least 1'),
+        (
+            '--learning_rate_decay_type=cosine --dataset_dir={here}',
+            'cosine needs to know how long training lasts: give',
+        ),
+        ('--learning_rate_decay_type=piecewise', '--learning_rate_decay_type=piecewise needs --learning_rate_boundari'),
+        ('--best_metric=f1', '--best_metric=f1: must be one of accuracy, recall_at_5, none'),
         ('--train_dir={here}/file', '--train_dir={here}/file: is no folder; name another one'),
         (
             '--preprocessing_name=whole --use_bounding_boxes',

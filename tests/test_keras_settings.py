@@ -98,6 +98,15 @@ def test_files_that_keras_fails_on(text: str, message: str, tmp_path: Path, monk
     assert finished.stderr == f'error: {tmp_path}/{message}\n'
 
 
+def test_variables_that_keras_fails_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv('KERAS_HOME', str(tmp_path))
+    monkeypatch.setenv('KERAS_MAX_EPOCHS', 'x')
+    with pytest.raises(
+        InputError, match=r"^KERAS_MAX_EPOCHS='x' in the environment: Keras takes a whole number; unset"
+    ):
+        keras_settings.check()
+
+
 @pytest.mark.parametrize('text', ['', 'no json', '{}', '{"backend": "tensorflow", "epsilon": 1e-07}'])
 def test_files_that_keras_takes(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('KERAS_HOME', str(tmp_path))

@@ -27,6 +27,17 @@ def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
             'alexnet_bn: 227x227x3 images, 1000 classes (imagenet)',
             '62,379,752 parameters, 704 of which are moving statistics, which no gradient changes',
         ),
+        # As torchvision.models.alexnet and Caffe's bvlc_alexnet have.
+        (
+            {'model_name': 'torchvision_alexnet', 'labels_offset': 1},
+            'torchvision_alexnet: 224x224x3 images, 1000 classes (imagenet)',
+            '61,100,840 parameters',
+        ),
+        (
+            {'model_name': 'bvlc_alexnet', 'labels_offset': 1},
+            'bvlc_alexnet: 224x224x3 images, 1000 classes (imagenet)',
+            '60,965,224 parameters',
+        ),
         ({'model_name': 'lenet', 'dataset_name': 'mnist'}, 'lenet: 28x28x1 images, 10 classes (mnist)', '3,274,634'),
         ({'model_name': 'cifarnet', 'dataset_name': 'cifar10'}, 'cifarnet: 32x32x3 images, 10 classes', '1,756,426'),
     ],

@@ -1,6 +1,8 @@
 """Flags without effect beside others: the table against what optimizers, schedules, preprocessings and nets read."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from configs.config import AugmentOptions, OptimizerOptions, ScheduleOptions, Tr
 from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
-from configs.options import flat_options, flat_values, from_flagfile, make_config
+from configs.options import flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.prediction import PredictConfig
 from configs.unread import READERS, With, advice, unread
 from engine.optimizers import OPTIMIZERS
@@ -186,10 +188,13 @@ def lines(config_class: type, values: dict[str, Any], given: set[str]) -> list[s
             '--eval_timeout_secs=5.0 has no effect without --eval_interval',
         ),
         (EvalConfig, {'eval_timeout_secs': 5.0, 'eval_interval_secs': 1.0}, set(), None),
-        (EvalConfig, {'compare': ('a.onnx',)}, {'checkpoint_path'}, 'has no effect with --compare=a.onnx'),
+        (EvalConfig, {'compare': ('a.onnx',)}, {'checkpoint_path'}, '/tmp/tfmodel/ has no effect with --compare=a.onn'),
         (ExportConfig, {'format': 'keras'}, {'calibration_images'}, '--calibration_images=100 has no effect with --q'),
         (ExportConfig, {'format': 'keras'}, {'sample_test_data'}, '--sample_test_data=0 has no effect with --format=k'),
         (PredictConfig, {'checkpoint_path': 'net.onnx', 'layout': 'NCHW'}, set(), None),
+        (EvalConfig, {'checkpoint_path': 'net.onnx', 'xla': 'on'}, set(), '--xla=on has no effect with --compare, and'),
+        (EvalConfig, {'checkpoint_path': '/tmp/run', 'xla': 'on'}, set(), None),
+        (EvalConfig, {'compare': ('/tmp/run', 'b'), 'num_clones': 2}, set(), '--num_clones=2 has no effect with --com'),
         (ConvertConfig, {'verify': True, 'train_shards': 2}, set(), '--train_shards=2 has no effect with --verify'),
     ],
 )
@@ -206,7 +211,9 @@ def test_lines_of_unread_flags(
 
 def test_layout_of_a_checkpoint(tmp_path: Path) -> None:
     (line,) = lines(PredictConfig, {'checkpoint_path': str(tmp_path), 'layout': 'NCHW'}, set())
-    assert line.startswith('--layout=NCHW has no effect')
+    assert line.startswith(
+        '--layout=NCHW has no effect on a checkpoint; SavedModels, .tflite and .onnx files have such'
+    )
     (tmp_path / 'saved_model.pb').touch()
     assert not lines(PredictConfig, {'checkpoint_path': str(tmp_path), 'layout': 'NCHW'}, set())
 
@@ -232,3 +239,33 @@ def test_recipes_have_no_such_flags(recipe: Path) -> None:
     config = make_config(TrainConfig, **from_flagfile(TrainConfig, text))
     assert not unread(config, set())
     assert not advice(config, set())
+
+
+def warnings_of(*flags: str) -> list[str]:
+    """Returns what a command that ends before TensorFlow is imported warns of."""
+    command = [sys.executable, 'train_image_classifier.py', *flags, '--dataset_dir=/no/such', '--dataset_name=imagenet']
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    *lines, last = finished.stderr.splitlines()
+    assert last == 'error: --dataset_dir=/no/such: no such folder'
+    return lines
+
+
+def test_what_a_command_is_warned_of(tmp_path: Path) -> None:
+    """A flag counts on the command line with any value, in a flagfile only if it is not the default."""
+    config = make_config(TrainConfig, optimizer='sgd')
+    (tmp_path / 'config.cfg').write_text(to_flagfile(config, without=('cluster', 'plan')))
+    in_file = f'--flagfile={tmp_path}/config.cfg'
+    assert warnings_of(in_file) == []
+    expected = ['warning: --momentum=0.9 has no effect with --optimizer=sgd; momentum and lars read it']
+    assert warnings_of(in_file, '--momentum=0.9') == expected
+    assert warnings_of('--optimizer=sgd', '--momentum', '0.9') == expected
+    assert warnings_of('--optimizer=sgd', '--norandom_flip', '--preprocessing_name=lenet') == [
+        'warning: --norandom_flip has no effect with --preprocessing_name=lenet; caffe, cifarnet, inception, '
+        'torchvision, vgg and whole read it'
+    ]
+    (adam,) = warnings_of('--optimizer=adam', '--learning_rate=1e-4')
+    assert adam.startswith("warning: --optimizer=adam: slim's --opt_epsilon is 1.0")
+    assert warnings_of('--optimizer=adam', '--opt_epsilon=1.0') == []
+    command = [sys.executable, 'train_image_classifier.py', '--optimizer=adam', '--worker_hosts=a:1', '--task=1']
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert 'opt_epsilon' not in finished.stderr  # the first worker says it
