@@ -59,9 +59,19 @@ def check_checkpoint(path: str, flag: str = 'checkpoint_path') -> None:
 
 def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_path') -> InputError:
     """Returns the error for a folder without a checkpoint, and with files of these names."""
+    names = list(names)
     incomplete = _without_index(names)
     if incomplete:
         return InputError(f'--{flag}={folder}: {_missing_index(folder, incomplete)}')
+    # TensorFlow Serving keeps the versions of a net in folders called 1, 2, ...
+    deeper = [
+        path
+        for name in sorted(names, key=lambda name: (len(name), name))
+        for path in [os.path.join(folder, name.rstrip('/'))]
+        if not _is_remote(folder) and os.path.isfile(os.path.join(path, 'saved_model.pb'))
+    ]
+    if deeper:
+        return InputError(f'--{flag}={folder}: no checkpoint in this folder; give the SavedModel in it: {deeper[-1]}')
     return InputError(f'--{flag}={folder}: no checkpoint in this folder')
 
 

@@ -138,9 +138,11 @@ def test_what_does_not_fit_is_said(row: str, case: Callable[[str], Path]) -> Non
 
 
 def test_the_net_need_not_be_guessed(case: Callable[[str], Path]) -> None:
-    """Where the flags do not say the net, and nothing else says it, they are asked for."""
-    with pytest.raises(InputError, match=r'give --model_name$'):
+    """Where neither the flags nor a model.json say the net, the names in the checkpoint do."""
+    with pytest.raises(InputError, match=r'give --model_name=cifarnet$'):
         load_classifier(str(case('no_state_file')))
+    with pytest.raises(InputError, match=r'not of lenet: its names are those of cifarnet; what differs:\n'):
+        load_classifier(str(case('no_state_file')), {'model_name': 'lenet'})
 
 
 @pytest.mark.parametrize('ending', ['', '.data-00000-of-00001'])

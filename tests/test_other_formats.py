@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import early
 from configs.errors import InputError
 from engine import checkpoints
 from engine.classifiers.loading import find_runtime
@@ -76,6 +77,7 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
     'net.h5': (lambda: of_keras_2(io.BytesIO()), KERAS_2),
     'slim.tar.gz': (lambda: b'\x1f\x8b\x08\0', 'compressed by gzip; unpack it first (tar -xf), and give'),
     'checkpoints.zip': (lambda: zipped(**{'run/model.ckpt-7.index': b''}), 'a zip archive; unpack it first'),
+    'checkpoint': (lambda: b'model_checkpoint_path: "x"\n', 'the file that says which checkpoint of a folder is the'),
     'cat.jpg': (lambda: b'\xff\xd8\xff\xe0', 'a JPEG image, not a net'),
     'empty.ckpt': (lambda: b'', 'an empty file'),
     'graph.pbtxt': (lambda: b'node {\n}\n', 'a graph of TensorFlow as text, without weights'),
@@ -100,6 +102,17 @@ def test_endings_are_known_in_any_case(tmp_path: Path, name: str, module: str) -
     opener = find_runtime(str(tmp_path / name))
     assert opener is not None
     assert opener.__module__.endswith(module)
+
+
+def test_versions_of_tensorflow_serving(tmp_path: Path) -> None:
+    for version in ('9', '10'):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / 'saved_model.pb').touch()
+    for find in (checkpoints.find_checkpoint, early.check_checkpoint):
+        with pytest.raises(
+            InputError, match=f'no checkpoint in this folder; give the SavedModel in it: {tmp_path}/10$'
+        ):
+            find(str(tmp_path))
 
 
 @pytest.mark.parametrize('path', ['foo://bucket/model.ckpt-1', 'foo://bucket/run', 'foo://bucket/net.keras'])

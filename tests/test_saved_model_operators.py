@@ -251,7 +251,7 @@ def test_savers_of_objects(tmp_path: Path, change: Callable[[Any], None]) -> Non
 
 
 def test_a_graph_in_pieces_is_refused(tmp_path: Path) -> None:
-    """The loader would take it instead of the file that is looked through."""
+    """Other loaders take it instead of the file that is looked through."""
     save(tmp_path / 'net', mean)
     shutil.copy(tmp_path / 'net/saved_model.pb', tmp_path / 'net/saved_model.cpb')
     with pytest.raises(InputError, match='a graph in pieces, is not looked through here'):

@@ -38,6 +38,7 @@ _CAFFE = (
 UNKNOWN = 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'
 
 _MAGIC = {
+    b'model_checkpoint_path': 'the file that says which checkpoint of a folder is the latest; give the folder {folder}',
     b'\x93NUMPY': _NUMPY,
     b'\x1f\x8b': 'compressed by gzip; unpack it first (tar -xf), and give the checkpoint in it',
     b'BZh': 'compressed by bzip2; unpack it first',

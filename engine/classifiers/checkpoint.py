@@ -20,6 +20,7 @@ from engine.classifiers.classifier import Classifier
 from engine.classifiers.interface import Interface
 from engine.model_spec import ModelSpec
 from engine.moving_averages import ExponentialMovingAverage
+from nets.nets_factory import NETS
 from nets.variables import slim_variables
 
 
@@ -166,11 +167,17 @@ def _not_of_net(
         absent: What it lacks.
         is_asked: Whether flags named the net; without, the advice is to name another.
     """
-    wanted = ModelSpec.variable_shapes(model_name)
-    hint = checkpoints.explain(reader.get_variable_to_shape_map(), list(wanted))
+    wanted, found = ModelSpec.variable_shapes(model_name), reader.get_variable_to_shape_map()
+    hint = checkpoints.explain(found, list(wanted))
+    others = [] if hint else [name for name in NETS if found.keys() >= ModelSpec.variable_shapes(name).keys()]
     start = f'{prefix} has no {", ".join(absent)}, so it is not of {model_name}'
     if hint is None and not is_asked:
         folder = os.path.dirname(prefix) or '.'
-        return InputError(f'{start}; there is no model.json in {folder} that would name its net: give --model_name')
+        named = f'={" or ".join(others)}' if others else ''
+        return InputError(
+            f'{start}; there is no model.json in {folder} that would name its net: give --model_name{named}'
+        )
+    if others:
+        hint = f'its names are those of {" or ".join(others)}'
     because = f': {hint}' if hint else ''
     return InputError(f'{start}{because}; what differs:\n{checkpoints.make_plan(reader, wanted).differences()}')
