@@ -84,7 +84,7 @@ def content(path: Path) -> str | None:
 
 
 # What is written, whether the file system exchanges folders, what is there after a kill at each moment.
-KILLS = {
+KILLS: dict[str, tuple[Write, bool, list[str | None]]] = {
     'file': (write_file, True, ['old', 'new']),
     'folder': (write_folder, True, ['old', 'new']),
     'folder, in two steps': (write_folder, False, ['old', None, None, 'new']),
