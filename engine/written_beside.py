@@ -87,7 +87,9 @@ def check_name(path: str, flag: str, longest: str = '') -> None:
     for part, most in [*((part, limit) for part in folders), (name, limit - added)]:
         size = len(os.fsencode(part))
         if size > most:
-            raise InputError(f'--{flag}={path}: a name of {size} bytes; at most {most} can be written here: {part}')
+            raise InputError(
+                f'--{flag}={path}: the name {part[:16]}... has {size} bytes; at most {most} can be written'
+            )
 
 
 def _beside(path: str) -> str:

@@ -6,6 +6,7 @@ export(make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras',
 import json
 import os
 import time
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -59,7 +60,7 @@ def _check_beside(config: ExportConfig, path: str) -> None:
         InputError: something is there already.
     """
     options, description, samples = config.export, _description(path), sample_folder(path)
-    names = {description: os.path.isfile}
+    names: dict[str, Callable[[str], bool]] = {description: os.path.isfile}
     if options.sample_test_data:
         recover(samples, _FLAG)
         names[samples] = is_sample_folder

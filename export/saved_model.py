@@ -61,11 +61,11 @@ def _compare_encoded(source: Source, path: str) -> str:
     files = _encoded_images(source)
     loaded = tf.saved_model.load(path)
     function = loaded.signatures[serving.DEFAULT_SIGNATURE]
-    found = []
+    results: list[np.ndarray] = []
     for numbers in batches_of(len(files), source.options.batch_size or len(files)):
         (scores,) = function(**{serving.ENCODED_INPUT: tf.constant([files[number] for number in numbers])}).values()
-        found += list(scores.numpy())
-    found = np.stack(found[: len(files)])
+        results += list(scores.numpy())
+    found = np.stack(results[: len(files)])
     found = softmax(found) if source.interface.output == 'logits' else found
     images = np.stack([source.preprocessing.host_eval(file) for file in files])
     difference = float(np.abs(found - source.classifier.probabilities(images)).max())

@@ -98,8 +98,8 @@ def exports(request, digits_dir, tmp_path_factory) -> Exports:
         source = make_source(net, digits_dir)
         for quantize in QUANTIZATIONS:
             if (net, quantize) in asked:
-                options = dataclasses.replace(source.options, quantize=quantize, batch_size=3)
-                sources[net, quantize, 3] = dataclasses.replace(source, options=options)
+                of_batch = dataclasses.replace(source.options, quantize=quantize, batch_size=3)
+                sources[net, quantize, 3] = dataclasses.replace(source, options=of_batch)
     named = {
         'fixed_standardised_int8',
         *(case.get('name') for case in cases),
