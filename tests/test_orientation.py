@@ -77,5 +77,7 @@ def test_predict_sees_images_as_viewers_do(name: str, channels: int, source_chan
         for data, applied in ((turned, True), (turned, False), (as_stored, True), (upright.getvalue(), True))
     )
     np.testing.assert_array_equal(ignored, stored)
+    assert isinstance(seen, np.ndarray)
+    assert isinstance(expected, np.ndarray)
     levels = 12 if image_format == 'JPEG' else 1
     np.testing.assert_allclose(seen, expected, rtol=0, atol=levels / 255 * preprocessing.host_range)

@@ -103,6 +103,7 @@ def test_channels_of_a_gray_data_set(train_digits, digits_dir, tmp_path, capsys,
     """They are recorded, and everything else reads them."""
     result = train_digits(tmp_path / 'run', max_number_of_steps=1, **{'preprocessing_name': 'whole', **options})
     spec = ModelSpec.load(str(tmp_path / 'run'))
+    assert spec is not None
     assert (spec.channels, spec.use_grayscale) == expected
     assert saved_values(result.checkpoint_path)['LeNet/conv1/weights'].shape[2] == expected[0]
     evaluated = evaluation.evaluate(eval_config(result.checkpoint_path, eval_dir=str(tmp_path / 'eval')))
@@ -115,7 +116,9 @@ def test_channels_of_a_gray_data_set(train_digits, digits_dir, tmp_path, capsys,
 def test_channels_of_a_data_set_in_colour(run, tmp_path):
     result = train(small_config(run[0], tmp_path, dataset_name='image_folder', max_number_of_steps=1, channels=1))
     assert saved_values(result.checkpoint_path)['LeNet/conv1/weights'].shape[2] == 1
-    assert ModelSpec.load(str(tmp_path)).use_grayscale
+    spec = ModelSpec.load(str(tmp_path))
+    assert spec is not None
+    assert spec.use_grayscale
 
 
 @pytest.mark.parametrize(
