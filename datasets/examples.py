@@ -25,6 +25,7 @@ from datasets import record_faults, tfrecord
 
 Example = dict[str, tf.Tensor]
 T = TypeVar('T')
+_DECODING = 2  # to be raised when this project decodes otherwise than before, so that caches are made again
 
 
 class Examples(abc.ABC):
@@ -114,7 +115,7 @@ def _digest(lines: Iterable[str], *arrays: np.ndarray) -> str:
 
 def _files(paths: Sequence[str], schema: tfrecord.Schema | None = None) -> Iterator[str]:
     """Yields what tells that files are still those of which a cache was made."""
-    yield f'{tf.__version__} {schema}'  # another version may decode otherwise
+    yield f'{tf.__version__} {_DECODING} {schema}'  # another version may decode otherwise
     for path in paths:
         place = '/'.join(path.split('/')[-3:-1])  # with the class; the whole path changes when a folder is moved
         yield f'{place} {tfrecord.file_key(path)}'

@@ -27,6 +27,19 @@ def test_a_tar_lists_files_where_they_lie(tmp_path: Path) -> None:
     assert listed['empty'].size == 0
 
 
+def test_what_systems_put_into_archives_is_left_out(tmp_path: Path) -> None:
+    names = (
+        'a/1.jpg',
+        '__MACOSX/a/._1.jpg',
+        '__MACOSX/a/1.jpg',
+        'a/@eaDir/1.jpg/T.jpg',
+        'a/.thumbs/1.jpg',
+        'a/lost.png',
+    )
+    path = write_files(tmp_path, {'1.tar': tar_bytes(dict.fromkeys(names, b'?'))}) / '1.tar'
+    assert [entry.name for entry in archives.list_tar(str(path))] == ['a/1.jpg', 'a/lost.png']
+
+
 def special(name: str, kind: bytes) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode='w') as tar:

@@ -3,6 +3,7 @@
 Records and checkpoints have theirs in test_cases_records.py and test_cases_checkpoints.py.
 """
 
+import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,9 @@ from configs.conversion import ConvertConfig
 from configs.errors import InputError
 from configs.options import make_config
 from datasets.conversion import convert, verify
+from datasets.conversion.encode import encode
 from datasets.conversion.files import LeftOut
+from datasets.conversion.recipe import Encoding
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.input_pipeline import evaluation_batches, naming_failures, training_batches
 from engine.image_files import find_images, prepare
@@ -137,6 +140,30 @@ SEEN: dict[str, Check] = {
 @pytest.mark.parametrize('case', SEEN)
 def test_what_is_seen(made_inputs: Path, case: str) -> None:
     SEEN[case](made_inputs / case)
+
+
+RGBA = Image.fromarray(np.random.RandomState(0).randint(0, 256, (6, 9, 4)).astype(np.uint8))
+FEW = RGBA.convert('RGB').quantize(16)
+TRANSPARENT: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+    'PNG': (RGBA, 'PNG', {}),
+    'gray PNG': (RGBA.convert('LA'), 'PNG', {}),
+    'PNG with a palette': (FEW, 'PNG', {'transparency': bytes(range(16))}),
+    'PNG with a transparent colour': (RGBA.convert('RGB'), 'PNG', {'transparency': (1, 2, 3)}),
+    'WebP': (RGBA, 'WEBP', {'lossless': True, 'exact': True}),
+    'BMP': (RGBA, 'BMP', {}),
+    'GIF': (FEW, 'GIF', {'transparency': 3}),
+}
+
+
+@pytest.mark.parametrize('case', TRANSPARENT)
+def test_the_colour_behind_transparency_stays(case: str) -> None:
+    """In training, evaluation, conversion and predict, of all formats; never black, never white."""
+    image, image_format, options = TRANSPARENT[case]
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    expected = np.asarray(image.convert('RGB'))
+    for data in (file.getvalue(), encode(file.getvalue(), Encoding()).data):
+        np.testing.assert_array_equal(images.decode(tf.constant(data)).numpy(), expected)
 
 
 @pytest.mark.quick('torchvision', 'inception')

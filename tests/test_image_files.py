@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from configs.limits import MAX_PIXELS
+from datasets.conversion.encode import read_header
+from datasets.conversion.files import LeftOut
 from engine import image_files
 from engine.image_files import find_images, prepare, prepare_batches, split_input
 from preprocessing.preprocessing_factory import Preprocessing, get_preprocessing
@@ -98,6 +101,32 @@ def test_links_are_followed_but_not_in_circles(folder):
         *(f'empty/circle/{path}' for path in [*IN_A, 'b.png']),
         'empty/circle/x[1].gif',
     ]
+
+
+def test_a_link_to_itself_is_named_and_the_others_are_found(folder):
+    for name in ('loop', 'a/loop.png'):
+        (folder / name).symlink_to(os.path.basename(name))
+    assert find_images(['.']) == ['./a/1.jpg', './a/2.JPEG', './a/deep/er/3.webp', './a/loop.png', './a/lost.png',
+                                  './b.png', './loop', './x[1].gif']  # fmt: skip
+    assert find_images(['loop']) == ['loop']
+    assert prepare(COLOURS, ['loop', PNG])[0] == 'a symbolic link that leads to itself; remove it'
+
+
+def test_what_folders_hold_beside_images_is_counted(tmp_path):
+    write_files(
+        tmp_path,
+        dict.fromkeys(
+            ['1.jpe', '2.JFIF', '3.tif', '4.TIF', 'b/5.heic', 'b/README', '.hidden', 'b/@eaDir/1.jpg/THUMB.jpg',
+             '__MACOSX/b/5.jpg', 'b/.ipynb_checkpoints/5.png', 'Lost+Found/6.png', 'b/$RECYCLE.BIN/7.png',
+             'System Volume Information/8.png', 'b/\x1b[31m.\x1b[0m'], b''),
+    )  # fmt: skip
+    left_out = LeftOut()
+    assert find_images([str(tmp_path)], left_out) == [f'{tmp_path}/1.jpe', f'{tmp_path}/2.JFIF']
+    assert str(left_out) == (
+        "5 files left out: 2 .tif, 1 '.\\x1b[0m', 1 .heic, 1 without an ending; 6 folders left out: 1 $RECYCLE.BIN, 1 "
+        '.ipynb_checkpoints, 1 @eaDir, 1 Lost+Found, 1 System Volume Information, 1 __MACOSX'
+    )
+    assert str(LeftOut()) == ''
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -242,6 +271,33 @@ def test_what_may_not_be_read_is_said(tmp_path):
 def test_files_without_end_are_given_up(monkeypatch):
     monkeypatch.setattr(image_files, '_MAX_BYTES', 1000)
     assert prepare(COLOURS, ['/dev/zero']) == ['more than the 1,000 bytes that are allowed']
+
+
+@pytest.mark.parametrize('preprocessing', [COLOURS, get_preprocessing('whole', 24)], ids=['window', 'all'])
+@pytest.mark.parametrize('progressive', [False, True])
+def test_libjpeg_tells_standard_error_nothing_of_files_that_are_cut_short(capfd, preprocessing, progressive):
+    """In the header, and of a progressive one anywhere: `Improper call to JPEG library in state 201`, it would say."""
+    data = encoded(PICTURE, 'JPEG', progressive=progressive, comment=b'x' * 300)
+    scan = data.index(b'\xff\xda')
+    ends = [4, 20, 200, 330, *range(scan - 20, scan + 12, 3)] + [scan + 60, len(data) - 30] * progressive
+    evaluate = tf.function(preprocessing.host_eval, [tf.TensorSpec([], tf.string)], autograph=False)
+    for end in ends:
+        (found,) = prepare(preprocessing, [data[:end]])
+        assert found in ('a JPEG with a damaged header', 'a JPEG that is damaged or cut short'), end
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            evaluate(tf.constant(data[:end]))
+    for tail in (b'', b'\0\0', b'what a camera adds'):
+        np.testing.assert_array_equal(evaluate(tf.constant(data + tail)), evaluate(tf.constant(data)))
+        assert read_header(data + tail, 'JPEG') == (40, 50, 3)
+    assert 'JPEG' not in capfd.readouterr().err
+
+
+def test_headers_of_jpegs_are_read_as_libjpeg_reads_them(shared_path):
+    for path in sorted(shared_path('data/imagenet_raw_mini').glob('*/*/*.JPEG'))[::9]:
+        data = path.read_bytes()
+        assert read_header(data, 'JPEG') == tuple(tf.io.extract_jpeg_shape(data).numpy())
+    filled = JPEG[:2] + b'\xff\xff' + JPEG[2:]
+    assert read_header(filled, 'JPEG') == (40, 50, 3)
 
 
 # ------------------------------------------------------------------------ streams

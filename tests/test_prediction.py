@@ -26,6 +26,7 @@ from datasets.dataset_factory import get_dataset
 from engine import evaluation, predicting
 from engine.classifiers import Classifier, Interface, Runtime, loading, softmax
 from engine.prediction import Guess, Prediction, Predictor
+from engine.prediction_figure import shortest_names
 from engine.prediction_output import FORMATS
 from export.exporting import export
 from tests.runs import eval_config
@@ -143,7 +144,7 @@ def of_scores(predictor: Predictor, scores: list[float], output: str = 'logits')
         Interface(output=output),
         lambda images: rows.repeat(len(images), 0),
     )
-    changed._batch_size = 2
+    changed._batch_size, changed._apply_exif_orientation = 2, True
     return changed
 
 
@@ -268,6 +269,47 @@ def test_forms_of_nothing(name, empty):
     assert ''.join(FORMATS[name]([])) == empty
 
 
+CELLS = {
+    '=1+2.png': "'=1+2.png",
+    '+x.png': "'+x.png",
+    '-x.png': "'-x.png",
+    '@SUM(A1).png': "'@SUM(A1).png",
+    '\tx.png': "'\tx.png",
+    '\rx.png': "'\\x0dx.png",
+    '-': '-',  # standard input
+    'a=b.png': 'a=b.png',
+    'a\x1b[31mb.png': 'a\\x1b[31mb.png',
+    'a\x9bb.png': 'a\\x9bb.png',
+    'new\nline.png': 'new\nline.png',
+}
+
+
+@pytest.mark.parametrize('name', CELLS)
+def test_a_spreadsheet_computes_nothing_and_a_terminal_obeys_nothing(name):
+    predictions = [Prediction(name, (Guess(0, name, 0.5),)), Prediction(name, error=name)]
+    rows = list(csv.DictReader(io.StringIO(''.join(FORMATS['csv'](predictions)), newline='')))
+    assert [row['path'] for row in rows] == [CELLS[name]] * 2
+    assert (rows[0]['label'], rows[1]['error']) == (CELLS[name], CELLS[name])
+    text = ''.join(FORMATS['text'](predictions))
+    assert text.replace('\n', '').isprintable()
+    assert [row['path'] for row in json.loads(''.join(FORMATS['json'](predictions)))] == [name] * 2
+
+
+@pytest.mark.parametrize(
+    ('paths', 'titles'),
+    [
+        (['a/0000.png', 'b/0000.png', 'b/1.png'], ['a/0000.png', 'b/0000.png', '1.png']),
+        (['x/a/0.png', 'y/a/0.png', 'x/b/0.png'], ['x/a/0.png', 'y/a/0.png', 'b/0.png']),
+        (['0.png', 'a/0.png', '/0.png'], ['0.png', 'a/0.png', '/0.png']),
+        (['a/0.png', 'a/0.png'], ['0.png', '0.png']),
+        (['-', '', ''], ['-', '', '']),
+        ([], []),
+    ],
+)
+def test_titles_are_the_shortest_paths_that_tell_images_apart(paths, titles):
+    assert shortest_names(paths) == titles
+
+
 def test_numbers_have_the_digits_of_a_float32():
     prediction = Prediction('a', (Guess(0, 'x', float(np.float32(0.1))),))
     assert json.loads(''.join(FORMATS['json']([prediction])))[0]['top_k'][0]['probability'] == 0.1
@@ -331,6 +373,11 @@ def test_a_page_shows_the_first_64(trained, digits, tmp_path, caplog):
         ({'output_path': '{tmp}/none/out.txt'}, r'--output_path=.*out.txt: there is no folder .*none$'),
         ({'output_path': '{tmp}'}, r'--output_path=.*: no file can be written there$'),
         ({'output_path': ''}, r'--output_path=: no file can be written there$'),
+        (
+            {'output_path': '{tmp}/' + 'x' * 250},
+            r'--output_path=.*: the name has 250 bytes; at most \d+ can be written',
+        ),
+        ({'visualize': '{tmp}/' + 'é' * 124 + '.png'}, r'--visualize=.*: the name has 252 bytes; at most \d+ can be'),
         ({'visualize': '{tmp}/out.xyz'}, r'--visualize=.*: the name must end in one of .png, .jpg, .pdf, .svg$'),
         ({'visualize': '{tmp}/none/out.png'}, r'--visualize=.*: there is no folder'),
         ({'images': ()}, r'--images: none were named'),

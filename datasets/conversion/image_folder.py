@@ -29,6 +29,7 @@ from datasets.conversion.files import (
     is_of_system,
     list_folder,
     list_subfolders,
+    shown,
     sort_images,
 )
 from datasets.conversion.orientation import read_orientation
@@ -137,7 +138,7 @@ def _find_splits(source_dir: str) -> dict[str, str]:
     if 'val' in found and 'validation' in found:
         raise InputError(f'{source_dir}: holds both val and validation; rename one')
     if others := sorted(set(names) - set(found)):
-        logging.warning('%s: no splits, and left out: %s', source_dir, ', '.join(others))
+        logging.warning('%s: no splits, and left out: %s', source_dir, ', '.join(map(shown, others)))
     return {_SPLIT_FOLDERS[name]: os.path.join(source_dir, name) for name in found}
 
 
@@ -151,7 +152,6 @@ def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str,
         raise InputError(f'{source_dir}: has neither a folder train nor a labels.txt, which say what the classes are')
     names = tuple(_class_folders(folders['train']))
     for name in names:
-        check_name(name, folders['train'])
         if name != name.strip():
             raise InputError(f'{folders["train"]}: the name {name!r} begins or ends with white space; rename it')
     if len(names) < 2:
@@ -170,6 +170,7 @@ def _class_folders(folder: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in list_subfolders(folder):
+        check_name(name, folder)
         path = os.path.join(folder, name)
         if other := found.get(in_one_form(name)):
             raise InputError(
