@@ -11,6 +11,7 @@ from datasets.conversion.image_folder import find_folders
 from datasets.conversion.shards import shuffled
 from datasets.examples import FileExamples
 from datasets.records import existing_folder
+from datasets.regular_files import check_local
 
 
 def open_folder(dataset_dir: str | None) -> Collection:
@@ -21,6 +22,7 @@ def open_folder(dataset_dir: str | None) -> Collection:
     """
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder of the images')
+    check_local('dataset_dir', dataset_dir)
     folders = find_folders(existing_folder(dataset_dir))
 
     def open_split(split: str) -> FileExamples:
