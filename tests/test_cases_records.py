@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_other_keys_are_read(made_inputs: Path) -> None:
         np.testing.assert_array_equal(array, expected)
 
 
-def _train(folder: Path, train_dir: Path, **options: object) -> learning.TrainResult:
+def _train(folder: Path, train_dir: Path, **options: Any) -> learning.TrainResult:
     small = {
         'dataset_name': 'flowers',
         'model_name': 'lenet',
@@ -127,7 +128,7 @@ def test_a_run_knows_its_names(made_inputs: Path, tmp_path: Path) -> None:
     for path in (made_inputs / 'records/other_keys').iterdir():
         (folder / path.name.replace('flowers_', 'my-').replace('validation', 'val')).symlink_to(path)
     train_dir = tmp_path / 'run'
-    names = {'record_keys': OTHER_KEYS.record_keys, 'file_pattern': 'my-{split}_*.tfrecord'}
+    names: dict[str, Any] = {'record_keys': OTHER_KEYS.record_keys, 'file_pattern': 'my-{split}_*.tfrecord'}
     result = _train(folder, train_dir, eval_every_steps=2, **names)
     assert result.results is not None
     assert result.results['num_examples'] == 24
@@ -176,7 +177,7 @@ def test_a_pattern_finds_the_splits(
     assert total == len(files)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'no part': (
         {'record_keys': ('picture=a',)},
         '--record_keys=picture=a: picture=a is none of these: write image=KEY',

@@ -422,7 +422,7 @@ ROW = {
     'file': 'train-00000-of-00001', 'split': 'train', 'source': 'a', 'size': 1, 'sha256': 'b', 'labels': {'0': 1},
     'skipped': [], 'changes': {},
 }  # fmt: skip
-BAD_JOURNALS = {
+BAD_JOURNALS: dict[str, tuple[Any, str]] = {
     'a list': ('[]\n', 'line 1: it is [], and must be an object'),
     'a row that is none': ('{}\n7\n', 'line 2: it is 7, and must be an object'),
     'another type': ({'labels': 5}, 'line 2: labels is 5, and must be an object'),

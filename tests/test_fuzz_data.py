@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def _parse_record(path: Path) -> None:
 
 
 def _parse_tfds_records(path: Path) -> None:
-    splits = {'train': (str(path),)}
+    splits: dict[str, tuple[str, ...]] = {'train': (str(path),)}
     builder = tfds.TfdsBuilder('x/1.0.0', splits, 'image/encoded', 'image/class/label', ('a', 'b'), 3)
     list(tfds_source._list_split(builder, 'train'))
 
@@ -323,6 +324,9 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     return content
 
 
+OTHER_VALUES: tuple[Any, ...] = (None, True, -1, 10**400, 1.5, 'x', [], {}, [[[]]], {'a': {}}, '../x')
+
+
 def _values_of_other_types(content: bytes) -> Iterable[bytes]:
     """The lines of a JSON file with each value replaced, one at a time, by those of other types."""
     try:
@@ -331,7 +335,7 @@ def _values_of_other_types(content: bytes) -> Iterable[bytes]:
         return
     for number, line in enumerate(lines):
         for place in _places(line, ()):
-            for value in (None, True, -1, 10**400, 1.5, 'x', [], {}, [[[]]], {'a': {}}, '../x'):
+            for value in OTHER_VALUES:
                 changed = [*lines[:number], _replaced(line, place, value), *lines[number + 1 :]]
                 yield ''.join(f'{json.dumps(each)}\n' for each in changed).encode()
 

@@ -240,7 +240,7 @@ def test_other_formats_of_files_are_refused(data_dir: Path, tmp_path: Path) -> N
 CONTENT = b'what is published'
 
 
-FOREIGN = {
+FOREIGN: dict[str, dict[str, Any]] = {
     'of a feature': {'featuresDict': {'features': {'image': {'pythonClassName': 'evil_of_test.Image'}}}},
     'of the whole': {'pythonClassName': 'evil_of_test.Image'},
     'in JSON within JSON': {'jsonFeature': {'json': '{"type": "evil_of_test.Image", "content": {}}'}},
