@@ -13,6 +13,7 @@ from datasets.conversion.image_folder import find_folders
 from datasets.conversion.shards import shuffled
 from datasets.examples import FileExamples
 from datasets.records import existing_folder
+from datasets.regular_files import check_local
 
 
 def open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None = None) -> Collection:
@@ -27,6 +28,7 @@ def open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None = 
     """
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder of the images')
+    check_local('dataset_dir', dataset_dir)
     folders = find_folders(existing_folder(dataset_dir), classes_of_net)
 
     def open_split(split: str) -> FileExamples:

@@ -57,7 +57,13 @@ SLIM_SCHEMA = Schema("slim's schema", 'image/encoded', 'image/class/label', 'ima
 
 def schema_of(names: RecordNames) -> Schema:
     """Returns slim's schema with the keys that flags name."""
-    return dataclasses.replace(SLIM_SCHEMA, **names.keys)
+    keys = names.keys
+    return dataclasses.replace(
+        SLIM_SCHEMA,
+        image=keys.get('image', SLIM_SCHEMA.image),
+        label=keys.get('label', SLIM_SCHEMA.label),
+        boxes=keys.get('boxes', SLIM_SCHEMA.boxes),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -148,6 +148,7 @@ def _train(
     skips = data.on_bad_image == 'skip'
     cached = decoded.with_cache(dataset, cache_mode(config), preprocessing.source_channels, passes, keeps_bad=skips)
     bad_images = BadImages(config, cached, preprocessing, cluster) if skips else None
+    skipped = None if bad_images is None else bad_images.skipped
 
     # ---------------------------------------------------------------- the loop
     shown_end = None if math.isinf(last_step) else int(last_step)
@@ -164,9 +165,7 @@ def _train(
         recover = Recovery(options.recover_from_nonfinite, saver, train_dir, start.restore, cluster)
         while True:
             try:
-                batches = make_iterator(
-                    strategy, config, cached, preprocessing, position.stream, cluster, bad_images and bad_images.skipped
-                )
+                batches = make_iterator(strategy, config, cached, preprocessing, position.stream, cluster, skipped)
                 step = loop.run(batches, position)
                 break
             except NonFiniteError as error:

@@ -12,8 +12,9 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from configs.config import AugmentOptions
+from configs.config import AugmentOptions, TrainConfig
 from configs.errors import InputError
+from configs.options import make_config
 from datasets import decoded, tfrecord
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.decoded import DecodedExamples, with_cache
@@ -107,9 +108,40 @@ def test_a_byte_that_has_changed_is_found(
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     with_cache(dataset, str(tmp_path), 1, passes=1)
     assert len(path.read_bytes()) == len(whole)
-    if suffix == '.pixels':
-        assert path.read_bytes() == whole
-        assert f'{path}: damaged; the images are decoded again' in caplog.text
+    assert path.read_bytes() == whole or suffix == '.npz'  # in which a time stands
+    assert f'{path}: damaged' in caplog.text
+    assert '; the images are decoded again' in caplog.text
+
+
+def test_a_table_of_other_numbers_is_not_believed(
+    digits_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever wrote it: the pixels are whole, and so is the file that says what they are."""
+    dataset = get_dataset('digits', str(digits_dir), 'train[:20]')
+    cached = with_cache(dataset, str(tmp_path), 1, passes=1).examples
+    assert isinstance(cached, DecodedExamples)
+    labels = cached.table.labels.copy()
+    (path,) = tmp_path.glob('*.npz')
+    with np.load(path) as arrays:
+        columns = {**arrays, 'labels': (labels + 1) % 10}
+    np.savez(path, **columns)
+    again = with_cache(dataset, str(tmp_path), 1, passes=1).examples
+    assert isinstance(again, DecodedExamples)
+    np.testing.assert_array_equal(again.table.labels, labels)
+    assert f'{path}: damaged, or of another version; the images are decoded again' in caplog.text
+
+
+@pytest.mark.parametrize('cache', ['foo://x', 'gs://bucket/cache'])
+def test_a_folder_elsewhere_is_refused_at_the_start(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_dir: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = f'--cache={cache}: must be auto, memory, off, or a folder of this machine, for its file is mapped'
+    with pytest.raises(InputError, match=re.escape(message)):
+        make_config(TrainConfig, cache=cache)
+    with pytest.raises(InputError, match=re.escape(message)):
+        with_cache(get_dataset('digits', str(digits_dir), 'test'), cache, 1, passes=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('max_blocks', [1, 3, 100])

@@ -22,13 +22,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from configs.conversion import ConvertConfig
+from configs.conversion import ConvertConfig, RecordOptions
 from configs.errors import InputError
 from configs.options import make_config
 from datasets import tfrecord
 from datasets.conversion import convert, recipe, shards, verify
 from datasets.conversion.journal import JOURNAL, LOCK, Journal
-from datasets.conversion.source import SourceImage
+from datasets.conversion.source import Source, SourceImage
 from datasets.conversion.workers import WorkerPool
 from datasets.dataset_factory import DATASETS, get_dataset
 from tests.runs import files
@@ -416,6 +416,63 @@ def test_a_journal_of_something_else_is_refused(raw_mini: Path, tmp_path: Path) 
     (tmp_path / JOURNAL).write_text('garbage\n')
     with pytest.raises(InputError, match=f'{JOURNAL}: not a journal of this converter; delete it, or its folder'):
         _convert(raw_mini, tmp_path, **SHARDS)
+
+
+ROW = {
+    'file': 'train-00000-of-00001', 'split': 'train', 'source': 'a', 'size': 1, 'sha256': 'b', 'labels': {'0': 1},
+    'skipped': [], 'changes': {},
+}  # fmt: skip
+BAD_JOURNALS: dict[str, tuple[Any, str]] = {
+    'a list': ('[]\n', 'line 1: it is [], and must be an object'),
+    'a row that is none': ('{}\n7\n', 'line 2: it is 7, and must be an object'),
+    'another type': ({'labels': 5}, 'line 2: labels is 5, and must be an object'),
+    'a label': ({'labels': {'x': 1}}, "line 2: labels are ['x'], and must be numbers"),
+    'no pair': ({'skipped': [['a']]}, 'line 2: skipped are no pairs of name and reason'),
+    'out of the folder': ({'file': '../a'}, "line 2: the file '../a' is not one of this folder"),
+    'a field more': ({'more': 1}, "line 2: 'more' is no field of it"),
+    'depth': (f'{"[" * 10**5}\n', 'line 1: maximum recursion depth exceeded'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_JOURNALS)
+def test_a_damaged_journal_is_refused(raw_mini: Path, tmp_path: Path, case: str) -> None:
+    content, problem = BAD_JOURNALS[case]
+    text = content if isinstance(content, str) else f'{{}}\n{json.dumps({**ROW, **content})}\n'
+    (tmp_path / JOURNAL).write_text(text)
+    message = f'{tmp_path}/{JOURNAL}: not a journal of this converter; delete it, or its folder ({problem}'
+    with pytest.raises(InputError, match=re.escape(message)):
+        _convert(raw_mini, tmp_path, **SHARDS)
+
+
+def test_a_pipe_for_a_journal_is_refused(raw_mini: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / JOURNAL)
+    with pytest.raises(InputError, match=rf'{JOURNAL}: a folder, a pipe or a device, and must be a file; remove it'):
+        _convert(raw_mini, tmp_path, **SHARDS)
+
+
+def test_a_folder_elsewhere_is_refused(raw_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = '--dataset_dir=foo://x: must be a folder of this machine, without ://'
+    config = make_config(
+        ConvertConfig, dataset_name='imagenet', source_dir=str(raw_mini), dataset_dir='foo://x', **SHARDS
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        convert.convert(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_small_imagenet_has_fewer_shards(raw_mini: Path, tmp_path: Path) -> None:
+    """Without flags: slim's numbers of files would be more than there are images."""
+    records = _convert(raw_mini, tmp_path / 'records')
+    assert sorted(path.name for path in records.glob('*-of-*')) == ['train-00000-of-00001', 'validation-00000-of-00001']
+    assert get_dataset('imagenet', str(records), 'train').num_examples == len(list(raw_mini.glob('train/*/*')))
+
+
+@pytest.mark.parametrize(('count', 'files'), [(1023, 1), (1024, 1024), (2000, 1024)])
+def test_slims_numbers_of_shards_stay(count: int, files: int) -> None:
+    images = tuple(SourceImage(f'train/{i}', 'a', 0, 10, 1) for i in range(count))
+    source = Source({'train': images}, ('background', 'a'))
+    assert convert.shard_counts(RecordOptions(), recipe.layout_of('imagenet'), source) == {'train': files}
 
 
 def test_a_task_that_fails_or_is_killed_ends_the_work() -> None:

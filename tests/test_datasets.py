@@ -245,6 +245,15 @@ def test_factory_says_what_is_wrong(tmp_path: Path, case: str) -> None:
     assert str(raised.value) == message.format(dir=path)
 
 
+@pytest.mark.parametrize('name', ['imagenet', 'digits', 'image_folder', 'tfds:mnist'])
+def test_file_systems_that_do_not_exist(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = r'^--dataset_dir=foo://x: TensorFlow has no file system foo:// here, only .*file://.* and local paths$'
+    with pytest.raises(InputError, match=message):
+        get_dataset(name, 'foo://x', 'train')
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('name', [b'train-\xff', b'other-\xff'])
 def test_names_that_are_not_utf8_are_refused(tmp_path: Path, name: bytes) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b'/' + name)).touch()
@@ -481,6 +490,18 @@ def test_stale_index_is_made_again(shards: list[str], slow_scan: list[list[str]]
     index = tfrecord.index_files(shards)
     assert len(slow_scan) == 2
     assert _labels(index) == [0, 1, 2, *([3, 4] if case == 'a file has grown' else []), 3, 4]
+
+
+def test_an_index_of_other_numbers_is_not_believed(
+    shards: list[str], slow_scan: list[list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    tfrecord.index_files(shards)
+    path = Path(shards[0]).with_name('.a.3.index.npz')
+    with np.load(path) as arrays:
+        columns = {**arrays, 'offsets': arrays['offsets'] + 1}
+    np.savez(path, **columns)
+    assert _labels(tfrecord.index_files(shards)) == [0, 1, 2, 3, 4]
+    assert f'{path}: damaged, or of another version; where records begin is found again' in caplog.text
 
 
 def test_index_is_not_kept_where_nothing_can_be_written(

@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import http.server
+import json
 import shutil
+import sys
 import threading
 import types
 from collections.abc import Iterator
@@ -236,6 +238,35 @@ def test_other_formats_of_files_are_refused(data_dir: Path, tmp_path: Path) -> N
 # Downloads
 
 CONTENT = b'what is published'
+
+
+FOREIGN: dict[str, dict[str, Any]] = {
+    'of a feature': {'featuresDict': {'features': {'image': {'pythonClassName': 'evil_of_test.Image'}}}},
+    'of the whole': {'pythonClassName': 'evil_of_test.Image'},
+    'in JSON within JSON': {'jsonFeature': {'json': '{"type": "evil_of_test.Image", "content": {}}'}},
+    'as TFDS wrote it once': {'type': 'evil_of_test.Image', 'content': '{}'},
+}
+
+
+@pytest.mark.parametrize('case', FOREIGN)
+def test_types_of_others_are_refused_before_they_are_imported(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'evil_of_test.py').write_text(f'open({str(tmp_path / "was imported")!r}, "w")')
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / 'evil' / '1.0.0'
+    folder.mkdir(parents=True)
+    whole = {'pythonClassName': 'tensorflow_datasets.core.features.features_dict.FeaturesDict'}
+    (folder / 'features.json').write_text(json.dumps({**whole, **FOREIGN[case]}))
+    (folder / 'dataset_info.json').write_text(json.dumps({'name': 'evil', 'version': '1.0.0', 'splits': []}))
+    with pytest.raises(InputError) as raised:
+        get_dataset('tfds:evil', str(tmp_path), 'train')
+    assert str(raised.value) == (
+        f"{folder}/features.json: names the type 'evil_of_test.Image', and only those of tensorflow_datasets are read, "
+        'for others are code; prepare the data set with such'
+    )
+    assert not (tmp_path / 'was imported').exists()
+    assert 'evil_of_test' not in sys.modules
 
 
 @pytest.fixture

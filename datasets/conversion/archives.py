@@ -8,21 +8,25 @@ No member is ever written to the disk, so none can leave a folder. Names that wo
 are refused all the same: an archive that has them is not the one that was published.
 """
 
+import contextlib
 import gzip
 import io
 import os
 import shutil
 import tarfile
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from configs.errors import InputError
 from datasets.conversion.disk import replacing
 from datasets.conversion.files import Entry, check_name, is_of_system
+from datasets.regular_files import open_file
 
 _BLOCK = tarfile.BLOCKSIZE
 _MAX_HEADER = 2**20  # a member's long name; tarfile would read into memory whatever size a header claims
 _CHUNK = 2**20
+_MAX_FILE = 2**50
 MAX_BYTES = 2**30  # the largest of the data sets that are published compressed has 0.24 GB
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
@@ -63,7 +67,7 @@ def list_tar(path: str, inner: Entry | None = None) -> list[Entry]:
     """
     where = path if inner is None else f'{path}, member {inner.name}'
     try:
-        with open(path, 'rb', buffering=0) as file:
+        with open_file(path, _MAX_FILE) as file:
             start, size = (inner.offset, inner.size) if inner else (0, os.fstat(file.fileno()).st_size)
             members = _list_members(_Window(file.fileno(), start, size), where)
     except OSError as error:
@@ -151,11 +155,14 @@ def _modified(path: str) -> int | None:
     return os.stat(path).st_mtime_ns if os.path.exists(path) else None
 
 
-def _open(path: str) -> gzip.GzipFile:
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[gzip.GzipFile]:
     try:
-        return gzip.open(path, 'rb')
+        file = open_file(path, _MAX_FILE)
     except OSError as error:
         raise InputError(f'{path}: cannot be read: {error.strerror}') from error
+    with file, gzip.GzipFile(fileobj=file) as compressed:
+        yield compressed
 
 
 def _copy(compressed: gzip.GzipFile, file: BinaryIO, path: str, folder: str, max_bytes: int) -> None:

@@ -93,7 +93,7 @@ class _Conversion:
     def __init__(self, config: ConvertConfig, layout: Layout, source: Source, dataset_dir: str, journal: Journal):
         self._config, self._layout, self._source = config, layout, source
         self._dir, self._journal = dataset_dir, journal
-        counts = _shard_counts(config.records, layout, source)
+        counts = shard_counts(config.records, layout, source)
         self._shards = plan_shards(source.splits, counts, layout.pattern)
         self._conversion = _describe(config, source, counts)
 
@@ -176,7 +176,12 @@ class _Conversion:
         print(f'{self._dir} is complete: {num_images:,} images converted in {seconds:,.1f} s{speed}')
 
 
-def _shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dict[str, int]:
+def shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dict[str, int]:
+    """Returns the number of files of each split: as asked for, as slim has it, or by its size.
+
+    Raises:
+        InputError: several are asked for where a split is one file.
+    """
     counts = {}
     for split, images in source.splits.items():
         asked = options.train_shards if split == 'train' else options.validation_shards

@@ -20,7 +20,7 @@ def type_problems(value: Any, schema: Any, where: str = '') -> Iterator[str]:
     """
     kind: Any = schema if isinstance(schema, type) else type(schema)
     name = where.removeprefix('.') or 'it'
-    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and not 0 <= value < 2**63):
         yield f'{name} is {reprlib.repr(value)}, and must be {_TYPES[kind]}'
     elif kind is str and value != value.encode(errors='replace').decode():  # JSON can escape halves of characters
         yield f'{name} is {value!r}, which is no text'

@@ -51,7 +51,7 @@ def _refuse_far_memo(data: bytes) -> None:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if number > _MAX_INSTRUCTIONS:
             raise ValueError(f'it has more than {_MAX_INSTRUCTIONS:,} instructions')
-        if opcode.name in _STORES and argument > number + 256:  # those of a pickler are counted
+        if opcode.name in _STORES and int(argument or 0) > number + 256:  # those of a pickler are counted
             raise ValueError(f'it remembers something as number {argument:,}, after {number:,} instructions')
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from absl import logging
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from configs.errors import InputError
 from datasets.conversion.source import Source, SourceImage
@@ -100,7 +101,7 @@ def _list_split(builder: TfdsBuilder, split: str) -> Iterator[SourceImage]:
                 start = offset + _HEADER_BYTES
                 try:
                     image, label = _find_image(data, start, start + struct.unpack_from('<Q', data, offset)[0], builder)
-                except (ValueError, IndexError, KeyError) as error:
+                except (ValueError, IndexError, KeyError, DecodeError) as error:
                     raise InputError(f'{path}, record {i}: not an image with a label, or damaged: {error}') from error
                 yield SourceImage(f'{split}/{number:07d}', path, image[0], image[1] - image[0], label)
                 number += 1
