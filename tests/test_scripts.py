@@ -152,10 +152,12 @@ def test_tensorboard_shows_the_run(digits_run: Path) -> None:
         address = _address(server)
         tags = _wait_for_tags(address, runs=2)
         assert {'losses/total_loss', 'losses/cross_entropy', 'losses/regularization_loss'} <= tags['.']
-        assert {'learning_rate', 'images_per_second', 'data_wait_share'} <= tags['.']
-        assert {'accuracy', 'recall_at_5', 'num_examples', 'step'} <= tags['eval_test']
+        assert {'accuracy', 'learning_rate', 'images_per_second', 'data_wait_share'} <= tags['.']
+        assert {'accuracy', 'recall_at_5', 'losses/cross_entropy', 'num_examples', 'step'} <= tags['eval_test']
         steps = [point[1] for point in _get(address, 'scalars/scalars?run=.&tag=losses/total_loss')]
-        assert steps[:2] == [3, 6]
+        assert steps[:5] == [1, 2, 3, 4, 6]  # with each log line, and what was asked for
+        grids = _get(address, 'images/images?run=.&tag=training_images&sample=0')
+        assert [grid['step'] for grid in grids][:2] == [3, 6]
         (accuracy,) = _get(address, 'scalars/scalars?run=eval_test&tag=accuracy')
         assert accuracy[1] == 6
         assert 0 <= accuracy[2] <= 1
