@@ -221,7 +221,7 @@ _BENCHMARK: dict[str, Reader] = {
 }
 
 _OF_RUN_FILES: dict[str, Reader] = {
-    'checkpoint_scope': Unless(_FILE_IS_RUN),
+    'checkpoint_scope': None,
     'output_name': _RUN_FILE,
     'allow_any_operator': _RUN_FILE,
     'layout': _RUN_FILE,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from absl import logging
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from configs.errors import InputError
 from datasets.conversion.source import Source, SourceImage
