@@ -23,6 +23,7 @@ from configs.tables import format_table
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
 from engine.classifiers import Classifier, load_classifier, size_in_bytes
+from engine.evaluated_split import evaluated_split
 from engine.metrics import ClassificationMetrics, clip_recall_at
 from engine.model_spec import ModelSpec
 from engine.text_files import write_text
@@ -96,7 +97,10 @@ def open_classifier(config: EvalConfig, path: str, flag: str = 'checkpoint_path'
 def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     """Returns the examples to evaluate: of the flags, else those that the net was trained on."""
     options, spec = config.evaluation, classifier.spec
-    return open_dataset(config, spec, options.dataset_split_name, spec.labels_offset)
+    split = options.dataset_split_name
+    if split is None:
+        split = evaluated_split(os.path.dirname(classifier.path), *locate_dataset(options, spec)[:2])
+    return open_dataset(config, spec, split, spec.labels_offset)
 
 
 def locate_dataset(options: EvalOptions, spec: ModelSpec | None) -> tuple[str, str | None, RecordNames]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from configs.errors import InputError
 from datasets import dataset_factory, input_pipeline, tfrecord
-from engine import checkpoints, evaluation
+from engine import checkpoints, comparison, evaluation
 from engine.model_spec import ModelSpec
 from nets.variables import slim_variables
 from tests.runs import eval_config, files, saved_values, summaries
@@ -146,7 +146,10 @@ def test_the_split_of_a_run_is_remembered(train_digits, tmp_path, caplog, traine
     train_digits(tmp_path, eval_every_steps=1, **options)
     caplog.clear()
     for path in (tmp_path, tmp_path / 'best'):
-        assert evaluation.evaluate(eval_config(path))['dataset_split_name'] == expected
+        measured = evaluation.evaluate(eval_config(path))
+        (compared,) = comparison.compare(eval_config('', compare=(str(path),)))
+        assert measured['dataset_split_name'] == expected
+        assert compared['num_examples'] == measured['num_examples']
     warned = [record.getMessage() for record in caplog.records if 'shares examples' in record.getMessage()]
     assert bool(warned) == (trained_on == 'train')
     asked = evaluation.evaluate(eval_config(tmp_path, dataset_split_name='train[90%:]'))

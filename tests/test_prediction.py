@@ -498,3 +498,9 @@ def test_the_script_ends_with_its_reader(trained, digits):
         assert process.stderr is not None
         assert 'Traceback' not in process.stderr.read()
         assert process.wait(60) == 141
+
+
+def test_the_home_folder_is_known_to_programs_too(trained, monkeypatch):
+    folder, name = os.path.split(trained.checkpoint_path)
+    monkeypatch.setenv('HOME', folder)
+    assert Predictor(f'~/{name}').classifier.step == 300

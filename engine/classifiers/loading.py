@@ -48,7 +48,8 @@ def load_classifier(
     """Opens whatever lies at a path.
 
     Args:
-        path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel.
+        path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel; `~`
+            is the home folder.
         asked: Fields of ModelSpec that flags say; None is not asked.
         foreign: What flags say of a file that does not say it itself.
         averages: Of a checkpoint, take the moving averages as the weights.
@@ -59,6 +60,7 @@ def load_classifier(
     Raises:
         InputError: there is nothing, it is damaged, does not say enough of itself, or flags contradict it.
     """
+    path = os.path.expanduser(path)
     asked = {name: value for name, value in (asked or {}).items() if value is not None}
     open_runtime = find_runtime(path)
     if open_runtime is None:
