@@ -21,7 +21,8 @@ IMAGENET_RAW ?= ../shared/data/imagenet_raw_mini
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO_DIR); start=$$(date +%s); \
-	$(BIN)/python train_image_classifier.py --flagfile=configs/alexnet_v2_digits.cfg --train_dir=$(DEMO_DIR) && \
+	$(BIN)/python train_image_classifier.py --flagfile=configs/alexnet_v2_digits.cfg --train_dir=$(DEMO_DIR) \
+	    --log_every_n_steps=15 --eval_every_epochs=3 && \
 	$(BIN)/python eval_image_classifier.py --checkpoint_path=$(DEMO_DIR) --results_path=$(DEMO_DIR)/results.json && \
 	echo "trained and evaluated in $$(($$(date +%s) - start)) seconds; see the run with:" && \
 	echo "    $(BIN)/tensorboard --logdir $(DEMO_DIR)"

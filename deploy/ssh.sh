@@ -12,7 +12,7 @@ IFS=, read -ra hosts <<<"${1:?the machines, separated by commas}"
 shift
 worker_hosts=$(printf ",%s:${PORT:-2222}" "${hosts[@]#*@}")
 # By which the workers know each other from whatever else reaches their port.
-token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+token=${WORKERS_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 
 # Runs there: a worker, which lives as long as the standard input of its ssh. One line, for any shell to hand it on.
 keep_alive='exec 3<&0; "$@" </dev/null 3<&- & worker=$!;'
@@ -27,7 +27,7 @@ declare -A task_of
 for task in "${!hosts[@]}"; do
     flags=("$@" "--worker_hosts=${worker_hosts:1}" "--task=$task")
     worker=("${PYTHON:-.venv/bin/python}" train_image_classifier.py "${flags[@]}")
-    command="cd $(printf %q "$PWD") && exec env WORKERS_TOKEN=$token bash -c $(printf '%q ' "$keep_alive" worker "${worker[@]}")"
+    command="cd $(printf %q "$PWD") && exec env WORKERS_TOKEN=$(printf %q "$token") bash -c $(printf '%q ' "$keep_alive" worker "${worker[@]}")"
     ssh -o BatchMode=yes -o ServerAliveInterval=15 "${hosts[task]}" "$command" <&8 8<&- 9>&- &
     task_of[$!]=$task
 done

@@ -125,7 +125,7 @@ class Log(Action):
 
     def begin(self, position: Position, last_step: float) -> None:
         super().begin(position, last_step)
-        if not self._is_compiled:
+        if not self._is_compiled and position.step < last_step:
             self._progress.say('compiling the first step, which may take a minute')
 
     def act(self, moment: Moment) -> None:

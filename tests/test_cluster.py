@@ -333,6 +333,12 @@ def test_workers_with_other_facts_are_refused() -> None:
     assert [type(result) for result in results] == [InputError] * 3
 
 
+def test_facts_that_differ_at_their_end_are_refused() -> None:
+    port = free_port(HOST)
+    results = refusals([task_of(index, 2, port) for index in range(2)], [{'--x': 'x' * 5000 + end} for end in 'ab'])
+    assert all('the workers differ:' in str(result) for result in results)
+
+
 def test_who_does_not_come_is_named() -> None:
     port = free_port(HOST)
     tasks = [task_of(index, 4, port) for index in (0, 2)]

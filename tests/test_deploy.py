@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from configs.cluster import ClusterOptions
-from engine.cluster.tasks import Task, find_task
+from engine.cluster.tasks import TOKEN, Task, find_task
 from tests.scripts import flag_names
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +107,8 @@ def test_pods_find_each_other() -> None:
     variables = {each['name']: each.get('value', each.get('valueFrom')) for each in container['env']}
     index = variables.pop('RANK')['fieldRef']['fieldPath']
     assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    token = variables.pop(TOKEN)['fieldRef']['fieldPath']
+    assert token == "metadata.labels['batch.kubernetes.io/controller-uid']", 'the same in all pods of a Job'
     chief = f'{manifests()["Job"]["metadata"]["name"]}-0.{manifests()["Service"]["metadata"]["name"]}'
     port = container['ports'][0]['containerPort']
     assert port == manifests()['Service']['spec']['ports'][0]['port']
@@ -158,7 +160,11 @@ def test_sbatch_takes_the_options() -> None:
     ],
 )
 def test_a_job_is_queued_again(tmp_path: Path, status: int, restarts: str, is_queued_again: bool) -> None:
-    stand_in(tmp_path / 'bin', 'srun', f'printf "%s\\n" "$@" >{tmp_path}/srun; exit {status}')
+    stand_in(
+        tmp_path / 'bin',
+        'srun',
+        f'printf "%s\\n" "$@" >{tmp_path}/srun; echo "${TOKEN}" >{tmp_path}/token; exit {status}',
+    )
     stand_in(tmp_path / 'bin', 'scontrol', f'echo "$@" >{tmp_path}/scontrol')
     environment = {
         'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}',
@@ -175,6 +181,7 @@ def test_a_job_is_queued_again(tmp_path: Path, status: int, restarts: str, is_qu
     called = (tmp_path / 'srun').read_text().splitlines()
     assert {'--cpus-per-task=32', '--dataset_dir=/the data', '--train_dir=/run'} < set(called)
     assert called[-1] == '--batch_size=64', 'last, so that it wins'
+    assert re.fullmatch('[0-9a-f]{32}\n', (tmp_path / 'token').read_text())
     assert (tmp_path / 'scontrol').exists() == is_queued_again
     if is_queued_again:
         assert (tmp_path / 'scontrol').read_text() == 'requeue 77\n'
@@ -191,6 +198,7 @@ exec sh -c "$2"
 # Worker 1 does what the test wants; the others go on until they are asked to end.
 WORKER = """
 trap 'echo saved; exit 143' TERM
+echo "$WORKERS_TOKEN" >"$FOLDER/token of $HOST"
 echo "$HOST $@" >"$FOLDER/$HOST"
 if [[ "$*" == *--task=1 ]]; then
     until [ -e "$FOLDER/node1" ] && [ -e "$FOLDER/node3" ]; do sleep 0.02; done
@@ -243,6 +251,8 @@ def test_ssh_hands_on_the_flags(ssh: Any, tmp_path: Path) -> None:
     for task, host in enumerate(('node1', 'me@node2', 'node3')):
         flags = f'--train_dir=/a run --num_epochs=$1 --worker_hosts=node1:2222,node2:2222,node3:2222 --task={task}'
         assert (tmp_path / host).read_text() == f'{host} train_image_classifier.py {flags}\n'
+    (token,) = {(tmp_path / f'token of {host}').read_text() for host in ('node1', 'me@node2', 'node3')}
+    assert re.fullmatch('[0-9a-f]{32}\n', token)
 
 
 def test_ssh_ends_all_when_one_fails(ssh: Any) -> None:

@@ -105,18 +105,21 @@ def test_all_succeed(start: Start) -> None:
     ('given', 'expected'),
     [
         ({}, str(max(1, len(os.sched_getaffinity(0)) // 2))),
-        ({'TF_NUM_INTRAOP_THREADS': '5'}, '5'),
+        ({'TF_NUM_INTRAOP_THREADS': '5', 'WORKERS_TOKEN': 'ours'}, '5'),
     ],
 )
 def test_environment_of_the_workers(start: Start, given: dict[str, str], expected: str) -> None:
     others = dict.fromkeys(('TF_CONFIG', 'RANK', 'WORLD_SIZE', 'OMPI_COMM_WORLD_SIZE', 'SLURM_STEP_ID'), '1')
     lines = f"""
 left = {set(others)} & set(os.environ)
-say(os.environ['TF_NUM_INTRAOP_THREADS'], os.environ['RANKING'], left)
+say(os.environ['TF_NUM_INTRAOP_THREADS'], os.environ['RANKING'], left, os.environ['WORKERS_TOKEN'])
 """
     environment = {**os.environ, **others, 'RANKING': 'kept', **given}
     status, stdout, stderr = finish(start(2, lines, env=environment))
-    assert (status, stdout, stderr) == (0, f'{expected} kept set()\n' * 2, '')
+    assert (status, stderr) == (0, '')
+    first, second = stdout.splitlines()
+    assert first == second
+    assert re.fullmatch(rf'{expected} kept set\(\) {given.get("WORKERS_TOKEN", "[0-9a-f]{32}")}', first)
 
 
 @pytest.mark.parametrize(

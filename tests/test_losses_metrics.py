@@ -10,7 +10,8 @@ import tensorflow as tf
 from configs.config import DeviceOptions
 from engine import distribution
 from engine.losses import l2_loss, softmax_cross_entropy
-from engine.metrics import ClassificationMetrics, clip_recall_at
+from engine.metrics import ClassificationMetrics, clip_recall_at, count_recognised
+from preprocessing.mixing import Targets
 
 
 @pytest.fixture(scope='module')
@@ -156,3 +157,11 @@ def test_no_examples_give_no_shares():
 )
 def test_k_is_at_most_the_number_of_classes(recall_at, classes, expected):
     assert clip_recall_at(recall_at, classes) == expected
+
+
+def test_mixed_images_are_recognised_as_the_label_with_the_larger_share():
+    logits = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 3]]
+    labels, others = tf.constant([0, 0, 2, 3, -1]), tf.constant([1, 1, 3, 2, 3])
+    assert count_recognised(logits, Targets(labels)) == 3
+    shares = tf.constant([0.5, 0.4, 0.3, 1.0, 0.0])
+    assert count_recognised(logits, Targets(labels, others, shares)) == 4

@@ -259,7 +259,7 @@ def make_hello(task: Task, address: str, facts: Mapping[str, str], token: str = 
 def _prove(hello: _Hello, token: str) -> str:
     """Returns a code that only those can make who know the token, which itself never travels; empty without one."""
     said = json.dumps({name: value for name, value in hello.items() if name != 'proof'}, sort_keys=True)
-    return hmac.new(token.encode(), said.encode(), 'sha256').hexdigest() if token else ''
+    return hmac.new(os.fsencode(token), said.encode(), 'sha256').hexdigest() if token else ''
 
 
 def is_hello(hello: Mapping[str, Any]) -> bool:
@@ -279,7 +279,8 @@ def are_workers(answer: Any, count: int) -> bool:
 
 
 def _shown_facts(hello: _Hello) -> dict[str, str]:
-    return {shown(name): shown(value) for name, value in hello['facts'].items()}
+    facts = {str(name): str(value) for name, value in hello['facts'].items()}
+    return {shown(name): shown(value, len(value)) for name, value in facts.items()}  # whole, to be compared
 
 
 def _listen(task: Task) -> socket.socket:
