@@ -30,7 +30,8 @@ class EvalOptions(Options):
     dataset_split_name: str | None = option(
         None,
         "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
-        'set has. (slim: test)',
+        "set has. A folder of classes without folders of splits, other than the training's, is whichever is named. "
+        '(slim: test)',
     )
     batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(
