@@ -34,7 +34,8 @@ class EvalOptions(Options):
     dataset_split_name: str | None = option(
         None,
         "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
-        'set has. (slim: test)',
+        "set has. A folder of classes without folders of splits, other than the training's, is whichever is named. "
+        '(slim: test)',
     )
     file_pattern: str | None = option(
         None, "Names of a split's TFRecord files, as of training. Default: as the run was trained."

@@ -1,5 +1,6 @@
 """From names to prepared images: what is found, what is read, and what is said of the rest."""
 
+import contextlib
 import io
 import os
 import struct
@@ -13,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from configs.limits import MAX_PIXELS
-from datasets.conversion.encode import read_header
+from datasets.conversion.encode import BadImage, image_format, read_header
 from datasets.conversion.files import LeftOut
 from engine import image_files
 from engine.image_files import find_images, prepare, prepare_batches, split_input
@@ -298,6 +299,19 @@ def test_headers_of_jpegs_are_read_as_libjpeg_reads_them(shared_path):
         assert read_header(data, 'JPEG') == tuple(tf.io.extract_jpeg_shape(data).numpy())
     filled = JPEG[:2] + b'\xff\xff' + JPEG[2:]
     assert read_header(filled, 'JPEG') == (40, 50, 3)
+
+
+def test_damaged_headers_are_said_to_be_so():
+    random = np.random.RandomState(0)
+    for number in range(400):
+        damaged = bytearray((JPEG, PNG, OTHERS['GIF'][0], OTHERS['WebP'][0])[number % 4])
+        for position in random.randint(4, min(len(damaged), 300), 4):
+            damaged[position] = random.randint(256)
+        data = bytes(damaged[: random.randint(12, len(damaged))])
+        with contextlib.suppress(BadImage):
+            height, width, channels = read_header(data, image_format(data))
+            assert 0 <= height * width <= MAX_PIXELS
+            assert channels in range(256)
 
 
 # ------------------------------------------------------------------------ streams

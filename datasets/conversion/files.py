@@ -23,7 +23,7 @@ _SYSTEM_FOLDERS = frozenset(
     (
         '@eadir', '@__thumb', '@tmp', '@recycle', '@recently-snapshot', '#recycle', '#snapshot', '~snapshot',
         '__macosx', 'network trash folder', 'temporary items', 'lost+found', '__pycache__',
-        '$recycle.bin', 'recycler', 'recycled', 'system volume information', 'found.000',
+        '$recycle.bin', 'system volume information', 'found.000',
     )
 )  # fmt: skip
 
