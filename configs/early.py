@@ -22,6 +22,7 @@ from configs.unread import refused
 
 PART_OF_CHECKPOINT = r'\.(index|meta|data-\d+-of-\d+)$'
 ENDINGS_OF_ONE_FILE = ('.keras', '.weights.h5', '.ckpt')
+_NOT_WHOLE = ('.', 'damaged-')
 _WRITTEN_IF_ABSENT = ('digits', 'synthetic')
 
 
@@ -97,15 +98,19 @@ def no_checkpoint_at(path: str, folder: str, names: Iterable[str] | None, flag: 
 
 
 def prefixes(names: Iterable[str]) -> list[str]:
-    """Returns the prefixes of TensorFlow's checkpoints among the names of a folder's files."""
-    return sorted(name.removesuffix('.index') for name in names if name.endswith('.index') and name != '.index')
+    """Returns the prefixes of TensorFlow's checkpoints among the names of a folder's files.
+
+    Left out are parts of a save that was killed, and what a run has set aside as damaged.
+    """
+    found = (name.removesuffix('.index') for name in names if name.endswith('.index'))
+    return sorted(prefix for prefix in found if not prefix.startswith(_NOT_WHOLE) and prefix)
 
 
 def _without_index(names: Iterable[str]) -> list[str]:
     """Returns the prefixes that have data and no index."""
     names = list(names)
     data = {re.sub(PART_OF_CHECKPOINT, '', name) for name in names if re.search(r'\.data-\d+-of-\d+$', name)}
-    return sorted(prefix for prefix in data - set(prefixes(names)) if not prefix.startswith('.'))
+    return sorted(prefix for prefix in data - set(prefixes(names)) if not prefix.startswith(_NOT_WHOLE))
 
 
 def _missing_index(folder: str, incomplete: list[str]) -> str:

@@ -161,6 +161,14 @@ def test_missing_data_is_named(case: Callable[[str], Path], tmp_path: Path) -> N
         load_classifier(str(tmp_path / 'cifarnet.ckpt'), NET)
 
 
+def test_what_was_set_aside_is_not_found(case: Callable[[str], Path], tmp_path: Path) -> None:
+    for path in case('no_state_file').iterdir():
+        for name in ('damaged-model.ckpt-7', '.part-model.ckpt-8'):
+            shutil.copy(path, tmp_path / path.name.replace('cifarnet.ckpt', name))
+    with pytest.raises(InputError, match='no checkpoint in this folder'):
+        checkpoints.find_checkpoint(str(tmp_path))
+
+
 def test_several_are_listed(case: Callable[[str], Path], tmp_path: Path) -> None:
     for path in case('no_state_file').iterdir():
         for name in ('first', 'second'):

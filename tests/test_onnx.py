@@ -23,7 +23,7 @@ from configs.foreign import ForeignOptions
 from configs.options import make_config
 from datasets import input_pipeline
 from datasets.dataset_factory import get_dataset
-from engine.classifiers import Interface, load_classifier, softmax
+from engine.classifiers import Interface, load_classifier, onnx_content, softmax
 from engine.classifiers.onnx_runtime import open_onnx
 from export import onnx_file, onnx_quantization
 from export.source import Source, load_source
@@ -436,6 +436,7 @@ def test_metadata_is_what_people_look_for(digits_dir, tmp_path):
     said = {entry.key: entry.value for entry in model.metadata_props}
     description = json.loads(said.pop('slim.json'))
     assert description.pop('crc32') == zlib.crc32((tmp_path / 'net.onnx').read_bytes()[: description.pop('bytes')])
+    assert description.pop('content') == onnx_content.checksums(model)
     assert description == json.loads(json.dumps(source.description()))
     assert said == {
         'model_name': 'lenet',

@@ -1,6 +1,7 @@
 """Files of other programs that are given as checkpoints: each is named as what it is, with what takes it."""
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -113,6 +114,21 @@ def test_versions_of_tensorflow_serving(tmp_path: Path) -> None:
             InputError, match=f'no checkpoint in this folder; give the SavedModel in it: {tmp_path}/10$'
         ):
             find(str(tmp_path))
+
+
+def test_onnx_is_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / 'net').write_bytes(ONNX)
+    opener = find_runtime(str(tmp_path / 'net'))
+    assert opener is not None
+    assert opener.__module__.endswith('onnx_runtime')
+
+
+def test_pipes_are_no_files(tmp_path: Path) -> None:
+    for path in ('net.ckpt', 'checkpoint'):
+        os.mkfifo(tmp_path / path)
+    with pytest.raises(InputError, match=r'net.ckpt: a pipe or a device, not a checkpoint'):
+        checkpoints.find_checkpoint(str(tmp_path / 'net.ckpt'))
+    assert checkpoints.latest_checkpoint(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize('path', ['foo://bucket/model.ckpt-1', 'foo://bucket/run', 'foo://bucket/net.keras'])

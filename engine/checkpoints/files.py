@@ -192,6 +192,9 @@ def write_rotation(train_dir: str, rotation: Rotation) -> None:
 
 
 def _read_state(train_dir: str) -> Any:
+    path = os.path.join(train_dir, STATE)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, from which nothing may ever come
+        return None
     try:
         state = tf.train.get_checkpoint_state(train_dir)
     except (tf.errors.OpError, ValueError):

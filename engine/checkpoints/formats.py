@@ -5,6 +5,7 @@ find_checkpoint('/tmp/tfmodel')                # '/tmp/tfmodel/model.ckpt-1000'
 """
 
 import enum
+import os
 import re
 
 import tensorflow as tf
@@ -59,6 +60,8 @@ def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
     Raises:
         InputError: there is none; a file of another kind is named as what it is.
     """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise InputError(f'--{flag}={path}: a pipe or a device, not a checkpoint')
     try:
         if re.search(PART_OF_CHECKPOINT, path) or tf.io.gfile.isdir(path) or not tf.io.gfile.exists(path):
             return files.find_checkpoint(path, flag)

@@ -141,8 +141,8 @@ def _is_frozen(path: str, start: bytes, size: int) -> bool:
         return False
 
 
-def _is_onnx(path: str, start: bytes, size: int) -> bool:
-    """Says whether it begins as a model of ONNX does: its version (1), then a text, in most who has made it (2)."""
+def is_onnx(start: bytes) -> bool:
+    """Says whether a file begins as a model of ONNX does: its version (1), then its maker (2) or graph (7)."""
     return start[:1] == b'\x08' and 3 <= start[1] <= 64 and start[2:3] in (b'\x12', b'\x3a')
 
 
@@ -152,5 +152,5 @@ _CHECKS: tuple[tuple[Callable[[str, bytes, int], bool], str], ...] = (
     (_is_pickle, _SAVE_SAFELY),
     (_is_saved_model, _SAVED_MODEL),
     (_is_frozen, _FROZEN),
-    (_is_onnx, _ONNX),
+    (lambda path, start, size: is_onnx(start), _ONNX),
 )

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from configs.errors import InputError, first_line
 from configs.foreign import ForeignOptions
+from engine.checkpoints.other_formats import is_onnx
 from engine.classifiers import description
 from engine.classifiers.checkpoint import (
     load_checkpoint,
@@ -104,7 +105,7 @@ def find_runtime(path: str) -> Callable[[str, ForeignOptions], Runtime] | None:
         from engine.classifiers import tflite_runtime
 
         return tflite_runtime.open_tflite
-    if name.endswith('.onnx'):
+    if name.endswith('.onnx') or is_onnx(start):
         from engine.classifiers import onnx_runtime
 
         return onnx_runtime.open_onnx

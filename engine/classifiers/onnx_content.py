@@ -29,22 +29,35 @@ _OWN_DOMAIN = 'ai.onnx'
 _FEW = 2  # nodes that damage can have changed: one, and one that takes what it gives
 
 
-def checksums(model: Any) -> dict[str, dict[str, Any]]:
+def checksums(model: Any) -> dict[str, str]:
     """Returns what stands for all that decides what a model computes.
 
     Returns:
-        Of each weight by its name: type, shape, and checksum of its numbers; of each node by what it gives: checksum.
+        Of weights, and of nodes, two checksums of each in hexadecimal: of what it is called (of a weight with its type
+        and shape, of a node by what it gives), and of its content.
     """
-    graph = model.graph
+    found = {_WEIGHTS: _weights(model.graph), _NODES: _nodes(model.graph)}
     return {
-        _WEIGHTS: {tensor.name: _of_weight(tensor) for tensor in graph.initializer},
-        _NODES: {node.output[0]: _of_node(node) for node in graph.node if node.output},
+        kind: ''.join(f'{key:08x}{checksum:08x}' for key, (checksum, _) in of_kind.items())
+        for kind, of_kind in found.items()
     }
 
 
-def _of_weight(tensor: Any) -> list[Any]:
-    values = extras.load('onnx.numpy_helper', 'reading ONNX files').to_array(tensor)
-    return [int(tensor.data_type), list(values.shape), zlib.crc32(np.ascontiguousarray(values).tobytes())]
+def _weights(graph: Any) -> dict[int, tuple[int, str]]:
+    """Returns checksum and name of each weight by the checksum of what it is called."""
+    to_array = extras.load('onnx.numpy_helper', 'reading ONNX files').to_array
+    found = {}
+    for tensor in graph.initializer:
+        values = np.ascontiguousarray(to_array(tensor))
+        called = f'{tensor.name} {tensor.data_type} {list(values.shape)}'
+        found[zlib.crc32(called.encode())] = (zlib.crc32(values.tobytes()), tensor.name)
+    return found
+
+
+def _nodes(graph: Any) -> dict[int, tuple[int, str]]:
+    """Returns checksum and name of each node by the checksum of what it is called."""
+    named = [(str(node.output[0]), node) for node in graph.node if node.output]
+    return {zlib.crc32(name.encode()): (_of_node(node), f'the node of {name}') for name, node in named}
 
 
 def _of_node(node: Any) -> int:
@@ -78,8 +91,7 @@ def check(path: str, metadata: Mapping[str, Any], model: Any = None) -> None:
             raise _damaged(path)
         return
     try:
-        found = checksums(model if model is not None else _load(path))
-        changed = _changed(metadata[CONTENT], found)
+        changed = _changed(metadata[CONTENT], (model if model is not None else _load(path)).graph)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f'{path}: damaged, its content cannot be compared: {first_line(error)}') from error
     if changed is not None:
@@ -101,18 +113,24 @@ def _damaged(path: str, where: str = '') -> InputError:
     )
 
 
-def _changed(written: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+def _changed(written: Mapping[str, str], graph: Any) -> str | None:
     """Returns what damage has changed; None where nothing has changed, or another program has made another graph."""
-    weights, others = written[_WEIGHTS], found[_WEIGHTS]
-    for name, (kind, shape, checksum) in weights.items():
-        if name in others and others[name][:2] == [kind, shape] and others[name][2] != checksum:
+    weights, found_weights = _parse(written[_WEIGHTS]), _weights(graph)
+    for key, (checksum, name) in found_weights.items():
+        if weights.get(key, checksum) != checksum:
             return name
-    nodes, other_nodes = written[_NODES], found[_NODES]
-    differing = [name for name, checksum in nodes.items() if other_nodes.get(name) != checksum]
-    is_same_otherwise = len(nodes) == len(other_nodes) and set(weights) == set(others)
-    if differing and is_same_otherwise and len(differing) <= _FEW:
-        return f'the node of {differing[0]}'
+    nodes, found_nodes = _parse(written[_NODES]), _nodes(graph)
+    same = {key for key, (checksum, _) in found_nodes.items() if nodes.get(key) == checksum}
+    is_same_otherwise = len(nodes) == len(found_nodes) and weights.keys() == found_weights.keys()
+    if is_same_otherwise and 0 < len(nodes) - len(same) <= _FEW:
+        return next(name for key, (_, name) in found_nodes.items() if key not in same)
     return None
+
+
+def _parse(text: str) -> dict[int, int]:
+    """Returns the second checksum of each by the first."""
+    numbers = [int(text[place : place + 8], 16) for place in range(0, len(text), 8)]
+    return dict(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _is_as_written(path: str, size: Any) -> bool:

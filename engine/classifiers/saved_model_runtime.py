@@ -74,7 +74,7 @@ def open_saved_model(path: str, foreign: ForeignOptions = ForeignOptions()) -> R
 
 def _read_description(path: str) -> dict[str, Any]:
     name = os.path.join(path, DESCRIPTION)
-    if not os.path.exists(name):
+    if not os.path.isfile(name):
         return {}
     try:
         with open(name, 'rb') as file:
