@@ -21,7 +21,7 @@ from configs.benchmark import BenchmarkConfig
 from configs.cores import usable_cores
 from configs.errors import InputError
 from configs.options import replace_options
-from datasets import dataset_factory, decoded, input_pipeline
+from datasets import dataset_factory, decoded, input_pipeline, records
 from datasets.dataset_factory import Dataset
 from datasets.synthetic import SyntheticExamples
 from engine import distribution, learning, train_input
@@ -114,7 +114,7 @@ def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
     split = config.evaluation.eval_split_name if evaluates else data.dataset_split_name
     flag = 'eval_split_name' if evaluates else 'dataset_split_name'
     dataset = dataset_factory.get_dataset(
-        data.dataset_name or '', data.dataset_dir, split, data.labels_offset, flag, data.record_names
+        data.dataset_name or '', data.dataset_dir, split, data.labels_offset, flag, records.names_from(data)
     )
     if config.benchmark.mode == 'step':  # of the same classes and channels, but nothing is read
         dataset = dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))

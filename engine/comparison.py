@@ -19,6 +19,7 @@ from configs.progress import Progress
 from configs.tables import format_table
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
+from datasets.records import names_from
 from engine.classifiers import Classifier, load_classifier, size_in_bytes
 from engine.metrics import ClassificationMetrics, clip_recall_at
 from engine.text_files import write_text
@@ -85,7 +86,7 @@ def find_dataset(config: EvalConfig, classifier: Classifier) -> Dataset:
     """Returns the examples to evaluate: of the flags, else those that the net was trained on."""
     options, spec = config.evaluation, classifier.spec
     name = options.dataset_name or spec.dataset_name or 'imagenet'
-    folder, names = options.dataset_dir, options.record_names
+    folder, names = options.dataset_dir, names_from(options)
     if spec.dataset_name == name:
         folder = spec.dataset_dir if folder is None else folder
         names = names.or_else(spec.record_names)

@@ -17,6 +17,7 @@ from configs.errors import InputError, first_line
 from configs.evaluation import EvalConfig
 from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
+from datasets.records import names_from
 from engine import checkpoints, comparison, distribution
 from engine.classifiers.loading import find_runtime
 from engine.cluster import joining
@@ -241,7 +242,7 @@ def write_summaries(folder: str, results: Results, required: bool = False) -> No
 def _find_dataset(config: EvalConfig, trained: ModelSpec | None) -> Dataset:
     options = config.evaluation
     name = options.dataset_name or (trained.dataset_name if trained else '') or 'imagenet'
-    dataset_dir, names = options.dataset_dir, options.record_names
+    dataset_dir, names = options.dataset_dir, names_from(options)
     if trained is not None and trained.dataset_name == name:
         dataset_dir = trained.dataset_dir if dataset_dir is None else dataset_dir
         names = names.or_else(trained.record_names)
