@@ -146,17 +146,12 @@ class DataOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_cache(self.cache)
-        _ = self.record_names
+        RecordNames(self.record_keys, self.file_pattern or '')
         if self.on_bad_image == 'skip' and self.data_service is not None:
             raise InputError(
                 '--on_bad_image=skip: does not go with --data_service, from which no word comes of what is passed '
                 'over; leave one of them out'
             )
-
-    @property
-    def record_names(self) -> RecordNames:
-        """What the TFRecords are called."""
-        return RecordNames(self.record_keys, self.file_pattern or '')
 
     @property
     def examples_per_step(self) -> int:

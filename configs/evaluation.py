@@ -54,12 +54,7 @@ class EvalOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.record_names
-
-    @property
-    def record_names(self) -> RecordNames:
-        """What the TFRecords are called, as far as flags say it."""
-        return RecordNames(self.record_keys, self.file_pattern or '')
+        RecordNames(self.record_keys, self.file_pattern or '')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,8 @@ _FORMATS = {
     'GIF': (0, b'GIF8'),
     'BMP': (0, b'BM'),
     'WebP': (8, b'WEBP'),
+    'JPEG XL': (0, b'\xff\x0a'),
+    'JPEG XL in a container': (4, b'JXL '),
 }
 _OTHER_FORMATS = {
     'TIFF': re.compile(rb'II\*\0|MM\0\*'),

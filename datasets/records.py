@@ -15,7 +15,9 @@ import re
 import tensorflow as tf
 from absl import logging
 
+from configs.config import DataOptions
 from configs.errors import InputError, first_line
+from configs.evaluation import EvalOptions
 from configs.records import SLIM_NAMES, RecordNames
 from datasets import tfrecord
 from datasets.collection import Collection
@@ -24,6 +26,11 @@ from datasets.conversion.files import check_folder, in_one_form
 from datasets.examples import RecordExamples
 from datasets.regular_files import read_file
 from datasets.spec import DatasetSpec
+
+
+def names_from(options: DataOptions | EvalOptions) -> RecordNames:
+    """Returns what flags say that TFRecords are called."""
+    return RecordNames(options.record_keys, options.file_pattern or '')
 
 
 def open_records(
@@ -97,6 +104,8 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
     try:
         content = read_file(path)
         read = json.loads(content)
+    except InputError:
+        raise
     except (ValueError, RecursionError, OSError, tf.errors.OpError) as error:
         message = f'{path}: damaged, or of another version: {first_line(error)}; convert the data again'
         raise InputError(message) from error
@@ -116,7 +125,8 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
         for path in paths:
             if not tf.io.gfile.exists(path):
                 raise InputError(f'{path}: missing, though dataset.json names it; convert or copy the data again')
-        return index_records(paths, f'the files of split {split} in {dataset_dir}')
+        schema = dataclasses.replace(tfrecord.SLIM_SCHEMA, is_slims=False)  # the converter's: no flag names others
+        return index_records(paths, f'the files of split {split} in {dataset_dir}', schema)
 
     return Collection(dataset_dir, tuple(files), len(names), names, channels, open_split)
 

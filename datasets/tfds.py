@@ -137,6 +137,8 @@ def check_features(path: str) -> None:
     """
     try:
         named = list(_named_types(json.loads(read_file(path))))
+    except InputError:
+        raise
     except (ValueError, RecursionError, OSError, tf.errors.OpError) as error:
         raise InputError(f'{path}: damaged: {first_line(error)}; prepare the data set again') from error
     for name in named:

@@ -48,6 +48,6 @@ class BadImages:
             self._numbers.update(numbers)
         if len(self._numbers) > self._limit:
             raise input_pipeline.BadExampleError(
-                f'--max_bad_images={self._limit}: {len(self._numbers)} examples were passed over, which are named '
+                f'--max_bad_images={self._limit}: more than that were passed over, {len(self._numbers)}, all named '
                 'above; mend or remove them, or allow more'
             )

@@ -21,7 +21,7 @@ from configs.benchmark import BenchmarkConfig
 from configs.cores import usable_cores
 from configs.errors import InputError
 from configs.options import replace_options
-from datasets import dataset_factory, decoded, input_pipeline
+from datasets import dataset_factory, decoded, input_pipeline, records
 from datasets.dataset_factory import Dataset
 from datasets.synthetic import SyntheticExamples
 from engine import distribution, learning, train_input
@@ -119,7 +119,7 @@ def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
         split,
         data.labels_offset,
         flag,
-        record_names=data.record_names,
+        record_names=records.names_from(data),
     )
     if config.benchmark.mode == 'step':  # of the same classes and channels, but nothing is read
         dataset = dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))

@@ -22,6 +22,7 @@ from configs.records import RecordNames
 from configs.tables import format_table
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
+from datasets.records import names_from
 from engine.classifiers import Classifier, load_classifier, size_in_bytes
 from engine.evaluated_split import evaluated_split
 from engine.metrics import ClassificationMetrics, clip_recall_at
@@ -110,7 +111,7 @@ def locate_dataset(options: EvalOptions, spec: ModelSpec | None) -> tuple[str, s
         The name of the data set, its folder, and what its records are called.
     """
     of_run = spec.dataset_name if spec is not None else ''
-    name, folder, names = options.dataset_name or of_run or 'imagenet', options.dataset_dir, options.record_names
+    name, folder, names = options.dataset_name or of_run or 'imagenet', options.dataset_dir, names_from(options)
     if spec is not None and of_run == name:
         folder = spec.folder_of_data() if folder is None and spec.dataset_dir else folder
         names = names.or_else(spec.record_names)

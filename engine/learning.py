@@ -17,7 +17,7 @@ from configs.config import TrainConfig
 from configs.errors import InputError
 from configs.options import replace_options
 from configs.progress import Progress
-from datasets import dataset_factory, decoded
+from datasets import dataset_factory, decoded, records
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, distribution, run_dir
 from engine.actions import Evaluate
@@ -101,7 +101,7 @@ def open_dataset(config: TrainConfig, cluster: Cluster) -> Dataset:
             data.dataset_dir,
             data.dataset_split_name,
             data.labels_offset,
-            record_names=data.record_names,
+            record_names=records.names_from(data),
         )
     )
     cluster.check_same({'examples': dataset.identity()})

@@ -184,7 +184,9 @@ def test_two_replicas_take_the_same(records: Path, past: dict[str, np.ndarray], 
 
 
 def test_more_than_max_bad_images_stop(records: Path, tmp_path: Path) -> None:
-    message = '--max_bad_images=1: [23] examples were passed over, which are named above; mend or remove them, or allow'
+    message = (
+        '--max_bad_images=1: more than that were passed over, [23], all named above; mend or remove them, or allow'
+    )
     with pytest.raises(InputError, match=message):
         _train(records, tmp_path / 'run', max_bad_images=1)
     assert tf.train.latest_checkpoint(str(tmp_path / 'run')) is not None

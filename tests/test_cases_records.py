@@ -278,6 +278,10 @@ def test_what_unpacking_refuses(made_inputs: Path, tmp_path: Path) -> None:
     assert message(source_dir=str(source), dataset_dir='gs://x').endswith(
         'must be a folder of this machine, without ://'
     )
+    both = {'source_dir': str(source), 'dataset_dir': str(tmp_path / 'x')}
+    assert message(**both, dataset_name='flowers').startswith(
+        '--dataset_name=flowers: --unpack takes all TFRecords of a'
+    )
     assert 'holds no TFRecords that are compressed' in message(source_dir=str(tmp_path), dataset_dir='x')
     cut = tmp_path / 'cut'
     cut.mkdir()

@@ -83,9 +83,9 @@ def test_every_option_is_read_somewhere() -> None:
     read = {
         node.attr
         for path in SOURCES
+        if path.parent.name != 'configs'
         for node in nodes(path, ast.Attribute)
-        if getattr(node.value, 'attr', getattr(node.value, 'id', None))
-        in (holders if path.parent.name != 'configs' else {'self'})  # as in `options.name`, or by a property of theirs
+        if getattr(node.value, 'attr', getattr(node.value, 'id', None)) in holders  # as in `options.name`
     }
     declared = {name for config in configs for name in flat_options(config)}
     assert not declared - read

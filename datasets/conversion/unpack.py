@@ -56,6 +56,9 @@ def unpack(config: ConvertConfig) -> int:
         raise InputError('--source_dir is missing: the folder of the compressed TFRecords')
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder for the TFRecords that are unpacked')
+    for flag, value in (('dataset_name', config.source.dataset_name), ('verify', config.work.verify)):
+        if value:
+            raise InputError(f'--{flag}={value}: --unpack takes all TFRecords of a folder, and does nothing else')
     check_local('dataset_dir', dataset_dir)
     check_folder('source_dir', source_dir)
     if os.path.realpath(source_dir) == os.path.realpath(dataset_dir):

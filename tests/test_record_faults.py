@@ -1,0 +1,122 @@
+"""What is said of files and records that cannot be read: by their bytes, keys and types."""
+
+import base64
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from datasets.array_tables import DamagedTable, load_arrays
+from datasets.record_faults import compression_of, not_an_image, problem_of
+from datasets.regular_files import read_file
+from datasets.tfrecord import SLIM_SCHEMA, Schema
+
+PNG = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8)).numpy()
+RECORD = b'\x03' + bytes(11) + b'abc' + bytes(4)
+
+
+def record(**features: object) -> bytes:
+    def feature(value: object) -> tf.train.Feature:
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    made = {key.replace('__', '/'): feature(value) for key, value in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ('start', 'name'),
+    [
+        (gzip.compress(RECORD), 'GZIP'),
+        (zlib.compress(RECORD), 'ZLIB'),
+        (zlib.compress(RECORD, 1), 'ZLIB'),
+        (gzip.compress(RECORD)[:20], 'GZIP'),  # of a long one
+        (b'\x1f\x8b\x08\x00' * 9, None),
+        (RECORD, None),
+        (b'x', None),
+        (b'', None),
+    ],
+)
+def test_compression(start: bytes, name: str | None) -> None:
+    assert compression_of(start) == name
+
+
+RAW = 'bytes of raw pixels ({}), and must be an image file; encode them, as with tf.io.encode_png'
+CONTENTS: dict[str, tuple[bytes, dict[str, Any], str | None]] = {
+    'base64': (
+        base64.b64encode(PNG),
+        {},
+        'base64 text of a PNG; write the bytes themselves, as base64.b64decode gives',
+    ),
+    'lines of base64': (base64.encodebytes(PNG * 9), {}, 'base64 text of a PNG; '),
+    'of the web': (base64.urlsafe_b64encode(b'\xff\xd8\xff\xfe' * 9), {}, 'base64 text of a JPEG; '),
+    'data URI': (b'data:image/png;base64,' + base64.b64encode(PNG), {}, 'base64 text of a PNG; '),
+    'TIFF': (b'II*\0' + bytes(20), {}, 'a TIFF, which is not read; write a JPEG or PNG'),
+    'HEIC': (bytes(4) + b'ftypheic' + bytes(20), {}, 'a HEIC or AVIF, which is not read; write a JPEG or PNG'),
+    'NumPy': (b'\x93NUMPY' + bytes(20), {}, 'a NumPy array (.npy), which is not read; write a JPEG or PNG'),
+    'raw by format': (bytes(10), {'image/format': b'RAW'}, '10 ' + RAW.format('image/format is RAW')),
+    'raw by sides': (bytes(30), {'height': 2, 'width': 5}, '30 ' + RAW.format('2 x 5 x 3')),
+    'raw by size': (bytes(28 * 28 * 3), {}, '2,352 ' + RAW.format('as many as 28 x 28 x 3 would be')),
+    'raw and gray': (bytes(27 * 27), {}, '729 ' + RAW.format('as many as 27 x 27 x 1 would be')),
+    'text': (b'not an image', {}, None),
+    'half a PNG': (PNG[:30], {}, None),
+    'nothing': (b'', {}, None),
+}
+
+
+@pytest.mark.parametrize('case', CONTENTS)
+def test_what_is_no_image(case: str) -> None:
+    data, others, said = CONTENTS[case]
+    found = not_an_image(data, others)
+    assert found is None if said is None else (found or '').startswith(said)
+
+
+ADVICE: dict[str, tuple[dict[str, Any], str]] = {
+    'both': ({'picture': PNG, 'label': 1}, 'read them with --record_keys=image=picture,label=label'),
+    'one': ({'picture': PNG, 'image__class__label': 1}, 'read them with --record_keys=image=picture'),
+    'label by its name': (
+        {'image__encoded': PNG, 'height': 2, 'class_id': 1},
+        'read them with --record_keys=label=class_id',
+    ),
+    'two pictures': ({'a': PNG, 'b': PNG, 'label': 1}, 'name other keys by --record_keys=image=KEY,label=KEY'),
+    'two labels': ({'image__encoded': PNG, 'a': 1, 'b': 1}, 'name other keys by --record_keys=image=KEY,label=KEY'),
+}
+
+
+@pytest.mark.parametrize('case', ADVICE)
+def test_the_keys_are_proposed(case: str) -> None:
+    features, advice = ADVICE[case]
+    problem = problem_of(record(**features), SLIM_SCHEMA)
+    assert problem is not None
+    assert problem.endswith(advice)
+
+
+def test_keys_of_others_cannot_be_named() -> None:
+    schema = Schema('tfds:x', 'image', 'label', is_slims=False)
+    assert problem_of(record(picture=PNG, label=1), schema) == (
+        'has no key image; its keys are label (int64), picture (bytes)'
+    )
+
+
+def test_what_is_as_it_must_be() -> None:
+    assert problem_of(record(image__encoded=PNG, image__class__label=1), SLIM_SCHEMA) is None
+
+
+def test_folders_are_no_files(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        read_file(str(tmp_path))
+    (tmp_path / 'large').write_bytes(bytes(11))
+    with pytest.raises(InputError, match='has 11 bytes, and such files at most 10; is it another one'):
+        read_file(str(tmp_path / 'large'), max_bytes=10)
+    assert read_file(str(tmp_path / 'large'), max_bytes=11) == bytes(11)
+
+
+def test_a_table_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / 'a.npz').write_bytes(b'no zip')
+    with pytest.raises(DamagedTable, match=r'a.npz: File is not a zip file'):
+        load_arrays(str(tmp_path / 'a.npz'))
