@@ -93,10 +93,10 @@ def check_training(config: TrainConfig) -> None:
 
 def check_export(config: ExportConfig) -> None:
     """Refuses unknown names and formats, and checkpoints that do not exist."""
+    config = with_format(config)
     check_names(config)
-    format = with_format(config).export.format
-    if format not in names.EXPORT_FORMATS:
-        raise unknown_name('format', str(format), names.EXPORT_FORMATS)
+    if config.export.format not in names.EXPORT_FORMATS:
+        raise unknown_name('format', str(config.export.format), names.EXPORT_FORMATS)
     check_checkpoint(config.export.checkpoint_path)
 
 
