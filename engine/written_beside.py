@@ -102,10 +102,16 @@ def _claimed(path: str, flag: str) -> Iterator[str]:
     beside = _beside(path)
     descriptor = _lock(beside, path, flag)
     try:
-        _clear(beside, path)
+        if _restore(beside, path):
+            logging.warning('%s: restored; a process that was replacing it had been killed', path)
+        for name in os.listdir(beside):
+            shutil.rmtree(os.path.join(beside, name))
         yield beside
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # what has failed before is told
+        with contextlib.suppress(OSError):  # what has failed before is told
+            _restore(beside, path)  # after Ctrl-C between two renames
+        if os.path.lexists(path) or not os.path.lexists(os.path.join(beside, _OLD)):
+            shutil.rmtree(beside, ignore_errors=True)
         os.close(descriptor)
 
 
@@ -154,28 +160,18 @@ def _is_same(descriptor: int, beside: str) -> bool:
         return False
 
 
-def _clear(beside: str, path: str) -> None:
-    """Restores what a killed process has moved away, and deletes the rest of what it has left."""
+def _restore(beside: str, path: str) -> bool:
+    """Puts back what was moved away from a path, where nothing has taken its place; says whether there was any."""
     old = os.path.join(beside, _OLD)
-    if os.path.lexists(old) and not os.path.lexists(path):
-        os.rename(old, path)
-        logging.warning('%s: restored; a process that was replacing it had been killed', path)
-    for name in os.listdir(beside):
-        shutil.rmtree(os.path.join(beside, name))
+    if os.path.lexists(path) or not os.path.lexists(old):
+        return False
+    os.rename(old, path)
+    return True
 
 
 def _put_in_place(part: str, path: str, old: str) -> None:
     if os.path.islink(path) or not os.path.isdir(path):
         os.rename(part, path)  # over a file, at once
     elif not exchanging.exchange(part, path):  # a folder that is not empty cannot be renamed over
-        _replace_in_steps(part, path, old)
-
-
-def _replace_in_steps(part: str, path: str, old: str) -> None:
-    """Moves away what is at a path and puts the new there; between the two, nothing is there."""
-    os.rename(path, old)
-    try:
+        os.rename(path, old)
         os.rename(part, path)
-    except OSError:
-        os.rename(old, path)
-        raise

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import tensorflow as tf
+from absl import logging
 
 from configs.errors import InputError, first_line
 from configs.export import ExportConfig, with_format
@@ -80,6 +81,9 @@ def _write_beside(source: Source, path: str) -> None:
         write_text(_description(path), json.dumps(source.description(), indent=1) + '\n')
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--output_path={path}: {first_line(error)}') from error
+    samples = sample_folder(path)
     if source.options.sample_test_data:
-        with written_beside(sample_folder(path), _FLAG) as part:
+        with written_beside(samples, _FLAG) as part:
             write_sample_test_data(source, path, part)
+    elif os.path.isdir(samples):
+        logging.warning('%s holds results of the file that was replaced; export with --sample_test_data, too', samples)

@@ -101,7 +101,7 @@ def test_the_description_stands_beside(exported):
         assert description['normalization']['mean'] == [128.0]
 
 
-def test_sample_data_are_written_beside(trained, tmp_path):
+def test_sample_data_are_written_beside(trained, tmp_path, caplog):
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['net.onnx', 'net.onnx.json', 'net.test_data']
     export(trained.checkpoint_path, tmp_path / 'other.onnx', format='onnx', sample_test_data=1)
@@ -114,6 +114,8 @@ def test_sample_data_are_written_beside(trained, tmp_path):
         export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=1)
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2, overwrite=True)
     assert set(files(tmp_path)) == set(before)
+    export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', overwrite=True)
+    assert caplog.messages[-1].startswith(f'{tmp_path}/net.test_data holds results of the file that was replaced; exp')
     (samples / 'mine.txt').write_text('mine')
     before = files(tmp_path)
     with pytest.raises(InputError, match=r'other\.test_data, which is written beside it, exists'):

@@ -252,19 +252,41 @@ def test_exchange(tmp_path):
         exchanging.exchange(str(tmp_path / 'a'), str(tmp_path / 'none'))
 
 
-def test_a_replacement_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', [OSError(5, 'Input/output error'), KeyboardInterrupt()])
+def test_a_replacement_that_fails_leaves_what_was_there(tmp_path, monkeypatch, error):
     monkeypatch.setattr(exchanging, 'exchange', lambda *_: False)
     path, rename = tmp_path / 'net', os.rename
     make_old(write_folder, path)
 
     def fail_once(source: str, target: str) -> None:
         if source.endswith('new/net'):
-            raise OSError(5, 'Input/output error')
+            raise error
         rename(source, target)
 
     monkeypatch.setattr(os, 'rename', fail_once)
-    with pytest.raises(InputError, match=rf'--output_path={path}: \[Errno 5\] Input/output error'):
+    with pytest.raises((InputError, KeyboardInterrupt)) as raised:
         write_folder(str(path))
+    if isinstance(error, OSError):
+        assert str(raised.value) == f'--output_path={path}: [Errno 5] Input/output error'
+    assert (content(path), os.listdir(tmp_path)) == ('old', ['net'])
+
+
+def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(exchanging, 'exchange', lambda *_: False)
+    path, rename = tmp_path / 'net', os.rename
+    make_old(write_folder, path)
+
+    def fail(source: str, target: str) -> None:
+        if target == str(path):
+            raise OSError(5, 'Input/output error')
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'rename', fail)
+        with pytest.raises(InputError, match='Input/output error'):
+            write_folder(str(path))
+    assert content(path) is None
+    written_beside.recover(str(path), 'output_path')
     assert (content(path), os.listdir(tmp_path)) == ('old', ['net'])
 
 
