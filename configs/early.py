@@ -195,10 +195,9 @@ def check_training(config: TrainConfig) -> None:
 
 
 def check_export(config: ExportConfig) -> None:
-<<<<<<< HEAD
     """Refuses unknown names and formats, checkpoints and images that do not exist, and a place that is taken."""
-    check_names(config)
     config = with_format(config)
+    check_names(config)
     options = config.export
     if options.format not in names.EXPORT_FORMATS:
         raise unknown_name('format', str(options.format), names.EXPORT_FORMATS)
@@ -217,14 +216,6 @@ def check_prediction(config: PredictConfig) -> None:
     check_file('labels_path', config.foreign.labels_path)
     check_place('output_path', config.output.output_path)
     check_place('visualize', config.output.visualize)
-=======
-    """Refuses unknown names and formats, and checkpoints that do not exist."""
-    config = with_format(config)
-    check_names(config)
-    if config.export.format not in names.EXPORT_FORMATS:
-        raise unknown_name('format', str(config.export.format), names.EXPORT_FORMATS)
-    check_checkpoint(config.export.checkpoint_path)
->>>>>>> w-export
 
 
 def check_evaluation(config: EvalConfig) -> None:
