@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+from absl import logging
+
 from configs import cli, early
 from configs.config import TrainConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
@@ -54,6 +56,7 @@ def main(config: TrainConfig) -> int:
         early.check_training(config)
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
+    logging.info('loading TensorFlow')  # which takes seconds in which nothing else is said
     with cli.quiet_import(silent=is_worker):
         from engine import learning
 
