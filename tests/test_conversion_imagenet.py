@@ -44,6 +44,17 @@ def test_imagenet_archives_are_read_in_place_and_equal_the_folders(raw_mini: Pat
     assert sorted(imagenet_tars.iterdir()) == before  # nothing was unpacked
 
 
+def test_what_is_left_out_of_all_classes_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    contents = {f'train/{TENCH}/1.JPEG': IMAGE, f'train/{GOLDFISH}/1.jpe': IMAGE}
+    others = (f'train/{TENCH}/a.tif', f'train/{GOLDFISH}/b.TIF', f'train/{TENCH}/x.db', f'train/{TENCH}/@eaDir/1.JPEG')
+    write_files(tmp_path, {**contents, **dict.fromkeys(others, b'')})
+    with caplog.at_level('INFO', 'absl'):
+        source = imagenet.open_source(str(tmp_path))
+    assert len(source.splits['train']) == 2
+    expected = f'{tmp_path}/train: 3 files left out: 2 .tif, 1 .db; 1 folder left out: 1 @eaDir'
+    assert [message for message in caplog.messages if 'left out' in message] == [expected]
+
+
 def test_imagenet_labels_are_those_of_the_class_list(raw_mini: Path, shared_path: SharedPath) -> None:
     source = imagenet.open_source(str(raw_mini), class_names_file=str(shared_path('data/labels/imagenet_metadata.txt')))
     assert len(source.class_names) == len(source.class_ids) == 1001

@@ -222,6 +222,14 @@ BAD: dict[str, tuple[image_files.Image, str]] = {
     'TIFF': (encoded(PICTURE, 'TIFF'), NOT_KNOWN),
     'JPEG cut short': (JPEG[:-100], 'a JPEG that is damaged or cut short'),
     'JPEG header': (JPEG[:20], 'a JPEG with a damaged header'),
+    'JPEG of 12 bits': (
+        JPEG.replace(b'\xff\xc0\x00\x11\x08', b'\xff\xc0\x00\x11\x0c'),
+        'a JPEG of 12 bits a sample, which cannot be read; save it with 8',
+    ),
+    'lossless JPEG': (
+        JPEG.replace(b'\xff\xc0', b'\xff\xc3'),
+        'a lossless or hierarchical JPEG, which cannot be read; save it otherwise',
+    ),
     'PNG cut short': (PNG[: len(PNG) // 2], 'a PNG that is damaged or cut short'),
     'PNG header': (PNG[:10], 'a PNG with a damaged header'),
     'GIF cut short': (OTHERS['GIF'][0][:900], 'a GIF that is damaged or cut short'),

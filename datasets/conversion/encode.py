@@ -29,6 +29,7 @@ _SIGNATURES = {
     'WebP': (8, b'WEBP'),
 }
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG
+_DECODED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 _PROGRESSIVE, _START_OF_SCAN, _END_OF_IMAGE = 0xC2, 0xDA, b'\xff\xd9'
 # What Pillow raises for damaged files.
 _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, EOFError, struct.error)
@@ -151,10 +152,10 @@ def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
 
     Raises:
         struct.error: the header is cut short.
-        BadImage: the rest is.
+        BadImage: the rest is, or it is of a kind that cannot be read.
         tf.errors.InvalidArgumentError: it is damaged otherwise.
     """
-    position, found, is_progressive = 2, None, False
+    position, found, is_progressive = 2, [0, 0, 0], False
     while data[position : position + 1] == b'\xff':
         marker, length = struct.unpack_from('>xBH', data, position)
         if marker == 0xFF:  # fills up
@@ -163,18 +164,28 @@ def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
         end = position + 2 + max(length, 2)
         struct.unpack_from('x', data, end - 1)
         if marker in _FRAMES:
-            found, is_progressive = struct.unpack_from('>HHB', data, position + 5), marker == _PROGRESSIVE
+            bits, *found = struct.unpack_from('>BHHB', data, position + 4)
+            _check_frame(marker, bits)
+            is_progressive = marker == _PROGRESSIVE
         if marker == _START_OF_SCAN:
             if is_progressive and data.find(_END_OF_IMAGE, end) < 0:
                 raise BadImage('a JPEG that is damaged or cut short')
-            if found is not None and found[0]:
-                return found
+            if found[0]:  # else it stands behind the scan
+                return found[0], found[1], found[2]
             break
         position = end
     if position >= len(data):
         raise struct.error('no scan')
     height, width, channels = tf.io.extract_jpeg_shape(data).numpy().tolist()
     return height, width, channels
+
+
+def _check_frame(marker: int, bits: int) -> None:
+    """Refuses the kinds of JPEG that TensorFlow's libjpeg does not have."""
+    if marker not in _DECODED_FRAMES:
+        raise BadImage('a lossless or hierarchical JPEG, which cannot be read; save it otherwise')
+    if bits != 8:
+        raise BadImage(f'a JPEG of {bits} bits a sample, which cannot be read; save it with 8')
 
 
 def _decode(data: bytes, found: str, decoder: Callable[[bytes], Any]) -> np.ndarray:
