@@ -73,6 +73,9 @@ def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_
     ]
     if deeper:
         return InputError(f'--{flag}={folder}: no checkpoint in this folder; give the SavedModel in it: {deeper[-1]}')
+    run = [os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(('.onnx', '.tflite'))]
+    if run:
+        return InputError(f'--{flag}={folder}: no checkpoint in this folder; give the file in it: {", ".join(run[:5])}')
     return InputError(f'--{flag}={folder}: no checkpoint in this folder')
 
 

@@ -1,6 +1,5 @@
 """Checkpoints as people have had them, from `../shared/cases`: each is read by all that reads checkpoints, or named."""
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from engine import checkpoints, comparison, evaluation
 from engine.classifiers import Classifier, load_classifier
 from export.exporting import export
 from tests.cases import made_inputs  # noqa: F401  # a fixture
-from tests.runs import eval_config, saved_values, small_config
+from tests.runs import eval_config, saved_values
 
 Loader = Callable[..., Classifier]
 NET = {'model_name': 'cifarnet'}
@@ -116,11 +115,6 @@ def test_training_starts_from_a_tower(case: Callable[[str], Path]) -> None:
         np.testing.assert_array_equal(variable.numpy(), values[f'tower_0/{name}'])
 
 
-def test_the_flag_reaches_training(digits_dir: Path, tmp_path: Path) -> None:
-    config = small_config(digits_dir, tmp_path, checkpoint_scope='tower_0')
-    assert config.checkpoint.checkpoint_scope == 'tower_0'
-
-
 # What is asked -> what is said; {path} is the folder of the case.
 MESSAGES: dict[str, tuple[str, dict[str, Any], str]] = {
     'averages_only': ('averages_only', {}, 'holds the moving averages of the weights alone: .* --moving_average_decay'),
@@ -205,7 +199,3 @@ def test_a_checkpoint_of_python_objects(tmp_path: Path) -> None:
         load_classifier(path, NET)
     with pytest.raises(InputError, match='does not fit the net: it is a checkpoint of Python objects'):
         checkpoints.warm_start(path, {'net/kernel': tf.Variable(tf.zeros([3]))}, [], ignore_missing=False)
-
-
-def test_the_default_scope_is_none() -> None:
-    assert dataclasses.asdict(ForeignOptions())['checkpoint_scope'] is None

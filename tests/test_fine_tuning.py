@@ -118,6 +118,18 @@ def test_a_head_that_another_labels_offset_would_fit(tmp_path, caplog, classes, 
 # ------------------------------------------------------------------------ in training
 
 
+def test_a_prefix_of_all_names_is_left_away(trained, train_digits, tmp_path):
+    values = weights_of(trained.checkpoint_path)
+    prefix = write(tmp_path / 'tower', {f'tower_0/{name}': value for name, value in values.items()})
+    with pytest.raises(
+        InputError, match='its names begin with tower_0/: give --checkpoint_scope=tower_0; what differs'
+    ):
+        train_digits(tmp_path / 'run', checkpoint_path=prefix, **STILL)
+    tuned = train_digits(tmp_path / 'run', checkpoint_path=prefix, checkpoint_scope='tower_0', **STILL)
+    for name, value in weights_of(tuned.checkpoint_path).items():
+        np.testing.assert_array_equal(value, values[name], err_msg=name)
+
+
 def test_a_head_of_another_size_keeps_its_initial_value(trained, train_digits, tmp_path, caplog):
     values = weights_of(trained.checkpoint_path)
     wider = {name: np.repeat(value, 2, axis=-1) if 'fc4' in name else value for name, value in values.items()}

@@ -348,6 +348,19 @@ def test_exports_that_are_not_the_net_alone(make_run, tmp_path, options, message
     refuse(tmp_path / 'net.onnx', None, tmp_path / 'again', message)
 
 
+def test_a_damaged_export_is_not_imported(make_run, tmp_path):
+    """The graph computes with the same damaged weight as the net that is filled from it: only a checksum tells."""
+    path = tmp_path / 'net.onnx'
+    flags = {'checkpoint_path': str(make_run('lenet', 28)), 'output_path': str(path), 'format': 'onnx'}
+    exporting.export(make_config(ExportConfig, **flags))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    refuse(
+        path, None, tmp_path / 'again', 'its checksum does not agree: damaged, or changed by another program in LeNet/'
+    )
+
+
 # ------------------------------------------------------------------------ PyTorch weights
 
 

@@ -55,7 +55,7 @@ IMPORT = 'import_weights.py --source={path} --model_name=... --train_dir=... mak
 TORCH = f'weights of PyTorch (.safetensors), no checkpoint; {IMPORT}'
 ONNX = b'\x08\x08\x12\x07pytorch'
 KERAS_2 = (
-    'an HDF5 file of Keras 2, which nothing here takes; save it anew with Keras 3, '
+    'an HDF5 file as Keras 2 wrote them, which nothing here takes; save it anew with Keras 3, '
     "keras.saving.load_model('net.h5').save('net.keras')"
 )
 PICKLE = 'a pickle, which runs code when it is read, so nothing here takes it; save a state_dict of PyTorch'
@@ -113,6 +113,14 @@ def test_versions_of_tensorflow_serving(tmp_path: Path) -> None:
         with pytest.raises(
             InputError, match=f'no checkpoint in this folder; give the SavedModel in it: {tmp_path}/10$'
         ):
+            find(str(tmp_path))
+
+
+def test_a_folder_with_a_file_that_is_run(tmp_path: Path) -> None:
+    for name in ('net.onnx', 'NET.TFLITE'):
+        (tmp_path / name).touch()
+    for find in (checkpoints.find_checkpoint, early.check_checkpoint):
+        with pytest.raises(InputError, match=f'give the file in it: {tmp_path}/NET.TFLITE, {tmp_path}/net.onnx$'):
             find(str(tmp_path))
 
 

@@ -25,7 +25,7 @@ _FROZEN = (
     'convert it (python -m tf2onnx.convert --graphdef) for import_weights.py'
 )
 _KERAS_2 = (
-    'an HDF5 file of Keras 2, which nothing here takes; save it anew with Keras 3, '
+    'an HDF5 file as Keras 2 wrote them, which nothing here takes; save it anew with Keras 3, '
     "keras.saving.load_model('{name}').save('net.keras')"
 )
 _ONNX = f'an ONNX file, no checkpoint; {_RUN}, and {_IMPORT}'
