@@ -41,9 +41,9 @@ class BadImages:
             for position, number in reversed(self.skipped.take(end).items())
             if number not in self._numbers
         }
-        for number, position in reversed(new.items()):
+        for count, (number, position) in enumerate(reversed(new.items()), start=len(self._numbers) + 1):
             problem = input_pipeline.describe_skipped(self._dataset, self._preprocessing, number, self._seed, position)
-            logging.warning('passed over: %s', problem)
+            logging.warning('passed over (%d of at most %d): %s', count, self._limit, problem)
         for numbers in self._cluster.gather(list(new)):
             self._numbers.update(numbers)
         if len(self._numbers) > self._limit:

@@ -276,8 +276,9 @@ class ModelSpec:
             kind, value = typing.get_origin(hint) or hint, getattr(self, name)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise TypeError(f'{name} is {value!r}, which is not {kind.__name__}')
-        if not all(type(name) is str for name in (*self.label_names, *self.record_keys)):
-            raise TypeError('label_names or record_keys are not all text')
+        for names in ('label_names', 'record_keys'):
+            if not all(type(name) is str for name in getattr(self, names)):
+                raise TypeError(f'{names} are not all text')
         _ = self.record_names
         if self.label_names and len(self.label_names) != self.num_classes:
             raise ValueError(f'{len(self.label_names)} label_names for {self.num_classes} classes')

@@ -162,9 +162,12 @@ def test_the_same_bits_with_a_cache(
             _train(records, tmp_path / 'run', cache='memory' if cache == 'memory' else str(tmp_path / 'cache')), past
         )
     assert '3 of them cannot be decoded' in caplog.text
-    named = [record.getMessage() for record in caplog.records if record.getMessage().startswith('passed over: ')]
-    lines = sorted(line.split(': its image cannot be prepared: ')[0] for line in named)
-    shards = f'passed over: {records}/flowers_train_0000'
+    named = [record.getMessage() for record in caplog.records if record.getMessage().startswith('passed over (')]
+    assert [line[: len('passed over (1 of at most 100)')] for line in named] == [
+        f'passed over ({count} of at most 100)' for count in (1, 2, 3)
+    ]
+    lines = sorted(line.partition(': ')[2].partition(': its image cannot be prepared: ')[0] for line in named)
+    shards = f'{records}/flowers_train_0000'
     assert lines == [
         f'{shards}{place}'
         for place in ('0-of-00002.tfrecord, record 7', '0-of-00002.tfrecord, record 8', '1-of-00002.tfrecord, record 3')

@@ -250,6 +250,9 @@ def test_a_file_that_describes_itself_needs_nothing(load, trained):
         ({'spec': {'label_names': [1] * 10}}, (None, 8, 8, 1), {}, {}, 'label_names are not all text'),
         ({'spec': {'label_names': '0123456789'}}, (None, 8, 8, 1), {}, {}, 'label_names are no list'),
         ({'spec': {'labels_offset': -5}}, (None, 8, 8, 1), {}, {}, 'labels_offset is -5, which is below 0'),
+        ({'spec': {'record_keys': [1]}}, (None, 8, 8, 1), {}, {}, 'record_keys are not all text'),
+        ({'spec': {'record_keys': ['x=y']}}, (None, 8, 8, 1), {}, {}, '--record_keys=x=y: x=y is none of these'),
+        ({'spec': {'file_pattern': '{x}'}}, (None, 8, 8, 1), {}, {}, '--file_pattern={x}: only {split}'),
     ],
 )
 def test_what_contradicts_itself_is_refused(load, trained, changes, shape, asked, foreign, message):
