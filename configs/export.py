@@ -18,7 +18,7 @@ DEFAULT_OPSET = 17
 
 _FROM_RUN = 'Default: as the run was trained (model.json)'
 # Endings of files that other programs write, which a folder was hardly meant to have.
-_OF_OTHERS = ('.ckpt', '.h5', '.hdf5', '.mlmodel', '.mlpackage', '.pb', '.pt', '.pth', '.safetensors')
+_OF_OTHERS = ('.ckpt', '.h5', '.hdf5', '.json', '.mlmodel', '.mlpackage', '.pb', '.pt', '.pth', '.safetensors')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,10 +55,13 @@ def recover(path: str, flag: str) -> None:
     """Puts right what a process that was killed has left beside a path, if any has; call it before looking at `path`.
 
     Raises:
-        InputError: another process is writing it.
+        InputError: another process is writing it, or what is beside it is of none.
     """
     place = os.path.abspath(path)
-    if os.path.isdir(_beside(place)):
+    beside = _beside(place)
+    if os.path.islink(beside) or (os.path.lexists(beside) and not os.path.isdir(beside)):
+        raise InputError(f'--{flag}={path}: {beside} is in the way of what is written first; move or delete it')
+    if os.path.isdir(beside):
         try:
             with _claimed(place, flag):
                 pass

@@ -29,7 +29,9 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
     if not path or '://' in path:
         raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}')
     path = path.rstrip('/') or '/'
-    if not path.endswith(ending) or os.path.basename(path) == ending:
+    if not ending:
+        _check_folder_name(path)
+    elif not path.endswith(ending) or os.path.basename(path) == ending:
         raise InputError(f'--output_path={path}: the name of such a file ends in {ending}, for instance net{ending}')
     written_beside.check_name(path, _FLAG, _LONGEST_ENDING)
     _check_folder(path)
@@ -44,11 +46,18 @@ def check_free(path: str, ending: str, overwrite: bool, members: str = '') -> No
         return
     if not overwrite:
         raise InputError(f'--output_path={path} exists; give another name, or --overwrite')
-    if os.path.isdir(path) == bool(ending) or os.path.islink(path):
+    if os.path.islink(path) or not (os.path.isfile(path) if ending else os.path.isdir(path)):
         raise InputError(f'--output_path={path} exists and is no {"file" if ending else "folder"}: it is not replaced')
     others = [] if ending else sorted(name for name in os.listdir(path) if not re.fullmatch(members, name))
     if others:
         raise InputError(f'--output_path={path} holds {others[0]}, which is of no export: the folder is not replaced')
+
+
+def _check_folder_name(path: str) -> None:
+    if not os.path.basename(path):
+        raise InputError(f'--output_path={path}: name a folder that is made')
+    if re.search(r'[\[\\]', os.path.abspath(path)):
+        raise InputError(f'--output_path={path}: TensorFlow reads no folder with [ or \\ in its name, or above it')
 
 
 def _check_folder(path: str) -> None:

@@ -5,6 +5,7 @@ write_all([(source, '/tmp/a.tflite'), (another, '/tmp/b.tflite')])      # by one
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 
@@ -40,7 +41,8 @@ def write_all(exports: Sequence[tuple[Source, str]]) -> None:
     """Writes several files; see `write`. One net in several quantizations is handed over once."""
     # There, after a kill, the next export deletes them.
     beside = os.path.dirname(os.path.abspath(exports[0][1]))
-    with tempfile.TemporaryDirectory(prefix='tflite-', dir=beside) as folder:
+    is_readable = not re.search(r'[\[\\]', beside)  # by TensorFlow, which takes a name for a pattern
+    with tempfile.TemporaryDirectory(prefix='tflite-', dir=beside if is_readable else None) as folder:
         jobs: list[Job] = []
         saved: dict[tuple[int, Interface, int | None], str] = {}
         for number, (source, _) in enumerate(exports):

@@ -548,6 +548,12 @@ def test_no_code_of_a_keras_file_is_run(exported, tmp_path):
         ({'output_path': ''}, '--output_path=: name a local folder'),
         ({'output_path': '~no.such/net'}, "--output_path=~no.such/net: this machine has no user 'no.such'"),
         ({'format': 'keras', 'output_path': 'net.h5'}, r'--output_path=net.h5: .* ends in .keras, for instance net'),
+        ({'output_path': '/'}, '^--output_path=/: name a folder that is made$'),
+        (
+            {'output_path': '[x]'},
+            r'^--output_path=\[x\]: TensorFlow reads no folder with \[ or \\ in its name, or above',
+        ),
+        ({'output_path': 'back\\slash/net', 'format': 'saved_model'}, 'TensorFlow reads no folder with'),
         ({'format': 'weights.h5', 'output_path': 'n.h5'}, r'--output_path=n.h5: .* ends in .weights.h5'),
         ({'model_name': 'cifarnet'}, r'flags contradict .*: --model_name=cifarnet \(lenet\); leave them out'),
         ({'labels_offset': 1, 'use_grayscale': True}, r'--labels_offset=1 \(0\), --use_grayscale=True \(False\)'),
@@ -587,6 +593,7 @@ def test_an_export_is_replaced_only_when_asked(trained, tmp_path, name):
         ('slim', 'file', 'exists and is no folder'),
         ('keras', 'folder', 'exists and is no file'),
         ('keras', 'link', 'exists and is no file'),
+        ('keras', 'pipe', 'exists and is no file'),
     ],
 )
 def test_what_is_no_export_is_never_replaced(trained, tmp_path, name, there, message):
@@ -598,12 +605,17 @@ def test_what_is_no_export_is_never_replaced(trained, tmp_path, name, there, mes
         shutil.copyfile(precious, path / 'precious.txt')
     elif there == 'file':
         path.write_text('precious')
+    elif there == 'pipe':
+        os.mkfifo(path)
     else:
         path.symlink_to(precious)
     with pytest.raises(InputError, match=message):
         export(trained.checkpoint_path, path, format=name, overwrite=True)
     assert {other.name for other in tmp_path.iterdir()} == {'precious.txt', path.name}
-    assert (path / 'precious.txt' if there == 'folder' else path).read_text() == 'precious'
+    if there == 'pipe':
+        assert path.is_fifo()
+    else:
+        assert (path / 'precious.txt' if there == 'folder' else path).read_text() == 'precious'
 
 
 @pytest.mark.parametrize('name', OUTPUTS)

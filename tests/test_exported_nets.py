@@ -15,6 +15,7 @@ from configs.errors import InputError
 from configs.export import ExportConfig, with_format
 from configs.options import flat_options, make_config
 from engine import comparison, evaluation
+from engine.classifiers import size_in_bytes
 from engine.image_files import find_images
 from engine.prediction import Predictor
 from export import export_factory, exporting, images, verification
@@ -197,9 +198,10 @@ def test_a_name_in_capitals_is_no_folder(trained, tmp_path):
 @pytest.mark.parametrize('name', ['saved_model', 'tflite', 'onnx', 'onnx int8'])
 def test_a_file_of_one_batch_takes_any_number_of_images(trained, tmp_path, name):
     form, _, quantize = name.partition(' ')
-    path = tmp_path / f'net{names.EXPORT_ENDINGS[form]}'
+    path = tmp_path / ('net' if form == 'saved_model' else f'net [1]{names.EXPORT_ENDINGS[form]}')
     export(trained.checkpoint_path, path, format=form, quantize=quantize or 'none', batch_size=7)
     assert json.loads(Path(f'{path}.json').read_text())['batch_size'] == 7
+    assert size_in_bytes(str(path)) > 10_000
     first, other = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
     assert (first['num_examples'], other['num_examples']) == (360, 360)
     assert other['agreement'] >= 0.98 if quantize else other['accuracy'] == first['accuracy']

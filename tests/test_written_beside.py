@@ -238,6 +238,17 @@ def test_what_came_into_a_folder_while_an_import_was_written_stays(trained, road
     assert not (tmp_path / '.part-net').exists()
 
 
+@pytest.mark.parametrize('kind', ['file', 'link'])
+def test_what_is_in_the_way_is_named_before_the_work(trained, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(exporting, 'load_source', None)
+    beside = tmp_path / '.part-net'
+    beside.touch() if kind == 'file' else beside.symlink_to('/tmp')
+    config = make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(tmp_path / 'net'))
+    with pytest.raises(InputError, match=rf': {beside} is in the way of what is written first; move or delete it$'):
+        exporting.export(config)
+    assert beside.is_symlink() == (kind == 'link')
+
+
 # ------------------------------------------------------------------------ exchange
 
 

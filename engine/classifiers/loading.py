@@ -226,4 +226,6 @@ def size_in_bytes(path: str) -> int:
     """Returns what a classifier takes on the disk: its file, its folder, or the files of its checkpoint."""
     if os.path.isdir(path):
         return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+    if os.path.isfile(path):  # whose name may be a pattern
+        return os.path.getsize(path)
     return sum(os.path.getsize(name) for name in tf.io.gfile.glob([path, f'{path}.index', f'{path}.data-*']))
