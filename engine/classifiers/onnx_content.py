@@ -50,7 +50,7 @@ def _weights(graph: Any) -> dict[int, tuple[int, str]]:
     for tensor in graph.initializer:
         values = np.ascontiguousarray(to_array(tensor))
         called = f'{tensor.name} {tensor.data_type} {list(values.shape)}'
-        found[zlib.crc32(called.encode())] = (zlib.crc32(values.reshape(-1).view(np.uint8)), tensor.name)
+        found[zlib.crc32(called.encode())] = (zlib.crc32(values.reshape(-1).view(np.uint8).data), tensor.name)
     return found
 
 
