@@ -31,7 +31,8 @@ class ForeignOptions(Options):
     )
     labels_path: str | None = option(
         None,
-        'Text file with the name of each class, one a line, where neither the file nor the data set has them.',
+        'File with the name of each class, where neither the net nor the data set has them: one a line, id:name, or a '
+        'list or dict of Python or JSON.',
         path=True,
     )
     output_name: str | None = option(

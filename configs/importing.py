@@ -15,7 +15,7 @@ class ImportOptions(Options):
     """What is imported, and where to."""
 
     source: str | None = option(
-        None, 'An .onnx file, or PyTorch weights as a .safetensors file; in float32.', path=True
+        None, 'An .onnx file, or PyTorch weights as a .safetensors file; in floats of 16 or 32 bits.', path=True
     )
     model_name: str | None = option(
         None,
@@ -47,7 +47,7 @@ class ImportNetOptions(Options):
     )
     labels_path: str | None = option(
         None,
-        'A text file with the names of the classes, one a line in their order, or id:name as in labels.txt.',
+        'File with the names of the classes: one a line, id:name, or a list or dict of Python or JSON.',
         path=True,
     )
 

@@ -20,8 +20,9 @@ from configs.options import make_config
 from engine import checkpoints, comparison, evaluation
 from engine.classifiers import Classifier, load_classifier
 from export.exporting import export
-from tests.cases import made_inputs  # noqa: F401  # a fixture
 from tests.runs import eval_config, saved_values
+
+pytest_plugins = ['tests.cases']
 
 Loader = Callable[..., Classifier]
 NET = {'model_name': 'cifarnet'}
@@ -36,7 +37,7 @@ REFUSED = {'no_index'}
 
 
 @pytest.fixture
-def case(made_inputs: Path) -> Callable[[str], Path]:  # noqa: F811
+def case(made_inputs: Path) -> Callable[[str], Path]:
     return lambda name: made_inputs / 'checkpoints' / name
 
 
@@ -52,7 +53,7 @@ def expected(shared_path: Callable[[str], Path], images: np.ndarray) -> np.ndarr
     return load_classifier(str(folder), NET).scores(images)
 
 
-def test_all_cases_are_here(made_inputs: Path) -> None:  # noqa: F811
+def test_all_cases_are_here(made_inputs: Path) -> None:
     assert {path.name for path in (made_inputs / 'checkpoints').iterdir()} == {*READ, *REFUSED}
 
 

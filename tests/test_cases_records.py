@@ -25,10 +25,9 @@ from datasets.input_pipeline import evaluation_batches, naming_failures
 from engine import evaluation, learning
 from engine.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import get_preprocessing
-from tests.cases import made_inputs
 from tests.runs import eval_config
 
-__all__ = ['made_inputs']
+pytest_plugins = ['tests.cases']
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = 'image/class/label ({label}), image/encoded (bytes), image/format (bytes)'
