@@ -79,6 +79,7 @@ class ExportOptions(Options):
         str(CALIBRATION_COUNT),
         "int8 and qdq: how many images of the data set's training split the ranges are measured on; or a folder or "
         f'glob of images, of which at most {MOST_CALIBRATION_IMAGES}, evenly spread, are taken.',
+        path=True,
     )
     verification_images: str | None = option(
         None,
