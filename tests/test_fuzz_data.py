@@ -290,6 +290,7 @@ USERS = {
     'conversion/verify': 'dataset.json',
     'service': 'the answer of a server',
     'conversion/encode': 'images, see test_conversion_encoding.py',
+    'conversion/orientation': 'images, see test_orientation.py',
 }
 
 
