@@ -250,10 +250,11 @@ def _scan_file(path: str) -> list[int]:
 def compressed(path: str, compression: str) -> InputError:
     """Returns the error for a file that must be unpacked before its records can be read."""
     folder = os.path.dirname(path) or '.'
-    command = shlex.join(['--unpack', f'--source_dir={folder}'])
+    script = ['python', 'download_and_convert_data.py']
+    command = shlex.join([*script, '--unpack', f'--source_dir={folder}', '--dataset_dir=NEW_FOLDER'])
     return InputError(
         f'{path}: compressed ({compression}), so that its records cannot be read at their offsets; unpack the folder '
-        f'with: python download_and_convert_data.py {command} --dataset_dir=NEW_FOLDER'
+        f'with: {command}'
     )
 
 

@@ -126,22 +126,22 @@ def promises() -> list[tuple[str, str]]:
 
 @functools.cache
 def whether_run_by_name() -> dict[str, bool]:
-    """Returns whether `make test` runs a test, at least in some case, by the test's name."""
+    """Returns whether `make test` runs a test, at least in some case, by `<file>: <name>`."""
     found = {}
     for path in (ROOT / 'tests').glob('test_*.py'):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith('test_'):
-                found[node.name] = 'pytest.mark.full' not in map(ast.unparse, node.decorator_list)
+                is_full = 'pytest.mark.full' in map(ast.unparse, node.decorator_list)
+                found[f'{path.name}: {node.name}'] = not is_full
     return found
 
 
 @pytest.mark.parametrize(('promise', 'held_by'), promises())
 def test_each_promise_of_reliability_is_held_by_make_test(promise: str, held_by: str) -> None:
-    names = re.findall(r'(test_\w+\*?)(?!\w*\.py)', held_by)
-    tests, files = whether_run_by_name(), {path.stem for path in (ROOT / 'tests').glob('test_*.py')}
-    of_names = {
-        name: [test for test in tests if fnmatch.fnmatchcase(test, name)] for name in names if name not in files
-    }
-    assert not [name for name, found in of_names.items() if not found], 'no such tests'
-    runs_quickly = [tests[test] for found in of_names.values() for test in found]
-    assert any(runs_quickly) or any(name in files for name in names), f'{promise}: all its tests are full'
+    tests = whether_run_by_name()
+    # A file alone stands for all its tests.
+    named = re.findall(r'(test_\w+\.py)(?!:)|(test_\w+\*?)(?![\w.])', held_by)
+    patterns = [f'{file}: *' if file else f'*: {name}' for file, name in named]
+    held = {pattern: [tests[test] for test in fnmatch.filter(tests, pattern)] for pattern in patterns}
+    assert not [pattern for pattern, found in held.items() if not found], 'no such tests'
+    assert any(map(any, held.values())), f'{promise}: all its tests are full'
