@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from configs.errors import InputError, first_line
+from configs.pipes import is_named_pipe
 
 _DIRECTIVE = re.compile(r'--?flagfile(?:=(?P<path>.*))?', re.DOTALL)
 _MAX_DEPTH = 32
@@ -92,6 +93,8 @@ def _by_way_of(files: Sequence[str]) -> str:
 
 
 def _read(path: str) -> str:
+    if is_named_pipe(path):
+        raise InputError(f'--flagfile={path}: a pipe, and must be a file')
     try:
         with open(path, encoding='utf-8') as file:
             text = file.read(_MAX_CHARACTERS + 1)

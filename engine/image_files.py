@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.cores import usable_cores
+from configs.pipes import is_named_pipe
 from datasets.conversion.encode import BadImage, check_sides, encode, image_format, read_header
 from datasets.conversion.files import IMAGE_SUFFIXES, LeftOut, is_image, is_of_system, problem_of
 from datasets.conversion.orientation import read_orientation, turn
@@ -175,6 +176,8 @@ def _prepare(preprocessing: Preprocessing, turns: bool, image: Image) -> np.ndar
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
+    if is_named_pipe(path):
+        raise BadImage('a pipe, and must be a file')
     try:
         with open(path, 'rb') as file:
             status = os.fstat(file.fileno())

@@ -99,5 +99,8 @@ def test_files_that_are_no_text(here: Path) -> None:
         texts(['--flagfile=/'])
     with pytest.raises(InputError, match='/dev/zero: longer than'):
         texts(['--flagfile=/dev/zero'])
+    os.mkfifo(here / 'pipe')
+    with pytest.raises(InputError, match='--flagfile=pipe: a pipe, and must be a file'):  # for which nobody would write
+        texts(['--flagfile=pipe'])
     with pytest.raises(InputError, match='--flagfile: names no file'):
         texts(['--flagfile'])
