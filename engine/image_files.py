@@ -7,6 +7,7 @@ for batch in prepare_batches(preprocessing, images, 32): ...             # of an
 Bad images are no errors here: among thousands, one that cannot be read must not stop the others.
 """
 
+import codecs
 import collections
 import functools
 import glob
@@ -108,7 +109,8 @@ def split_input(data: bytes) -> bytes | list[str]:
     separator = b'\0' if data.endswith(b'\0') else b'\n'
     if not data.strip() or (b'\0' in data and separator != b'\0'):
         return data  # nothing, or nothing known, which preparing it says
-    return [os.fsdecode(line.removesuffix(b'\r')) for line in data.split(separator) if line]
+    lines = data.removeprefix(codecs.BOM_UTF8).split(separator)
+    return [os.fsdecode(line.removesuffix(b'\r')) for line in lines if line]
 
 
 def _is_image_file(data: bytes) -> bool:
