@@ -9,11 +9,14 @@ file that includes itself is an error, and a chain of them has an end.
 """
 
 import dataclasses
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 from configs.errors import InputError, first_line
+from configs.pipes import is_named_pipe
+from configs.texts import NotUtf8Error, decode_text
 
 _DIRECTIVE = re.compile(r'--?flagfile(?:=(?P<path>.*))?', re.DOTALL)
 _MAX_DEPTH = 32
@@ -92,13 +95,17 @@ def _by_way_of(files: Sequence[str]) -> str:
 
 
 def _read(path: str) -> str:
+    if is_named_pipe(path):
+        raise InputError(f'--flagfile={path}: a pipe, and must be a file')
     try:
-        with open(path, encoding='utf-8') as file:
-            text = file.read(_MAX_CHARACTERS + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte, or a file that is no text
-        is_text = not isinstance(error, UnicodeDecodeError)
-        reason = (getattr(error, 'strerror', None) or first_line(error)) if is_text else 'not a text in UTF-8'
+        with open(path, 'rb') as file:
+            data = file.read(_MAX_CHARACTERS + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, 'strerror', None) or first_line(error)
         raise InputError(f'Unable to open flagfile {path!r}: {reason}') from error
-    if len(text) > _MAX_CHARACTERS:
+    if len(data) > _MAX_CHARACTERS:
         raise InputError(f'--flagfile={path}: longer than {_MAX_CHARACTERS} characters: not a flagfile')
-    return text
+    try:
+        return io.StringIO(decode_text(data), newline=None).read()  # whatever ends its lines
+    except NotUtf8Error as error:
+        raise InputError(f'Unable to open flagfile {path!r}: not a text in UTF-8: {error}') from error

@@ -19,6 +19,7 @@ from configs.config import DataOptions
 from configs.errors import InputError, first_line
 from configs.evaluation import EvalOptions
 from configs.records import SLIM_NAMES, RecordNames
+from configs.texts import NotUtf8Error, decode_text
 from datasets import tfrecord
 from datasets.collection import Collection
 from datasets.conversion import manifest
@@ -227,8 +228,8 @@ def load_label_names(dataset_dir: str) -> tuple[str, ...]:
         return ()
     rows = []
     try:
-        lines = read_file(path).decode('utf-8-sig').splitlines()
-    except (UnicodeDecodeError, OSError, tf.errors.OpError) as error:
+        lines = decode_text(read_file(path)).splitlines()
+    except (NotUtf8Error, OSError, tf.errors.OpError) as error:
         raise InputError(f'{path}: not a file of UTF-8 text: {first_line(error)}') from error
     for number, line in enumerate(lines, start=1):
         label, separator, name = line.partition(':')

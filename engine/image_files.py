@@ -7,6 +7,7 @@ for batch in prepare_batches(preprocessing, images, 32): ...             # of an
 Bad images are no errors here: among thousands, one that cannot be read must not stop the others.
 """
 
+import codecs
 import collections
 import functools
 import glob
@@ -21,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.cores import usable_cores
+from configs.pipes import is_named_pipe
 from datasets.conversion.encode import BadImage, check_sides, encode, image_format, read_header
 from datasets.conversion.files import IMAGE_SUFFIXES, LeftOut, is_image, is_of_system, problem_of
 from datasets.conversion.orientation import read_orientation, turn
@@ -107,7 +109,8 @@ def split_input(data: bytes) -> bytes | list[str]:
     separator = b'\0' if data.endswith(b'\0') else b'\n'
     if not data.strip() or (b'\0' in data and separator != b'\0'):
         return data  # nothing, or nothing known, which preparing it says
-    return [os.fsdecode(line.removesuffix(b'\r')) for line in data.split(separator) if line]
+    lines = data.removeprefix(codecs.BOM_UTF8).split(separator)
+    return [os.fsdecode(line.removesuffix(b'\r')) for line in lines if line]
 
 
 def _is_image_file(data: bytes) -> bool:
@@ -175,6 +178,8 @@ def _prepare(preprocessing: Preprocessing, turns: bool, image: Image) -> np.ndar
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
+    if is_named_pipe(path):
+        raise BadImage('a pipe, and must be a file')
     try:
         with open(path, 'rb') as file:
             status = os.fstat(file.fileno())

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs.errors import InputError, first_line
+from configs.texts import NotUtf8Error, decode_text
 from engine.text_files import read_regular
 
 _MAX_BYTES = 1 << 26  # of a million classes with long names
@@ -48,7 +49,7 @@ def read_label_names(path: str, num_classes: int, labels_offset: int) -> tuple[s
         InputError: the file cannot be read, holds something else, or has another number of names.
     """
     try:
-        names = _parse(read_regular(path, _MAX_BYTES).decode('utf-8-sig'))
+        names = _parse(_decode(read_regular(path, _MAX_BYTES)))
     except (OSError, ValueError) as error:
         raise InputError(f'--labels_path={path}: {first_line(error)}') from error
     if len(names) not in (num_classes, num_classes + labels_offset):
@@ -57,6 +58,13 @@ def read_label_names(path: str, num_classes: int, labels_offset: int) -> tuple[s
             f'{_advice(names, num_classes, labels_offset)}'
         )
     return tuple(names[len(names) - num_classes :])
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return decode_text(data)
+    except NotUtf8Error as error:
+        raise ValueError(f'not a text in UTF-8: {error}') from error
 
 
 def _advice(names: Sequence[str], num_classes: int, labels_offset: int) -> str:

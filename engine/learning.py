@@ -135,7 +135,7 @@ def _train(
     best = make_best(config, spec, cluster)
     best.go_back_to(position.step)
     if position.step and is_over(config, best, position, last_step):
-        latest = cluster.on_chief(lambda: checkpoints.latest_checkpoint(train_dir)) or ''
+        latest = cluster.on_chief(lambda: checkpoints.checkpoint_of_step(train_dir, position.step)) or ''
         reached = 'was stopped early' if best.is_exhausted else 'has reached the last step'
         logging.info('nothing to do: %s %s, %d', latest, reached, position.step)
         return TrainResult(position.step, latest, None)

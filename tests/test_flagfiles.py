@@ -91,13 +91,24 @@ def test_files_that_are_refused(files: dict[str, str], message: str, here: Path)
         texts(['--flagfile=x'])
 
 
+def test_files_that_editors_of_windows_wrote(here: Path) -> None:
+    (here / 'x').write_bytes(b'\xef\xbb\xbf--alpha=1\r\n# comment\r--beta=2')
+    assert texts(['--flagfile=x']) == ['--alpha=1', '--beta=2']
+
+
 def test_files_that_are_no_text(here: Path) -> None:
     (here / 'x').write_bytes(b'\xff\xfe--alpha=1\n')
     with pytest.raises(InputError, match="'x': not a text in UTF-8"):
+        texts(['--flagfile=x'])
+    (here / 'x').write_text('--alpha=1\n', encoding='utf-16')
+    with pytest.raises(InputError, match="'x': not a text in UTF-8: it begins as UTF-16 does; save it as UTF-8$"):
         texts(['--flagfile=x'])
     with pytest.raises(InputError, match="'/': Is a directory"):
         texts(['--flagfile=/'])
     with pytest.raises(InputError, match='/dev/zero: longer than'):
         texts(['--flagfile=/dev/zero'])
+    os.mkfifo(here / 'pipe')
+    with pytest.raises(InputError, match='--flagfile=pipe: a pipe, and must be a file'):  # for which nobody would write
+        texts(['--flagfile=pipe'])
     with pytest.raises(InputError, match='--flagfile: names no file'):
         texts(['--flagfile'])

@@ -213,6 +213,7 @@ def test_arrays_are_prepared_as_files_of_the_same_pixels():
 BAD: dict[str, tuple[image_files.Image, str]] = {
     'missing': ('none.png', 'no such file'),
     'glob': ('none*.png', 'no file matches'),
+    'pipe': ('pipe', 'a pipe, and must be a file'),  # for which nobody would write
     'zero in the name': ('a\0b', 'no such file'),
     'folder': ('folder', 'a folder without images (.jpg, .jpeg, .jpe, .jfif, .png, .bmp, .gif, .webp)'),
     'below a file': ('text.png/a.png', 'cannot be read: Not a directory'),
@@ -258,6 +259,7 @@ def test_what_is_wrong_with_an_image_is_said(tmp_path, monkeypatch, preprocessin
     write_files(tmp_path, {'text.png': b'hello', 'good.png': PNG})
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'lost.png').symlink_to('nowhere')
+    os.mkfifo(tmp_path / 'pipe')
     monkeypatch.chdir(tmp_path)
     image, message = BAD[name]
     before, found, behind = prepare(preprocessing, ['good.png', image, PNG])

@@ -502,6 +502,15 @@ def test_only_checkpoints_of_the_run_are_set_aside(train_digits, tmp_path, caplo
     assert (f'is left as it is: it does not lie in --train_dir={tmp_path}/run' in caplog.text) == is_read
 
 
+def test_a_run_that_is_over_names_the_checkpoint_that_it_restored(train_digits, tmp_path):
+    for run in ('other', 'run'):
+        train_digits(tmp_path / run, max_number_of_steps=2)
+    (tmp_path / 'other' / 'model.ckpt-2.index').rename(tmp_path / 'other' / 'model.ckpt-9.index')
+    (tmp_path / 'run' / 'checkpoint').write_text(f'model_checkpoint_path: "{tmp_path}/other/model.ckpt-9"\n')
+    (tmp_path / 'other' / 'model.ckpt-9.index').write_bytes(b'not an index')
+    assert train_digits(tmp_path / 'run', max_number_of_steps=2).checkpoint_path == f'{tmp_path}/run/model.ckpt-2'
+
+
 @pytest.mark.quick('data.json*', 'model.json*')
 @pytest.mark.parametrize(
     ('name', 'text', 'message'),

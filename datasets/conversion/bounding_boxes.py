@@ -91,7 +91,7 @@ def _has_area(box: Box) -> bool:
 def _open_csv(path: str) -> BoxesOfImage:
     boxes: dict[str, tuple[Box, ...]] = {}
     try:
-        with open(path, encoding='utf-8', newline='') as file:
+        with open(path, encoding='utf-8-sig', newline='') as file:
             for number, row in enumerate(csv.reader(file), start=1):
                 name, box = _parse_row(row, f'{path}, line {number}')
                 if _has_area(box):

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from absl import logging
 
 from configs.errors import InputError
+from configs.texts import NotUtf8Error, decode_text
 from datasets.regular_files import read_file
 
 VALIDATION_LABELS_FILE = 'imagenet_2012_validation_synset_labels.txt'
@@ -76,6 +77,6 @@ def _packaged(name: str) -> str:
 def _read_lines(path: str) -> list[str]:
     """Returns the lines without white space around them; empty lines at the end are left out."""
     try:
-        return [line.strip() for line in read_file(path).decode('utf-8-sig').rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        return [line.strip() for line in decode_text(read_file(path)).rstrip().splitlines()]
+    except (OSError, NotUtf8Error) as error:
         raise InputError(f'{path}: not a file of UTF-8 text: {error}') from error

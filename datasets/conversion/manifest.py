@@ -14,6 +14,7 @@ from typing import Any
 
 from configs.errors import InputError
 from configs.tables import format_table
+from configs.texts import decode_text
 from datasets.conversion.disk import write_text
 from datasets.conversion.journal import FinishedShard
 from datasets.conversion.json_schema import type_problems
@@ -95,7 +96,7 @@ def load(dataset_dir: str) -> dict[str, Any]:
     """
     path = os.path.join(dataset_dir, MANIFEST)
     try:
-        described = json.loads(read_file(path).decode())
+        described = json.loads(decode_text(read_file(path)))
     except InputError:
         raise
     except OSError as error:

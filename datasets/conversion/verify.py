@@ -16,6 +16,7 @@ from configs.conversion import ConvertConfig
 from configs.cores import usable_cores
 from configs.errors import InputError, first_line
 from configs.progress import Progress
+from configs.texts import NotUtf8Error, decode_text
 from datasets.conversion import manifest, writer
 from datasets.conversion.files import in_one_form
 from datasets.conversion.recipe import layout_of
@@ -71,8 +72,8 @@ def _folder_problems(dataset_dir: str, described: Mapping[str, Any]) -> Iterator
     """Yields what is wrong beside the records: labels.txt, the name, and files that a reader would take for more."""
     path = os.path.join(dataset_dir, manifest.LABELS)
     try:
-        text = read_file(path).decode().replace('\r\n', '\n')
-    except (OSError, UnicodeDecodeError) as error:
+        text = decode_text(read_file(path)).replace('\r\n', '\n')
+    except (OSError, NotUtf8Error) as error:
         yield f'{path}: {first_line(error)}'
     else:
         if in_one_form(text) != in_one_form(manifest.labels_text(described['class_names'])):

@@ -19,6 +19,7 @@ if sys.argv[:1] == ['-m']:  # `python -m` imports the package before its __main_
         import tensorflow  # noqa: F401
 
 from engine.checkpoints.files import (
+    checkpoint_of_step,
     checkpoint_step,
     delete_parts,
     incomplete_checkpoints,
@@ -66,6 +67,7 @@ __all__ = [
     'Format',
     'Reader',
     'Saver',
+    'checkpoint_of_step',
     'checkpoint_step',
     'crc32',
     'delete_parts',

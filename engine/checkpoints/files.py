@@ -210,6 +210,11 @@ def newest_first(train_dir: str) -> list[str]:
     return [latest, *others] if latest is not None else others
 
 
+def checkpoint_of_step(train_dir: str, step: int) -> str | None:
+    """Returns the newest checkpoint of a step that a run may go on from; None where there is none."""
+    return next((prefix for prefix in newest_first(train_dir) if checkpoint_step(prefix) == step), None)
+
+
 def incomplete_checkpoints(train_dir: str) -> list[str]:
     """Returns the prefixes of data files without an index."""
     names = tf.io.gfile.listdir(train_dir) if tf.io.gfile.isdir(train_dir) else []

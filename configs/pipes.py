@@ -1,0 +1,17 @@
+"""Pipes with a name in a folder, at which opening waits for somebody who writes, perhaps for ever.
+
+is_named_pipe('/tmp/fifo')      # True, made by mkfifo
+is_named_pipe('/dev/fd/63')     # False: the shell's <(command), which somebody does write to
+"""
+
+import os
+import stat
+
+
+def is_named_pipe(path: str | os.PathLike[str]) -> bool:
+    """Says whether a path leads to a pipe that has a name in a folder; not to one of the shell, and not to nothing."""
+    try:
+        # What the shell makes has no name: /dev/fd/63 leads to pipe:[8192], which is nowhere.
+        return stat.S_ISFIFO(os.stat(os.path.realpath(path)).st_mode)
+    except (OSError, ValueError):
+        return False
