@@ -14,7 +14,6 @@ import io
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -286,17 +285,5 @@ def quiet_import(silent: bool = False) -> Iterator[None]:
     """
     if silent:
         os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as kept, _missing('matplotlib', 'sklearn'):
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise  # no failure of theirs
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with console.kept_stderr(), _missing('matplotlib', 'sklearn'):
+        yield

@@ -5,13 +5,11 @@
 Logging that the program has configured itself, before or after, is left as it is and decides what is shown.
 """
 
-import contextlib
 import importlib.machinery
 import logging
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -84,30 +82,9 @@ class _QuietFinder:
             load = spec.loader.exec_module
 
             def load_quietly(module: ModuleType) -> None:
-                with _kept_stderr():
+                with console.kept_stderr():
                     load(module)
 
             loader: Any = spec.loader
             loader.exec_module = load_quietly
         return spec
-
-
-@contextlib.contextmanager
-def _kept_stderr() -> Iterator[None]:
-    """Keeps what is written to standard error, by C++ too, and shows it on an exception."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -13,8 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from configs.errors import InputError, first_line
-from engine.text_files import read_regular
+from datasets.regular_files import read_file
 
 _MAX_BYTES = 1 << 26  # of a million classes with long names
 _MAX_LITERAL = 1 << 23  # which Python's parser takes hundreds of megabytes for
@@ -48,8 +50,14 @@ def read_label_names(path: str, num_classes: int, labels_offset: int) -> tuple[s
         InputError: the file cannot be read, holds something else, or has another number of names.
     """
     try:
-        names = _parse(read_regular(path, _MAX_BYTES).decode('utf-8-sig'))
-    except (OSError, ValueError) as error:
+        content = read_file(path, _MAX_BYTES)
+    except InputError as error:  # which names the file
+        raise InputError(f'--labels_path={error}') from error
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--labels_path={path}: {first_line(error)}') from error
+    try:
+        names = _parse(content.decode('utf-8-sig'))
+    except ValueError as error:
         raise InputError(f'--labels_path={path}: {first_line(error)}') from error
     if len(names) not in (num_classes, num_classes + labels_offset):
         raise InputError(

@@ -89,12 +89,12 @@ def test_a_background_class_is_answered_with_the_flag(tmp_path: Path) -> None:
 def test_files_that_never_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'pipe')
     for path in (str(tmp_path / 'pipe'), '/dev/zero'):
-        with pytest.raises(InputError, match=f'--labels_path={path}: a pipe or a device, not a file'):
+        with pytest.raises(InputError, match=f'--labels_path={path}: a pipe or a device, and must be a file'):
             read_label_names(path, 4, 0)
     large = tmp_path / 'large'
     with open(large, 'wb') as file:
         file.truncate(2**26 + 1)
-    with pytest.raises(InputError, match='more than 67108864 bytes'):
+    with pytest.raises(InputError, match='has 67,108,865 bytes, and such files at most 67,108,864'):
         read_label_names(str(large), 4, 0)
     with pytest.raises(InputError, match='Is a directory'):
         read_label_names(str(tmp_path), 4, 0)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
+from absl import logging
+
 from configs.errors import InputError
 from datasets.conversion.source import SourceImage
 
@@ -54,6 +56,7 @@ class LeftOut:
     entries = list_folder('/data/photos', left_out)
     left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
     str(left_out)       # '12 files left out: 9 .tif, 3 .db; 1 folder left out: 1 @eaDir', or '' if there is nothing
+    left_out.log('/data/photos')
     """
 
     def __init__(self) -> None:
@@ -67,6 +70,11 @@ class LeftOut:
     def add_folder(self, name: str) -> None:
         """Counts a folder."""
         self._folders[name] += 1
+
+    def log(self, where: str) -> None:
+        """Logs what was left out in a folder or archive, if anything was."""
+        if str(self):
+            logging.info('%s: %s', where, self)
 
     def __str__(self) -> str:
         kinds = (('file', self._files), ('folder', self._folders))
