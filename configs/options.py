@@ -23,7 +23,7 @@ ConfigT = TypeVar('ConfigT')
 
 # What every number is kept to, whatever its own bounds: int64, and what neither overflows nor vanishes in float32.
 MAX_INT = 2**63 - 1
-MIN_FLOAT, MAX_FLOAT = 1e-30, 1e30
+MIN_FLOAT, MAX_FLOAT = 1e-30, 3.4e38
 
 
 def option(

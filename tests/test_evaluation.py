@@ -237,7 +237,7 @@ def test_a_run_from_elsewhere_does_not_say_where_data_are_written(trained, digit
 )
 def test_where_data_of_a_run_are_read(trained, tmp_path, name, present, is_taken):
     for part in present:
-        (tmp_path / part).touch()
+        (tmp_path / part).touch() if '.' in part else (tmp_path / part).mkdir()
     spec = ModelSpec.load(os.path.dirname(trained.checkpoint_path))
     assert spec is not None
     found = dataclasses.replace(spec, dataset_name=name, dataset_dir=str(tmp_path)).folder_of_data()

@@ -23,7 +23,9 @@ OPTIONS = [
     for option in flat_options(config).values()
 ]
 # What else is called a folder, a file or a path.
-_NAMED = re.compile(r'(^|_)(dir|file|path)$|^(compare|source|visualize|images|(verification|calibration)_images|cache)$')
+_NAMED = re.compile(
+    r'(^|_)(dir|file|path)$|^(compare|source|visualize|images|(verification|calibration)_images|cache)$'
+)
 
 
 @pytest.fixture(name='home')

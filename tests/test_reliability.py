@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import signal
 import threading
 import time
@@ -501,13 +500,6 @@ def test_only_checkpoints_of_the_run_are_set_aside(train_digits, tmp_path, caplo
     assert not list(tmp_path.rglob('damaged-*'))
     assert (tmp_path / 'run' / 'evaluations.json').exists()
     assert (f'is left as it is: it does not lie in --train_dir={tmp_path}/run' in caplog.text) == is_read
-
-
-@pytest.mark.parametrize('option', ['train_dir', 'checkpoint_path', 'dataset_dir', 'cache'])
-def test_names_with_a_zero_byte_are_refused(option):
-    message = f"--{option}='config.cfg\\x00': has a zero byte, which no name can have"
-    with pytest.raises(InputError, match=f'^{re.escape(message)}$'):
-        make_config(TrainConfig, **{option: 'config.cfg\0'})
 
 
 @pytest.mark.quick('data.json*', 'model.json*')
