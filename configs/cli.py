@@ -147,7 +147,7 @@ def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> 
 
 
 class _ShowFlag(flags.BooleanFlag):
-    """A flag in the place of absl's own, that shows something and ends with status 0."""
+    """A flag that replaces absl's own, shows something and ends with status 0."""
 
     def __init__(self, name: str, short_name: str | None, help: str, show: Callable[[], None]):
         super().__init__(name, False, help, short_name=short_name, allow_override=True)

@@ -18,7 +18,7 @@ _prefix = ''
 
 
 def open_closed_streams() -> None:
-    """Lets standard input, output and error that were closed, as by `2>&-`, lead to nowhere.
+    """Opens standard input, output and error on /dev/null where they were closed, as by `2>&-`.
 
     Python has None in their places then, and the next file that is opened would get the number of one of them: what is
     printed would go into that file.

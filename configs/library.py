@@ -1,4 +1,4 @@
-"""What a program sees that imports this project's packages, where the scripts have `configs.cli`: log lines, no noise.
+"""Log lines, without TensorFlow's noise, for programs that import this project's packages; scripts have `configs.cli`.
 
     prepare()      # in the packages' __init__, before a module of theirs imports TensorFlow
 
@@ -19,7 +19,7 @@ from configs import console
 
 
 class _Level(int):
-    """A level that can be told from the same number which the program has set."""
+    """A level that can be told, by identity, from the same number set by the program."""
 
 
 _LEVEL = _Level(logging.INFO)
@@ -46,7 +46,7 @@ def _is_configured() -> bool:
 
 
 def _is_default(handler: logging.Handler) -> bool:
-    """Says whether a handler is as `logging.basicConfig()` makes it, which absl calls with the first line."""
+    """Returns whether a handler is as `logging.basicConfig()` makes it, which absl calls before its first log line."""
     format = getattr(handler.formatter, '_fmt', None)
     return type(handler) is logging.StreamHandler and handler.level == logging.NOTSET and format == logging.BASIC_FORMAT
 

@@ -105,7 +105,7 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f'begins as a list or dict, and is none of JSON or Python: {first_line(error)}; {_FORMS}'
+            f'begins like a list or dict, but is neither JSON nor a Python literal: {first_line(error)}; {_FORMS}'
         ) from error
 
 

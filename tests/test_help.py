@@ -93,8 +93,8 @@ def test_defaults_and_sections() -> None:
     assert own == sorted(own)
     assert own[-1] < text.index('--dataset_name=')
     assert '--batch_size=N\n      Examples a step over all devices. (slim: per clone) (default: 32)' in text
-    assert "Accepted as slim's, of no effect here, and refused where the run would be another:" in text
-    last = text[text.index("Accepted as slim's") :]
+    assert 'Flags of slim that have no effect here, and are refused where the run would differ:' in text
+    last = text[text.index('Flags of slim that have no effect') :]
     assert '--master' in last
     assert '--model_name' not in last
 

@@ -115,7 +115,8 @@ def check_sides(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS:,} that are allowed')
     if max(height, width) > MAX_SIDES_RATIO * max(min(height, width), 1):
-        raise BadImage(f'{width} x {height} pixels: too narrow, one side may be {MAX_SIDES_RATIO} times the other')
+        problem = f'too narrow: one side may be at most {MAX_SIDES_RATIO} times the other'
+        raise BadImage(f'{width} x {height} pixels: {problem}')
 
 
 def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:
