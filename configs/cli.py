@@ -14,7 +14,6 @@ import io
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -148,7 +147,7 @@ def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> 
 
 
 class _ShowFlag(flags.BooleanFlag):
-    """A flag in the place of absl's own, that shows something and ends with status 0."""
+    """A flag that replaces absl's own, shows something and ends with status 0."""
 
     def __init__(self, name: str, short_name: str | None, help: str, show: Callable[[], None]):
         super().__init__(name, False, help, short_name=short_name, allow_override=True)
@@ -286,17 +285,5 @@ def quiet_import(silent: bool = False) -> Iterator[None]:
     """
     if silent:
         os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as kept, _missing('matplotlib', 'sklearn'):
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise  # no failure of theirs
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with console.kept_stderr(), _missing('matplotlib', 'sklearn'):
+        yield

@@ -31,7 +31,7 @@ class NetOptions(Options):
     )
     global_pool: bool = option(
         False,
-        'alexnet_v2: average over the positions before the logits: images of 227 pixels and more have several.',
+        'alexnet_v2: average over all positions before the logits, which images of 227 pixels and more need.',
         fixed=True,
     )
     weight_decay: float = option(
@@ -81,11 +81,11 @@ class DataOptions(Options):
     )
     file_pattern: str | None = option(
         None,
-        "Names of the TFRecord files of a split, where they are not as slim's: 'photos-{split}-*.tfrecord'.",
+        "Names of the TFRecord files of a split, if they are not slim's: 'photos-{split}-*.tfrecord'.",
     )
     record_keys: tuple[str, ...] = option(
         (),
-        "Keys of the records, where they are not slim's: image=image_raw,label=label; boxes=PREFIX for those of boxes.",
+        "Keys in the records, if they are not slim's: image=image_raw,label=label; boxes=PREFIX for bounding boxes.",
         fixed=True,
     )
     labels_offset: int = option(
@@ -104,8 +104,8 @@ class DataOptions(Options):
     use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
     channels: int | None = option(
         None,
-        'Channels of the images that the net takes: 3, also of gray images; or 1, which is --use_grayscale. Default: '
-        '3, but 1 of a gray data set where the preprocessing keeps that.',
+        'Channels of the images that the net takes: 3, to which gray images are expanded; or 1, as --use_grayscale. '
+        'Default: 3, or 1 for a gray data set if the preprocessing keeps its one channel.',
         choices=(1, 3),
     )
     cache: str = option(
@@ -116,12 +116,12 @@ class DataOptions(Options):
     )
     on_bad_image: str = option(
         'stop',
-        'At an example that cannot be read or prepared: stop, with what was trained saved; or skip: the next one in '
-        'the order of training is taken in its place.',
+        'What to do with an example that cannot be read or prepared: stop, after saving what was trained; or skip it, '
+        'and take the next one in the order of training in its place.',
         choices=('stop', 'skip'),
     )
     max_bad_images: int = option(
-        100, 'With --on_bad_image=skip: pass over at most so many, each of which is named; one more stops.', lower=0
+        100, 'With --on_bad_image=skip: how many may be skipped, each of which is named; one more stops.', lower=0
     )
     data_service: str | None = option(
         None,
@@ -149,8 +149,8 @@ class DataOptions(Options):
         RecordNames(self.record_keys, self.file_pattern or '')
         if self.on_bad_image == 'skip' and self.data_service is not None:
             raise InputError(
-                '--on_bad_image=skip: does not go with --data_service, from which no word comes of what is passed '
-                'over; leave one of them out'
+                '--on_bad_image=skip: does not go with --data_service, which does not report what it skips; leave one '
+                'of them out'
             )
 
     @property
@@ -366,7 +366,7 @@ class CheckpointOptions(Options):
         (), 'Prefixes of variable names, separated by commas, that --checkpoint_path does not restore.'
     )
     checkpoint_scope: str | None = option(
-        None, 'What all names in --checkpoint_path begin with and those of the net do not, such as tower_0.'
+        None, 'Prefix that is removed from all names in --checkpoint_path, such as tower_0.'
     )
     ignore_missing_vars: bool = option(False, 'Warn instead of failing when --checkpoint_path lacks a variable.')
     trainable_scopes: tuple[str, ...] = option(
@@ -374,8 +374,8 @@ class CheckpointOptions(Options):
     )
     freeze_batch_norm: bool = option(
         False,
-        'Batch normalisation outside of --trainable_scopes keeps its moving statistics, and normalises with them. '
-        'Otherwise it takes those of the batch, and moves, frozen or not. (slim: never)',
+        'Batch normalisation outside of --trainable_scopes keeps its moving statistics and normalises with them. '
+        'Otherwise it normalises with those of the batch and keeps updating them, frozen weights or not. (slim: no)',
         fixed=True,
     )
     force_resume: bool = option(
@@ -400,16 +400,16 @@ class LogOptions(Options):
 
     summary: bool = option(
         False,
-        "Print the net's layers, the shapes of their outputs and their parameters instead of training. Classes are "
-        "those of the data set, by its name where its files are not at hand; without a name, imagenet's.",
+        "Instead of training, print the net's layers, the shapes of their outputs and their numbers of parameters. The "
+        "number of classes is that of --dataset_name, whose files need not be there; without it, imagenet's.",
     )
     log_every_n_steps: int = option(
         10, "Steps between log lines, and between TensorBoard's points; the first step has both.", lower=1
     )
     save_summaries_secs: int = option(
         600,
-        'Seconds between histograms and images for TensorBoard. Scalars come with each log line, and with these; 0, '
-        'and no --save_summaries_steps: nothing at all.',
+        'Seconds between histograms and images for TensorBoard. Scalars are written with these and with each log line. '
+        '0, without --save_summaries_steps: no event files at all.',
         lower=0,
     )
     save_summaries_steps: int = option(0, 'The same in steps, beside the seconds; 0: only by time.', lower=0)

@@ -5,8 +5,11 @@ console.speak_as('worker 1')      # '[worker 1] ' before every line from now on,
 console.print_error('no such file')
 """
 
+import contextlib
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
@@ -15,7 +18,7 @@ _prefix = ''
 
 
 def open_closed_streams() -> None:
-    """Lets standard input, output and error that were closed, as by `2>&-`, lead to nowhere.
+    """Opens standard input, output and error on /dev/null where they were closed, as by `2>&-`.
 
     Python has None in their places then, and the next file that is opened would get the number of one of them: what is
     printed would go into that file.
@@ -33,6 +36,29 @@ def open_closed_streams() -> None:
             stream = open(number, mode, encoding='utf-8', errors='backslashreplace', closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f'__{name}__', stream)
+
+
+@contextlib.contextmanager
+def kept_stderr() -> Iterator[None]:
+    """Keeps what is written to standard error, by C++ too, and shows it if an exception other than Ctrl-C ends it."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def speak_as(name: str) -> None:

@@ -43,15 +43,15 @@ class RecordOptions(Options):
     dataset_dir: str | None = option(None, 'Folder for the TFRecords, labels.txt and dataset.json.', path=True)
     train_shards: int | None = option(
         None,
-        'Files of the split train. Default: as slim (imagenet 1024) if there are so many images, else one for each 128 '
-        'MiB.',
+        'Files of the split train. Default: as many as slim writes (imagenet: 1024) if there are at least as many '
+        'images, else one for each 128 MiB.',
         lower=1,
         upper=99_999,
     )
     validation_shards: int | None = option(
         None,
-        'Files of every other split. Default: as slim (imagenet 128) if there are so many images, else one for each '
-        '128 MiB.',
+        'Files of every other split. Default: as many as slim writes (imagenet: 128) if there are at least as many '
+        'images, else one for each 128 MiB.',
         lower=1,
         upper=99_999,
     )
@@ -76,8 +76,8 @@ class WorkOptions(Options):
     )
     unpack: bool = option(
         False,
-        'Convert nothing, but write the TFRecords in --source_dir that are compressed by GZIP or ZLIB into '
-        '--dataset_dir as they are without: only such can be read.',
+        'Convert nothing, but decompress the TFRecords in --source_dir (GZIP or ZLIB) into --dataset_dir: training and '
+        'evaluation read uncompressed ones only.',
     )
     verify: bool = option(False, 'Convert nothing, but read all of --dataset_dir again and compare with dataset.json.')
 

@@ -118,8 +118,8 @@ def _without_index(names: Iterable[str]) -> list[str]:
 
 def _missing_index(folder: str, incomplete: list[str]) -> str:
     return (
-        f'{os.path.join(folder, incomplete[0])}.index is missing, without which its .data file cannot be read; copy '
-        'it beside it from where the checkpoint was written'
+        f'{os.path.join(folder, incomplete[0])}.index is missing, without which the .data file cannot be read; copy '
+        'it, too, from where the checkpoint was written'
     )
 
 
@@ -244,7 +244,7 @@ def _is_remote(path: str) -> bool:
 
 
 def may_be_read(name: str) -> bool:
-    """Says whether a file of this name, in a folder, may make the folder one that is read."""
+    """Returns whether a folder that holds a file of this name may be one that can be read."""
     return name in ('checkpoint', 'saved_model.pb') or name.endswith(('.index', *ENDINGS_OF_ONE_FILE))
 
 

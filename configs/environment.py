@@ -1,4 +1,4 @@
-"""What must be set before TensorFlow and Keras are imported: every package that imports them calls it first.
+"""What must be set before TensorFlow and Keras are imported; every package that imports them calls `prepare` first.
 
 prepare()
 """
@@ -9,7 +9,7 @@ from configs.processor import use_onednn
 
 
 def prepare() -> None:
-    """Lets TensorFlow compute with oneDNN and without noise, Keras with TensorFlow, and log lines be seen.
+    """Turns on oneDNN, makes TensorFlow Keras' backend, shows log lines, and hides what TensorFlow prints when loaded.
 
     Raises:
         InputError: Keras is imported already, with another backend.

@@ -34,14 +34,14 @@ class EvalOptions(Options):
     dataset_split_name: str | None = option(
         None,
         "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
-        "set has. A folder of classes without folders of splits, other than the training's, is whichever is named. "
-        '(slim: test)',
+        'set has. A folder of class folders that is not divided into splits, other than the one trained on, is taken '
+        'as the split that is named here. (slim: test)',
     )
     file_pattern: str | None = option(
-        None, "Names of a split's TFRecord files, as of training. Default: as the run was trained."
+        None, "Names of a split's TFRecord files, as for training. Default: as the run was trained."
     )
     record_keys: tuple[str, ...] = option(
-        (), 'Keys of the records, as of training: image=image_raw,label=label. Default: as the run was trained.'
+        (), 'Keys in the records, as for training: image=image_raw,label=label. Default: as the run was trained.'
     )
     batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(

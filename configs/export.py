@@ -31,21 +31,20 @@ class ExportOptions(Options):
         path=True,
     )
     checkpoint_scope: str | None = option(
-        None, 'What all names in the checkpoint begin with and those of the net do not, such as tower_0.'
+        None, 'Prefix that is removed from all names in the checkpoint, such as tower_0.'
     )
     format: str | None = option(
         None,
-        'Default: as the name of --output_path ends, else slim. '
         "slim: a folder with a checkpoint for TF1 slim's eval_image_classifier.py; keras: a .keras file; weights.h5: a "
         '.weights.h5 file; saved_model: a folder for TensorFlow Serving and tf.saved_model.load; tflite: a .tflite '
-        'file for LiteRT; onnx: an .onnx file.',
+        'file for LiteRT; onnx: an .onnx file. Default: by the ending of --output_path, else slim.',
     )
     quantize: str = option(
         'none',
         'none: float32; float16 (tflite, onnx): weights of half the size; dynamic (tflite): weights of 8 bits; int8 '
         '(tflite, onnx): weights and activations of 8 bits; qdq (onnx): int8 as pairs of QuantizeLinear and '
-        'DequantizeLinear. onnx: int8 needs onnxruntime, whose operator com.microsoft:QGemm it has, where qdq is '
-        'standard ONNX, for any runtime.',
+        'DequantizeLinear. In ONNX, int8 is for onnxruntime alone, as it uses com.microsoft:QGemm; qdq is standard '
+        'ONNX, for any runtime.',
         choices=('none', 'float16', 'dynamic', 'int8', 'qdq'),
     )
     output_path: str | None = option(
@@ -89,8 +88,8 @@ class ExportOptions(Options):
     )
     batch_size: int | None = option(
         None,
-        'saved_model, tflite, onnx: the file takes exactly so many images at a time, and all shapes in it are '
-        'constants, which compilers for accelerators need. Default: any number.',
+        'saved_model, tflite, onnx: the file takes exactly this many images at a time, and all its shapes are '
+        'static, which compilers for accelerators need. Default: any number.',
         lower=1,
         upper=2**13,
     )
@@ -102,7 +101,7 @@ class ExportOptions(Options):
     )
     sample_test_data: int = option(
         0,
-        'onnx: write so many test_data_set_<i> folders, as in the ONNX model zoo, into <name>.test_data beside the '
+        'onnx: write this many test_data_set_<i> folders, as in the ONNX model zoo, into <name>.test_data beside the '
         'file.',
         lower=0,
         upper=100,
@@ -176,7 +175,7 @@ def with_format(config: ExportConfig) -> ExportConfig:
         return config
     if said is None and name.endswith(_OF_OTHERS):
         raise InputError(
-            f'--output_path={options.output_path}: no format has such names; files end in {files}, and a folder needs '
-            'no ending (slim, or with --format=saved_model a SavedModel)'
+            f'--output_path={options.output_path}: no format has files of such a name; files end in {files}, and a '
+            'folder needs no ending (slim, or with --format=saved_model a SavedModel)'
         )
     return dataclasses.replace(config, export=dataclasses.replace(options, format=said or 'slim'))

@@ -36,13 +36,13 @@ class ForeignOptions(Options):
         path=True,
     )
     output_name: str | None = option(
-        None, 'Which of several outputs of a SavedModel, a .tflite or an .onnx file of others gives the scores.'
+        None, 'Which output gives the scores, of a SavedModel, .tflite or .onnx file of others that has several.'
     )
     checkpoint_scope: str | None = option(
-        None, 'What all names in a checkpoint begin with and those of the net do not, such as tower_0.'
+        None, 'Prefix that is removed from all names in a checkpoint, such as tower_0.'
     )
     allow_any_operator: bool = option(
         False,
-        'Run a SavedModel with operators that are not known to compute alone: they may read and write files and run '
-        'programs. Only for files of people whom you would let log in.',
+        'Run a SavedModel even with operators that may do more than compute, such as reading and writing files or '
+        'running Python. Only for files of people whom you would let log in.',
     )

@@ -107,7 +107,7 @@ def _retired_section(retired_flags: Sequence[RetiredFlag], width: int) -> str:
     answers: dict[str, list[str]] = {}
     for flag in retired_flags:
         answers.setdefault(flag.answer, []).append(f'--[no]{flag.name}' if flag.kind is bool else f'--{flag.name}')
-    lines = [_wrap("Accepted as slim's, of no effect here, and refused where the run would be another:", width)]
+    lines = [_wrap('Flags of slim that have no effect here, and are refused where the run would differ:', width)]
     for answer, written in answers.items():
         lines += [_wrap(', '.join(written), width, '  '), _wrap(f'{answer}.', width, _INDENT)]
     return '\n'.join(lines)

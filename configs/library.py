@@ -1,17 +1,15 @@
-"""What a program sees that imports this project's packages, where the scripts have `configs.cli`: log lines, no noise.
+"""Log lines, without TensorFlow's noise, for programs that import this project's packages; scripts have `configs.cli`.
 
     prepare()      # in the packages' __init__, before a module of theirs imports TensorFlow
 
 Logging that the program has configured itself, before or after, is left as it is and decides what is shown.
 """
 
-import contextlib
 import importlib.machinery
 import logging
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +19,7 @@ from configs import console
 
 
 class _Level(int):
-    """A level that can be told from the same number which the program has set."""
+    """A level that can be told, by identity, from the same number set by the program."""
 
 
 _LEVEL = _Level(logging.INFO)
@@ -48,7 +46,7 @@ def _is_configured() -> bool:
 
 
 def _is_default(handler: logging.Handler) -> bool:
-    """Says whether a handler is as `logging.basicConfig()` makes it, which absl calls with the first line."""
+    """Returns whether a handler is as `logging.basicConfig()` makes it, which absl calls before its first log line."""
     format = getattr(handler.formatter, '_fmt', None)
     return type(handler) is logging.StreamHandler and handler.level == logging.NOTSET and format == logging.BASIC_FORMAT
 
@@ -84,30 +82,9 @@ class _QuietFinder:
             load = spec.loader.exec_module
 
             def load_quietly(module: ModuleType) -> None:
-                with _kept_stderr():
+                with console.kept_stderr():
                     load(module)
 
             loader: Any = spec.loader
             loader.exec_module = load_quietly
         return spec
-
-
-@contextlib.contextmanager
-def _kept_stderr() -> Iterator[None]:
-    """Keeps what is written to standard error, by C++ too, and shows it on an exception."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -65,13 +65,13 @@ def _each(value: Any, change: Callable[[Any], Any]) -> Any:
     return tuple(map(change, value)) if isinstance(value, tuple | list) else change(value)
 
 
-def _expand(name: str, path: str | os.PathLike[str]) -> str:
+def _expand(name: str, path: str | os.PathLike[str] | int) -> str:
     """Returns a path with the home folder in the place of a leading `~` or `~user`.
 
     Raises:
         InputError: there is no such user, and no such file here either.
     """
-    text = os.fspath(path)
+    text = str(path) if isinstance(path, int) else os.fspath(path)  # a number, where one may stand for a path
     expanded = os.path.expanduser(text)
     if not expanded.startswith('~') or os.path.lexists(expanded):  # `~$draft.png`, as a shell lists it
         return expanded

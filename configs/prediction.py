@@ -39,7 +39,7 @@ class PredictOptions(Options):
     batch_size: int = option(32, 'Images that are prepared and classified at once.', lower=1, upper=2**16)
     apply_exif_orientation: bool = option(
         True,
-        'Turn images as their cameras say that they are to be looked at. Training and evaluation do not. (slim: no)',
+        'Turn images upright by their EXIF orientation, as viewers do. Training and evaluation do not. (slim: no)',
     )
 
 

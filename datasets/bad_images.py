@@ -1,8 +1,8 @@
-"""Training past examples that cannot be used: `--on_bad_image=skip`.
+"""Skipping examples that cannot be used, in training: `--on_bad_image=skip`.
 
     skipped = SkippedImages()
     batches = training_batches(..., skipped=skipped)
-    skipped.take(position.stream)       # {position: number of the example}, of those trained past since
+    skipped.take(position.stream)       # {position: number of the example}, of those skipped before this position
 
 Where the example at a position of the training stream cannot be read, decoded or prepared, that of the next position is
 taken, and so on; it is prepared with the random numbers of the position that it fills. So what is trained on is still a
@@ -20,7 +20,7 @@ MOST_IN_A_ROW = 32  # bad ones: then it is not a few that are bad, but the data
 
 
 class SkippedImages:
-    """Notes what is passed over, where tf.data prepares the batches."""
+    """Notes which examples are skipped, where tf.data prepares the batches."""
 
     def __init__(self) -> None:
         with tf.init_scope():
@@ -55,7 +55,7 @@ class SkippedImages:
         return attempts.take(1).get_single_element()
 
     def take(self, end: int) -> dict[int, int]:
-        """Returns what was passed over at positions before `end`, position -> number of the example, and forgets it."""
+        """Returns what was skipped at positions before `end`, position -> number of the example, and forgets it."""
         if not int(self._numbers.size()):
             return {}
         positions, numbers = (values.numpy().tolist() for values in self._numbers.export())

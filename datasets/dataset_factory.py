@@ -79,9 +79,10 @@ class Dataset:
 
 
 def is_there(name: str, dataset_dir: str) -> bool:
-    """Says whether a data set can be opened in a folder without anything being written there.
+    """Says whether a data set is in a folder, so that opening it writes nothing there.
 
-    Only those can be absent that are written or downloaded where they are missing; opening others says what is wrong.
+    Only data sets that are written or downloaded where they are missing can be absent; opening another says what is
+    wrong.
     """
     if name.startswith(_TFDS):
         return tf.io.gfile.isdir(os.path.join(dataset_dir, re.split('[/:]', name.removeprefix(_TFDS))[0]))
@@ -109,9 +110,8 @@ def get_dataset(
         split: A split, or slices of splits as in `slices`; None is the one to evaluate, validation or test.
         labels_offset: Subtracted from labels and number of classes.
         split_flag: What messages call `split`.
-        classes_of_net: Of other images than a net was trained on, names of the net's classes, or nothing if they are
-            not known. A folder of images without folders of splits is then whichever split is asked for, and its
-            labels are the net's.
+        classes_of_net: For a data set other than the one that a net was trained on: the names of the net's classes, or
+            () if they are not known; see `image_folder.find_folders`.
         record_names: Names of the files and keys of TFRecords.
 
     Raises:
@@ -186,7 +186,7 @@ def open_collection(
         return records.open_records(name, DATASETS[name], dataset_dir, record_names)
     if record_names:
         raise InputError(
-            f'{record_names.flags}: only for TFRecords as slim has them ({", ".join(DATASETS)}), not for '
+            f'{record_names.flags}: only for the data sets of slim ({", ".join(DATASETS)}), not for '
             f'--dataset_name={name}'
         )
     converted = records.open_converted(name, dataset_dir) if dataset_dir is not None else None
@@ -203,7 +203,7 @@ def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
     """Returns the split that a data set is evaluated on: validation, or test."""
     if collection.is_one_split:
         raise InputError(
-            f'{collection.dataset_dir} has no folders of splits, so say which split its images are, as in --{flag}=test'
+            f'{collection.dataset_dir} is not divided into splits, so say which split its images are: --{flag}=test'
         )
     if len(collection.splits) > 1:
         return collection.splits[-1]
@@ -219,7 +219,7 @@ def _open_split(name: str, collection: Collection, text: str, flag: str) -> Stor
     chosen: list[StoredExamples] = []
     parts = slices.parse(text, flag)
     if collection.is_one_split and len({part.split for part in parts}) > 1:
-        raise InputError(f'--{flag}={text}: {collection.dataset_dir} is one split; name one')
+        raise InputError(f'--{flag}={text}: {collection.dataset_dir} is not divided into splits; name one')
     for part in parts:
         if part.split not in collection.splits:
             raise InputError(f'--{flag}={text}: {name} has the splits {", ".join(collection.splits)}')

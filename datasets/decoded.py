@@ -326,7 +326,7 @@ def _decode_all(dataset: Dataset, channels: int, file: BinaryIO, keeps_bad: bool
     seconds, size = time.monotonic() - start, table.num_bytes / 2**20
     logging.info('decoded %d images of %s in %.1f s, %.1f MiB', len(examples), dataset.name, seconds, size)
     if len(table.undecoded):
-        logging.info('%d of them cannot be decoded, and are tried when it is their turn', len(table.undecoded))
+        logging.info('%d of them cannot be decoded; each is tried again in its turn', len(table.undecoded))
     if not table.num_bytes:
         _decode_alone(examples, 0, channels)  # what is wrong with all of them
     return table

@@ -21,7 +21,7 @@ def open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None = 
 
     Args:
         dataset_dir: The folder.
-        classes_of_net: Of a folder of other images than a net was trained on, see `find_folders`.
+        classes_of_net: For a folder other than the one that a net was trained on, see `find_folders`.
 
     Raises:
         InputError: no folder, no classes; on opening a split, a class without images.

@@ -68,7 +68,7 @@ def training_batches(
         data_service: Address of the dispatcher of a tf.data service, grpc://host:port, whose workers then prepare
             the batches. Each is prepared once, but they come in the order in which the service's workers end.
         service_job: Name of the service's work that several workers take their batches from, whoever comes first.
-        skipped: Notes examples that cannot be used, and which are passed over then; without, they are errors.
+        skipped: Notes the examples that cannot be used, which are then skipped; if None, they are errors.
 
     Returns:
         image: uint8 [batch / replicas, height, width, channels];
@@ -222,7 +222,7 @@ def explain_failure(
         positions: Positions of the stream that the failing call took, in order.
         seed: Seed of the training stream; None for an evaluation.
         worker: Who read.
-        skips: Whether bad examples are passed over, so that many in a row are needed to fail.
+        skips: Whether bad examples are skipped, so that only many in a row are an error.
 
     Returns:
         The error to raise, or None if all these examples are in order, so that the cause lies elsewhere.
@@ -243,14 +243,14 @@ def explain_failure(
             following = (position + i * order.stride for i in range(1, MOST_IN_A_ROW))
             if not all(map(problem_at, following)):
                 continue
-            problem += f'; nor can the {MOST_IN_A_ROW - 1} be used that follow it in the order of training'
+            problem += f'; nor can any of the {MOST_IN_A_ROW - 1} examples that follow it in the order of training'
         if problem is not None:
             return BadExampleError(problem)
     return None
 
 
 def describe_skipped(dataset: Dataset, preprocessing: Preprocessing, number: int, seed: int, position: int) -> str:
-    """Returns where an example lies that was passed over at a position, and what is wrong with it."""
+    """Returns where an example that was skipped at a position lies, and what is wrong with it."""
     problem = _named_problem(dataset, preprocessing, number, (seed, position))
     return problem or f'{dataset.examples.describe(number)}: could not be read or prepared when it was its turn'
 

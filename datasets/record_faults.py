@@ -19,22 +19,14 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from datasets.image_formats import format_of
+
 if TYPE_CHECKING:
     from datasets.tfrecord import Schema
 
 _MOST_KEYS = 12
 _TYPES = {'bytes_list': 'bytes', 'float_list': 'float', 'int64_list': 'int64'}
 _SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
-# At which byte the first bytes of a format stand, and what they are.
-_FORMATS = {
-    'JPEG': (0, b'\xff\xd8\xff'),
-    'PNG': (0, b'\x89PNG\r\n'),
-    'GIF': (0, b'GIF8'),
-    'BMP': (0, b'BM'),
-    'WebP': (8, b'WEBP'),
-    'JPEG XL': (0, b'\xff\x0a'),
-    'JPEG XL in a container': (4, b'JXL '),
-}
 _OTHER_FORMATS = {
     'TIFF': re.compile(rb'II\*\0|MM\0\*'),
     'HEIC or AVIF': re.compile(rb'....ftyp(hei|hev|mif|avi)', re.DOTALL),
@@ -126,7 +118,7 @@ def _advice(features: Mapping[str, Any], schema: 'Schema') -> Iterator[str]:
     """Yields the flag that reads the records, as far as that can be seen."""
     if not features or not schema.is_slims:
         return
-    image = _candidate(features, schema.image, 'bytes', lambda value: _format_of(value) is not None)
+    image = _candidate(features, schema.image, 'bytes', lambda value: format_of(value) is not None)
     label = _candidate(features, schema.label, 'int64', lambda _: True)
     named = [f'{part}={key}' for part, key, own in (('image', image, schema.image), ('label', label, schema.label))
              if key != own]  # fmt: skip
@@ -151,10 +143,6 @@ def _candidate(features: Mapping[str, Any], key: str, kind: str, is_one: Any) ->
     return chosen[0] if len(chosen) == 1 and ',' not in chosen[0] else None
 
 
-def _format_of(data: bytes) -> str | None:
-    return next((name for name, (start, first) in _FORMATS.items() if data[start:].startswith(first)), None)
-
-
 def not_an_image(data: bytes, others: Mapping[str, Any] | None = None) -> str | None:
     """Returns what bytes that cannot be decoded are instead of an image file, and what to do; None if nobody can tell.
 
@@ -162,7 +150,7 @@ def not_an_image(data: bytes, others: Mapping[str, Any] | None = None) -> str | 
         data: The bytes.
         others: The values that stand beside them, by key, as far as there is one of each: sides and format may tell.
     """
-    if _format_of(data) is not None:
+    if format_of(data) is not None:
         return None
     if (inner := _format_in_base64(data)) is not None:
         return f'base64 text of a {inner}; write the bytes themselves, as base64.b64decode gives them'
@@ -183,7 +171,7 @@ def _format_in_base64(data: bytes) -> str | None:
         return None
     text = re.sub(rb'\s', b'', match[2]).translate(bytes.maketrans(b'-_', b'+/'))
     try:
-        return _format_of(base64.b64decode(text[: len(text) // 4 * 4]))
+        return format_of(base64.b64decode(text[: len(text) // 4 * 4]))
     except binascii.Error:
         return None
 

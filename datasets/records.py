@@ -30,7 +30,7 @@ from datasets.spec import DatasetSpec
 
 
 def names_from(options: DataOptions | EvalOptions) -> RecordNames:
-    """Returns what flags say that TFRecords are called."""
+    """Returns the names of files and keys that flags give."""
     return RecordNames(options.record_keys, options.file_pattern or '')
 
 
@@ -45,7 +45,7 @@ def open_records(
         InputError: no folder, or a labels.txt that cannot be read; on opening a split, missing or truncated files.
     """
     if spec.write is not None and record_names:
-        raise InputError(f'{record_names.flags}: {name} is embedded, and its files are written; leave it out')
+        raise InputError(f"{record_names.flags}: {name} is embedded, with slim's names and keys; leave it out")
     if spec.write is not None:
         dataset_dir = _write_embedded(name, spec, dataset_dir)
     if dataset_dir is None:
@@ -132,7 +132,7 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
     return Collection(dataset_dir, tuple(files), len(names), names, channels, open_split)
 
 
-# By which the splits of files of other names are called, those to evaluate last.
+# What the splits of files of other names may be called; those to evaluate come last.
 _SPLITS = ('train', 'training', 'dev', 'eval', 'val', 'valid', 'validation', 'test', 'testing')
 _COMPRESSED = ('.gz', '.zlib', '.zz')
 
@@ -194,9 +194,9 @@ def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> l
 def _advice(present: list[str]) -> str:
     """Returns what may be done where no file has the right name."""
     if any(name.endswith(_COMPRESSED) for name in present):
-        return '; unpack compressed ones with: python download_and_convert_data.py --unpack'
+        return '; decompress these with: python download_and_convert_data.py --unpack'
     if any('record' in name for name in present):
-        return "; name another --dataset_name, or TFRecords of other names by --file_pattern='NAME-{split}-*'"
+        return "; give another --dataset_name, or the names of the files: --file_pattern='NAME-{split}-*'"
     return ''
 
 

@@ -46,7 +46,7 @@ def open_file(path: str, max_bytes: int = MAX_BYTES) -> BinaryIO:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f'{path}: a pipe or a device, and must be a file')
+            raise InputError(f'{path}: is a pipe or a device, and must be a file')
         _check_size(path, status.st_size, max_bytes)
         return io.BufferedReader(io.FileIO(descriptor, 'rb'))
     except BaseException:
@@ -61,12 +61,14 @@ def refuse_irregular(path: str) -> None:
         InputError: a pipe, a device or a folder.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f'{path}: a folder, a pipe or a device, and must be a file; remove it')
+        raise InputError(f'{path}: is a folder, a pipe or a device, and must be a file; remove it')
 
 
 def _check_size(path: str, size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise InputError(f'{path}: has {size:,} bytes, and such files at most {max_bytes:,}; is it another one?')
+        raise InputError(
+            f'{path}: has {size:,} bytes, and files of this kind have at most {max_bytes:,}; is it the right one?'
+        )
 
 
 def check_file_system(flag: str, path: str | None) -> None:

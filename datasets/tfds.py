@@ -144,8 +144,8 @@ def check_features(path: str) -> None:
     for name in named:
         if not isinstance(name, str) or not _OWN_TYPE.fullmatch(name):
             raise InputError(
-                f'{path}: names the type {reprlib.repr(name)}, and only those of tensorflow_datasets are read, for '
-                'others are code; prepare the data set with such'
+                f'{path}: names the type {reprlib.repr(name)}, and only those of tensorflow_datasets are allowed, as '
+                'others would run code; prepare the data set with them'
             )
 
 

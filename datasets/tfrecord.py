@@ -278,7 +278,7 @@ def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     except OSError:
         pass  # none there, as a rule
     except (DamagedTable, KeyError):
-        logging.warning('%s: damaged, or of another version; where records begin is found again', cache)
+        logging.warning('%s: damaged, or of another version; the index is built again', cache)
     return None
 
 

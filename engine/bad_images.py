@@ -1,4 +1,4 @@
-"""What `--on_bad_image=skip` passes over: each named once, and no more than `--max_bad_images`.
+"""What `--on_bad_image=skip` skips: each example is named once, and there may be no more than `--max_bad_images`.
 
 bad_images = BadImages(config, dataset, preprocessing, cluster)
 training_batches(..., skipped=bad_images.skipped)
@@ -16,7 +16,7 @@ from preprocessing.preprocessing_factory import Preprocessing
 
 
 class BadImages:
-    """Counts the different examples that are passed over in this process, by all workers.
+    """Counts the different examples that all workers have skipped since the start of this process.
 
     Attributes:
         skipped: What the input pipeline notes them in.
@@ -31,7 +31,7 @@ class BadImages:
         self.skipped = SkippedImages()
 
     def report(self, end: int) -> None:
-        """Names what was passed over before a position of the training stream for the first time.
+        """Logs the examples that were skipped for the first time, before a position of the training stream.
 
         Raises:
             BadExampleError: they have become too many; in all workers.
@@ -43,11 +43,11 @@ class BadImages:
         }
         for count, (number, position) in enumerate(reversed(new.items()), start=len(self._numbers) + 1):
             problem = input_pipeline.describe_skipped(self._dataset, self._preprocessing, number, self._seed, position)
-            logging.warning('passed over (%d of at most %d): %s', count, self._limit, problem)
+            logging.warning('skipped (%d of at most %d): %s', count, self._limit, problem)
         for numbers in self._cluster.gather(list(new)):
             self._numbers.update(numbers)
         if len(self._numbers) > self._limit:
             raise input_pipeline.BadExampleError(
-                f'--max_bad_images={self._limit}: more than that were passed over, {len(self._numbers)}, all named '
-                'above; mend or remove them, or allow more'
+                f'--max_bad_images={self._limit}: more images were skipped, {len(self._numbers)}, all named above; '
+                'mend or remove them, or allow more'
             )

@@ -38,12 +38,12 @@ def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> 
         return split
     if is_shared:
         logging.warning(
-            'the run was evaluated on %s, which shares examples with %s, that it was trained on: by default it is not '
-            'evaluated on it; --dataset_split_name asks for it',
+            'the run was evaluated on %s, which shares examples with %s, which it was trained on, so that it is not '
+            'taken by default; --dataset_split_name asks for it',
             *(split, trained),
         )
         return None
-    logging.info('on the split that the run was evaluated on; --dataset_split_name names another one')
+    logging.info('evaluating on %s, as while it was trained; --dataset_split_name chooses another split', split)
     return split
 
 

@@ -42,7 +42,7 @@ _tracing = threading.Lock()
 def find_images(names: Sequence[str], left_out: LeftOut | None = None) -> list[str]:
     """Returns the paths that names stand for: themselves, the images in folders, sorted, and what globs match.
 
-    Folders are searched to the bottom, by the endings of names, without hidden ones and folders of systems; `left_out`
+    Folders are searched to the bottom, by the endings of names, without hidden ones and system folders; `left_out`
     counts what is no image. `**` in a glob stands for any number of folders. A name that stands for nothing comes back
     as it is, and so does what cannot be looked at in a folder: reading it says why.
     """

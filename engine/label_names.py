@@ -13,9 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from configs.errors import InputError, first_line
 from configs.texts import NotUtf8Error, decode_text
-from engine.text_files import read_regular
+from datasets.regular_files import read_file
 
 _MAX_BYTES = 1 << 26  # of a million classes with long names
 _MAX_LITERAL = 1 << 23  # which Python's parser takes hundreds of megabytes for
@@ -49,8 +51,14 @@ def read_label_names(path: str, num_classes: int, labels_offset: int) -> tuple[s
         InputError: the file cannot be read, holds something else, or has another number of names.
     """
     try:
-        names = _parse(_decode(read_regular(path, _MAX_BYTES)))
-    except (OSError, ValueError) as error:
+        content = read_file(path, _MAX_BYTES)
+    except InputError as error:  # which names the file
+        raise InputError(f'--labels_path={error}') from error
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--labels_path={path}: {first_line(error)}') from error
+    try:
+        names = _parse(_decode(content))
+    except ValueError as error:
         raise InputError(f'--labels_path={path}: {first_line(error)}') from error
     if len(names) not in (num_classes, num_classes + labels_offset):
         raise InputError(
@@ -105,7 +113,7 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f'begins as a list or dict, and is none of JSON or Python: {first_line(error)}; {_FORMS}'
+            f'begins like a list or dict, but is neither JSON nor a Python literal: {first_line(error)}; {_FORMS}'
         ) from error
 
 

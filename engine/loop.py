@@ -69,11 +69,11 @@ class Loop:
 
     @contextlib.contextmanager
     def _saving_at_bad_example(self, position: Position, makes_steps: bool = False) -> Iterator[None]:
-        """Saves what was trained where an example ends training; of several workers, the others cannot come to it.
+        """Saves what was trained if a bad example ends training; not with several workers, as the others do not save.
 
         Args:
             position: Where training is.
-            makes_steps: Whether steps are made in here. They come one after the other: all are made whose batch came.
+            makes_steps: Whether steps are made inside. They are made in order, each as soon as its batch has come.
         """
         taken = int(distribution.batches_taken())
         try:
@@ -86,7 +86,7 @@ class Loop:
                     action.save_at_end(reached)
             if not makes_steps or not reached.step or self.bad_images is not None:
                 raise
-            raise input_pipeline.BadExampleError(f'{error}; or pass over such ones by --on_bad_image=skip') from error
+            raise input_pipeline.BadExampleError(f'{error}; to skip such images, give --on_bad_image=skip') from error
 
     def _is_stopped(self) -> bool:
         """Says whether training ends before its last step: a signal to one worker ends all."""

@@ -51,7 +51,7 @@ class ModelSpec:
         dataset_name: What it was trained on.
         dataset_dir: Where that lay.
         label_names: Name of each class, or empty.
-        global_pool: Whether the net averages over the positions before its logits; none does that does not say so.
+        global_pool: Whether the net averages over the positions before its logits; False in files that do not say.
         record_keys: Keys of its records that are not slim's, as of the flag.
         file_pattern: Names of its files that are not slim's, as of the flag, or ''.
     """

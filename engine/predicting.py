@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 from absl import logging
 
-from configs import console
+from configs import console, early
 from configs.errors import InputError, first_line
 from configs.prediction import PredictConfig
 from configs.progress import Progress
@@ -23,6 +23,7 @@ from engine.image_files import Image, find_images, split_input
 from engine.prediction import Prediction, Predictor
 from engine.prediction_output import FORMATS
 from engine.text_files import write_text
+from engine.written_beside import check_name
 
 if TYPE_CHECKING:
     from engine.prediction_figure import PredictionFigure
@@ -87,22 +88,9 @@ def _check_places(config: PredictConfig) -> None:
     if output.visualize and not output.visualize.lower().endswith(FIGURE_ENDINGS):
         raise InputError(f'--visualize={output.visualize}: the name must end in one of {", ".join(FIGURE_ENDINGS)}')
     for flag, path in (('output_path', output.output_path), ('visualize', output.visualize)):
-        if path is None or '://' in path:
-            continue
-        folder = os.path.dirname(path) or '.'
-        if not os.path.isdir(folder):
-            raise InputError(f'--{flag}={path}: there is no folder {folder}')
-        if not path or os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
-            raise InputError(f'--{flag}={path}: no file can be written there')
-        _check_length(flag, path)
-
-
-def _check_length(flag: str, path: str) -> None:
-    """Refuses a name that leaves no room for the one that a file has until it is complete."""
-    folder, name = os.path.split(os.path.realpath(path))
-    most = os.pathconf(folder, 'PC_NAME_MAX') - len(f'.part-{os.getpid()}-')
-    if len(os.fsencode(name)) > most:
-        raise InputError(f'--{flag}={path}: the name has {len(os.fsencode(name))} bytes; at most {most} can be written')
+        early.check_place(flag, path)
+        if path is not None and '://' not in path:
+            check_name(os.path.realpath(path), flag, longest=f'{os.getpid()}-')
 
 
 def _make_figure(predictor: Predictor) -> 'PredictionFigure':

@@ -33,9 +33,9 @@ class SummaryWriter:
         self._last_flush = -math.inf
 
     def begin_at(self, step: int) -> None:
-        """Says that training makes this step, and later ones, now: what event files have of them already is void.
+        """Declares that this step and later ones are made now: what event files already have of them is void.
 
-        TensorBoard and its event readers leave that out, wherever a run was killed after its last checkpoint.
+        TensorBoard and its event readers discard that, for instance where a run was killed after its last checkpoint.
         """
         self._begins_at = step
 

@@ -12,27 +12,11 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
+from datasets.regular_files import read_file
 
 T = TypeVar('T')
 
-
 _MAX_JSON = 1 << 28
-
-
-def read_regular(path: str, limit: int) -> bytes:
-    """Reads a small file whole.
-
-    Raises:
-        OSError or tf.errors.OpError: it cannot be read.
-        ValueError: it is larger than `limit` bytes, or a pipe or a device, which may never end.
-    """
-    if '://' not in path and os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
-        raise ValueError('a pipe or a device, not a file')
-    with open(path, 'rb') if '://' not in path else tf.io.gfile.GFile(path, 'rb') as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f'more than {limit} bytes')
-    return content
 
 
 def load_json(path: str, make: Callable[[Any], T], advice: str) -> T | None:
@@ -49,10 +33,12 @@ def load_json(path: str, make: Callable[[Any], T], advice: str) -> T | None:
     if not tf.io.gfile.exists(path):
         return None
     try:
-        return make(json.loads(read_regular(path, _MAX_JSON)))
-    except (PermissionError, tf.errors.PermissionDeniedError) as error:
+        content = read_file(path, _MAX_JSON)
+    except (OSError, tf.errors.OpError) as error:
         raise InputError(f'{path}: cannot be read: {first_line(error)}') from error
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, OSError, tf.errors.OpError) as error:
+    try:
+        return make(json.loads(content))
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise InputError(f'{path}: damaged, or written by another version: {first_line(error)}; {advice}') from error
 
 

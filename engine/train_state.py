@@ -127,8 +127,8 @@ def _freeze_batch_norm(model: keras.Model, options: CheckpointOptions) -> None:
             layer.trainable = False
     elif frozen:
         logging.info(
-            'batch normalisation outside of --trainable_scopes goes on moving its statistics, as in slim; '
-            '--freeze_batch_norm keeps them'
+            'batch normalisation outside of --trainable_scopes keeps updating its moving statistics, as in slim; '
+            '--freeze_batch_norm freezes them'
         )
 
 

@@ -60,7 +60,9 @@ def recover(path: str, flag: str) -> None:
     place = os.path.abspath(path)
     beside = _beside(place)
     if os.path.islink(beside) or (os.path.lexists(beside) and not os.path.isdir(beside)):
-        raise InputError(f'--{flag}={path}: {beside} is in the way of what is written first; move or delete it')
+        raise InputError(
+            f'--{flag}={path}: {beside} is in the way: the output is written there first; move or delete it'
+        )
     if os.path.isdir(beside):
         try:
             with _claimed(place, flag):
@@ -139,8 +141,8 @@ def _lock(beside: str, path: str, flag: str) -> int:
             if not made:
                 os.close(descriptor)
                 raise InputError(
-                    f'--{flag}={path}: {beside} is of another process that writes there, or of one that was killed; '
-                    'delete it if none does'
+                    f'--{flag}={path}: {beside} belongs to another process that is writing there, or to one that was '
+                    'killed; delete it if none is running'
                 ) from error
         if _is_same(descriptor, beside):
             return descriptor

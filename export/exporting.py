@@ -86,4 +86,5 @@ def _write_beside(source: Source, path: str) -> None:
         with written_beside(samples, _FLAG) as part:
             write_sample_test_data(source, path, part)
     elif os.path.isdir(samples):
-        logging.warning('%s holds results of the file that was replaced; export with --sample_test_data, too', samples)
+        message = '%s holds sample data of the file that was replaced; export with --sample_test_data to renew it'
+        logging.warning(message, samples)

@@ -55,9 +55,9 @@ def check_free(path: str, ending: str, overwrite: bool, members: str = '') -> No
 
 def _check_folder_name(path: str) -> None:
     if not os.path.basename(path):
-        raise InputError(f'--output_path={path}: name a folder that is made')
+        raise InputError(f'--output_path={path}: name a folder to be made')
     if re.search(r'[\[\\]', os.path.abspath(path)):
-        raise InputError(f'--output_path={path}: TensorFlow reads no folder with [ or \\ in its name, or above it')
+        raise InputError(f'--output_path={path}: TensorFlow reads no folder with [ or \\ in its path')
 
 
 def _check_folder(path: str) -> None:

@@ -12,12 +12,12 @@ import tensorflow as tf
 from configs.limits import MAX_PIXELS, MAX_SIDES_RATIO
 from preprocessing import gif
 
-TOO_NARROW = f'too narrow, one side may be {MAX_SIDES_RATIO} times the other'
-TOO_LARGE_RESIZED = f'too narrow, resized it would have more than {MAX_PIXELS:,} pixels'
+TOO_NARROW = f'too narrow: one side may be at most {MAX_SIDES_RATIO} times the other'
+TOO_LARGE_RESIZED = f'too narrow: resized, it would have more than {MAX_PIXELS:,} pixels'
 
 
 def _in_one_node(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Makes of a function one node of a graph, for a branch that is rarely taken: each node of it would take time."""
+    """Makes a function one node of a graph, for a branch that is rarely taken: each of its nodes would take time."""
     node = tf.function(function, autograph=False, experimental_attributes={'_noinline': True})
     return functools.wraps(function)(
         lambda *arguments: function(*arguments) if tf.executing_eagerly() else node(*arguments)

@@ -146,7 +146,7 @@ def test_too_many_in_a_row_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         _train(tmp_path, tmp_path / 'run')
     assert 'its image cannot be prepared: Unknown image file format' in str(raised.value)
-    assert f'nor can the {MOST_IN_A_ROW - 1} be used that follow it in the order of training' in str(raised.value)
+    assert f'nor can any of the {MOST_IN_A_ROW - 1} examples that follow it' in str(raised.value)
 
 
 # ------------------------------------------------------------------------ training past them
@@ -162,9 +162,9 @@ def test_the_same_bits_with_a_cache(
             _train(records, tmp_path / 'run', cache='memory' if cache == 'memory' else str(tmp_path / 'cache')), past
         )
     assert '3 of them cannot be decoded' in caplog.text
-    named = [record.getMessage() for record in caplog.records if record.getMessage().startswith('passed over (')]
-    assert [line[: len('passed over (1 of at most 100)')] for line in named] == [
-        f'passed over ({count} of at most 100)' for count in (1, 2, 3)
+    named = [record.getMessage() for record in caplog.records if record.getMessage().startswith('skipped (')]
+    assert [line[: len('skipped (1 of at most 100)')] for line in named] == [
+        f'skipped ({count} of at most 100)' for count in (1, 2, 3)
     ]
     lines = sorted(line.partition(': ')[2].partition(': its image cannot be prepared: ')[0] for line in named)
     shards = f'{records}/flowers_train_0000'
@@ -187,9 +187,7 @@ def test_two_replicas_take_the_same(records: Path, past: dict[str, np.ndarray], 
 
 
 def test_more_than_max_bad_images_stop(records: Path, tmp_path: Path) -> None:
-    message = (
-        '--max_bad_images=1: more than that were passed over, [23], all named above; mend or remove them, or allow'
-    )
+    message = '--max_bad_images=1: more images were skipped, [23], all named above; mend or remove them, or allow'
     with pytest.raises(InputError, match=message):
         _train(records, tmp_path / 'run', max_bad_images=1)
     assert tf.train.latest_checkpoint(str(tmp_path / 'run')) is not None
@@ -220,7 +218,7 @@ def test_what_was_trained_is_saved(records: Path, past: dict[str, np.ndarray], t
     steps = _steps_before_a_bad_image(records)
     assert steps > 0
     run = tmp_path / 'run'
-    message = 'its image cannot be prepared: .*; or pass over such ones by --on_bad_image=skip'
+    message = 'its image cannot be prepared: .*; to skip such images, give --on_bad_image=skip'
     for _ in range(2):  # the same command stops there again
         with pytest.raises(InputError, match=message):
             _train(records, run, on_bad_image='stop')

@@ -180,11 +180,11 @@ def test_narrow_images_are_refused_whatever_the_preprocessing(made_inputs: Path,
         path, problem = str(raised.value).split(': ', 1)
         assert path in [dataset.examples.describe(number) for number in range(4)]
         assert problem == (
-            'its image cannot be prepared: too narrow, one side may be 1365 times the other; remove it, or convert the '
-            'folder with --max_bad_images'
+            'its image cannot be prepared: too narrow: one side may be at most 1365 times the other; remove it, or '
+            'convert the folder with --max_bad_images'
         )
     predicted = prepare(preprocessing, find_images([str(made_inputs / 'images/narrow')]))
-    assert predicted == ['1 x 9000 pixels: too narrow, one side may be 1365 times the other'] * 4
+    assert predicted == ['1 x 9000 pixels: too narrow: one side may be at most 1365 times the other'] * 4
 
 
 # ------------------------------------------------------------------------ what conversion writes
@@ -195,7 +195,7 @@ CONVERTED: dict[str, tuple[int, tuple[str, ...]] | str] = {
     'images/transparent_gif': (4, ('a', 'b')),
     'images/exif_rotated': (4, ('a', 'b')),
     'images/jfif': (4, ('a', 'b')),
-    'images/narrow': r'/[ab]/[01]a.png: 1 x 9000 pixels: too narrow, one side may be 1365 times the other; mend or',
+    'images/narrow': r'/[ab]/[01]a.png: 1 x 9000 pixels: too narrow: one side may be at most 1365 times the other;',
     'folders/system_folders': (8, ('rose', 'tulip')),
     'folders/nfd_nfc': (8, (unicodedata.normalize('NFC', 'Rösé'), 'tulip')),
 }

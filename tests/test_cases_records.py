@@ -148,7 +148,7 @@ def test_files_of_other_names_are_hinted_at(made_inputs: Path, tmp_path: Path) -
     with pytest.raises(InputError) as raised:
         get_dataset('flowers', str(tmp_path), 'train')
     assert str(raised.value).endswith(
-        "; name another --dataset_name, or TFRecords of other names by --file_pattern='NAME-{split}-*'"
+        "; give another --dataset_name, or the names of the files: --file_pattern='NAME-{split}-*'"
     )
 
 
@@ -295,7 +295,7 @@ def test_what_unpacking_refuses(made_inputs: Path, tmp_path: Path) -> None:
 
 def test_compressed_files_by_their_ending(tmp_path: Path) -> None:
     (tmp_path / 'flowers_train_00000-of-00001.tfrecord.gz').write_bytes(b'')
-    with pytest.raises(InputError, match=r'unpack compressed ones with: python download_and_convert_data.py --unpack'):
+    with pytest.raises(InputError, match=r'decompress these with: python download_and_convert_data.py --unpack'):
         get_dataset('flowers', str(tmp_path), 'train')
 
 

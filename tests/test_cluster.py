@@ -460,7 +460,7 @@ def test_garbage_at_the_port_of_the_chief_disturbs_nobody(
     assert psutil.Process().memory_info().rss - before < 100 * 2**20
 
 
-OTHER_TOKEN = 'is no worker of this run: its WORKERS_TOKEN is another one than that of the chief'
+OTHER_TOKEN = 'is no worker of this run: its WORKERS_TOKEN differs from that of the chief'
 OTHER_OPTIONS = 'is no worker of this version: it has other options'
 
 
@@ -521,11 +521,11 @@ def test_what_a_worker_says_of_itself_is_printed_escaped() -> None:
     [
         ([{'refused': 'a\33[2J\nb'}], 'a\\x1b[2J\nb'),
         ([{'noted': True}, {'refused': ['\33']}], r"['\x1b']"),
-        ([{'noted': True}, {'workers': 5}], 'worker 0 at CHIEF tells of other workers than there can be, 5; start'),
-        ([{'workers': []}], 'worker 0 at CHIEF tells of other workers than there can be, []; start all from the same'),
-        ([{'workers': [{}, {}]}], 'worker 0 at CHIEF tells of other workers than there can be, [{}, {}]; start all fr'),
-        ([{'workers': ['\33' * 200] * 2}], 'worker 0 at CHIEF tells of other workers than there can be, ["\\u001b'),
-        ([{'workers': [HELLO, HELLO]}], 'worker 0 at CHIEF tells of other workers than there can be, [{"protocol": 2'),
+        ([{'noted': True}, {'workers': 5}], 'worker 0 at CHIEF lists workers that cannot be right: 5; start'),
+        ([{'workers': []}], 'worker 0 at CHIEF lists workers that cannot be right: []; start all from the same'),
+        ([{'workers': [{}, {}]}], 'worker 0 at CHIEF lists workers that cannot be right: [{}, {}]; start all fr'),
+        ([{'workers': ['\33' * 200] * 2}], 'worker 0 at CHIEF lists workers that cannot be right: ["\\u001b'),
+        ([{'workers': [HELLO, HELLO]}], 'worker 0 at CHIEF lists workers that cannot be right: [{"protocol": 2'),
     ],
 )  # fmt: skip
 def test_a_chief_that_talks_nonsense_is_one_line(answers: list[dict[str, Any]], message: str) -> None:

@@ -446,7 +446,7 @@ def test_a_damaged_journal_is_refused(raw_mini: Path, tmp_path: Path, case: str)
 
 def test_a_pipe_for_a_journal_is_refused(raw_mini: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / JOURNAL)
-    with pytest.raises(InputError, match=rf'{JOURNAL}: a folder, a pipe or a device, and must be a file; remove it'):
+    with pytest.raises(InputError, match=rf'{JOURNAL}: is a folder, a pipe or a device, and must be a file; remove it'):
         _convert(raw_mini, tmp_path, **SHARDS)
 
 

@@ -191,7 +191,7 @@ BAD_IMAGES = {
         b'GIF89a\1\0\1\0\0\0\0,\0\0\0\0\xff\xff\xff\xff\0',
         'more than the 89,478,485 pixels that are allowed',
     ),
-    'narrow': (_png_header(1, 9000), '1 x 9000 pixels: too narrow, one side may be 1365 times the other'),
+    'narrow': (_png_header(1, 9000), '1 x 9000 pixels: too narrow: one side may be at most 1365 times the other'),
     'BMP header only': (b'BM' + bytes(20), 'a BMP with a damaged header'),
     'BMP bomb': (
         b'BM' + struct.pack('<IIIIiiHHIIiiII', 54, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0),

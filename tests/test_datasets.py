@@ -501,7 +501,7 @@ def test_an_index_of_other_numbers_is_not_believed(
         columns = {**arrays, 'offsets': arrays['offsets'] + 1}
     np.savez(path, **columns)
     assert _labels(tfrecord.index_files(shards)) == [0, 1, 2, 3, 4]
-    assert f'{path}: damaged, or of another version; where records begin is found again' in caplog.text
+    assert f'{path}: damaged, or of another version; the index is built again' in caplog.text
 
 
 def test_index_is_not_kept_where_nothing_can_be_written(

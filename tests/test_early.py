@@ -67,7 +67,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ('--format=tflit', "unknown format 'tflit' (did you mean 'tflite'?)"),
         ('--checkpoint_path={here}', 'no checkpoint in this folder'),
         ('--format=slim --output_path={here}/x.onnx', ': --format=slim writes a folder, but a name that ends in .onnx'),
-        ('--output_path={here}/x.pb', '--output_path={here}/x.pb: no format has such names'),
+        ('--output_path={here}/x.pb', '--output_path={here}/x.pb: no format has files of such a name'),
         ('--batch_size=0', '--batch_size=0: must be at least 1'),
         ('--opset=22', '--opset=22: must be at most 21'),
     ],

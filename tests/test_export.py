@@ -548,10 +548,10 @@ def test_no_code_of_a_keras_file_is_run(exported, tmp_path):
         ({'output_path': ''}, '--output_path=: name a local folder'),
         ({'output_path': '~no.such/net'}, "--output_path=~no.such/net: this machine has no user 'no.such'"),
         ({'format': 'keras', 'output_path': 'net.h5'}, r'--output_path=net.h5: .* ends in .keras, for instance net'),
-        ({'output_path': '/'}, '^--output_path=/: name a folder that is made$'),
+        ({'output_path': '/'}, '^--output_path=/: name a folder to be made$'),
         (
             {'output_path': '[x]'},
-            r'^--output_path=\[x\]: TensorFlow reads no folder with \[ or \\ in its name, or above',
+            r'^--output_path=\[x\]: TensorFlow reads no folder with \[ or \\ in its path',
         ),
         ({'output_path': 'back\\slash/net', 'format': 'saved_model'}, 'TensorFlow reads no folder with'),
         ({'format': 'weights.h5', 'output_path': 'n.h5'}, r'--output_path=n.h5: .* ends in .weights.h5'),

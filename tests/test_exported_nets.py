@@ -116,7 +116,7 @@ def test_sample_data_are_written_beside(trained, tmp_path, caplog):
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2, overwrite=True)
     assert set(files(tmp_path)) == set(before)
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', overwrite=True)
-    assert caplog.messages[-1].startswith(f'{tmp_path}/net.test_data holds results of the file that was replaced; exp')
+    assert caplog.messages[-1].startswith(f'{tmp_path}/net.test_data holds sample data of the file that was replaced')
     (samples / 'mine.txt').write_text('mine')
     before = files(tmp_path)
     with pytest.raises(InputError, match=r'other\.test_data, which is written beside it, exists'):
@@ -175,10 +175,10 @@ def test_a_name_alone_is_enough(trained, tmp_path):
         ({'format': 'saved_model', 'output_path': 'x.weights.h5'}, r'writes a folder, but .* ends in \.weights\.h5 is'),
         (
             {'output_path': 'x.h5'},
-            r'^--output_path=x\.h5: no format has such names; files end in \.keras, \.onnx, \.tflite, \.weights\.h5, '
-            r'and a folder needs no ending \(slim, or with --format=saved_model a SavedModel\)$',
+            r'^--output_path=x\.h5: no format has files of such a name; files end in \.keras, \.onnx, \.tflite, '
+            r'\.weights\.h5, and a folder needs no ending \(slim, or with --format=saved_model a SavedModel\)$',
         ),
-        ({'output_path': 'net.pt/'}, 'no format has such names'),
+        ({'output_path': 'net.pt/'}, 'no format has files of such a name'),
     ],
 )
 def test_a_format_that_contradicts_the_name_is_refused(options, message):

@@ -403,7 +403,7 @@ def test_huge_files_are_not_read(tmp_path: Path) -> None:
     with open(path, 'wb') as file:
         file.truncate(2**40)
     with pytest.raises(
-        InputError, match='has 1,099,511,627,776 bytes, and such files at most 67,108,864; is it another'
+        InputError, match='has 1,099,511,627,776 bytes, and files of this kind have at most 67,108,864; is it the'
     ):
         records.load_label_names(str(tmp_path))
 

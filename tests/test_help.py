@@ -93,9 +93,9 @@ def test_defaults_and_sections() -> None:
     assert own == sorted(own)
     assert own[-1] < text.index('--dataset_name=')
     assert '--batch_size=N\n      Examples a step over all devices. (slim: per clone) (default: 32)' in text
-    heading = "Accepted as slim's, of no effect here, and refused where the run would be another:"
+    heading = 'Flags of slim that have no effect here, and are refused where the run would differ:'
     assert heading in ' '.join(text.split())  # wherever the terminal breaks the line
-    last = text[text.index("Accepted as slim's") :]
+    last = text[text.index('Flags of slim that have') :]
     assert '--master' in last
     assert '--model_name' not in last
 

@@ -239,7 +239,7 @@ BAD: dict[str, tuple[image_files.Image, str]] = {
         png_header(20_000, 20_000),
         f'20000 x 20000 pixels are more than the {MAX_PIXELS:,} that are all',
     ),
-    'too narrow': (png_header(1, 20_000), '1 x 20000 pixels: too narrow, one side may be 1365 times the other'),
+    'too narrow': (png_header(1, 20_000), '1 x 20000 pixels: too narrow: one side may be at most 1365 times the other'),
     'no pixels': (png_header(0, 10), 'a PNG that is damaged or cut short'),
     'floats': (
         np.zeros((4, 4, 3), np.float32),

@@ -34,14 +34,14 @@ FORMS = {
 REFUSED = {
     'a page': ('<!DOCTYPE html>\n<html>', 'a page of HTML or XML, not names of classes: one name a line, '),
     'pbtxt': ("item {\n  id: 1\n  name: 'a'\n}\n", 'a label map of the object detection API'),
-    'half a dict': ("{0: 'tench',\n 1: 'gold", 'begins as a list or dict, and is none of JSON or Python: unterminated'),
-    'code': ("{0: __import__('os').system('true')}", 'none of JSON or Python: malformed node'),
+    'half a dict': ("{0: 'tench',\n 1: 'gold", 'begins like a list or dict, but is neither JSON nor a Python lit'),
+    'code': ("{0: __import__('os').system('true')}", 'neither JSON nor a Python literal: malformed node'),
     'a number missing': ("{0: 'a', 2: 'b', 3: 'c', 4: 'd'}", r"or 1 is missing \('b'\)"),
     'a line missing': ('0:a\n1:b\n3:c\n4:d', 'class 2 is there twice, or 2 is missing'),
     'a number twice': ('0:a\n1:b\n1:c\n2:d', 'class 1 is there twice'),
     'other keys': ('{"a": "x", "b": "y", "c": "z", "d": "w"}', "a dict whose key 'a' is not the number of a class"),
     'lists in a list': ('[[1, 2], [3, 4], [5, 6], [7, 8]]', r"'\[1, 2\]' is not the name of a class"),
-    'deep': ('[' * 100_000, 'none of JSON or Python'),
+    'deep': ('[' * 100_000, 'neither JSON nor a Python literal'),
     'no text': ('a\0b\n', 'no text, not names of classes'),
     'fewer': ('a\nb\n', '2 names; the net has 4 classes$'),
     'empty': ('', '0 names; the net has 4 classes'),
@@ -89,12 +89,12 @@ def test_a_background_class_is_answered_with_the_flag(tmp_path: Path) -> None:
 def test_files_that_never_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'pipe')
     for path in (str(tmp_path / 'pipe'), '/dev/zero'):
-        with pytest.raises(InputError, match=f'--labels_path={path}: a pipe or a device, not a file'):
+        with pytest.raises(InputError, match=f'--labels_path={path}: is a pipe or a device, and must be a file'):
             read_label_names(path, 4, 0)
     large = tmp_path / 'large'
     with open(large, 'wb') as file:
         file.truncate(2**26 + 1)
-    with pytest.raises(InputError, match='more than 67108864 bytes'):
+    with pytest.raises(InputError, match='has 67,108,865 bytes, and files of this kind have at most 67,108,864'):
         read_label_names(str(large), 4, 0)
     with pytest.raises(InputError, match='Is a directory'):
         read_label_names(str(tmp_path), 4, 0)

@@ -52,26 +52,26 @@ def of_keras_2(file: io.BytesIO) -> bytes:
 
 
 IMPORT = 'import_weights.py --source={path} --model_name=... --train_dir=... makes a checkpoint of it'
-TORCH = f'weights of PyTorch (.safetensors), no checkpoint; {IMPORT}'
+TORCH = f'weights of PyTorch (.safetensors), not a checkpoint; {IMPORT}'
 ONNX = b'\x08\x08\x12\x07pytorch'
 KERAS_2 = (
-    'an HDF5 file as Keras 2 wrote them, which nothing here takes; save it anew with Keras 3, '
+    'an HDF5 file as Keras 2 wrote them, which cannot be read here; save it anew with Keras 3, '
     "keras.saving.load_model('net.h5').save('net.keras')"
 )
-PICKLE = 'a pickle, which runs code when it is read, so nothing here takes it; save a state_dict of PyTorch'
+PICKLE = 'a pickle, which runs code when it is read, so it is not read here; save a state_dict of PyTorch'
 # Name -> content, what is said.
 OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
-    'frozen.pb': (frozen, 'a frozen graph of TensorFlow 1 (GraphDef), which nothing here takes; give the checkpoint'),
+    'frozen.pb': (frozen, 'a frozen graph of TensorFlow 1 (GraphDef), which cannot be read here; give the checkpoint'),
     'saved_model.pb': (lambda: b'\x08\x01\x12\x02\n\0', 'the graph of a SavedModel; give its folder, which evaluation'),
     'net.safetensors': (lambda: struct.pack('<Q', 2) + b'{}', TORCH),
     'NET.SafeTensors': (lambda: b'damaged', TORCH),
-    'NET.ONNX': (lambda: ONNX, f'an ONNX file, no checkpoint; evaluation and prediction run it, and {IMPORT}'),
-    'net': (lambda: ONNX, 'an ONNX file, no checkpoint; evaluation and prediction run it'),
-    'net.TFLITE': (lambda: b'\x1c\0\0\0TFL3', 'a TFLite file, no checkpoint; evaluation and prediction run it'),
-    'net.npy': (lambda: array(io.BytesIO()), 'an array of NumPy, which nothing here takes'),
-    'net.npz': (lambda: arrays(io.BytesIO()), 'arrays of NumPy, which nothing here takes'),
-    'bvlc_alexnet.caffemodel': (lambda: b'\n\x07AlexNet\x12', 'a net of Caffe, which nothing here takes; convert it'),
-    'deploy.prototxt': (lambda: b'name: "AlexNet"\n', 'a net of Caffe, which nothing here takes'),
+    'NET.ONNX': (lambda: ONNX, f'an ONNX file, not a checkpoint; evaluation and prediction run it, and {IMPORT}'),
+    'net': (lambda: ONNX, 'an ONNX file, not a checkpoint; evaluation and prediction run it'),
+    'net.TFLITE': (lambda: b'\x1c\0\0\0TFL3', 'a TFLite file, not a checkpoint; evaluation and prediction run it'),
+    'net.npy': (lambda: array(io.BytesIO()), 'an array of NumPy, which cannot be read here'),
+    'net.npz': (lambda: arrays(io.BytesIO()), 'arrays of NumPy, which cannot be read here'),
+    'bvlc_alexnet.caffemodel': (lambda: b'\n\x07AlexNet\x12', 'a net of Caffe, which cannot be read here; convert it'),
+    'deploy.prototxt': (lambda: b'name: "AlexNet"\n', 'a net of Caffe, which cannot be read here'),
     'net.pth': (lambda: zipped(**{'archive/data.pkl': b'x', 'archive/data/0': b'y'}), PICKLE),
     'old.pt': (lambda: pickle.dumps({'a': 1}, protocol=2), PICKLE),
     'net.pkl': (lambda: pickle.dumps({'a': 1}), PICKLE),

@@ -111,7 +111,7 @@ def test_folders_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         read_file(str(tmp_path))
     (tmp_path / 'large').write_bytes(bytes(11))
-    with pytest.raises(InputError, match='has 11 bytes, and such files at most 10; is it another one'):
+    with pytest.raises(InputError, match='has 11 bytes, and files of this kind have at most 10; is it the right one'):
         read_file(str(tmp_path / 'large'), max_bytes=10)
     assert read_file(str(tmp_path / 'large'), max_bytes=11) == bytes(11)
 

@@ -96,7 +96,7 @@ def test_what_does_more_than_compute_is_refused_by_name(tmp_path: Path, operator
     path = tmp_path / 'net'
     save(path, lambda x: HARMFUL[operator](tmp_path, x))
     name = {'If': 'WriteFile', 'While': 'WriteFile'}.get(operator, operator)
-    with pytest.raises(InputError, match=f'{path} is not run: it has .*: {name} \\(function .*--allow_any_operator$'):
+    with pytest.raises(InputError, match=f'{path} was not run: it has .*: {name} \\(function .*--allow_any_operator$'):
         load_classifier(str(path), ASKED)
     assert not list(tmp_path.glob('written*'))
 
@@ -254,7 +254,7 @@ def test_a_graph_in_pieces_is_refused(tmp_path: Path) -> None:
     """Other loaders take it instead of the file that is looked through."""
     save(tmp_path / 'net', mean)
     shutil.copy(tmp_path / 'net/saved_model.pb', tmp_path / 'net/saved_model.cpb')
-    with pytest.raises(InputError, match='a graph in pieces, is not looked through here'):
+    with pytest.raises(InputError, match='a graph split over several files, cannot be checked here'):
         load_classifier(str(tmp_path / 'net'), ASKED)
 
 

@@ -262,8 +262,8 @@ def test_types_of_others_are_refused_before_they_are_imported(
     with pytest.raises(InputError) as raised:
         get_dataset('tfds:evil', str(tmp_path), 'train')
     assert str(raised.value) == (
-        f"{folder}/features.json: names the type 'evil_of_test.Image', and only those of tensorflow_datasets are read, "
-        'for others are code; prepare the data set with such'
+        f"{folder}/features.json: names the type 'evil_of_test.Image', and only those of tensorflow_datasets are "
+        'allowed, as others would run code; prepare the data set with them'
     )
     assert not (tmp_path / 'was imported').exists()
     assert 'evil_of_test' not in sys.modules

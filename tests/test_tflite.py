@@ -467,7 +467,7 @@ def test_a_file_that_ends_litert_by_a_signal_is_one_line(tmp_path):
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b'TFL3')
     path.write_bytes(bytes(builder.Output()))
-    with pytest.raises(InputError, match=f'^{path}: LiteRT ends with SIG[A-Z]+ when it runs it: damaged, or not as'):
+    with pytest.raises(InputError, match=f'^{path}: LiteRT crashed with SIG[A-Z]+ while running it: damaged'):
         load_classifier(str(path), {'preprocessing_name': 'lenet'})
 
 

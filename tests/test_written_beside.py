@@ -244,7 +244,7 @@ def test_what_is_in_the_way_is_named_before_the_work(trained, tmp_path, monkeypa
     beside = tmp_path / '.part-net'
     beside.touch() if kind == 'file' else beside.symlink_to('/tmp')
     config = make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(tmp_path / 'net'))
-    with pytest.raises(InputError, match=rf': {beside} is in the way of what is written first; move or delete it$'):
+    with pytest.raises(InputError, match=rf': {beside} is in the way: the output is written there first; move'):
         exporting.export(config)
     assert beside.is_symlink() == (kind == 'link')
 

@@ -20,14 +20,8 @@ from PIL import Image
 from configs.errors import InputError
 from configs.limits import MAX_PIXELS, MAX_SIDES_RATIO
 from datasets.conversion.recipe import Encoding
+from datasets.image_formats import SIGNATURES, format_of
 
-_SIGNATURES = {
-    'JPEG': (0, b'\xff\xd8\xff'),
-    'PNG': (0, b'\x89PNG\r\n\x1a\n'),
-    'GIF': (0, b'GIF8'),
-    'BMP': (0, b'BM'),
-    'WebP': (8, b'WEBP'),
-}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG
 _DECODED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 _PROGRESSIVE, _START_OF_SCAN, _END_OF_IMAGE = 0xC2, 0xDA, b'\xff\xd9'
@@ -90,10 +84,10 @@ def image_format(data: bytes) -> str:
     """
     if not data:
         raise BadImage('the file is empty')
-    for name, (start, signature) in _SIGNATURES.items():
-        if data.startswith(signature, start):
-            return name
-    raise BadImage(f'not an image in a known format ({", ".join(_SIGNATURES)})')
+    found = format_of(data)
+    if found not in SIGNATURES:
+        raise BadImage(f'not an image in a known format ({", ".join(SIGNATURES)})')
+    return found
 
 
 def read_header(data: bytes, found: str) -> tuple[int, int, int]:
@@ -121,7 +115,8 @@ def check_sides(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS:,} that are allowed')
     if max(height, width) > MAX_SIDES_RATIO * max(min(height, width), 1):
-        raise BadImage(f'{width} x {height} pixels: too narrow, one side may be {MAX_SIDES_RATIO} times the other')
+        problem = f'too narrow: one side may be at most {MAX_SIDES_RATIO} times the other'
+        raise BadImage(f'{width} x {height} pixels: {problem}')
 
 
 def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:

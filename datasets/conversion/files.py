@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
+from absl import logging
+
 from configs.errors import InputError
 from datasets.conversion.source import SourceImage
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.webp')
-# In lower case: what NAS, macOS, Windows, file systems and tools put beside files: thumbnails, snapshots, deleted ones.
+# In lower case: what NAS systems, macOS, Windows, file systems and tools put beside files (thumbnails, deleted files).
 _SYSTEM_FOLDERS = frozenset(
     (
         '@eadir', '@__thumb', '@tmp', '@recycle', '@recently-snapshot', '#recycle', '#snapshot', '~snapshot',
@@ -54,6 +56,7 @@ class LeftOut:
     entries = list_folder('/data/photos', left_out)
     left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
     str(left_out)       # '12 files left out: 9 .tif, 3 .db; 1 folder left out: 1 @eaDir', or '' if there is nothing
+    left_out.log('/data/photos')
     """
 
     def __init__(self) -> None:
@@ -67,6 +70,11 @@ class LeftOut:
     def add_folder(self, name: str) -> None:
         """Counts a folder."""
         self._folders[name] += 1
+
+    def log(self, where: str) -> None:
+        """Logs what was left out in a folder or archive, if anything was."""
+        if str(self):
+            logging.info('%s: %s', where, self)
 
     def __str__(self) -> str:
         kinds = (('file', self._files), ('folder', self._folders))
@@ -90,7 +98,7 @@ def is_image(name: str) -> bool:
 
 
 def is_of_system(folder: str) -> bool:
-    """Returns whether a folder of this name is hidden, or holds what a system or a tool keeps for itself."""
+    """Returns whether a folder of this name is hidden, or one that a system or a tool keeps for itself."""
     return folder.startswith('.') or folder.lower() in _SYSTEM_FOLDERS
 
 
@@ -107,7 +115,7 @@ def list_names(folder: str) -> list[str]:
 
 
 def list_subfolders(folder: str) -> list[str]:
-    """Returns the names of the folders in a folder, sorted and without hidden ones and those of systems.
+    """Returns the names of the folders in a folder, sorted, without hidden and system folders.
 
     Raises:
         InputError: it or what lies in it cannot be read, or a symbolic link in it leads nowhere.
@@ -154,7 +162,7 @@ def list_folder(folder: str, left_out: LeftOut | None = None) -> list[Entry]:
     """Returns the files in a folder and its sub-folders, sorted by name.
 
     Symbolic links are followed. Left out are hidden files, what is neither a file nor a folder (a pipe, a device), and
-    folders of systems, which `left_out` counts.
+    system folders; `left_out` counts these.
 
     Raises:
         InputError: a folder that cannot be read, a link that leads nowhere or in circles, a name that is no text.

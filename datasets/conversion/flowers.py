@@ -10,8 +10,6 @@ smallest hash are for validation, on every machine the same.
 import hashlib
 import os
 
-from absl import logging
-
 from configs.errors import InputError
 from datasets.conversion.archives import decompress, list_tar
 from datasets.conversion.files import Entry, LeftOut, is_image, list_folder, sort_images
@@ -45,8 +43,7 @@ def open_source(source_dir: str, work_dir: str) -> Source:
         if folder not in CLASS_NAMES:
             raise InputError(f'{entry.path}: {entry.name} is of none of the classes {", ".join(CLASS_NAMES)}')
         images[f'{folder}/{name}'] = entry
-    if str(left_out):
-        logging.info('%s: %s', source_dir, left_out)
+    left_out.log(source_dir)
     missing = set(CLASS_NAMES) - {name.partition('/')[0] for name in images}
     if missing:
         raise InputError(f'--source_dir={source_dir}: there are no images of {", ".join(sorted(missing))}')

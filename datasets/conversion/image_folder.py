@@ -7,7 +7,7 @@
     find_folders('photos').list_images('validation')      # of this split alone
 
 Labels are the positions of the sorted folders of `train`, or those of a `labels.txt` (`id:name` a line) beside them.
-Folders of systems (`@eaDir`, `__MACOSX`, ...) and hidden ones are no classes and hold no images.
+System folders (`@eaDir`, `__MACOSX`, ...) and hidden ones are no classes and hold no images.
 """
 
 import dataclasses
@@ -106,9 +106,9 @@ def find_folders(source_dir: str, classes_of_net: Sequence[str] | None = None) -
     Args:
         source_dir: The folder. If one of its sub-folders is named as a split and has sub-folders itself, the layout is
             that with splits.
-        classes_of_net: Of a folder of other images than a net was trained on, the names of the net's classes, or
-            nothing if it does not say them. They are then those of the folder, unless it has a labels.txt; and without
-            folders of splits, it is whichever split one asks for.
+        classes_of_net: For a folder other than the one that a net was trained on: the names of the net's classes, or
+            () if they are not known. They are then the classes of the folder, unless it has a labels.txt; and a folder
+            that is not divided into splits is whichever split one asks for. None: the folder says itself.
 
     Raises:
         InputError: no class folders or only one, a class that is there twice, what cannot be read.
@@ -118,7 +118,7 @@ def find_folders(source_dir: str, classes_of_net: Sequence[str] | None = None) -
     if classes_of_net is not None and source_dir in paths.values():
         paths = dict.fromkeys(('train', 'validation', 'test'), source_dir)
     if classes_of_net and not os.path.exists(os.path.join(source_dir, LABELS_FILE)):
-        return SplitFolders(paths, tuple(map(in_one_form, classes_of_net)), 'the net; name the folders as these')
+        return SplitFolders(paths, tuple(map(in_one_form, classes_of_net)), 'the net; name the folders after them')
     names = _find_class_names(source_dir, paths)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

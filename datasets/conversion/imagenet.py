@@ -108,7 +108,7 @@ def _list_train(path: str, labels: Mapping[str, int]) -> Iterator[tuple[str, Ent
             raise InputError(f'{path}: member {member.name} is not the tar of a class, such as n01440764.tar')
         _check_class(wnid, labels, path)
         yield from _images_of_class(wnid, list_tar(path, member), path, left_out)
-    _log(path, left_out)
+    left_out.log(path)
 
 
 def _list_class_folders(path: str, labels: Mapping[str, int]) -> Iterator[tuple[str, Entry]]:
@@ -121,12 +121,7 @@ def _list_class_folders(path: str, labels: Mapping[str, int]) -> Iterator[tuple[
     for wnid in wnids:
         _check_class(wnid, labels, path)
         yield from _images_of_class(wnid, list_folder(os.path.join(path, wnid), left_out), path, left_out)
-    _log(path, left_out)
-
-
-def _log(path: str, left_out: LeftOut) -> None:
-    if str(left_out):
-        logging.info('%s: %s', path, left_out)
+    left_out.log(path)
 
 
 def _check_class(wnid: str, labels: Mapping[str, int], where: str) -> None:
@@ -154,7 +149,7 @@ def _list_validation(
     entries = list_folder(path, left_out) if os.path.isdir(path) else list_tar(path)
     images = [entry for entry in entries if is_image(entry.name)]
     left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
-    _log(path, left_out)
+    left_out.log(path)
     if not images:
         raise InputError(f'{path}: holds no images')
     wnids = imagenet_labels.load_validation_wnids(labels_file, source_dir, labels)

@@ -1,4 +1,4 @@
-"""Compressed TFRecords to such as slim writes, which can be read at any record's offset.
+"""Decompresses TFRecords: `--unpack`. Uncompressed ones, as slim writes them, can be read at any record's offset.
 
 unpack(make_config(ConvertConfig, source_dir='/data/packed', dataset_dir='/data/records', unpack=True))     # 0
 
@@ -55,7 +55,7 @@ def unpack(config: ConvertConfig) -> int:
     if source_dir is None:
         raise InputError('--source_dir is missing: the folder of the compressed TFRecords')
     if dataset_dir is None:
-        raise InputError('--dataset_dir is missing: the folder for the TFRecords that are unpacked')
+        raise InputError('--dataset_dir is missing: the folder for the unpacked TFRecords')
     for flag, value in (('dataset_name', config.source.dataset_name), ('verify', config.work.verify)):
         if value:
             raise InputError(f'--{flag}={value}: --unpack takes all TFRecords of a folder, and does nothing else')
@@ -130,7 +130,7 @@ def _is_tfrecord(path: str, compression: str) -> bool:
 
 
 def _make(file: _File, dataset_dir: str) -> None:
-    """Writes a file beside its name first, unless it is there, of the time of that of the source."""
+    """Makes a file, first beside its place, unless it is there already with the time of its source."""
     import tensorflow as tf
 
     target, time = os.path.join(dataset_dir, file.name), os.stat(file.path).st_mtime_ns

@@ -24,14 +24,14 @@ def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:
     if _OBJECT_GRAPH in names or any(name.endswith(_OBJECT_VALUE) for name in names):
         return (
             "it is a checkpoint of Python objects (tf.train.Checkpoint, or Keras 2's save_weights), whose names are "
-            'paths of attributes; load it in the program that has written it, and save the model as .keras'
+            'paths of attributes; load it in the program that wrote it, and save the model as .keras'
         )
     prefix = shared_prefix(names, weights)
     if prefix is not None:
         return f'its names begin with {prefix}/: give --checkpoint_scope={prefix}'
     if not any(map(is_average, wanted)) and _are_averages_alone(names, weights):
         return (
-            'it holds the moving averages of the weights alone: evaluation, prediction and export take them with '
+            'it holds only the moving averages of the weights: evaluation, prediction and export take them with '
             '--moving_average_decay=0.999'
         )
     return None

@@ -1,6 +1,6 @@
-"""Files that are no checkpoints, by their content and their endings: what each is, and what takes it.
+"""Files that are not checkpoints, by their content and their endings: what each is, and what reads it.
 
-describe('/tmp/net.pb')          # 'a frozen graph of TensorFlow 1 (GraphDef), which nothing here takes; ...'
+describe('/tmp/net.pb')          # 'a frozen graph of TensorFlow 1 (GraphDef), which cannot be read here; ...'
 """
 
 import os
@@ -16,24 +16,25 @@ _START = 64
 _IMPORT = 'import_weights.py --source={path} --model_name=... --train_dir=... makes a checkpoint of it'
 _RUN = 'evaluation and prediction run it'
 _SAVE_SAFELY = (
-    "a pickle, which runs code when it is read, so nothing here takes it; save a state_dict of PyTorch's with "
+    "a pickle, which runs code when it is read, so it is not read here; save a state_dict of PyTorch's with "
     'safetensors.torch.save_file, which import_weights.py takes'
 )
 _SAVED_MODEL = 'the graph of a SavedModel; give its folder, which evaluation and prediction run: {folder}'
 _FROZEN = (
-    'a frozen graph of TensorFlow 1 (GraphDef), which nothing here takes; give the checkpoint that it was made of, or '
+    'a frozen graph of TensorFlow 1 (GraphDef), which cannot be read here; give the checkpoint it was made from, or '
     'convert it (python -m tf2onnx.convert --graphdef) for import_weights.py'
 )
 _KERAS_2 = (
-    'an HDF5 file as Keras 2 wrote them, which nothing here takes; save it anew with Keras 3, '
+    'an HDF5 file as Keras 2 wrote them, which cannot be read here; save it anew with Keras 3, '
     "keras.saving.load_model('{name}').save('net.keras')"
 )
-_ONNX = f'an ONNX file, no checkpoint; {_RUN}, and {_IMPORT}'
-_TFLITE = f'a TFLite file, no checkpoint; {_RUN}'
-_SAFETENSORS = f'weights of PyTorch (.safetensors), no checkpoint; {_IMPORT}'
-_NUMPY = 'an array of NumPy, which nothing here takes; weights come as a checkpoint, .keras, .onnx or .safetensors'
+_ONNX = f'an ONNX file, not a checkpoint; {_RUN}, and {_IMPORT}'
+_TFLITE = f'a TFLite file, not a checkpoint; {_RUN}'
+_SAFETENSORS = f'weights of PyTorch (.safetensors), not a checkpoint; {_IMPORT}'
+_NUMPY = 'an array of NumPy, which cannot be read here; weights come as a checkpoint, .keras, .onnx or .safetensors'
 _CAFFE = (
-    'a net of Caffe, which nothing here takes; convert it to ONNX, or take one of the ONNX model zoo: import_weights.py'
+    'a net of Caffe, which cannot be read here; convert it to ONNX, or take one of the ONNX model zoo, for '
+    'import_weights.py'
 )
 UNKNOWN = 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'
 
@@ -45,7 +46,7 @@ _MAGIC = {
     b'\xfd7zXZ\0': 'compressed by xz; unpack it first',
     b'\xff\xd8\xff': 'a JPEG image, not a net',
     b'\x89PNG': 'a PNG image, not a net',
-    b'GGUF': 'a GGUF file of a language model, which nothing here takes',
+    b'GGUF': 'a GGUF file of a language model, which cannot be read here',
 }
 # As other programs end their names; where the content says nothing.
 _ENDINGS = {
@@ -54,10 +55,10 @@ _ENDINGS = {
     '.safetensors': _SAFETENSORS,
     **dict.fromkeys(('.caffemodel', '.prototxt'), _CAFFE),
     **dict.fromkeys(('.pth', '.pt', '.pkl', '.pickle'), _SAVE_SAFELY),
-    '.pbtxt': 'a graph of TensorFlow as text, without weights, which nothing here takes',
-    '.pb': 'a graph of TensorFlow or another file of protocol buffers, which nothing here takes, or damaged',
-    **dict.fromkeys(('.engine', '.plan', '.trt'), 'an engine of TensorRT, which nothing here takes'),
-    **dict.fromkeys(('.mlmodel', '.mlpackage'), 'a net of Core ML, which nothing here takes'),
+    '.pbtxt': 'a graph of TensorFlow as text, without weights, which cannot be read here',
+    '.pb': 'a graph of TensorFlow or another file of protocol buffers, which cannot be read here, or damaged',
+    **dict.fromkeys(('.engine', '.plan', '.trt'), 'an engine of TensorRT, which cannot be read here'),
+    **dict.fromkeys(('.mlmodel', '.mlpackage'), 'a net of Core ML, which cannot be read here'),
 }
 
 

@@ -45,7 +45,7 @@ class Reader(Protocol):
 
 
 class ScopedReader:
-    """A checkpoint whose names begin with a prefix that the net's do not have; it is left away. Counters stay."""
+    """A checkpoint, seen without a prefix that its names have and the net's do not. Counters have no prefix."""
 
     def __init__(self, reader: Reader, scope: str) -> None:
         """Takes an open checkpoint and the prefix, without the slash behind it."""

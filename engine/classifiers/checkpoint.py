@@ -140,7 +140,7 @@ def _spec_from_shapes(prefix: str, reader: checkpoints.Reader, asked: Mapping[st
         raise _not_of_net(prefix, reader, model_name, absent, is_asked='model_name' in asked)
     channels = shapes[names[0]][-2]
     if asked.get('channels', channels) != channels:
-        raise InputError(f'--channels={asked["channels"]}: {prefix} takes images of {channels}; leave it out')
+        raise InputError(f'--channels={asked["channels"]}: {prefix} takes images of {channels} channels; leave it out')
     return ModelSpec.for_net(
         model_name,
         num_classes=shapes[head[0]][-1],

@@ -101,7 +101,7 @@ class Batches:
 def in_batches(run: Callable[[np.ndarray], np.ndarray], size: int, images: np.ndarray) -> np.ndarray:
     """Runs images through what takes exactly `size` at a time; the last batch is filled up with images of its own.
 
-    Not with zeros, by whose deviation a file of integers that standardises images would divide.
+    Not with zeros: an int8 file that standardises its images would divide by their deviation, 0.
     """
     results = []
     for first in range(0, len(images), size):

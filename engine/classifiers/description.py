@@ -55,6 +55,13 @@ def parse(path: str, text: bytes) -> dict[str, Any]:
     return description
 
 
+def damaged(path: str, where: str = '') -> InputError:
+    """Returns the error for a file whose checksum is not the one in its description; `where` begins with a space."""
+    return InputError(
+        f'{path}: its checksum does not agree: damaged, or changed by another program{where}; export it again'
+    )
+
+
 def read(path: str, description: Mapping[str, Any]) -> Described:
     """Returns what a description says.
 

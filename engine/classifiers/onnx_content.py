@@ -88,14 +88,14 @@ def check(path: str, metadata: Mapping[str, Any], model: Any = None) -> None:
         return
     if not isinstance(metadata.get(CONTENT), dict):  # an older export
         if as_written:
-            raise _damaged(path)
+            raise description.damaged(path)
         return
     try:
         changed = _changed(metadata[CONTENT], (model if model is not None else _load(path)).graph)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f'{path}: damaged, its content cannot be compared: {first_line(error)}') from error
     if changed is not None:
-        raise _damaged(path, f' in {changed}')
+        raise description.damaged(path, f' in {changed}')
 
 
 def _load(path: str) -> Any:
@@ -105,12 +105,6 @@ def _load(path: str) -> Any:
         return onnx.load(path)
     except decode_error as error:
         raise ValueError(first_line(error)) from error
-
-
-def _damaged(path: str, where: str = '') -> InputError:
-    return InputError(
-        f'{path}: its checksum does not agree: damaged, or changed by another program{where}; export it again'
-    )
 
 
 def _changed(written: Mapping[str, str], graph: Any) -> str | None:

@@ -69,7 +69,7 @@ class _Model:
             self.run = Batches(self._run, self._batch)
             self.num_classes = self._count_classes()
         except UnicodeDecodeError as error:
-            raise InputError(f'{path}: a name in it is not UTF-8: damaged, or not as ONNX has it') from error
+            raise InputError(f'{path}: a name in it is not UTF-8: damaged, or not valid ONNX') from error
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         values = self._call(images)
@@ -171,9 +171,7 @@ def _read_metadata(path: str, session: Any) -> dict[str, Any]:
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f'{path}: a text in its metadata_props is not UTF-8: damaged, or not as ONNX has it'
-        ) from error
+        raise InputError(f'{path}: a text in its metadata_props is not UTF-8: damaged, or not valid ONNX') from error
     if text is None:
         return {}
     metadata = description.parse(path, text.encode())

@@ -138,10 +138,12 @@ def refuse_unknown(path: str) -> None:
         path: Its folder.
 
     Raises:
-        InputError: it has operators that are not known to compute alone; or it cannot be read.
+        InputError: it has operators that may do more than compute; or it cannot be read.
     """
     if os.path.exists(os.path.join(path, 'saved_model.cpb')):
-        raise InputError(f'{path}: saved_model.cpb, a graph in pieces, is not looked through here: save it in one')
+        raise InputError(
+            f'{path}: saved_model.cpb, a graph split over several files, cannot be checked here: save it as one'
+        )
     try:
         with open(os.path.join(path, 'saved_model.pb'), 'rb') as file:
             model = saved_model_pb2.SavedModel.FromString(file.read())
@@ -158,8 +160,8 @@ def refuse_unknown(path: str) -> None:
         shown = [f'{operator} ({where})' for operator, where in dict.fromkeys(found)]
         more = f' and {len(shown) - _SHOWN} more' if len(shown) > _SHOWN else ''
         raise InputError(
-            f'{path} is not run: it has operators that are not known to compute alone, and may touch files, processes '
-            f'or Python: {", ".join(shown[:_SHOWN])}{more}. If you trust who made it as you trust a program, give '
+            f'{path} was not run: it has operators that may do more than compute, such as touching files, processes or '
+            f'Python: {", ".join(shown[:_SHOWN])}{more}. If you trust its author as you would that of a program, give '
             '--allow_any_operator'
         )
 

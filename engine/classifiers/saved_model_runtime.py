@@ -87,9 +87,7 @@ def _check_graph(path: str, checksum: Any) -> None:
     """Refuses an export whose graph is not the one that was written; its variables have checksums of their own."""
     graph = os.path.join(path, GRAPH)
     if checksum is not None and checksum != description.checksum(graph, os.path.getsize(graph)):
-        raise InputError(
-            f'{graph}: its checksum does not agree: damaged, or changed by another program; export it again'
-        )
+        raise description.damaged(graph)
 
 
 def _image_input(path: str, inputs: dict[str, tf.TensorSpec]) -> tuple[str, tf.TensorSpec]:

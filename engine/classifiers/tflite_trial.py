@@ -1,6 +1,6 @@
-"""Runs a TFLite file once, in a process that it may end: LiteRT does not check all that a file can hold.
+"""Runs a TFLite file once, in a process that it may crash: LiteRT does not check all that a file can hold.
 
-    refuse_deadly('/tmp/net.tflite')            # InputError: ... LiteRT ends with SIGSEGV ...
+    refuse_deadly('/tmp/net.tflite')            # InputError: ... LiteRT crashed with SIGSEGV ...
 
 As a script, this is that process; it imports LiteRT and NumPy alone, which takes a third of a second.
 """
@@ -29,10 +29,11 @@ def refuse_deadly(path: str) -> None:
     try:
         finished = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise InputError(f'{path}: LiteRT does not come to an end with it in {_TIMEOUT_SECS} seconds') from error
+        raise InputError(f'{path}: LiteRT did not finish running it within {_TIMEOUT_SECS} seconds') from error
     if finished.returncode < 0:
         name = signal.Signals(-finished.returncode).name
-        raise InputError(f'{path}: LiteRT ends with {name} when it runs it: damaged, or not as LiteRT can run it')
+        problem = f'LiteRT crashed with {name} while running it'
+        raise InputError(f'{path}: {problem}: damaged, or not a net that LiteRT can run')
 
 
 def run_once(path: str) -> None:

@@ -214,7 +214,7 @@ class Meeting:
         if hello is None or not is_hello(hello):
             return 'is no worker of this version'
         if not hmac.compare_digest(hello['proof'], _prove(hello, self._token)):
-            return f'is no worker of this run: its {TOKEN} is another one than that of the chief'
+            return f'is no worker of this run: its {TOKEN} differs from that of the chief'
         if not self._token and set(hello['facts']) != set(self._hellos[0]['facts']):
             # With a token it is one, and a table says to all what differs; without, a stranger must not end the start.
             return 'is no worker of this version: it has other options'
@@ -329,7 +329,7 @@ def _meet_chief(
                 if 'workers' in reply:
                     if not are_workers(reply['workers'], task.count):
                         raise InputError(
-                            f'worker 0 at {task.chief} tells of other workers than there can be, '
+                            f'worker 0 at {task.chief} lists workers that cannot be right: '
                             f'{shown(json.dumps(reply["workers"]), 100)}; start all from the same source'
                         )
                     ending.pop_all()
