@@ -1,6 +1,6 @@
-"""Texts in files that people bring: UTF-8, with or without the mark that editors of Windows put before it.
+r"""Texts in files that people bring: UTF-8, with or without the mark that editors of Windows put before it.
 
-decode_text(b'\\xef\\xbb\\xbf0:tench')     # '0:tench'
+decode_text(b'\xef\xbb\xbf0:tench')     # '0:tench'
 """
 
 import codecs

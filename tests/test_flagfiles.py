@@ -101,7 +101,7 @@ def test_files_that_are_no_text(here: Path) -> None:
     with pytest.raises(InputError, match="'x': not a text in UTF-8"):
         texts(['--flagfile=x'])
     (here / 'x').write_text('--alpha=1\n', encoding='utf-16')
-    with pytest.raises(InputError, match="'x': not a text in UTF-8: it begins as UTF-16 does; save it as UTF-8$"):
+    with pytest.raises(InputError, match=r"'x': not a text in UTF-8: it begins as UTF-16 does; save it as UTF-8$"):
         texts(['--flagfile=x'])
     with pytest.raises(InputError, match="'/': Is a directory"):
         texts(['--flagfile=/'])
