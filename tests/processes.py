@@ -23,7 +23,7 @@ from engine import checkpoints, evaluation_history
 from tests.runs import saved_values, small_config
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS, BEGUN = 240, 40
+STEPS, BEGUN = 120, 40
 # Everything that has a state or is random: dropout, augmentation, slots, moving averages, evaluations, the best one.
 RUN = {
     'preprocessing_name': 'inception',

@@ -379,6 +379,7 @@ def test_slices_of_the_draws_give_the_batch(name: str, channels: int, source_cha
         np.testing.assert_array_equal(tf.concat(found, axis=0), expected)
 
 
+@pytest.mark.full
 def test_compiled_once_it_is_the_same_for_all_draws() -> None:
     """To XLA some of what an operation is given is a constant, for each of which it would compile anew."""
     made, batch, seconds = augmented(**EVERYTHING), some_batch(12), []
@@ -426,7 +427,7 @@ DIVIDED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.quick('replicas')
+@pytest.mark.full
 @pytest.mark.parametrize('devices', DIVIDED.values(), ids=DIVIDED)
 def test_divided_batches_are_the_whole(whole, train_digits, tmp_path, devices):
     divided = saved_values(train_digits(tmp_path, **RUN, **devices).checkpoint_path)
@@ -440,6 +441,7 @@ def test_a_run_goes_on_where_mixing_ends(whole, train_digits, tmp_path):
     assert_same_values(train_digits(tmp_path, **RUN).checkpoint_path, whole)
 
 
+@pytest.mark.full
 def test_bfloat16_trains_with_all(train_digits, tmp_path, whole):
     rounded = saved_values(train_digits(tmp_path, **RUN, mixed_precision='bfloat16').checkpoint_path)
     slots = {name: value for name, value in saved_values(whole).items() if name.endswith('weights/Momentum')}

@@ -100,6 +100,7 @@ def _reds(examples: Any, batches: int, worker: Worker = ONE_WORKER) -> tuple[lis
     return reds, skipped.take(2**60)
 
 
+@pytest.mark.quick('off')
 @pytest.mark.parametrize('cache', ['off', 'memory'])
 def test_the_next_of_the_order_takes_the_place(records: Path, cache: str) -> None:
     dataset = with_cache(get_dataset('flowers', str(records), 'train'), cache, 3, 9.0, keeps_bad=True)
@@ -116,6 +117,7 @@ def test_the_next_of_the_order_takes_the_place(records: Path, cache: str) -> Non
     assert passed == {position: at[position] for position in range(2 * COUNT) if at[position] in BAD}
 
 
+@pytest.mark.full
 def test_workers_with_files_of_their_own_stay_with_them(records: Path) -> None:
     dataset = get_dataset('flowers', str(records), 'train')
     for index in range(2):
@@ -129,6 +131,7 @@ def test_workers_with_files_of_their_own_stay_with_them(records: Path) -> None:
         assert set(noted.values()) <= set(BAD)
 
 
+@pytest.mark.full
 def test_taking_forgets(records: Path) -> None:
     skipped = SkippedImages()
     dataset, preprocessing = get_dataset('flowers', str(records), 'train'), get_preprocessing('lenet', 12)
@@ -139,6 +142,7 @@ def test_taking_forgets(records: Path) -> None:
     assert sorted({*first.values(), *skipped.take(COUNT).values()}) == list(BAD)
 
 
+@pytest.mark.full
 def test_too_many_in_a_row_are_named(tmp_path: Path) -> None:
     bad = tfrecord.image_example(b'no image', 'jpg', 16, 12, 0)
     tfrecord.write_records(str(tmp_path / 'flowers_train_00000-of-00001.tfrecord'), [bad] * 9)
@@ -193,6 +197,7 @@ def test_more_than_max_bad_images_stop(records: Path, tmp_path: Path) -> None:
     assert tf.train.latest_checkpoint(str(tmp_path / 'run')) is not None
 
 
+@pytest.mark.full
 def test_a_cache_that_lacks_images_is_not_enough_to_stop_at_none(records: Path, tmp_path: Path) -> None:
     dataset = get_dataset('flowers', str(records), 'train')
     with_cache(dataset, str(tmp_path / 'cache'), 3, 9.0, keeps_bad=True)
@@ -235,6 +240,7 @@ def test_a_bad_image_in_the_first_batch_saves_nothing(records: Path, tmp_path: P
     assert tf.train.latest_checkpoint(str(tmp_path / 'run')) is None
 
 
+@pytest.mark.full
 def test_a_bad_image_to_evaluate_loses_nothing(records: Path, tmp_path: Path) -> None:
     options = {'eval_every_steps': 5, 'eval_split_name': 'train', 'save_interval_steps': 100}
     with pytest.raises(InputError, match='record 7: its image cannot be prepared'):

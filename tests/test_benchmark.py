@@ -27,6 +27,7 @@ def config(dataset_dir: Path | None, **options: Any) -> BenchmarkConfig:
     )
 
 
+@pytest.mark.quick('step', 'input')
 @pytest.mark.parametrize('mode', ['input', 'step', 'train', 'eval'])
 def test_every_mode_gives_consistent_figures(
     mode: str, digits_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -104,6 +105,7 @@ def test_figures_that_cannot_be_written_are_printed_all_the_same(
     assert 'images/s per CPU-second' in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_a_record_that_cannot_be_used_is_named(digits_dir: Path, tmp_path: Path) -> None:
     for path in digits_dir.iterdir():
         data = bytearray(path.read_bytes())

@@ -56,6 +56,7 @@ def test_batches_are_the_same_with_a_cache(photographs: Dataset, preprocessing: 
             np.testing.assert_array_equal(batch[key], value)
 
 
+@pytest.mark.full
 def test_gray_images_stay_gray(shared_path: SharedPath) -> None:
     dataset = get_dataset('mnist', str(shared_path('goldens/tfrecords/mnist')), 'test')
     cached = with_cache(dataset, 'memory', channels=1, passes=1)
@@ -78,6 +79,7 @@ def test_a_folder_is_written_once_and_found_again(
     )
 
 
+@pytest.mark.full
 def test_another_part_of_the_data_and_other_channels_have_a_file_of_their_own(digits_dir: Path, tmp_path: Path) -> None:
     for split in ('train[:20]', 'train[20:40]'):
         for channels in (1, 3):

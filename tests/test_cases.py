@@ -166,7 +166,7 @@ def test_the_colour_behind_transparency_stays(case: str) -> None:
         np.testing.assert_array_equal(images.decode(tf.constant(data)).numpy(), expected)
 
 
-@pytest.mark.quick('torchvision', 'inception')
+@pytest.mark.quick('torchvision')
 @pytest.mark.parametrize('family', FAMILIES)
 def test_narrow_images_are_refused_whatever_the_preprocessing(made_inputs: Path, family: str) -> None:
     dataset, preprocessing = dataset_of(made_inputs / 'images/narrow'), get_preprocessing(family, 32)

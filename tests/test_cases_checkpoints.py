@@ -69,6 +69,7 @@ def test_prediction(name: str, case: Callable[[str], Path], images: np.ndarray, 
     assert classifier.step == 3600
 
 
+@pytest.mark.quick('towers')
 @pytest.mark.parametrize('name', READ)
 def test_evaluation_and_comparison(name: str, case: Callable[[str], Path], shared_path, tmp_path: Path) -> None:
     averages, scope, _ = READ[name]

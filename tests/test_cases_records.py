@@ -85,6 +85,7 @@ def test_what_is_said(made_inputs: Path, case: str) -> None:
     assert str(raised.value) == f'{folder}/flowers_train_00000-of-00002.tfrecord, {SAID[case]}'
 
 
+@pytest.mark.full
 def test_the_script_says_it_in_one_line(made_inputs: Path, tmp_path: Path) -> None:
     folder = made_inputs / 'records' / 'raw_pixels'
     flags = ['--model_name=lenet', f'--train_dir={tmp_path}', '--batch_size=12', '--dataset_name=flowers']
@@ -120,6 +121,7 @@ def _train(folder: Path, train_dir: Path, **options: Any) -> learning.TrainResul
     return learning.train(make_config(TrainConfig, **{**small, **folders, **options}))
 
 
+@pytest.mark.full
 def test_a_run_knows_its_names(made_inputs: Path, tmp_path: Path) -> None:
     """Training takes them, in all that it does, and evaluation of the run without any flag."""
     folder = tmp_path / 'records'
@@ -252,6 +254,7 @@ def test_compressed_files_are_named_and_unpacked(
     assert sorted(os.listdir(target)) == sorted(os.listdir(folder))
 
 
+@pytest.mark.full
 def test_the_command_that_is_printed_works(made_inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         get_dataset('flowers', str(made_inputs / 'records' / 'gzip'), 'train')
@@ -302,6 +305,7 @@ def test_compressed_files_by_their_ending(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------ one bad image
 
 
+@pytest.mark.full
 def test_one_bad_image(made_inputs: Path, tmp_path: Path) -> None:
     """The options of the case: saved every six steps, it ended at a later one."""
     folder = made_inputs / 'records' / 'one_bad_image'

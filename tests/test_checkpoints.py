@@ -610,6 +610,7 @@ def test_the_first_save_that_fails(tmp_path, monkeypatch):
     assert files(tmp_path) == {}
 
 
+@pytest.mark.full
 def test_training_on_a_full_disk(train_digits, tmp_path, monkeypatch):
     good = train_digits(tmp_path, max_number_of_steps=2).checkpoint_path
     before = checkpoint_files(tmp_path)

@@ -57,6 +57,7 @@ def test_each_has_the_numbers_of_its_own_evaluation(trained, tmp_path, capsys):
     assert [row.split()[3] for row in rows] == [f'{raw["accuracy"]:.2%}'] * 2
 
 
+@pytest.mark.full
 def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     """Beside the net stands one that says class 3 of every image, and prepares images in another way."""
     net = load_classifier(trained.checkpoint_path)
@@ -127,6 +128,7 @@ def of_no_data_set(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.quick('None')
 @pytest.mark.parametrize('offset', [None, 1])
 def test_the_background_class_is_left_out_where_nothing_says_otherwise(of_no_data_set, shared_path, tmp_path, offset):
     imagenet = {'dataset_name': 'imagenet', 'dataset_dir': str(shared_path('data/imagenet_mini')), 'max_num_batches': 1}

@@ -368,6 +368,7 @@ def test_killed_and_terminated_it_goes_on_to_the_same_bytes(folder: Path, tmp_pa
             assert files(dataset_dir)[name][0] == changed
 
 
+@pytest.mark.full
 def test_a_full_disk_leaves_only_whole_files(folder: Path, tmp_path: Path) -> None:
     """A limit on the size of files fails the writes of real processes as a full disk does."""
 

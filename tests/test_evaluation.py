@@ -111,6 +111,7 @@ def test_some_batches_only(trained, logits_and_labels, tmp_path, capsys):
     assert 'evaluated 150 of 360\n' in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_arithmetic_may_be_bfloat16(trained, logits_and_labels, tmp_path):
     config = eval_config(trained.checkpoint_path, mixed_precision='bfloat16', eval_dir=str(tmp_path))
     assert evaluation.evaluate(config)['accuracy'] == pytest.approx(shares(*logits_and_labels, 1)[0], abs=0.02)
@@ -132,6 +133,7 @@ def test_evaluation_while_training_is_that_of_its_checkpoint(train_digits, tmp_p
     assert [weights[name] for name in names] != [averages[name] for name in names]
 
 
+@pytest.mark.quick('train[[]:80%]-train[[]80%:]-*')
 @pytest.mark.parametrize(
     ('trained_on', 'evaluated_on', 'expected'),
     [
@@ -199,6 +201,7 @@ def test_everything_that_an_evaluation_leaves_behind(trained, digits_dir, logits
     assert found['checkpoint_path'][300].item().decode() == trained.checkpoint_path
 
 
+@pytest.mark.full
 def test_a_loss_that_is_not_finite_is_none_in_json(without_model_file, digits_dir, tmp_path):
     (prefix,) = checkpoints.list_checkpoints(str(without_model_file))[-1:]
     values = saved_values(prefix)
@@ -250,6 +253,7 @@ def test_event_files_lie_beside_the_checkpoint(trained, tmp_path):
     assert 'accuracy' in summaries(train_dir / 'eval_train')
 
 
+@pytest.mark.quick('recall_at0-*')
 @pytest.mark.parametrize(
     ('recall_at', 'measured'), [((3, 5), (3, 5)), ((5, 20), (5, 10)), ((10, 11, 12), (10,)), ((1001,), (10,))]
 )
@@ -335,6 +339,7 @@ def test_flags_that_contradict_model_file(trained, tmp_path, flags, message):
     assert not (tmp_path / 'eval').exists()
 
 
+@pytest.mark.full
 def test_force_lets_flags_contradict(train_digits, tmp_path):
     """Net and checkpoint still fit, since vgg resizes to the same size."""
     train_digits(tmp_path / 'run', max_number_of_steps=5, preprocessing_name='inception', train_image_size=12)
@@ -365,6 +370,7 @@ def test_missing_checkpoint(tmp_path, path, message):
     assert files(tmp_path) == {}
 
 
+@pytest.mark.full
 def test_averages_that_were_not_kept(train_digits, tmp_path):
     train_digits(tmp_path / 'run', max_number_of_steps=1)
     with pytest.raises(InputError, match=r'LeNet/conv1/weights/ExponentialMovingAverage +5x5x1x8 +missing'):

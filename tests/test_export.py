@@ -239,7 +239,7 @@ def foreign(tmp_path) -> dict[str, Path]:
     return paths
 
 
-@pytest.mark.quick('keras')
+@pytest.mark.full
 @pytest.mark.parametrize('name', ['keras', 'weights.h5'])
 def test_foreign_files_are_read_by_layer_names(foreign, train_digits, digits_dir, tmp_path, name):
     model = nets_factory.make_model('lenet', 10, image_size=8, channels=1, depth_multiplier=0.25, seed=7)

@@ -57,6 +57,7 @@ def test_every_format_is_here_and_in_the_help():
     assert all(f'{name}' in options['quantize'].help for name in quantizations)
 
 
+@pytest.mark.full
 def test_all_are_compared_with_the_checkpoint(trained, exported, tmp_path, capsys):
     paths = [trained.checkpoint_path, *map(str, exported.values())]
     first, *others = comparison.compare(eval_config('', compare=tuple(paths)))
@@ -78,6 +79,7 @@ def test_all_are_compared_with_the_checkpoint(trained, exported, tmp_path, capsy
     }
 
 
+@pytest.mark.full
 def test_all_give_photographs_and_digits_the_same_labels(trained, exported, shared_path, tmp_path):
     """JPEG files as they come, and digits as PNG files; integers may differ where the net itself wavers."""
     paths = find_images([str(shared_path('data/imagenet_raw_mini'))])
@@ -94,6 +96,7 @@ def test_all_give_photographs_and_digits_the_same_labels(trained, exported, shar
                 assert other.top_k[0].label == first.label, (name, one.path)
 
 
+@pytest.mark.full
 def test_the_description_stands_beside(exported):
     for name, path in exported.items():
         description = json.loads(Path(f'{path}.json').read_text())
@@ -102,6 +105,7 @@ def test_the_description_stands_beside(exported):
         assert description['normalization']['mean'] == [128.0]
 
 
+@pytest.mark.full
 def test_sample_data_are_written_beside(trained, tmp_path, caplog):
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['net.onnx', 'net.onnx.json', 'net.test_data']
@@ -195,6 +199,7 @@ def test_a_name_in_capitals_is_no_folder(trained, tmp_path):
 # ------------------------------------------------------------------------ files of one batch
 
 
+@pytest.mark.quick('onnx', 'saved_model')
 @pytest.mark.parametrize('name', ['saved_model', 'tflite', 'onnx', 'onnx int8'])
 def test_a_file_of_one_batch_takes_any_number_of_images(trained, tmp_path, name):
     form, _, quantize = name.partition(' ')
@@ -213,6 +218,7 @@ def test_a_file_of_one_batch_takes_any_number_of_images(trained, tmp_path, name)
             assert one.top_k[0].probability == pytest.approx(same.top_k[0].probability, abs=0.2 if quantize else 1e-4)
 
 
+@pytest.mark.full
 def test_encoded_images_in_one_batch(trained, tmp_path, capsys):
     options = {'format': 'saved_model', 'encoded_input': True, 'batch_size': 3}
     export(trained.checkpoint_path, tmp_path / 'net', **options)
@@ -238,6 +244,7 @@ def test_ranges_are_measured_on_a_folder_of_images(trained, tmp_path, shared_pat
     assert f'measuring ranges on 37 images of {folder}' in caplog.messages
 
 
+@pytest.mark.full
 def test_of_many_images_some_are_taken(trained, tmp_path, caplog, monkeypatch):
     for number, pixels in enumerate(load_digits().images[:10]):
         Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(tmp_path / f'{number}.png')

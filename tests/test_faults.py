@@ -213,19 +213,27 @@ def start_and_reach_step_10(run: Run):
 
 @pytest.mark.quick('15-143')
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_save_and_end(run, uninterrupted, make_fault, number, status):
-    fault = make_fault(number.name)
+def test_signals_save_and_go_on_or_end(run, uninterrupted, make_fault, number, status):
+    saves, ends = make_fault('SIGUSR1'), make_fault(number.name)
     process = start_and_reach_step_10(run)
+    os.kill(process.pid, signal.SIGUSR1)
+    saves.inject()
+    assert run.wait_for(lambda: f'saved {run.train_dir}/model.ckpt-' in run.output(), process), run.output()
+    saved = run.last()
+    assert run.wait_for(lambda: f'global step {saved // 10 * 10 + 10}:' in run.output(), process), run.output()
     os.kill(process.pid, number)
-    fault.inject()
+    ends.inject()
     process.join(60)
     assert process.exitcode == status, run.output()
     stopped = run.last()
-    assert 0 < stopped < STEPS
+    assert len(run.steps()) == 2, run.output()
+    assert 0 < saved < stopped < STEPS
     assert f'stopped at step {stopped}; the same command goes on from there' in run.output()
     assert run.finish() == 0, run.output()
     assert f'continuing from {run.train_dir}/model.ckpt-{stopped}' in run.output()
-    fault.survived(run.differences(uninterrupted))
+    differences = run.differences(uninterrupted)
+    saves.survived(differences)
+    ends.survived(differences)
 
 
 def test_a_second_signal_ends_at_once(server, tmp_path):
@@ -242,23 +250,6 @@ def test_a_second_signal_ends_at_once(server, tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     process.join(10)
     assert process.exitcode == 143
-
-
-def test_sigusr1_saves_and_goes_on(run, uninterrupted, make_fault):
-    fault = make_fault('SIGUSR1')
-    process = start_and_reach_step_10(run)
-    os.kill(process.pid, signal.SIGUSR1)
-    fault.inject()
-    assert run.wait_for(lambda: f'saved {run.train_dir}/model.ckpt-' in run.output(), process), run.output()
-    saved = run.last()
-    assert run.wait_for(lambda: f'global step {saved // 10 * 10 + 10}:' in run.output(), process), run.output()
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(60)
-    assert process.exitcode == 143, run.output()
-    assert len(run.steps()) == 2, run.output()
-    assert 0 < saved < run.last() < STEPS
-    assert run.finish() == 0, run.output()
-    fault.survived(run.differences(uninterrupted))
 
 
 @pytest.mark.full

@@ -244,6 +244,7 @@ NORMALIZED = {
 STATISTICS = {f'alexnet_bn/{layer}/moving_{kind}' for layer in ('bn1', 'bn2') for kind in ('mean', 'variance')}
 
 
+@pytest.mark.quick('True')
 @pytest.mark.parametrize('freeze', [False, True])
 def test_statistics_of_frozen_layers_move_as_in_slim_unless_they_are_frozen_too(train_digits, tmp_path, caplog, freeze):
     start = saved_values(
@@ -271,6 +272,7 @@ def test_frozen_batch_normalisation_uses_its_moving_statistics(digits_dir):
     np.testing.assert_array_equal(state.model(images, training=True), state.model(images, training=False))
 
 
+@pytest.mark.full
 def test_frozen_batch_normalisation_with_replicas_and_a_resume(train_digits, tmp_path):
     options = {**NORMALIZED, 'freeze_batch_norm': True, 'sync_batch_norm': True, 'num_clones': 2}
     whole = train_digits(tmp_path / 'whole', max_number_of_steps=4, **options)

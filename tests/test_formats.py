@@ -162,7 +162,7 @@ def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
     assert results['tfds']['num_examples'] == 12
 
 
-@pytest.mark.quick('image_folder-1')
+@pytest.mark.full
 @pytest.mark.parametrize('num_clones', [1, 2])
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_trains_from_a_cache(folder_of: FolderOf, tmp_path: Path, kind: str, num_clones: int) -> None:

@@ -210,6 +210,7 @@ PARSERS: dict[str, Parser] = {
 }
 
 
+@pytest.mark.quick('[!T]*', 'TFLite of others')
 @pytest.mark.parametrize('kind', PARSERS)
 def test_damage_is_refused_or_taken(tmp_path: Path, kind: str) -> None:
     parser = PARSERS[kind]
@@ -232,6 +233,7 @@ def test_damage_is_refused_or_taken(tmp_path: Path, kind: str) -> None:
     assert bool(refused) == parser.refuses
 
 
+@pytest.mark.quick('ONNX export')
 @pytest.mark.parametrize('kind', ['ONNX export', 'TFLite export'])
 def test_what_is_taken_of_an_export_computes_the_same(tmp_path: Path, kind: str) -> None:
     parser = PARSERS[kind]

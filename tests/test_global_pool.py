@@ -62,6 +62,7 @@ def test_it_is_evaluated(pooled: Path) -> None:
         evaluation.evaluate(eval_config(pooled, dataset_split_name='test[:20]', global_pool=False, eval_image_size=224))
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # Keras, saving tf.Variable
 def test_every_format_keeps_it(pooled: Path, tmp_path: Path) -> None:
     images = np.random.RandomState(0).uniform(-1, 1, (2, 259, 259, 3)).astype(np.float32)
@@ -78,6 +79,7 @@ def test_every_format_keeps_it(pooled: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(classifier.scores(images), expected, atol=1e-5)
 
 
+@pytest.mark.full
 def test_several_are_compared(pooled: Path) -> None:
     config = eval_config('', compare=(str(pooled), str(pooled)), dataset_split_name='test[:8]', global_pool=True)
     assert comparison.compare(config)[1]['agreement'] == 1

@@ -230,6 +230,7 @@ def test_what_is_written_and_printed(tmp_path, capsys, lenet_file):
     assert last == f'compared 9 tensors of the checkpoint, {numbers + 1} numbers: equal'
 
 
+@pytest.mark.full
 def test_a_gray_net_of_a_preprocessing_for_colours(tmp_path):
     source = write(tmp_path / 'net.onnx', 'alexnet', image_size=57, channels=1)
     spec = run_import(source, 'alexnet', tmp_path / 'run')
@@ -266,6 +267,7 @@ def test_it_evaluates_without_further_flags(imported, tmp_path):
     assert (results['num_examples'], results['step'], results['model_name']) == (360, 0, 'lenet')
 
 
+@pytest.mark.full
 def test_training_goes_on_from_it_without_slots(imported, train_digits):
     """In its own train_dir with sgd, which keeps none."""
     before = saved_values(checkpoints.find_checkpoint(str(imported)))
@@ -282,6 +284,7 @@ def test_another_optimizer_is_told_what_to_do(imported, train_digits):
     assert {name: file for name, file in files(imported).items() if name in before} == before
 
 
+@pytest.mark.full
 def test_fine_tuning_starts_from_it(imported, tmp_path, train_digits):
     tuned = train_digits(tmp_path / 'tuned', checkpoint_path=str(imported), learning_rate=0.0, max_number_of_steps=1)
     before = saved_values(checkpoints.find_checkpoint(str(imported)))
@@ -312,6 +315,7 @@ def make_run(tmp_path) -> Callable[..., Path]:
     return make
 
 
+@pytest.mark.quick('alexnet_bn*')
 @pytest.mark.parametrize(
     ('net', 'image_size', 'options'),
     [

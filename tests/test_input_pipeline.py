@@ -283,6 +283,7 @@ def test_workers_together_take_every_example_once_an_epoch(
         assert sorted(labels) == list(range(NUM_RECORDS))
 
 
+@pytest.mark.full
 def test_workers_of_one_file_share_the_batches_of_a_single_worker(make_dataset: MakeDataset) -> None:
     dataset = make_dataset([_example(label) for label in range(NUM_RECORDS)], NUM_RECORDS)
     whole = _joined(training_batches(dataset, _lenet(), 6, SEED, 0).take(5), 'label').reshape(5, 6)
@@ -293,6 +294,7 @@ def test_workers_of_one_file_share_the_batches_of_a_single_worker(make_dataset: 
     np.testing.assert_array_equal(np.hstack([part.reshape(5, 3) for part in parts]), whole)
 
 
+@pytest.mark.full
 def test_workers_with_enough_files_read_their_own(make_dataset: MakeDataset) -> None:
     dataset = make_dataset([_example(label) for label in range(60)], 60, shards=6)
     for index in range(3):
@@ -336,6 +338,7 @@ def test_batches_of_a_data_service_are_the_same(numbered: Dataset, service_addre
         np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
 
 
+@pytest.mark.full
 def test_two_workers_of_a_service_make_each_batch_once(numbered: Dataset) -> None:
     servers = tf.data.experimental.service
     dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
@@ -430,7 +433,7 @@ def test_starting_anywhere_goes_on_with_the_same_stream(numbered: Dataset, name:
         _assert_equal(_stream(numbered, name, SEED, first, last), tail)
 
 
-@pytest.mark.quick('cifarnet')
+@pytest.mark.full
 @pytest.mark.parametrize('name', RANDOM_PREPROCESSINGS)
 def test_stream_does_not_depend_on_the_size_of_the_parts(numbered: Dataset, name: str) -> None:
     """Replicas take batch_size / replicas examples in turn."""
@@ -439,6 +442,7 @@ def test_stream_does_not_depend_on_the_size_of_the_parts(numbered: Dataset, name
         _assert_equal(_stream(numbered, name, SEED, 40, 80, batch_size), singly)
 
 
+@pytest.mark.quick('inception')
 @pytest.mark.parametrize('name', RANDOM_PREPROCESSINGS)
 def test_augmentation_differs_between_epochs_and_seeds(make_dataset: MakeDataset, name: str) -> None:
     dataset = make_dataset([_example(1)], num_classes=2)
@@ -583,6 +587,7 @@ BAD_RECORDS: dict[str, tuple[tf.train.Example, int, str]] = {
 }
 
 
+@pytest.mark.quick('*-evaluation', 'half a JPEG-training')
 @pytest.mark.parametrize(
     'seed', [pytest.param(None, id='evaluation', marks=pytest.mark.full), pytest.param(SEED, id='training')]
 )

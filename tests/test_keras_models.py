@@ -47,7 +47,7 @@ def fit(model: keras.Model, epochs: int = 1) -> list[float]:
     return model.fit(*examples(model), epochs=epochs, batch_size=5, shuffle=False, verbose=0).history['loss']
 
 
-@pytest.mark.quick('alexnet_bn')
+@pytest.mark.full
 @pytest.mark.parametrize('name', NETS)
 def test_fit_changes_every_variable(name):
     keras.utils.set_random_seed(1)
@@ -70,6 +70,7 @@ def test_fit_learns():
     assert losses[-1] < 0.9 * losses[0], losses
 
 
+@pytest.mark.full
 def test_fit_is_repeated_by_the_seed():
     losses = []
     for seed in (1, 1, 2):
@@ -85,6 +86,7 @@ def test_fit_under_xla(name):
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.full
 def test_fit_with_two_replicas():
     strategy = distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=2))
     with strategy.scope():
@@ -143,7 +145,7 @@ def test_dropout_adds_no_variable():
     assert [variable.name for variable in tiny_model('lenet').variables] == ['kernel', 'bias'] * 4
 
 
-@pytest.mark.quick('alexnet_bn')
+@pytest.mark.full
 @pytest.mark.parametrize('name', KINDS)
 def test_layers_around_clones_and_files_train(name, tmp_path):
     net = tiny_model(name)

@@ -44,6 +44,7 @@ def _keras_home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.full
 def test_nets_do_not_depend_on_the_settings(keras_home: Path) -> None:
     plain = python(_NETS, KERAS_BACKEND='')
     other = python(_NETS, KERAS_BACKEND='jax', KERAS_HOME=str(keras_home))
@@ -52,6 +53,7 @@ def test_nets_do_not_depend_on_the_settings(keras_home: Path) -> None:
     assert plain.stdout.partition('{')[2] == other.stdout.partition('{')[2]
 
 
+@pytest.mark.full
 def test_a_run_with_other_settings(keras_home: Path, tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, 'KERAS_BACKEND': 'torch', 'KERAS_HOME': str(keras_home)}
     command = [sys.executable, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path / "run"}']

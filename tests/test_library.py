@@ -23,6 +23,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.full
 def test_every_block_of_the_page_runs(tmp_path):
     blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
     assert len(blocks) >= 11

@@ -105,6 +105,7 @@ def test_float16_learns_as_float32(train_digits, tmp_path):
     assert abs(half - single) < 0.05  # 18 of 360 images
 
 
+@pytest.mark.full
 def test_a_run_in_two_parts_is_the_run_in_one(train_digits, tmp_path, quick_growth):
     whole = train_digits(tmp_path / 'whole', max_number_of_steps=10, **FLOAT16)
     train_digits(tmp_path / 'parts', max_number_of_steps=7, **FLOAT16)

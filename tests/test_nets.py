@@ -246,7 +246,7 @@ def test_every_variable_learns(name):
         assert np.any(gradient), variable.path
 
 
-@pytest.mark.quick('alexnet_v2', 'bvlc_alexnet')
+@pytest.mark.quick('alexnet_v2')
 @for_every_net
 def test_the_loss_falls_in_a_few_steps(name):
     model = small_model(name, image_size=max(28, get_net(name).min_image_size), weight_decay=0.0)
@@ -750,7 +750,7 @@ def _limit_and_deviation(spread: Spread, shape: tuple[int, ...]) -> tuple[float,
     return math.inf, stddev
 
 
-@pytest.mark.quick('alexnet_v2', 'caffenet')
+@pytest.mark.quick('alexnet_v2')
 @for_every_net
 def test_initial_weights_are_drawn_as_the_nets_source_draws_them(name):
     model = make_model(name, 10)

@@ -92,6 +92,7 @@ def operators(path: Path) -> list[str]:
 # ------------------------------------------------------------------------ the same results
 
 
+@pytest.mark.quick('*-none', 'lenet-*')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_every_net_gives_its_results_in_every_quantization(exports, net, quantize):

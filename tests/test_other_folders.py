@@ -91,7 +91,7 @@ def test_the_folder_of_the_run_stays_its_training_split(run, named):
 # ------------------------------------------------------------------------ channels
 
 
-@pytest.mark.quick('options1-expected1', 'options5-expected5')
+@pytest.mark.quick('options1-*')
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
@@ -117,6 +117,7 @@ def test_channels_of_a_gray_data_set(train_digits, digits_dir, tmp_path, capsys,
     assert predicting.predict(asked) == 0
 
 
+@pytest.mark.full
 def test_channels_of_a_data_set_in_colour(run, tmp_path):
     result = train(small_config(run[0], tmp_path, dataset_name='image_folder', max_number_of_steps=1, channels=1))
     assert saved_values(result.checkpoint_path)['LeNet/conv1/weights'].shape[2] == 1

@@ -70,6 +70,7 @@ def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         make_config(EvalConfig, eval_dir='~/x')
 
 
+@pytest.mark.full
 def test_runs_keep_the_whole_path(home: Path, tmp_path: Path) -> None:
     """A run by a flagfile in the home folder: nothing called ~ is made, and config.cfg has the expanded path."""
     (home / 'x.cfg').write_text('--train_dir=~/run\n--model_name=lenet\n--depth_multiplier=0.25\n')

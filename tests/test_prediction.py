@@ -63,6 +63,7 @@ def config_of(checkpoint_path: object, *images: object, **options: Any) -> Predi
 # ------------------------------------------------------------------------ against evaluation
 
 
+@pytest.mark.quick('None')
 @pytest.mark.parametrize('decay', [None, 0.9])
 def test_predictions_have_the_accuracy_of_the_evaluation(trained, digits, tmp_path, capsys, decay):
     folder, labels = digits
@@ -353,6 +354,7 @@ def test_a_page_shows_images_as_the_net_sees_them(trained, digits, tmp_path):
     assert 0.05 < np.mean(tile == 255) < 0.95
 
 
+@pytest.mark.full
 def test_a_page_shows_the_first_64(trained, digits, tmp_path, caplog):
     caplog.set_level('INFO', logger='absl')
     path = str(tmp_path / 'seen.jpg')

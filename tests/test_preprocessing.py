@@ -546,6 +546,7 @@ def test_grayscale_equals_tensorflows() -> None:
     np.testing.assert_allclose(batches.to_grayscale(_values()), tf.image.rgb_to_grayscale(_values()), atol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize('compiled', [False, True])
 def test_full_distortion_equals_tensorflows_operations_in_slims_orders(compiled: bool) -> None:
     operations = {

@@ -10,6 +10,7 @@ from engine import evaluation
 from tests.runs import eval_config
 
 
+@pytest.mark.full
 @pytest.mark.parametrize('decay', [None, 0.9])
 def test_a_run_is_recorded_as_it_was_evaluated_while_it_trained(
     train_digits, tmp_path: Path, decay: float | None, monkeypatch: pytest.MonkeyPatch

@@ -163,6 +163,7 @@ def test_the_best_checkpoint_evaluates_to_what_was_measured(checked, digits_dir)
     assert results['accuracy'] == max(row['accuracy'] for row in history_of(checked))
 
 
+@pytest.mark.full
 def test_no_best_checkpoint_on_request(train_digits, tmp_path):
     train_digits(tmp_path, eval_every_steps=5, max_number_of_steps=5, best_metric='none')
     assert not (tmp_path / 'best').exists()
@@ -280,6 +281,7 @@ def test_a_run_cannot_begin_with_weights_that_are_not_finite(trained, train_digi
         )
 
 
+@pytest.mark.full
 def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path, monkeypatch, caplog):
     options = {'save_interval_steps': 10, 'learning_rate': 0.1, 'seed': 3, **CHECKED}
     evaluate, calls = Evaluator.__call__, []
@@ -305,6 +307,7 @@ def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path,
 # ------------------------------------------------------------------------ event files
 
 
+@pytest.mark.full
 @pytest.mark.parametrize('has_a_gap', [False, True])
 def test_steps_rise_in_event_files_where_a_run_went_back(train_digits, tmp_path, has_a_gap):
     options = {'log_every_n_steps': 1, 'save_summaries_secs': 600, 'eval_every_steps': 4, 'save_interval_steps': 5}
@@ -325,6 +328,7 @@ def test_steps_rise_in_event_files_where_a_run_went_back(train_digits, tmp_path,
     assert len(list((tmp_path / 'eval_test').glob('events*'))) == 2
 
 
+@pytest.mark.full
 def test_an_evaluation_that_is_made_up_for_replaces_its_point(train_digits, tmp_path):
     options = {'eval_every_steps': 5, 'save_interval_steps': 5}
     train_digits(tmp_path, max_number_of_steps=10, **options)
@@ -424,6 +428,7 @@ def test_a_flagfile_gives_its_options_back():
     assert from_flagfile(TrainConfig, text) == flat_values(config)
 
 
+@pytest.mark.full
 def test_what_changes_a_run_only_a_little_is_announced(train_digits, tmp_path, caplog):
     train_digits(tmp_path, max_number_of_steps=2)
     with caplog.at_level(logging.WARNING, logger='absl'):
@@ -476,6 +481,7 @@ def test_position_counts_only_what_has_happened():
 # ------------------------------------------------------------------------ what is found in the folder
 
 
+@pytest.mark.quick('{other}*')
 @pytest.mark.parametrize(
     ('name', 'is_read'),
     [
@@ -502,6 +508,7 @@ def test_only_checkpoints_of_the_run_are_set_aside(train_digits, tmp_path, caplo
     assert (f'is left as it is: it does not lie in --train_dir={tmp_path}/run' in caplog.text) == is_read
 
 
+@pytest.mark.full
 def test_a_run_that_is_over_names_the_checkpoint_that_it_restored(train_digits, tmp_path):
     for run in ('other', 'run'):
         train_digits(tmp_path / run, max_number_of_steps=2)
@@ -544,6 +551,7 @@ def test_a_record_of_the_best_that_says_nonsense_is_replaced(train_digits, tmp_p
     assert json.loads(record.read_text())['value'] == max(row['accuracy'] for row in history_of(result))
 
 
+@pytest.mark.full
 def test_a_flagfile_of_the_run_that_is_none_is_not_compared(train_digits, tmp_path, caplog):
     train_digits(tmp_path, max_number_of_steps=2)
     (tmp_path / 'config.cfg').write_text('null\n')

@@ -149,7 +149,7 @@ def test_a_run_goes_on_with_more_replicas_and_smaller_parts(run, train_digits, t
 # ------------------------------------------------------------------------ what is reduced
 
 
-@pytest.mark.quick('parts')
+@pytest.mark.full
 @pytest.mark.parametrize(
     'divided',
     [{'num_clones': 2}, {'batch_size': 16, 'gradient_accumulation_steps': 2}],
@@ -182,6 +182,7 @@ def test_bfloat16_rounds_what_travels(run):
     assert 0 < norm(minus(values, expected)) / norm(expected) < 1e-2
 
 
+@pytest.mark.full
 def test_nothing_is_rounded_where_nothing_travels(run):
     assert_near(run(**TEN_STEPS, gradient_dtype='bfloat16'), run(**TEN_STEPS), 0.0)
 

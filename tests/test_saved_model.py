@@ -156,7 +156,7 @@ def test_the_folder_holds_what_it_says_of_itself(of_every_net):
 # ------------------------------------------------------------------------ encoded images
 
 
-@pytest.mark.quick('inception', 'torchvision', 'whole')
+@pytest.mark.quick('inception')
 @pytest.mark.parametrize('family', FAMILIES)
 def test_encoded_images_are_prepared_inside(digits_dir, shared_path, tmp_path, family):
     options = {'preprocessing_name': family, 'image_size': 24, 'encoded_input': True}
@@ -182,6 +182,7 @@ def test_the_families_are_all():
     assert {family.__name__.lower() for family in preprocessing_factory.PREPROCESSINGS.values()} == set(FAMILIES)
 
 
+@pytest.mark.full
 def test_the_script_compares_what_it_writes(trained, shared_path, tmp_path, capsys):
     folder = tmp_path / 'net'
     options: dict[str, Any] = {'checkpoint_path': trained.checkpoint_path, 'output_path': f'{folder}/'}
@@ -206,6 +207,7 @@ def test_the_script_compares_what_it_writes(trained, shared_path, tmp_path, caps
         export(overwrite=True)
 
 
+@pytest.mark.full
 def test_encoded_results_that_differ_are_refused(digits_dir, tmp_path, monkeypatch):
     source = make_source('lenet', digits_dir, Interface(output='probabilities'), encoded_input=True, image_size=24)
     make = serving.make_encoded_computation

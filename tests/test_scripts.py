@@ -241,6 +241,7 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(digits_run: Path, t
     assert not [path.name for path in tmp_path.iterdir() if 'ckpt' in path.name]
 
 
+@pytest.mark.full
 def test_a_corrupt_record_is_named(tmp_path: Path, digits_run: Path) -> None:
     from datasets import digits
 

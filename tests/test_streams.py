@@ -38,7 +38,7 @@ def test_help_and_bad_flags(closed: tuple[int, ...], script: str) -> None:
     assert not refused.stdout
 
 
-@pytest.mark.quick('012')
+@pytest.mark.full
 @pytest.mark.parametrize('closed', [(2,), (0, 1, 2)], ids=['2', '012'])
 def test_a_run(closed: tuple[int, ...], tmp_path: Path) -> None:
     trained = run(closed, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path}', '--max_number_of_steps=2')

@@ -132,7 +132,7 @@ def differences(source: Source, path: Path, images: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------ the same results
 
 
-@pytest.mark.quick('alexnet_v2-none', 'alexnet_v2-int8', 'lenet-float16', 'lenet-dynamic')
+@pytest.mark.quick('lenet-none', 'lenet-float16', 'lenet-dynamic', 'bvlc_alexnet-int8')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_every_net_gives_its_results_in_every_quantization(exports, net, quantize):
@@ -163,7 +163,7 @@ def test_every_interface_gives_the_nets_results(exports, name):
     assert difference.mean() < average
 
 
-@pytest.mark.quick('alexnet_v2', 'bvlc_alexnet')
+@pytest.mark.quick('bvlc_alexnet')
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_only_what_has_no_integer_kernel_stays_in_floats(exports, net):
     source, path = exports[net, 'int8']
@@ -182,7 +182,7 @@ def operator_names(path: Path) -> set[str]:
     return {codes[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in used}
 
 
-@pytest.mark.quick('alexnet_v2-none', 'bvlc_alexnet-none', 'alexnet_bn-int8')
+@pytest.mark.quick('lenet-none')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_a_fixed_batch_leaves_no_size_open(exports, net, quantize):

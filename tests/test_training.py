@@ -62,6 +62,7 @@ AUGMENTED = {
 }
 
 
+@pytest.mark.full
 def test_seed_alone_decides(train_digits, tmp_path):
     runs = [
         train_digits(tmp_path / name, max_number_of_steps=12, seed=seed, **AUGMENTED).checkpoint_path
@@ -112,6 +113,7 @@ def test_looking_at_a_run_does_not_change_it(train_digits, tmp_path):
     assert_same_values(watched.checkpoint_path, alone.checkpoint_path)
 
 
+@pytest.mark.full
 def test_batch_size_may_change_between_parts(train_digits, tmp_path):
     train_digits(tmp_path, max_number_of_steps=3, batch_size=16)
     result = train_digits(tmp_path, max_number_of_steps=5, batch_size=8)
@@ -216,7 +218,7 @@ def test_every_optimizer_has_a_rate():
     assert len(SCHEDULES) <= len(OPTIMIZERS)  # so that each meets one
 
 
-@pytest.mark.quick('rmsprop-exponential', 'lars-polynomial')
+@pytest.mark.quick('rmsprop-exponential')
 @pytest.mark.parametrize(('optimizer', 'schedule'), list(zip(OPTIMIZERS, itertools.cycle(SCHEDULES), strict=False)))
 def test_every_optimizer_and_schedule_learns(train_digits, tmp_path, optimizer, schedule):
     options = {
@@ -241,7 +243,7 @@ def plain_losses(tmp_path_factory, train_digits) -> np.ndarray:
     return losses_of(train_digits(tmp_path_factory.mktemp('plain'), max_number_of_steps=30, save_summaries_steps=1))
 
 
-@pytest.mark.quick('bfloat16')
+@pytest.mark.full
 @pytest.mark.parametrize('options', [{'mixed_precision': 'bfloat16'}, {'xla': 'on'}], ids=['bfloat16', 'xla'])
 def test_other_arithmetic_stays_near(plain_losses, train_digits, tmp_path, options):
     other = train_digits(tmp_path, max_number_of_steps=30, save_summaries_steps=1, **options)
@@ -251,6 +253,7 @@ def test_other_arithmetic_stays_near(plain_losses, train_digits, tmp_path, optio
     assert {value.dtype for name, value in values.items() if name.startswith('LeNet')} == {np.dtype(np.float32)}
 
 
+@pytest.mark.full
 def test_grayscale_and_label_offset_reach_the_net(train_digits, tmp_path):
     result = train_digits(
         tmp_path, max_number_of_steps=1, preprocessing_name='inception', use_grayscale=True, train_image_size=16
@@ -285,6 +288,7 @@ def weights_of(prefix: str) -> dict[str, np.ndarray]:
     return {name: value for name, value in saved_values(prefix).items() if not checkpoints.is_training_state(name)}
 
 
+@pytest.mark.quick('True')
 @pytest.mark.parametrize('by_folder', [True, False])
 def test_fine_tuning_starts_at_the_weights_given(trained, train_digits, tmp_path, by_folder):
     path = learning_dir(trained) if by_folder else trained.checkpoint_path
@@ -571,6 +575,7 @@ def test_what_happens_before_the_first_log_line_is_said(train_digits, tmp_path, 
     assert re.search(r', \d+ s left$', lines[first + 1])
 
 
+@pytest.mark.full
 def test_accuracy_is_that_of_the_training_batches(train_digits, tmp_path):
     """Of a rate of zero, and without dropout, every epoch has that of the same weights over the split."""
     options = {'learning_rate': 0.0, 'batch_size': 479, 'dropout_keep_prob': 1.0, 'eval_split_name': 'train'}
@@ -583,6 +588,7 @@ def test_accuracy_is_that_of_the_training_batches(train_digits, tmp_path):
     assert summaries(tmp_path / 'eval_train')['losses/cross_entropy'][3] == pytest.approx(result.results['loss'])
 
 
+@pytest.mark.quick('options0-*')
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
@@ -626,11 +632,13 @@ def test_summaries_on_request(train_digits, tmp_path):
     assert 0 <= found['sparsity/conv1'][2] <= 1
 
 
+@pytest.mark.full
 def test_summaries_without_the_options(train_digits, tmp_path):
     train_digits(tmp_path, max_number_of_steps=2, save_summaries_steps=1)
     assert set(summaries(tmp_path)) == set(SCALARS)
 
 
+@pytest.mark.full
 def test_summarised_images_are_those_of_the_next_step(train_digits, tmp_path):
     """The grid of a later step shows other images."""
     train_digits(tmp_path, max_number_of_steps=2, save_summaries_steps=1, summarize_images=True)
@@ -723,6 +731,7 @@ def test_train_dir_that_cannot_be_used(train_digits, tmp_path, name):
         train_digits(tmp_path / name, max_number_of_steps=1)
 
 
+@pytest.mark.full
 def test_an_image_that_the_preprocessing_cannot_take(train_digits, tmp_path, digits_dir):
     with pytest.raises(InputError, match=r'digits_train\.tfrecord, record \d+: '):
         train_digits(tmp_path, max_number_of_steps=1, model_name='cifarnet', train_image_size=32)
@@ -737,6 +746,7 @@ def test_a_refused_option_leaves_the_run_as_it_was(trained, train_digits):
     assert {path: path.read_bytes() for path in train_dir.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.full
 def test_cosine_ends_at_its_end_after_a_change_of_batch_size(train_digits, tmp_path, caplog):
     options = {'learning_rate_decay_type': 'cosine', 'end_learning_rate': 0.001, 'log_every_n_steps': 1}
     train_digits(tmp_path, batch_size=64, max_number_of_steps=4, **options)
@@ -756,7 +766,7 @@ def test_a_scope_that_is_no_regular_expression(train_digits, tmp_path):
 # ------------------------------------------------------------------------ where the batches come from
 
 
-@pytest.mark.quick('memory')
+@pytest.mark.full
 @pytest.mark.parametrize('cache', ['memory', 'folder'])
 def test_a_cache_does_not_change_the_weights(train_digits, tmp_path, cache):
     options = {'max_number_of_steps': 12, 'batch_size': 32, 'eval_every_steps': 12}
@@ -817,6 +827,7 @@ def test_synthetic_images_train(train_digits, tmp_path, place, num_clones):
     assert result.step == 3
 
 
+@pytest.mark.full
 def test_part_of_a_split_is_held_out(train_digits, tmp_path, caplog):
     with caplog.at_level('INFO', logger='absl'):
         result = train_digits(
