@@ -100,7 +100,7 @@ def warn_of_unread_flags(config: Any, given: Collection[str]) -> None:
 
 
 def exit_status(call: Callable[[], int]) -> int:
-    """Returns what `call` does, or the status for bad input (1, with its line), Ctrl-C, or output that nobody reads.
+    """Calls `call` and returns the exit status: its own, or that of bad input (1, one line), Ctrl-C or a closed output.
 
     Where another worker is lost, the process ends here: TensorFlow would wait for it on its way out. The status
     is then 75, the system's for what may go better next time, or 1 if a worker has said what to put right.

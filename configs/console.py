@@ -68,7 +68,7 @@ def speak_as(name: str) -> None:
 
 
 def has_bars() -> bool:
-    """Says whether progress is shown as a bar: on a terminal that this process has for itself."""
+    """Returns whether progress is shown as a bar: on a terminal that this process has for itself."""
     return sys.stderr.isatty() and not _prefix
 
 

@@ -235,7 +235,7 @@ def check_evaluation(config: EvalConfig) -> None:
 
 
 def _has_checkpoints(folder: str) -> bool:
-    """Says whether a folder on this machine has checkpoints of a run."""
+    """Returns whether a folder on this machine has checkpoints of a run."""
     return os.path.isdir(folder) and any(name.endswith('.index') for name in _names_in(folder))
 
 

@@ -89,7 +89,7 @@ def _names(option: Option) -> tuple[str, ...]:
 
 
 def _lacks(text: str, values: Sequence[str]) -> bool:
-    """Says whether a help text does not list the values itself; it may leave out those that it does not take."""
+    """Returns whether a help text does not list the values itself; it may leave out those that it does not take."""
     words = {word.strip('.:') for word in re.findall(r'[\w.<>:]+', text)}
     return sum(value not in words for value in values) > len(values) / 2
 

@@ -67,7 +67,7 @@ def _keras_home() -> str:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Returns what the file says; nothing where there is none, or where it is no JSON, as Keras takes it."""
+    """Returns the settings in the file; none if it is missing or not JSON, as Keras treats it."""
     try:
         with open(path, encoding='utf-8') as file:
             settings = json.load(file)

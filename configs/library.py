@@ -39,7 +39,7 @@ def prepare() -> None:
 
 
 def _is_configured() -> bool:
-    """Says whether the program has chosen where log lines go, or which."""
+    """Returns whether the program has chosen where log lines go, or which."""
     root = logging.getLogger()
     chosen = absl_logging.get_verbosity() != absl_logging.WARNING or root.level not in (logging.NOTSET, logging.WARNING)
     return chosen or not all(map(_is_default, root.handlers))

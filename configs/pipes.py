@@ -9,7 +9,7 @@ import stat
 
 
 def is_named_pipe(path: str | os.PathLike[str]) -> bool:
-    """Says whether a path leads to a pipe that has a name in a folder; not to one of the shell, and not to nothing."""
+    """Returns whether a path is a named pipe in a folder, not one of the shell; False for a missing path."""
     try:
         # What the shell makes has no name: /dev/fd/63 leads to pipe:[8192], which is nowhere.
         return stat.S_ISFIFO(os.stat(os.path.realpath(path)).st_mode)

@@ -377,13 +377,13 @@ def _as_read(config: Any, values: Values) -> Values:
 
 
 def _is_run(path: str) -> bool:
-    """Says whether a path is known to be what other programs run."""
+    """Returns whether a path is known to be what other programs run."""
     is_saved_model = os.path.isfile(os.path.join(path, 'saved_model.pb'))
     return is_saved_model or path.lower().endswith(('.tflite', '.onnx'))
 
 
 def _may_be_run(path: str) -> bool:
-    """Says whether a path is not known to be a checkpoint."""
+    """Returns whether a path is not known to be a checkpoint."""
     if os.path.isdir(path):
         return _is_run(path)
     return not (path.endswith(('.index', '.keras', '.h5')) or os.path.exists(f'{path}.index'))

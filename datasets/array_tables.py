@@ -43,7 +43,7 @@ def save_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: str) -> dict[str, np.ndarray]:
-    """Returns what was written, read-only.
+    """Reads the arrays back, read-only.
 
     Raises:
         OSError: there is no such file, or it cannot be read.

@@ -55,7 +55,7 @@ class SkippedImages:
         return attempts.take(1).get_single_element()
 
     def take(self, end: int) -> dict[int, int]:
-        """Returns what was skipped at positions before `end`, position -> number of the example, and forgets it."""
+        """Removes and returns the examples skipped before position `end`, position -> example number."""
         if not int(self._numbers.size()):
             return {}
         positions, numbers = (values.numpy().tolist() for values in self._numbers.export())

@@ -79,7 +79,7 @@ class Dataset:
 
 
 def is_there(name: str, dataset_dir: str) -> bool:
-    """Says whether a data set is in a folder, so that opening it writes nothing there.
+    """Returns whether a data set is in a folder, so that opening it writes nothing there.
 
     Only data sets that are written or downloaded where they are missing can be absent; opening another says what is
     wrong.

@@ -70,16 +70,16 @@ class Examples(abc.ABC):
         """
 
     def prepare(self, number: tf.Tensor, make: Callable[[Example], T], with_boxes: bool = True) -> T:
-        """Returns what `make` makes of an example, in tf.data or outside of it; arguments as `load`."""
+        """Returns `make(example)`, inside or outside tf.data; arguments as in `load`."""
         return make(self.load(number, with_boxes))
 
     def not_an_image(self, number: int) -> str | None:
-        """Returns what is kept of an example where its image should be, and what to do; None if nobody can tell."""
+        """Describes what an example holds instead of an image, with advice; None if unknown."""
         found = record_faults.not_an_image(self.check(number)['image'].numpy())
         return found and f'it is {found}'
 
     def image_problem(self, number: int, doing: str, error: Exception) -> str:
-        """Returns what is said of an example whose image made `error`; `doing` is what could not be done to it."""
+        """Returns the message for an example whose image raised `error`; `doing` names the operation that failed."""
         found = self.not_an_image(number)
         return found or f'its image cannot be {doing}: {first_line(error)}; {self.advice}'
 

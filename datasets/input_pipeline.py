@@ -269,7 +269,7 @@ def _named_problem(
 
 
 def _problem(dataset: Dataset, number: int, prepare: Callable[[Example], object]) -> str | None:
-    """Returns what is wrong with an example, or None if `prepare` takes it."""
+    """Returns the fault of an example, or None if `prepare` accepts it."""
     try:
         example = dataset.examples.check(number)
     except InputError as error:

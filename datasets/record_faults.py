@@ -54,7 +54,7 @@ def compression_of(start: bytes) -> str | None:
 
 
 def problem_of(record: bytes, schema: 'Schema') -> str | None:
-    """Returns what is wrong with the keys and values of a record; None if each is as `schema` says.
+    """Returns the fault in the keys or values of a record, or None if they match `schema`.
 
     Args:
         record: Its bytes.
@@ -144,7 +144,7 @@ def _candidate(features: Mapping[str, Any], key: str, kind: str, is_one: Any) ->
 
 
 def not_an_image(data: bytes, others: Mapping[str, Any] | None = None) -> str | None:
-    """Returns what bytes that cannot be decoded are instead of an image file, and what to do; None if nobody can tell.
+    """Describes bytes that are no image file, with advice; None if unknown.
 
     Args:
         data: The bytes.

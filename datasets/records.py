@@ -192,7 +192,7 @@ def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> l
 
 
 def _advice(present: list[str]) -> str:
-    """Returns what may be done where no file has the right name."""
+    """Returns advice for a folder in which no file matches."""
     if any(name.endswith(_COMPRESSED) for name in present):
         return '; decompress these with: python download_and_convert_data.py --unpack'
     if any('record' in name for name in present):

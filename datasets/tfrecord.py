@@ -118,7 +118,7 @@ def imagenet_example(
     filename: str,
     boxes: Sequence[tuple[float, float, float, float]] = (),
 ) -> tf.train.Example:
-    """Returns what slim's `build_imagenet_data.py` writes for an image.
+    """Returns the record that slim's `build_imagenet_data.py` writes for an image.
 
     Args:
         encoded: A JPEG.

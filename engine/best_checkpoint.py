@@ -60,7 +60,7 @@ class BestCheckpoint:
         self._history = self._history.until(step)
 
     def lacks(self, step: int) -> bool:
-        """Says whether the evaluation of a step is not known, or its checkpoint was to be kept and is not there."""
+        """Returns whether the evaluation of a step is not known, or its checkpoint was to be kept and is not there."""
         history = self._history
         if history.best_step != step:
             return history.last_step < step
@@ -120,7 +120,7 @@ class BestCheckpoint:
 
 
 def make_best(config: TrainConfig, spec: ModelSpec, cluster: Cluster = ALONE) -> BestCheckpoint:
-    """Returns what keeps the best checkpoint of the evaluations during training.
+    """Returns the keeper of the best checkpoint.
 
     Raises:
         InputError: a metric that is not measured; a patience without evaluations or a metric.

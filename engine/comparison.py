@@ -150,7 +150,7 @@ def open_dataset(config: EvalConfig, spec: ModelSpec | None, split: str | None, 
 
 
 def _classes_for(spec: ModelSpec | None, name: str, folder: str | None, force: bool) -> tuple[str, ...] | None:
-    """Returns what `get_dataset` is told of the net's classes: None if it was trained on this folder.
+    """Returns the net's class names for `get_dataset`; None if the net was trained on this folder.
 
     Args:
         spec: What is known of the net.

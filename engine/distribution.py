@@ -155,7 +155,7 @@ def batch_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
 
 
 def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.data.Dataset]) -> Iterable[Any]:
-    """Returns what gives the replicas of this worker their batches, each in turn one; they begin anew with each `iter`.
+    """Returns an iterable of batches for this worker's replicas, which take turns; each `iter` starts over.
 
     On one CPU that is the data set itself. A strategy over several fetches each replica's batch to its device by an
     iterator that has a thread that tunes, see `datasets.tuning`; CPUs need no such fetching.
@@ -188,24 +188,24 @@ class SameBatch:
 
 
 def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Says whether the step is compiled by XLA: by itself on GPUs only, as `configs.processor` says of processors."""
+    """Returns whether XLA compiles the step: by default only on GPUs, see `configs.processor`."""
     return options.xla == 'on' or (options.xla == 'auto' and is_on_gpus(strategy))
 
 
 def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Says whether training and evaluation use `nets.fast_convolutions`; GPUs have their own, and choose among them."""
+    """Returns whether training and evaluation use `nets.fast_convolutions`: never on GPUs, which have their own."""
     if options.fast_convolutions == 'auto':
         return not is_on_gpus(strategy) and this_processor().choices.fast_convolutions
     return options.fast_convolutions == 'on'
 
 
 def describe_devices(strategy: tf.distribute.Strategy, cluster: Cluster) -> str:
-    """Returns what computes over all workers, in words: `1 CPU`, `2 logical CPUs`, `8 GPUs`."""
+    """Describes the devices of all workers: `1 CPU`, `2 logical CPUs`, `8 GPUs`."""
     count = strategy.num_replicas_in_sync
     kind = 'GPU' if is_on_gpus(strategy) else 'CPU' if count == cluster.count else 'logical CPU'
     return f'{count} {kind}{"s" if count > 1 else ""}'
 
 
 def is_on_gpus(strategy: tf.distribute.Strategy) -> bool:
-    """Says whether replicas compute on GPUs."""
+    """Returns whether replicas compute on GPUs."""
     return any('GPU' in device for device in strategy.extended.worker_devices)

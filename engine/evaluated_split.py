@@ -17,7 +17,7 @@ from engine import best_checkpoint, run_dir
 
 
 def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> str | None:
-    """Returns what `--eval_split_name` of the run was; None where there was none, or where it is not to be trusted.
+    """Returns the run's `--eval_split_name`; None if it had none, or if that split overlaps the training split.
 
     A split that shares examples with what was trained on is left to be asked for: by default it would pass for a
     measure of what the net has not seen.

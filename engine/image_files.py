@@ -66,7 +66,7 @@ def _is_glob(name: str) -> bool:
 
 
 def _is_in_system_folder(path: str, pattern: str) -> bool:
-    """Says whether a folder of a system lies on a path, or is it, unless the pattern names it."""
+    """Returns whether a folder of a system lies on a path, or is it, unless the pattern names it."""
     matched = set(path.split('/')) - set(pattern.split('/'))
     return any(is_of_system(part) and not part.startswith('.') for part in matched)
 
@@ -100,7 +100,7 @@ def _walk(folder: str, left_out: LeftOut, above: tuple[tuple[int, int], ...] = (
 
 
 def split_input(data: bytes) -> bytes | list[str]:
-    """Returns what came through standard input: an image as it is, of a list of paths these, one a line.
+    """Returns the content of standard input: the bytes of an image, or a list of paths, one a line.
 
     As `find -print0` gives them, they may end in zeros instead.
     """

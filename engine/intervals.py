@@ -29,7 +29,7 @@ class Interval:
         return math.ceil(times * self._steps)
 
     def is_due(self, step: int) -> bool:
-        """Says whether it is due now, and begins to count the seconds anew if so."""
+        """Returns whether it is due now, and begins to count the seconds anew if so."""
         by_steps = self.next_step(step - 1) == step
         by_time = self._seconds > 0 and time.monotonic() - self._last >= self._seconds
         at_first, self._at_first = self._at_first, False

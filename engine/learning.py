@@ -177,7 +177,7 @@ def _train(
 
 
 def is_over(config: TrainConfig, best: BestCheckpoint, position: Position, last_step: float) -> bool:
-    """Says whether nothing is left to do: early stopping has ended the run, or its last step is made and measured."""
+    """Returns whether the run is finished: stopped early, or its last step is made and evaluated."""
     if best.is_exhausted:
         return True
     return position.step >= last_step and not (config.evaluation.is_wanted and best.lacks(position.step))
@@ -269,7 +269,7 @@ def make_run_steps(
 
 
 def use_xla(config: TrainConfig, strategy: tf.distribute.Strategy, state: TrainState) -> bool:
-    """Says whether forward and backward are compiled by XLA.
+    """Returns whether forward and backward are compiled by XLA.
 
     Raises:
         InputError: `--xla=on`, and the replicas have to speak with each other in between.

@@ -89,14 +89,14 @@ class Loop:
             raise input_pipeline.BadExampleError(f'{error}; to skip such images, give --on_bad_image=skip') from error
 
     def _is_stopped(self) -> bool:
-        """Says whether training ends before its last step: a signal to one worker ends all."""
+        """Returns whether training ends before its last step: a signal to one worker ends all."""
         received = [number for number in self.cluster.gather(self.signals.received) if number is not None]
         if received:
             self.signals.received = received[0]
         return bool(received) or any(action.ends_training for action in self.actions)
 
     def _due(self, step: int) -> list[Action]:
-        """Returns what is due: by steps, by the chief's clock, or because a signal to any worker asks for it."""
+        """Returns the actions that are due: by steps, by the chief's clock, or because a worker got a signal."""
         by_interval = self.cluster.share([action.interval.is_due(step) for action in self.actions])
         requested = self.cluster.any(self.signals.take_save_request())
         is_last = step == self.last_step

@@ -234,7 +234,7 @@ class ModelSpec:
 
     @classmethod
     def of_checkpoint(cls, prefix: str) -> 'ModelSpec | None':
-        """Returns what is known of a checkpoint's net: of an exported file what it says itself, else model.json beside.
+        """Returns the spec of a checkpoint's net: an export's own description, else model.json beside it.
 
         Raises:
             InputError: that is damaged, or the exported file is.
@@ -250,7 +250,7 @@ class ModelSpec:
 
     @classmethod
     def to_json_of(cls, prefix: str) -> dict[str, Any] | None:
-        """Returns what `of_checkpoint` does as values of JSON's types, for other workers."""
+        """Returns `of_checkpoint` as JSON values, for other workers."""
         spec = cls.of_checkpoint(prefix)
         return None if spec is None else dataclasses.asdict(spec)
 

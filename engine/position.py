@@ -38,7 +38,7 @@ class Position:
         return dataclasses.replace(self, step=self.step + steps, images_seen=self.images_seen + steps * batch_size)
 
     def counters(self) -> dict[str, np.int64]:
-        """Returns what a checkpoint keeps of it, by name; what never happened is left out."""
+        """Returns the values a checkpoint stores, by name; counters that are 0 by default are left out."""
         kept = {checkpoints.STEP_KEY: self.step, checkpoints.IMAGES_SEEN_KEY: self.images_seen}
         rare = {checkpoints.IMAGES_SKIPPED_KEY: self.images_skipped, checkpoints.RECOVERIES_KEY: self.recoveries}
         kept |= {name: value for name, value in rare.items() if value}

@@ -100,7 +100,7 @@ def _make_figure(predictor: Predictor) -> 'PredictionFigure':
 
 
 def _find(names: Sequence[str]) -> list[tuple[str, Image]]:
-    """Returns what to call each image, and its path, or its bytes where they came through standard input."""
+    """Returns the name of each image, and its path, or its bytes if they came through standard input."""
     named: list[tuple[str, Image]] = []
     left_out = LeftOut()
     for name in names:

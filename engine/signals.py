@@ -39,11 +39,11 @@ class TrainingSignals:
         self._undo = contextlib.ExitStack()
 
     def is_set(self) -> bool:
-        """Says whether a signal to end has come."""
+        """Returns whether a signal to end has come."""
         return self.received is not None
 
     def take_save_request(self) -> bool:
-        """Says whether SIGUSR1 has come since the last call."""
+        """Returns whether SIGUSR1 has come since the last call."""
         requested = self._save_requested.is_set()
         if requested:
             self._save_requested.clear()

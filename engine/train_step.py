@@ -168,7 +168,7 @@ class ReplicaStep:
     def _compute_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns what this replica adds to the loss and the recognised examples, float32 [2], to the statistics of
+        """Returns this replica's share of the loss and the correct examples, float32 [2], of the statistics of
         batch normalisation, and to the gradients.
 
         Args:
@@ -207,7 +207,7 @@ class ReplicaStep:
     def _differentiate(
         self, images: tf.Tensor, targets: Targets, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns what `_compute_gradients` does, of images that the net takes."""
+        """As `_compute_gradients`, for images that the net accepts."""
         variables = [variable.value for variable in self._state.trainable.values()]
         with (
             batch_statistics(self._reduce_mean, self._reduction.num_replicas) as statistics,

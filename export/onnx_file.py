@@ -58,7 +58,7 @@ def sample_folder(path: str) -> str:
 
 
 def is_sample_folder(folder: str) -> bool:
-    """Says whether all in a folder is of an earlier export."""
+    """Returns whether a folder holds only an earlier export."""
     if not os.path.isdir(folder) or os.path.islink(folder):
         return False
     found = (

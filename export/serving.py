@@ -61,7 +61,7 @@ def to_channels_last(source: Source, images: tf.Tensor) -> tf.Tensor:
 
 
 def to_output(source: Source, logits: tf.Tensor) -> tf.Tensor:
-    """Returns what the file gives."""
+    """Returns the outputs of the exported function."""
     return tf.nn.softmax(logits) if source.interface.output == 'probabilities' else logits
 
 

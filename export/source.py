@@ -74,11 +74,11 @@ class Source:
         return {name: variable.numpy() for name, variable in slim_variables(self.model).items()}
 
     def metadata(self) -> dict[str, Any]:
-        """Returns what files of weights say beside them, see `engine.checkpoints.keras_files`."""
+        """Returns the description stored beside weights, see `engine.checkpoints.keras_files`."""
         return {**self._facts(), 'crc32': {name: checkpoints.crc32(value) for name, value in self.weights().items()}}
 
     def description(self) -> dict[str, Any]:
-        """Returns what files that are run say of themselves, of JSON's types, see `engine.classifiers.loading`."""
+        """Returns the description stored in exported models, as JSON values, see `engine.classifiers.loading`."""
         return {
             **self._facts(),
             'format': self.options.format,

@@ -68,7 +68,7 @@ def _check_size(source: Source) -> None:
 
 
 def _make_job(source: Source, saved_model: str, prefix: str) -> Job:
-    """Returns what the converter has to do; writes the images that it needs to files that begin with `prefix`."""
+    """Returns the converter's job, and writes its calibration images to files that begin with `prefix`."""
     options, output = source.options, f'{prefix}.tflite'
     if options.quantize != 'int8':
         return Job(saved_model, output, options.quantize)

@@ -85,7 +85,7 @@ def _read(onnx: Any, path: str) -> Any:
 
 
 def _is_whole(graph: Any) -> bool:
-    """Says whether nodes have what all of them have; protobuf gives bytes where a text is not UTF-8."""
+    """Returns whether nodes have what all of them have; protobuf gives bytes where a text is not UTF-8."""
     names = [value.name for value in graph.input]
     names += [name for node in graph.node for name in (node.op_type, node.domain, node.name, *node.input, *node.output)]
     return all(isinstance(name, str) for name in names) and all(node.output for node in graph.node)

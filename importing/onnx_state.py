@@ -55,7 +55,7 @@ class Node:
         return value
 
     def has_input(self, position: int) -> bool:
-        """Says whether an optional input is given."""
+        """Returns whether an optional input is given."""
         return len(self.inputs) > position and bool(self.inputs[position])
 
 

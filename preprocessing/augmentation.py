@@ -73,7 +73,7 @@ class Augmentation:
         return batch
 
     def targets(self, labels: tf.Tensor, draws: dict[str, tf.Tensor]) -> Targets:
-        """Returns what the images of these labels, int32 [batch], are to be recognised as."""
+        """Returns the training targets for labels, int32 [batch]."""
         return self.mixing.targets(labels, draws) if self.mixing else Targets(labels)
 
     @property
@@ -82,7 +82,7 @@ class Augmentation:
 
 
 def make_augmentation(preprocessing: Preprocessing, num_examples: int) -> Augmentation:
-    """Returns what the options of a preprocessing say.
+    """Returns the augmentation that the options of a preprocessing describe.
 
     Args:
         preprocessing: which has them in `augment`.

@@ -49,7 +49,7 @@ def outside_boxes(boxes: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def if_any(chosen: tf.Tensor, apply: Callable[[], tf.Tensor], otherwise: tf.Tensor) -> tf.Tensor:
-    """Returns what `apply` does if any image is chosen, bool [batch], and else `otherwise`, of the same shape.
+    """Returns `apply()` if any image is chosen, bool [batch], else `otherwise`, of the same shape.
 
     A branch is where XLA stops merging operations: merged into one, they compute each other's values again and again,
     and take up to ten times as long on CPUs.

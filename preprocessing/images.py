@@ -142,7 +142,7 @@ def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 @_in_one_node
 def _is_cut_short(encoded: tf.Tensor) -> tf.Tensor:
-    """Says whether a JPEG ends before its first scan, or is progressive and has no end."""
+    """Returns whether a JPEG ends before its first scan, or is progressive and has no end."""
     data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)  # as far as segments reach
     length = tf.strings.length(encoded)
 

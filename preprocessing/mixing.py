@@ -85,7 +85,7 @@ class Mixing:
         return share * images + (1 - share) * _partners(images)
 
     def targets(self, labels: tf.Tensor, draws: dict[str, tf.Tensor]) -> Targets:
-        """Returns what the mixed images of int32 [batch] labels are to be recognised as."""
+        """Returns the targets of mixed images, given their labels, int32 [batch]."""
         return Targets(labels, _partners(labels), draws['mix_label_share'])
 
     @property
@@ -111,7 +111,7 @@ class Mixing:
 
 
 def make_mixing(augment: AugmentOptions, image_size: int, num_examples: int) -> Mixing | None:
-    """Returns what the options say for an epoch of so many examples, or None where nothing is mixed."""
+    """Returns the mixing for an epoch of `num_examples`, or None if the options mix nothing."""
     if not augment.mixes:
         return None
     off_position = round(augment.mixup_off_epoch * num_examples) if augment.mixup_off_epoch else None

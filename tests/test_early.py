@@ -118,7 +118,7 @@ def test_refused_without_tensorflow(
 
 
 def _passes(script: str, flags: str, environment: dict[str, str]) -> bool:
-    """Says whether a script comes to import TensorFlow, or with --plan to what that needs."""
+    """Returns whether a script comes to import TensorFlow, or with --plan to what that needs."""
     command = [sys.executable, script, *flags.split()]
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return any(words in finished.stderr for words in ('was imported', '--plan needs'))

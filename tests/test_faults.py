@@ -42,7 +42,7 @@ def _wait_in_tensorflow(ready: Path, noted: Path) -> None:
 
 
 def answers(process, number: int) -> bool:
-    """Says whether a process handles or ignores a signal that would end it."""
+    """Returns whether a process handles or ignores a signal that would end it."""
     lines = Path(f'/proc/{process.pid}/status').read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(('SigIgn:', 'SigCgt:'))]
     return any(mask >> (number - 1) & 1 for mask in masks)
@@ -182,7 +182,7 @@ def test_killed_twenty_times_at_any_moment(run, uninterrupted, make_fault):
 
 
 def is_new(run: Run, folder: str, before: dict[str, set[tuple[str, int, int]]]) -> bool:
-    """Says whether something half written is there that was not there before."""
+    """Returns whether something half written is there that was not there before."""
     return bool(run.parts(folder) - before.get(folder, set()))
 
 

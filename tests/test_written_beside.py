@@ -60,7 +60,7 @@ def killed(write: Write, path: str, at: int, can_exchange: bool) -> None:
 
 
 def run_killed(server, write: Write, path: Path, at: int, can_exchange: bool = True) -> bool:
-    """Says whether the process came to the moment."""
+    """Returns whether the process came to the moment."""
     process = server.Process(target=killed, args=(write, str(path), at, can_exchange), daemon=True)
     process.start()
     process.join(120)

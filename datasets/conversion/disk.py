@@ -51,7 +51,7 @@ def write_text(folder: str, name: str, text: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Returns what the system says is wrong, without path and number."""
+    """Returns the system's message without path and number."""
     return (error.strerror if isinstance(error, OSError) else None) or first_line(error).split('; ')[-1]
 
 

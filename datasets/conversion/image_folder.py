@@ -193,7 +193,7 @@ def _count_beside(folder: str, left_out: LeftOut) -> None:
 
 
 def _warn_of_turned(folder: str, images: Sequence[SourceImage]) -> None:
-    """Says that orientations which cameras have written are not applied, if there are such images."""
+    """Warns that EXIF orientations are not applied, if any image has one."""
     chosen = images[:: -(-len(images) // _LOOKED_AT) or 1]
     turned = sum(_is_turned(image.path) for image in chosen)
     if turned:

@@ -43,7 +43,7 @@ _SCHEMA = {
 
 
 def describe(conversion: Mapping[str, Any], source: Source, shards: Sequence[FinishedShard]) -> dict[str, Any]:
-    """Returns what dataset.json says; it depends on nothing but what was converted."""
+    """Returns the content of dataset.json, which depends only on what was converted."""
     changes: Counter[str] = Counter()
     for shard in shards:
         changes.update(shard.changes)
@@ -109,7 +109,7 @@ def load(dataset_dir: str) -> dict[str, Any]:
 
 
 def check(described: Any, path: str) -> dict[str, Any]:
-    """Returns what was read from a dataset.json, if all that readers take from it is there and can be used.
+    """Checks the content of a dataset.json and returns it.
 
     Raises:
         InputError: a field that is missing, of another type, or that leads out of the folder.

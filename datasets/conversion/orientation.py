@@ -75,7 +75,7 @@ def _chunks(data: bytes, position: int, name: bytes, order: str, *, trailer: int
 
 
 def _orientation_of(exif: bytes) -> int | None:
-    """Returns what the first directory of a TIFF header says; None if it says nothing that there is."""
+    """Returns the orientation in the first directory of a TIFF header, or None."""
     order = _TIFF.get(exif[:4])
     if order is None:
         return None

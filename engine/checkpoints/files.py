@@ -56,7 +56,7 @@ def latest_checkpoint(train_dir: str) -> str | None:
 
 
 def is_of_one_file(path: str) -> bool:
-    """Says whether a file is a TensorFlow checkpoint as they were before 2017: one table in one file."""
+    """Returns whether a file is a TensorFlow checkpoint as they were before 2017: one table in one file."""
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return False
     with tf.io.gfile.GFile(path, 'rb') as file:
@@ -247,12 +247,12 @@ def delete(paths: Iterable[str]) -> None:
 
 
 def is_complete(prefix: str) -> bool:
-    """Says whether a checkpoint has its index and its data."""
+    """Returns whether a checkpoint has its index and its data."""
     return all(tf.io.gfile.exists(prefix + suffix) for suffix in SUFFIXES)
 
 
 def lies_in(prefix: str, folder: str) -> bool:
-    """Says whether a checkpoint lies in a folder; a `checkpoint` file may name one anywhere."""
+    """Returns whether a checkpoint lies in a folder; a `checkpoint` file may name one anywhere."""
     return os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(folder)
 
 

@@ -14,7 +14,7 @@ _SUFFIX = ExponentialMovingAverage.SUFFIX
 
 
 def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """Returns what the names of a checkpoint say of it, and the flag or the step that helps; None if they say nothing.
+    """Describes a checkpoint by its variable names and gives the flag or step that helps; None if they tell nothing.
 
     Args:
         found: Names in the checkpoint.
@@ -38,7 +38,7 @@ def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:
 
 
 def shared_prefix(found: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """Returns what stands before most of the wanted names in a checkpoint that has few of them without; else None."""
+    """Returns the prefix of most of the wanted names in a checkpoint, or None if it has most of them without one."""
     names = {name.removesuffix(_SUFFIX) for name in found}
     if not wanted or 2 * sum(name in names for name in wanted) >= len(wanted):
         return None

@@ -86,7 +86,7 @@ class KerasReader:
         return {**dtypes, STEP_KEY: tf.int64} if STEP_KEY in self.metadata else dtypes
 
     def has_tensor(self, name: str) -> bool:
-        """Says whether there is such a variable."""
+        """Returns whether there is such a variable."""
         return name in self._datasets or (name == STEP_KEY and STEP_KEY in self.metadata)
 
     def get_tensor(self, name: str) -> np.ndarray:

@@ -13,22 +13,22 @@ IMAGES_SKIPPED_KEY, RECOVERIES_KEY = 'images_skipped', 'nonfinite_recoveries'
 
 
 def is_training_state(name: str) -> bool:
-    """Says whether a name in a checkpoint is a counter, an optimizer slot or a moving average, not a weight."""
+    """Returns whether a name in a checkpoint is a counter, an optimizer slot or a moving average, not a weight."""
     return name in _SCALARS or name.endswith(_SLOTS) or name.startswith(_KERAS_OPTIMIZER)
 
 
 def is_average(name: str) -> bool:
-    """Says whether it is the moving average of a weight."""
+    """Returns whether it is the moving average of a weight."""
     return name.endswith(ExponentialMovingAverage.SUFFIX)
 
 
 def is_counter(name: str) -> bool:
-    """Says whether it is the step, or another number that tells how far training has come."""
+    """Returns whether it is the step, or another number that tells how far training has come."""
     return name in _COUNTERS
 
 
 def is_slot(name: str) -> bool:
-    """Says whether it is what an optimizer keeps, of a weight or of its own."""
+    """Returns whether it is what an optimizer keeps, of a weight or of its own."""
     return is_training_state(name) and not is_average(name) and not is_counter(name)
 
 

@@ -63,7 +63,7 @@ _ENDINGS = {
 
 
 def describe(path: str) -> str:
-    """Returns what a file is that is no checkpoint, and what to do with it.
+    """Describes a file that is no checkpoint, with advice.
 
     Raises:
         OSError or tf.errors.OpError: it cannot be read.
@@ -84,7 +84,7 @@ def _of_content(path: str, start: bytes, size: int) -> str:
 
 
 def inside_archive(path: str) -> str | None:
-    """Returns what a zip archive or an HDF5 file is that is none of Keras 3's; None of those, and of damaged ones."""
+    """Describes a zip archive or HDF5 file that Keras 3 did not write; None for Keras 3's and for damaged ones."""
     if '://' in path:
         return None
     try:
@@ -131,7 +131,7 @@ def _is_saved_model(path: str, start: bytes, size: int) -> bool:
 
 
 def _is_frozen(path: str, start: bytes, size: int) -> bool:
-    """Says whether it begins as a graph does: a node (1), in it its name (1) and, behind that, its operator (2)."""
+    """Returns whether it begins as a graph does: a node (1), in it its name (1) and, behind that, its operator (2)."""
     try:
         tag, place = start[0], 1
         while start[place] & 0x80:
@@ -143,7 +143,7 @@ def _is_frozen(path: str, start: bytes, size: int) -> bool:
 
 
 def is_onnx(start: bytes) -> bool:
-    """Says whether a file begins as a model of ONNX does: its version (1), then its maker (2) or graph (7)."""
+    """Returns whether a file begins as a model of ONNX does: its version (1), then its maker (2) or graph (7)."""
     return start[:1] == b'\x08' and 3 <= start[1] <= 64 and start[2:3] in (b'\x12', b'\x3a')
 
 

@@ -38,7 +38,7 @@ class Reader(Protocol):
         """Returns the dtype of each variable by name."""
 
     def has_tensor(self, name: str) -> bool:
-        """Says whether there is such a variable."""
+        """Returns whether there is such a variable."""
 
     def get_tensor(self, name: str) -> np.ndarray:
         """Reads a variable."""
@@ -60,7 +60,7 @@ class ScopedReader:
         return self._short(self.reader.get_variable_to_dtype_map())
 
     def has_tensor(self, name: str) -> bool:
-        """Says whether there is such a variable."""
+        """Returns whether there is such a variable."""
         return self.reader.has_tensor(self._long(name))
 
     def get_tensor(self, name: str) -> np.ndarray:
@@ -162,6 +162,6 @@ def read_int(prefix: str, name: str, default: int) -> int:
 
 
 def read_metadata(prefix: str) -> dict[str, Any]:
-    """Returns what `export/` wrote into a `.keras` or `.weights.h5` file beside its weights; else nothing."""
+    """Returns the description that `export/` wrote into a `.keras` or `.weights.h5` file, or an empty one."""
     reader = open_checkpoint(prefix)
     return reader.metadata if isinstance(reader, KerasReader) else {}

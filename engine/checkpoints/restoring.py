@@ -149,7 +149,7 @@ def make_plan(
 
 
 def head_of_another_size(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Returns what the checkpoint has of the last layer, by name, if it differs in the number of classes alone."""
+    """Returns the checkpoint's head by name, if it differs only in the number of classes."""
     shapes = _without_suffixes(wanted)
     head = [name for name in head_names(wanted) if name in found]
     if not head or any(len(found[name]) != len(shapes[name]) or not shapes[name] for name in head):
@@ -236,7 +236,7 @@ def _value(reader: Reader, prefix: str, name: str, variable: tf.Variable) -> np.
 
 
 def _refuse_other_slots(prefix: str, plan: Plan, reader: Reader, wanted: Mapping[str, Shape]) -> None:
-    """Says in one line, instead of in hundreds, that a run cannot go on with another optimizer."""
+    """Raises, in one line instead of hundreds, if a run cannot resume because its optimizer is another."""
     missing = plan.names(Fate.MISSING)
     if len(missing) < len([*plan.stopping, *plan.names(Fate.UNUSED)]) or not all(map(is_slot, missing)):
         return

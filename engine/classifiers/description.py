@@ -63,7 +63,7 @@ def damaged(path: str, where: str = '') -> InputError:
 
 
 def read(path: str, description: Mapping[str, Any]) -> Described:
-    """Returns what a description says.
+    """Parses a description.
 
     Args:
         path: Of the file, as messages name it.

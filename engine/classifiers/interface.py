@@ -37,7 +37,7 @@ class Interface:
             raise ValueError(f'include_preprocessing is {self.include_preprocessing!r}, neither true nor false')
 
     def reverses_channels(self, preprocessing: Preprocessing) -> bool:
-        """Says whether its images have their channels in another order than the net's."""
+        """Returns whether its images have their channels in another order than the net's."""
         return self.channel_order != preprocessing.normalization.channel_order
 
     def prepare(self, images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

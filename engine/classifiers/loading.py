@@ -84,7 +84,7 @@ def load_classifier(
 
 
 def find_runtime(path: str) -> Callable[[str, ForeignOptions], Runtime] | None:
-    """Returns what opens a path that is no checkpoint; None for those, and where there is nothing.
+    """Returns the opener for an exported model, or None for a checkpoint or a missing path.
 
     Raises:
         InputError: it cannot be read at all.
@@ -146,7 +146,7 @@ def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOpt
 def _spec_of_foreign(
     path: str, runtime: Runtime, asked: Mapping[str, Any], foreign: ForeignOptions, size_flag: str
 ) -> tuple[ModelSpec, Interface]:
-    """Returns what is known of a file of another program: from its shapes, and from flags.
+    """Returns the description of a foreign file, from its shapes and from flags.
 
     Raises:
         InputError: that is not enough.
@@ -223,7 +223,7 @@ def _check_shape(classifier: Classifier, runtime: Runtime) -> None:
 
 
 def size_in_bytes(path: str) -> int:
-    """Returns what a classifier takes on the disk: its file, its folder, or the files of its checkpoint."""
+    """Returns a classifier's size on disk in bytes: its file, its folder, or its checkpoint's files."""
     if os.path.isdir(path):
         return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
     if os.path.isfile(path):  # whose name may be a pattern

@@ -30,7 +30,7 @@ _FEW = 2  # nodes that damage can have changed: one, and one that takes what it 
 
 
 def checksums(model: Any) -> dict[str, str]:
-    """Returns what stands for all that decides what a model computes.
+    """Returns a checksum of everything that decides what a model computes.
 
     Returns:
         Of weights, and of nodes, two checksums of each in hexadecimal: of what it is called (of a weight with its type
@@ -108,7 +108,7 @@ def _load(path: str) -> Any:
 
 
 def _changed(written: Mapping[str, str], graph: Any) -> str | None:
-    """Returns what damage has changed; None where nothing has changed, or another program has made another graph."""
+    """Names the part that damage has changed; None if nothing changed or another program saved another graph."""
     weights, found_weights = _parse(written[_WEIGHTS]), _weights(graph)
     for key, (checksum, name) in found_weights.items():
         if weights.get(key, checksum) != checksum:
@@ -128,7 +128,7 @@ def _parse(text: str) -> dict[int, int]:
 
 
 def _is_as_written(path: str, size: Any) -> bool:
-    """Says whether the description begins where it was put; in what another program has saved anew, it may not."""
+    """Returns whether the description is still at its offset, which may change when another program saves the file."""
     if not isinstance(size, int) or not 0 < size < os.path.getsize(path):
         return False
     with open(path, 'rb') as file:

@@ -152,7 +152,7 @@ def _open_session(path: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what an error of onnxruntime means, or what it says without its numbers and places."""
+    """Returns the meaning of an onnxruntime error, or its text without numbers and source locations."""
     text = first_line(error)
     plain = re.sub(r'^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?', '', text)
     for pattern, meaning in _REASONS.items():

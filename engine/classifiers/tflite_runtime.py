@@ -71,7 +71,7 @@ class _Model:
         self._shape: tuple[int, ...] = ()
 
     def quantization(self) -> str:
-        """Returns what the types of its numbers say; 'none' if all are float32."""
+        """Returns the quantization, judged by the tensors' types; 'none' if all are float32."""
         types = {detail['dtype'] for detail in self._interpreter.get_tensor_details()}
         return next((name for name, kind in _TELLING_TYPES.items() if kind in types), 'none')
 
@@ -94,7 +94,7 @@ class _Model:
         self._shape = shape
 
     def _outputs(self, name: str | None) -> list[dict[str, Any]]:
-        """Returns what it gives, or of that the one that is asked for."""
+        """Returns the model's outputs, or the one named."""
         details = self._interpreter.get_output_details()
         chosen = [detail for detail in details if name in (None, detail['name'])]
         if not chosen:

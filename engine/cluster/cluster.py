@@ -57,7 +57,7 @@ class Cluster:
         return self.share(compute() if self.is_chief else None)
 
     def after_chief(self, compute: Callable[[], T]) -> T:
-        """Returns what `compute` returns, called on the chief first: what it writes or fetches the others find."""
+        """Calls `compute` on the chief first, so that the others find what it wrote or fetched."""
         if not self.is_chief:
             self.gather(None)
         value = compute()
@@ -66,7 +66,7 @@ class Cluster:
         return value
 
     def any(self, value: bool) -> bool:
-        """Says whether it is so in any worker."""
+        """Returns whether `value` is true on any worker."""
         return any(self.gather(value))
 
     def check_same(self, facts: Mapping[str, Any]) -> None:
@@ -89,11 +89,11 @@ class Cluster:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Says that all workers compute together inside it, so that progress is expected."""
+        """Marks a block in which all workers compute together, so that progress is expected."""
         yield
 
     def loss(self, within: float = 0.0) -> WorkerLostError | None:
-        """Returns what has happened to another worker, waiting so many seconds for news; None if nothing has."""
+        """Waits up to `within` seconds and returns the failure of another worker, or None."""
         del within
         return None
 

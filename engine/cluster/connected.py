@@ -236,7 +236,7 @@ class ConnectedCluster(Cluster):
 
 
 def is_of_worker(message: Mapping[str, Any], count: int) -> bool:
-    """Says whether one of `count` workers would say that, once they have met."""
+    """Returns whether one of `count` workers would say that, once they have met."""
     if 'lost' in message:
         return isinstance(message['lost'], str)
     if 'beat' in message:

@@ -69,7 +69,7 @@ def join_as_told(config: Any) -> Cluster:
 
 
 def facts_of(config: Any) -> dict[str, Any]:
-    """Returns what workers must agree on before they begin: options, versions, and this project's source."""
+    """Returns the facts that workers must agree on before they start: options, versions, source code."""
     options = flat_options(type(config))
     facts = {
         f'--{name}': value
@@ -115,7 +115,7 @@ def join(task: Task | None, options: ClusterOptions, facts: Facts, token: str = 
 
 
 class _Waiting:
-    """Says now and then who is waited for, and when that has been long enough."""
+    """Logs now and then which workers are missing, and raises at the deadline."""
 
     def __init__(self, task: Task, seconds: float):
         now = time.monotonic()
@@ -244,7 +244,7 @@ def _refuse(peer: Peer, why: str) -> None:
 
 
 def make_hello(task: Task, address: str, facts: Mapping[str, str], token: str = '') -> _Hello:
-    """Returns what a worker says first, with the proof that it knows the token."""
+    """Returns a worker's first message, with the proof that it knows the token."""
     hello = {
         'protocol': _PROTOCOL,
         'index': task.index,
@@ -263,7 +263,7 @@ def _prove(hello: _Hello, token: str) -> str:
 
 
 def is_hello(hello: Mapping[str, Any]) -> bool:
-    """Says whether a message is the first one of a worker of this version."""
+    """Returns whether a message is the first one of a worker of this version."""
     kinds = {'protocol': int, 'index': int, 'count': int, 'address': str, 'process': str, 'facts': dict, 'proof': str}
     if any(type(hello.get(name)) is not kind for name, kind in kinds.items()) or hello['protocol'] != _PROTOCOL:
         return False
@@ -272,7 +272,7 @@ def is_hello(hello: Mapping[str, Any]) -> bool:
 
 
 def are_workers(answer: Any, count: int) -> bool:
-    """Says whether the chief's answer tells of so many workers, in their order."""
+    """Returns whether the chief's answer tells of so many workers, in their order."""
     if not isinstance(answer, list) or not all(isinstance(hello, dict) and is_hello(hello) for hello in answer):
         return False
     return [hello['index'] for hello in answer] == list(range(count))

@@ -81,7 +81,7 @@ def _environment_of_worker(count: int, environment: Mapping[str, str]) -> dict[s
 
 
 def _make_die_with_us() -> Callable[[], None] | None:
-    """Returns what makes the process that calls it end with this one, however this one ends; Linux has that."""
+    """Returns a function that makes its process end when this one ends, however it ends (Linux only)."""
     if sys.platform != 'linux':
         return None
     prctl, launcher = ctypes.CDLL(None).prctl, os.getpid()  # found here: a forked process should not load libraries

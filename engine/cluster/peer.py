@@ -21,7 +21,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def shown(text: object, most: int = 1000, keep: str = '') -> str:
-    """Returns what another process says as it may be printed: not too long, and without what would move a terminal.
+    """Returns another process's text as it may be printed: shortened, control characters escaped.
 
     Args:
         text: What it says.
@@ -52,7 +52,7 @@ class Peer:
         return self._connection.getsockname()[0]
 
     def has_gone(self) -> bool:
-        """Says whether the other has ended the connection; only while nothing is received."""
+        """Returns whether the other has ended the connection; only while nothing is received."""
         try:
             return not self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:

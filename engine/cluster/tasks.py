@@ -309,7 +309,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def is_address(text: str) -> bool:
-    """Says whether a text is `host:port`, as a Task has it."""
+    """Returns whether a text is `host:port`, as a Task has it."""
     try:
         _checked_address('', text)
     except InputError:
