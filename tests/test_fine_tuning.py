@@ -244,7 +244,7 @@ NORMALIZED = {
 STATISTICS = {f'alexnet_bn/{layer}/moving_{kind}' for layer in ('bn1', 'bn2') for kind in ('mean', 'variance')}
 
 
-@pytest.mark.quick('True')
+@pytest.mark.full
 @pytest.mark.parametrize('freeze', [False, True])
 def test_statistics_of_frozen_layers_move_as_in_slim_unless_they_are_frozen_too(train_digits, tmp_path, caplog, freeze):
     start = saved_values(

@@ -173,6 +173,7 @@ print(np.isfinite(model.fit(images, np.arange(4), verbose=0).history['loss']).al
 """
 
 
+@pytest.mark.full
 def test_an_exported_file_trains_where_the_layers_can_be_imported(trained, tmp_path):
     path = str(tmp_path / 'net.keras')
     exporting.export(make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=path))

@@ -67,7 +67,7 @@ def of_every_net(digits_dir, tmp_path_factory) -> dict[str, tuple[Source, str]]:
     return {name: (source, write(source, folder / name)) for name, source in sources.items()}
 
 
-@pytest.mark.quick('alexnet_v2', 'bvlc_alexnet', 'cifarnet')
+@pytest.mark.quick('lenet', 'alexnet_bn')
 @pytest.mark.parametrize('name', nets_factory.NETS)
 def test_every_net_gives_its_results(of_every_net, name):
     source, path = of_every_net[name]

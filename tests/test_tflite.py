@@ -132,7 +132,7 @@ def differences(source: Source, path: Path, images: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------ the same results
 
 
-@pytest.mark.quick('lenet-none', 'lenet-float16', 'lenet-dynamic', 'bvlc_alexnet-int8')
+@pytest.mark.quick('lenet-none', 'lenet-float16', 'lenet-dynamic', 'cifarnet-int8')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_every_net_gives_its_results_in_every_quantization(exports, net, quantize):
@@ -163,7 +163,7 @@ def test_every_interface_gives_the_nets_results(exports, name):
     assert difference.mean() < average
 
 
-@pytest.mark.quick('bvlc_alexnet')
+@pytest.mark.quick('cifarnet', 'lenet')
 @pytest.mark.parametrize('net', nets_factory.NETS)
 def test_only_what_has_no_integer_kernel_stays_in_floats(exports, net):
     source, path = exports[net, 'int8']
