@@ -57,7 +57,7 @@ def evaluate(config: EvalConfig) -> Results:
     Raises:
         InputError: whatever the user can put right; nothing is written then.
     """
-    with joining.join_as_told(config) as cluster:
+    with joining.join_cluster(config) as cluster:
         if find_runtime(config.evaluation.checkpoint_path) is not None:
             return _evaluate_file(config, cluster)
         return _evaluate(config, cluster)
