@@ -71,6 +71,8 @@ class Run:
     def state(self) -> TrainState:
         """The net with its initial weights, the optimizer's slots and the moving averages.
 
+        Where it is first asked for, all workers have to ask for it: they exchange its initial values.
+
         Raises:
             InputError: as `make_state`.
         """

@@ -14,9 +14,10 @@ from engine.train_state import restore_latest, warm_start
 
 def resume(run: Run) -> Position | None:
     """Restores the run's newest checkpoint in all workers; returns its position, or None if there is none."""
+    state = run.state  # in all workers, which make it together
 
     def restore_on_chief() -> dict[str, int] | None:
-        position = restore_latest(run.config.checkpoint, run.config.data, run.state)
+        position = restore_latest(run.config.checkpoint, run.config.data, state)
         return None if position is None else dataclasses.asdict(position)
 
     found = run.cluster.on_chief(restore_on_chief)
@@ -28,9 +29,9 @@ def resume(run: Run) -> Position | None:
 
 def begin(run: Run) -> Position:
     """Begins a new run: with the weights of `--checkpoint_path`, if there is one, else with the initial ones."""
-    options = run.config.checkpoint
+    options, data, state = run.config.checkpoint, run.config.data, run.state
     if options.checkpoint_path:
-        run.cluster.on_chief(lambda: warm_start(options, run.state, run.config.data.labels_offset))
+        run.cluster.on_chief(lambda: warm_start(options, state, data.labels_offset))
         _broadcast(run)
     return Position()
 
