@@ -17,10 +17,11 @@ import tensorflow as tf
 
 from configs.config import TrainConfig
 from configs.options import make_config
-from datasets import dataset_factory
-from engine import checkpoints, distribution, learning, train_input
+from engine import checkpoints
+from engine.cluster.cluster import SINGLE_PROCESS
 from engine.position import Position
-from engine.train_state import TrainState, make_state
+from engine.setup import open_run
+from engine.train_state import TrainState
 
 SAVES, STEPS_BETWEEN = 5, 4
 
@@ -28,15 +29,10 @@ SAVES, STEPS_BETWEEN = 5, 4
 def prepare(model_name: str, batch_size: int) -> tuple[TrainState, Callable[[], float]]:
     """Returns what is saved, and a function that makes a step on synthetic data and returns its seconds."""
     config = make_config(TrainConfig, model_name=model_name, dataset_name='synthetic', batch_size=batch_size)
-    strategy = distribution.make_strategy(config.devices)
-    dataset = dataset_factory.get_dataset('synthetic', None, 'train', 0)
-    spec = learning.make_spec(config, dataset)
-    preprocessing = spec.make_preprocessing(config.augment)
-    with strategy.scope():
-        state = make_state(config, spec)
-    run_steps = learning.make_run_steps(config, strategy, state, dataset, preprocessing, 1000)
-    iterator = train_input.make_iterator(strategy, config, dataset, preprocessing, 0)
-    return state, lambda: run_steps(iterator, Position(), 1).seconds
+    run = open_run(config, SINGLE_PROCESS)
+    run_steps = run.make_steps(end=1000)
+    iterator = run.make_input(num_steps=1000).make_iterator(first_image=0)
+    return run.state, lambda: run_steps(iterator, Position(), 1).seconds
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ def main() -> None:
         serve_turns(flags.answers, lambda count: None)
         return
     config = make_config(BenchmarkConfig, mode=flags.work, **flags.options)
-    run = benchmark.make_run(config)
+    work = benchmark.make_work(config)
 
     def turn(count: int) -> dict[str, float]:
         # Of an evaluation a unit is a whole pass, which is what any number of steps above 1 gives.
-        blocks: list[Block] = [run(2) for _ in range(count)] if flags.work == 'eval' else [run(count)]
+        blocks: list[Block] = [work(2) for _ in range(count)] if flags.work == 'eval' else [work(count)]
         return {'waited': sum(block.waited or 0.0 for block in blocks)}
 
     serve_turns(flags.answers, turn)

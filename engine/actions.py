@@ -13,14 +13,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.config import LogOptions, TrainConfig
+from configs.config import LogOptions
 from configs.progress import Progress
-from datasets import input_pipeline
-from datasets.bad_images import SkippedImages
-from datasets.dataset_factory import Dataset
 from engine import checkpoints, evaluation
 from engine.best_checkpoint import BestCheckpoint
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster
 from engine.evaluator import EvaluationStopped, Evaluator, Results
 from engine.intervals import Interval
 from engine.position import Position
@@ -28,7 +25,6 @@ from engine.recovery import NonFiniteError
 from engine.summaries import FLUSH_SECONDS, SummaryWriter
 from engine.train_state import TrainState
 from engine.train_step import StepReport
-from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
 
 
@@ -104,6 +100,9 @@ class Action(abc.ABC):
 
     def finish(self) -> None:  # noqa: B027
         """Called once, after the last step; waits for what goes on beside training."""
+
+    def rescue(self, position: Position) -> None:  # noqa: B027
+        """Called where an error ends training; keeps what was trained up to a position."""
 
     def run(self, moment: Moment) -> None:
         """Does it, unless it was done at this step."""
@@ -191,8 +190,8 @@ class Save(Action):
     def act(self, moment: Moment) -> None:
         self._save(moment.position)
 
-    def save_at_end(self, position: Position) -> None:
-        """Saves what was trained, unless that is done, where an error ends training; not what is not finite."""
+    def rescue(self, position: Position) -> None:
+        """Saves what was trained, unless that is done; not what is not finite."""
         with contextlib.suppress(NonFiniteError):
             if position.step != self._saved_step:
                 self._save(position)
@@ -227,7 +226,11 @@ def _check_variables(values: Mapping[str, tf.Tensor], position: Position) -> Non
 
 
 class Evaluate(Action):
-    """Accuracy, Recall@k and loss of the weights as they are, or of their moving averages where those are kept."""
+    """Accuracy, Recall@k and loss of the weights as they are, or of their moving averages where those are kept.
+
+    Attributes:
+        results: Of the last evaluation; None before the first.
+    """
 
     def __init__(
         self,
@@ -238,7 +241,7 @@ class Evaluate(Action):
         num_examples: int,
         best: BestCheckpoint,
         should_stop: Callable[[], bool],
-        cluster: Cluster = ALONE,
+        cluster: Cluster = SINGLE_PROCESS,
     ):
         self.interval, self._cluster = interval, cluster
         self._evaluator, self._state, self._best, self._should_stop = evaluator, state, best, should_stop
@@ -251,7 +254,7 @@ class Evaluate(Action):
         self._best.go_back_to(position.step)
         self.ends_training = self._best.is_exhausted
         is_due = position.step == last_step or self.interval.next_step(position.step - 1) == position.step
-        is_lacking = is_due and position.step > 0 and self._best.lacks(position.step)
+        is_lacking = is_due and position.step > 0 and self._best.needs_evaluation(position.step)
         self._writer.begin_at(position.step + (0 if is_lacking else 1))
         if is_lacking:
             self._measure(position)
@@ -291,27 +294,6 @@ def _averages_as_weights(state: TrainState) -> Iterator[None]:
     finally:
         for name, variable in state.variables.items():
             variable.assign(kept[name])
-
-
-class NextImages:
-    """The images of the step to come, as the net will see them; takes nothing from the training stream."""
-
-    def __init__(self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing):
-        self._data, self._dataset, self._preprocessing = config.data, dataset, preprocessing
-
-    def __call__(self, stream: int) -> tf.Tensor:
-        """Returns float32 [batch, height, width, channels]."""
-        size, seed = self._data.batch_size, self._data.seed
-        skipped = SkippedImages() if self._data.on_bad_image == 'skip' else None
-        batches = input_pipeline.training_batches(
-            self._dataset, self._preprocessing, size, seed, stream, skipped=skipped
-        )
-        augmentation = make_augmentation(self._preprocessing, self._dataset.num_examples)
-        draws = augmentation.make_draws(tf.constant([seed, stream], tf.int64), size)
-        positions, skips = range(stream, stream + size), skipped is not None
-        with input_pipeline.naming_failures(self._dataset, self._preprocessing, positions, seed, skips=skips):
-            images = next(iter(batches))['image']
-        return augmentation.device_train(images, draws)
 
 
 class Scalars(Action):
@@ -360,7 +342,7 @@ class Summarize(Action):
         options: LogOptions,
         state: TrainState,
         preprocessing: Preprocessing,
-        next_images: NextImages,
+        next_images: Callable[[int], tf.Tensor],
         writer: SummaryWriter,
         scalars: Scalars,
     ):

@@ -1,17 +1,17 @@
 """What `--on_bad_image=skip` skips: each example is named once, and there may be no more than `--max_bad_images`.
 
-bad_images = BadImages(config, dataset, preprocessing, cluster)
+bad_images = BadImages(data, dataset, preprocessing, cluster)
 training_batches(..., skipped=bad_images.skipped)
 bad_images.report(position.stream)      # after some steps
 """
 
 from absl import logging
 
-from configs.config import TrainConfig
+from configs.config import DataOptions
 from datasets import input_pipeline
 from datasets.bad_images import SkippedImages
 from datasets.dataset_factory import Dataset
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster
 from preprocessing.preprocessing_factory import Preprocessing
 
 
@@ -23,9 +23,9 @@ class BadImages:
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, cluster: Cluster = ALONE
+        self, data: DataOptions, dataset: Dataset, preprocessing: Preprocessing, cluster: Cluster = SINGLE_PROCESS
     ) -> None:
-        self._limit, self._seed = config.data.max_bad_images, config.data.seed
+        self._limit, self._seed = data.max_bad_images, data.seed
         self._dataset, self._preprocessing, self._cluster = dataset, preprocessing, cluster
         self._numbers: set[int] = set()
         self.skipped = SkippedImages()

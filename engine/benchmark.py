@@ -17,40 +17,28 @@ import psutil
 import tensorflow as tf
 from absl import logging
 
-from configs.benchmark import BenchmarkConfig
+from configs.benchmark import BenchmarkConfig, BenchmarkOptions
 from configs.cores import usable_cores
 from configs.errors import InputError
 from configs.options import replace_options
-from datasets import dataset_factory, decoded, input_pipeline, records
+from datasets import dataset_factory, input_pipeline, records
 from datasets.dataset_factory import Dataset
 from datasets.synthetic import SyntheticExamples
-from engine import distribution, learning, train_input
+from engine import distribution
 from engine.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
-from engine.cluster import joining
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster
+from engine.cluster.joining import join_cluster
 from engine.evaluator import Evaluator
-from engine.kernels import set_precision
-from engine.model_spec import ModelSpec
 from engine.position import Position
 from engine.reduction import Reduction
-from engine.train_state import make_state
+from engine.setup import Run, open_run, refuse_ftrl_with_warmup
+from engine.train_input import TrainInput
 
 _BLOCKS = 10
 
 
-# Runs so many steps; says what they took but for the time, which whoever calls it measures.
-Run = Callable[[int], Block]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Subject:
-    """What is trained or evaluated on what."""
-
-    config: BenchmarkConfig
-    dataset: Dataset
-    spec: ModelSpec
-    strategy: tf.distribute.Strategy
-    cluster: Cluster
+# Makes a number of steps of what is measured; tells of them all but the time, which the caller measures.
+Work = Callable[[int], Block]
 
 
 def measure(config: BenchmarkConfig) -> Figures:
@@ -69,25 +57,25 @@ def measure(config: BenchmarkConfig) -> Figures:
     Raises:
         InputError: whatever the user can put right.
     """
-    with joining.join_as_told(config) as cluster:
+    with join_cluster(config) as cluster:
         return _measure(config, cluster)
 
 
 def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
     start = time.monotonic()
     options = config.benchmark
-    subject = _prepare(config, cluster)
-    run = _MODES[options.mode](subject)
-    run(1)
+    run = _open_run(config, cluster)
+    work = _MODES[options.mode](run, options)
+    work(1)
     first_batch = time.monotonic() - start
     if options.warmup_steps > 1:
-        run(options.warmup_steps - 1)
+        work(options.warmup_steps - 1)
     size = _block_size(options.num_steps)
-    blocks = [_measure_block(run, size) for _ in range(math.ceil(options.num_steps / size))]
+    blocks = [_measure_block(work, size) for _ in range(math.ceil(options.num_steps / size))]
     figures = {
-        **_describe(subject),
+        **_describe(run, options.mode),
         **summarize(blocks),
-        **_communication(subject, blocks),
+        **_communication(run, options.mode, blocks),
         'seconds_to_first_batch': round(first_batch, 2),
         'peak_rss_mib': peak_rss_mib(),
     }
@@ -98,32 +86,31 @@ def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
     return figures
 
 
-def make_run(config: BenchmarkConfig, cluster: Cluster = ALONE) -> Run:
+def make_work(config: BenchmarkConfig, cluster: Cluster = SINGLE_PROCESS) -> Work:
     """Returns what `measure` measures. Of an evaluation, several steps are a tenth of --num_steps, however many."""
-    return _MODES[config.benchmark.mode](_prepare(config, cluster))
+    return _MODES[config.benchmark.mode](_open_run(config, cluster), config.benchmark)
 
 
-def _prepare(config: BenchmarkConfig, cluster: Cluster) -> _Subject:
-    learning.refuse_ftrl_with_warmup(config)
+def _open_run(config: BenchmarkConfig, cluster: Cluster) -> Run:
+    refuse_ftrl_with_warmup(config.optimizer, config.schedule)
     config = _with_dataset(config)
-    data = config.data
-    strategy = distribution.make_strategy(config.devices, cluster)
-    set_precision(config.net.mixed_precision, strategy)
-    learning.refuse_odd_batches(config, distribution.batch_per_replica(strategy, data.batch_size))
-    evaluates = config.benchmark.mode == 'eval'
-    split = config.evaluation.eval_split_name if evaluates else data.dataset_split_name
-    flag = 'eval_split_name' if evaluates else 'dataset_split_name'
+    return open_run(config, cluster, lambda: _open_dataset(config))
+
+
+def _open_dataset(config: BenchmarkConfig) -> Dataset:
+    """Opens the split that the mode reads; of one that it does not read, only the classes and channels are kept."""
+    data, evaluates = config.data, config.benchmark.mode == 'eval'
     dataset = dataset_factory.get_dataset(
         data.dataset_name or '',
         data.dataset_dir,
-        split,
+        config.evaluation.eval_split_name if evaluates else data.dataset_split_name,
         data.labels_offset,
-        flag,
+        'eval_split_name' if evaluates else 'dataset_split_name',
         record_names=records.names_from(data),
     )
-    if config.benchmark.mode == 'step':  # of the same classes and channels, but nothing is read
-        dataset = dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))
-    return _Subject(config, dataset, learning.make_spec(config, dataset), strategy, cluster)
+    if config.benchmark.mode == 'step':
+        return dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))
+    return dataset
 
 
 def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
@@ -137,67 +124,56 @@ def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
     return replace_options(config, dataset_name=name)
 
 
-def _input_mode(subject: _Subject) -> Run:
+def _input_mode(run: Run, _: BenchmarkOptions) -> Work:
     """Takes batches from the host stage, which nothing else slows down."""
-    data, worker = subject.config.data, train_input.worker_of(subject.config, subject.cluster)
-    preprocessing = subject.spec.make_preprocessing(subject.config.augment)
-    dataset = _with_cache(subject)
-    share = data.batch_size // worker.count
-    batches = input_pipeline.training_batches(
-        dataset, preprocessing, share, data.seed, 0, worker=worker, data_service=data.data_service
+    data, batches = run.config.data, _make_input(run)
+    share, worker = data.batch_size // run.cluster.count, batches.worker
+    on_host = input_pipeline.training_batches(
+        batches.dataset, run.preprocessing, share, data.seed, 0, worker=worker, data_service=data.data_service
     )
-    iterator, taken = iter(batches), 0
+    iterator, taken = iter(on_host), 0
 
-    def run(num_steps: int) -> Block:
+    def work(num_steps: int) -> Block:
         nonlocal taken
         images = num_steps * data.batch_size
-        with input_pipeline.naming_failures(dataset, preprocessing, range(taken, taken + images), data.seed, worker):
+        with batches.naming_failures(range(taken, taken + images)):
             for _ in range(num_steps):
                 next(iterator)
         taken += images
         return Block(images)
 
-    return run
+    return work
 
 
-def _train_mode(subject: _Subject) -> Run:
+def _train_mode(run: Run, _: BenchmarkOptions) -> Work:
     """Makes training steps, on whatever the data set is."""
-    config, strategy = subject.config, subject.strategy
-    data, preprocessing = config.data, subject.spec.make_preprocessing(config.augment)
-    with strategy.scope():
-        state = make_state(config, subject.spec)
-    end = learning.steps_left(config, subject.dataset, Position())
-    run_steps = learning.make_run_steps(config, strategy, state, subject.dataset, preprocessing, end)
-    dataset = _with_cache(subject)
-    iterator = train_input.make_iterator(strategy, config, dataset, preprocessing, 0, subject.cluster)
-    position, worker = Position(), train_input.worker_of(config, subject.cluster)
+    run_steps = run.make_steps(end=run.steps_left(Position()))
+    batches = _make_input(run)
+    iterator, position = batches.make_iterator(first_image=0), Position()
 
-    def run(num_steps: int) -> Block:
+    def work(num_steps: int) -> Block:
         nonlocal position
-        before, position = position, position.after(num_steps, data.examples_per_step)
+        before, position = position, position.after(num_steps, run.config.data.examples_per_step)
         positions = range(before.stream, position.stream)
-        with (
-            distribution.naming_lost_workers(subject.cluster),
-            input_pipeline.naming_failures(dataset, preprocessing, positions, data.seed, worker),
-        ):
+        with distribution.naming_lost_workers(run.cluster), batches.naming_failures(positions):
             report = run_steps(iterator, before, num_steps)
         return Block(len(positions), waited=report.waited, communicated=report.communicated)
 
-    return run
+    return work
 
 
-def _eval_mode(subject: _Subject) -> Run:
+def _eval_mode(run: Run, options: BenchmarkOptions) -> Work:
     """Evaluates the first batches of the split, anew for each block, with the weights that the net begins with."""
-    config, strategy = subject.config, subject.strategy
-    preprocessing = subject.spec.make_preprocessing()
+    config, strategy = run.config, run.strategy
+    preprocessing = run.spec.make_preprocessing()
     with strategy.scope():
-        model = subject.spec.make_model(mixed_precision=config.net.mixed_precision)
+        model = run.spec.make_model(mixed_precision=config.net.mixed_precision)
 
     @functools.cache
     def make_evaluator(num_batches: int) -> Evaluator:
         return Evaluator(
             model,
-            subject.dataset,
+            run.dataset,
             preprocessing,
             strategy,
             batch_size=config.data.batch_size,
@@ -205,18 +181,18 @@ def _eval_mode(subject: _Subject) -> Run:
             max_batches=num_batches,
             xla=distribution.use_xla(config.devices, strategy),
             fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
-            cluster=subject.cluster,
+            cluster=run.cluster,
         )
 
-    def run(num_steps: int) -> Block:
+    def work(num_steps: int) -> Block:
         # An evaluator always makes the same number of batches; another one would have to be compiled.
-        num_batches = 1 if num_steps == 1 else _block_size(config.benchmark.num_steps)
+        num_batches = 1 if num_steps == 1 else _block_size(options.num_steps)
         return Block(int(make_evaluator(num_batches)()['num_examples']))
 
-    return run
+    return work
 
 
-_MODES: dict[str, Callable[[_Subject], Run]] = {
+_MODES: dict[str, Callable[[Run, BenchmarkOptions], Work]] = {
     'input': _input_mode,
     'step': _train_mode,
     'train': _train_mode,
@@ -224,21 +200,18 @@ _MODES: dict[str, Callable[[_Subject], Run]] = {
 }
 
 
-def _with_cache(subject: _Subject) -> Dataset:
-    """Returns the data set with its decoded images kept, if training with this config would keep them."""
-    config, dataset = subject.config, subject.dataset
-    passes = learning.steps_left(config, dataset, Position()) * config.data.examples_per_step / dataset.num_examples
-    channels = subject.spec.make_preprocessing().source_channels
-    return decoded.with_cache(dataset, train_input.cache_mode(config), channels, passes)
+def _make_input(run: Run) -> TrainInput:
+    """Returns the source of the batches, with decoded images kept if training with this config would keep them."""
+    return run.make_input(run.steps_left(Position()))
 
 
 def _block_size(num_steps: int) -> int:
     return math.ceil(num_steps / _BLOCKS)
 
 
-def _measure_block(run: Run, num_steps: int) -> Block:
+def _measure_block(work: Work, num_steps: int) -> Block:
     sent, cpu_start, start = _bytes_sent(), time.process_time(), time.monotonic()
-    block = run(num_steps)
+    block = work(num_steps)
     return dataclasses.replace(
         block,
         seconds=time.monotonic() - start,
@@ -253,31 +226,28 @@ def _bytes_sent() -> int:
     return counters.bytes_sent if counters else 0
 
 
-def _communication(subject: _Subject, blocks: Sequence[Block]) -> Figures:
+def _communication(run: Run, mode: str, blocks: Sequence[Block]) -> Figures:
     """Returns what the replicas of a training step have exchanged."""
-    config, strategy, cluster = subject.config, subject.strategy, subject.cluster
-    replicas, steps = (
-        strategy.num_replicas_in_sync,
-        sum(block.images for block in blocks) // config.data.examples_per_step,
-    )
-    if replicas == 1 or config.benchmark.mode not in ('step', 'train'):
+    config, cluster, replicas = run.config, run.cluster, run.strategy.num_replicas_in_sync
+    steps = sum(block.images for block in blocks) // config.data.examples_per_step
+    if replicas == 1 or mode not in ('step', 'train'):
         return {'communication_share': None, 'bytes_per_step_expected': 0, 'bytes_per_step_sent': 0}
-    sizes = [math.prod(variable.shape) for variable in subject.spec.make_model().trainable_variables]
+    sizes = [math.prod(variable.shape) for variable in run.spec.make_model().trainable_variables]
     share = sum(block.communicated for block in blocks) / sum(block.seconds for block in blocks)
     sent = sum(block.bytes_sent for block in blocks) / steps / cluster.local_count
     reduction = Reduction(replicas, config.optimizer.gradient_dtype)
     return {
-        'communication_share': None if distribution.is_on_gpus(strategy) else round(share, 4),
+        'communication_share': None if distribution.is_on_gpus(run.strategy) else round(share, 4),
         'bytes_per_step_expected': round(reduction.bytes_sent(sum(sizes))),
         'bytes_per_step_sent': round(sent) if cluster.count > 1 else 0,
     }
 
 
-def _describe(subject: _Subject) -> Figures:
+def _describe(run: Run, mode: str) -> Figures:
     """Returns what was measured, and where."""
-    config, dataset, spec, strategy = subject.config, subject.dataset, subject.spec, subject.strategy
+    config, dataset, spec, strategy = run.config, run.dataset, run.spec, run.strategy
     return {
-        'mode': config.benchmark.mode,
+        'mode': mode,
         'model_name': spec.model_name,
         'preprocessing_name': spec.preprocessing_name,
         'image_size': spec.image_size,
@@ -286,7 +256,7 @@ def _describe(subject: _Subject) -> Figures:
         'dataset_split_name': dataset.split,
         'batch_size': config.data.batch_size,
         'gradient_accumulation_steps': config.data.gradient_accumulation_steps,
-        'workers': subject.cluster.count,
+        'workers': run.cluster.count,
         'replicas': strategy.num_replicas_in_sync,
         'devices': list(strategy.extended.worker_devices),
         'cores': usable_cores(),

@@ -1,6 +1,6 @@
 """The best checkpoint so far, in `train_dir/best`, and when no better one is to be expected.
 
-best = make_best(config, spec)
+best = make_best(run)
 best.go_back_to(step)
 best.take(results, variables)
 best.is_exhausted
@@ -15,13 +15,13 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from configs.config import TrainConfig
 from configs.errors import InputError, first_line
 from engine import checkpoints
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster
 from engine.evaluation_history import EvaluationHistory, Measured
 from engine.metrics import clip_recall_at
 from engine.model_spec import ModelSpec
+from engine.setup import Run
 from engine.text_files import load_json, write_text
 
 FOLDER, FILE_NAME = 'best', 'best.json'
@@ -41,7 +41,7 @@ class BestCheckpoint:
         spec: ModelSpec,
         history: EvaluationHistory,
         patience: int | None,
-        cluster: Cluster = ALONE,
+        cluster: Cluster = SINGLE_PROCESS,
     ):
         """Opens it.
 
@@ -59,8 +59,8 @@ class BestCheckpoint:
         """Forgets what was measured after a step."""
         self._history = self._history.until(step)
 
-    def lacks(self, step: int) -> bool:
-        """Returns whether the evaluation of a step is not known, or its checkpoint was to be kept and is not there."""
+    def needs_evaluation(self, step: int) -> bool:
+        """Returns whether a step has not been evaluated, or was the best and its checkpoint is not there."""
         history = self._history
         if history.best_step != step:
             return history.last_step < step
@@ -119,15 +119,15 @@ class BestCheckpoint:
             raise InputError(f'{self._folder}: {first_line(error)}') from error
 
 
-def make_best(config: TrainConfig, spec: ModelSpec, cluster: Cluster = ALONE) -> BestCheckpoint:
-    """Returns the keeper of the best checkpoint.
+def make_best(run: Run) -> BestCheckpoint:
+    """Returns what keeps the best checkpoint of the evaluations during training.
 
     Raises:
         InputError: a metric that is not measured; a patience without evaluations or a metric.
     """
-    checks, options = config.evaluation, config.checkpoint
+    checks, options = run.config.evaluation, run.config.checkpoint
     patience, metric = checks.early_stopping_patience, options.best_metric
-    recalls = (f'recall_at_{k}' for k in clip_recall_at(checks.recall_at, spec.num_classes))
+    recalls = (f'recall_at_{k}' for k in clip_recall_at(checks.recall_at, run.spec.num_classes))
     metrics = ('accuracy', *recalls)
     if metric not in (*metrics, _NO_METRIC):
         raise InputError(f'--best_metric={metric}: must be one of {", ".join((*metrics, _NO_METRIC))}')
@@ -140,10 +140,10 @@ def make_best(config: TrainConfig, spec: ModelSpec, cluster: Cluster = ALONE) ->
     how = {
         'metric': None if metric == _NO_METRIC else metric,
         'split': checks.eval_split_name,
-        'averages': bool(config.loss.moving_average_decay),
+        'averages': bool(run.config.loss.moving_average_decay),
     }
     history = EvaluationHistory(how)
     if checks.is_wanted:
-        measured = cluster.on_chief(lambda: EvaluationHistory.load(options.train_dir, how).measured)
+        measured = run.cluster.on_chief(lambda: EvaluationHistory.load(options.train_dir, how).measured)
         history = EvaluationHistory(how, tuple(measured))
-    return BestCheckpoint(options.train_dir, spec, history, patience, cluster)
+    return BestCheckpoint(options.train_dir, run.spec, history, patience, run.cluster)

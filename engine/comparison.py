@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from configs.cluster import ClusterOptions
 from configs.errors import InputError, first_line
-from configs.evaluation import EvalConfig, EvalOptions
+from configs.evaluation import EvalConfig, EvalOptions, EvalOutputOptions
 from configs.progress import Progress
 from configs.records import RecordNames
 from configs.tables import format_table
@@ -43,7 +44,7 @@ def compare(config: EvalConfig) -> list[Results]:
         InputError: whatever the user can put right; nothing is written then.
     """
     options = config.evaluation
-    _refuse_options_of_one(config)
+    _refuse_options_of_one(config.output, config.cluster)
     classifiers = [open_classifier(config, path, 'compare') for path in options.compare]
     dataset = find_dataset(config, classifiers[0])
     for classifier in classifiers:
@@ -298,9 +299,9 @@ def _table(paths: Sequence[str], results: Sequence[Results]) -> str:
     return format_table([(*heading, 'images/s', 'agreement'), *rows], numbers=True)
 
 
-def _refuse_options_of_one(config: EvalConfig) -> None:
+def _refuse_options_of_one(output: EvalOutputOptions, cluster: ClusterOptions) -> None:
     """Refuses what makes no sense for several at once."""
-    given = {**dataclasses.asdict(config.output), **dataclasses.asdict(config.cluster)}
+    given = {**dataclasses.asdict(output), **dataclasses.asdict(cluster)}
     of_one = ('eval_dir', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
     for name in (*of_one, 'worker_hosts', 'launch_workers'):
         if given[name]:

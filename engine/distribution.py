@@ -1,7 +1,7 @@
 """Which devices compute: one CPU, one GPU, all GPUs of the machine, or those of several, under one strategy.
 
 strategy = make_strategy(options, cluster)
-per_replica = batch_per_replica(strategy, batch_size)
+per_replica = batch_per_replica(batch_size, strategy.num_replicas_in_sync)
 with naming_lost_workers(cluster): ...      # what waits for other workers
 """
 
@@ -17,13 +17,13 @@ from tensorflow.python.eager import context
 from configs.config import DeviceOptions
 from configs.errors import InputError
 from configs.processor import this_processor
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster
 from engine.cluster.tasks import check_port_is_free
 
 _SECONDS_FOR_NEWS = 10.0
 
 
-def make_strategy(options: DeviceOptions, cluster: Cluster = ALONE) -> tf.distribute.Strategy:
+def make_strategy(options: DeviceOptions, cluster: Cluster = SINGLE_PROCESS) -> tf.distribute.Strategy:
     """Returns a strategy over the devices that the options ask for, in all workers.
 
     Without GPUs, `--num_clones=N` divides the CPU into N logical devices, which compute what N GPUs would. With several
@@ -142,13 +142,12 @@ def _cpu_devices(count: int) -> list[str]:
     return devices[:count]
 
 
-def batch_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
+def batch_per_replica(batch_size: int, replicas: int) -> int:
     """Returns each replica's share of the global batch.
 
     Raises:
         InputError: the replicas do not divide it.
     """
-    replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise InputError(f'--batch_size={batch_size}: must be a multiple of the {replicas} replicas')
     return batch_size // replicas

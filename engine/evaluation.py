@@ -15,7 +15,7 @@ from absl import logging
 
 from configs.config import NetOptions
 from configs.errors import InputError, first_line
-from configs.evaluation import EvalConfig, EvalNetOptions
+from configs.evaluation import EvalConfig, EvalNetOptions, EvalOutputOptions
 from datasets.dataset_factory import Dataset
 from engine import checkpoints, comparison, distribution
 from engine.classifiers.checkpoint import with_labels_offset
@@ -57,7 +57,7 @@ def evaluate(config: EvalConfig) -> Results:
     Raises:
         InputError: whatever the user can put right; nothing is written then.
     """
-    with joining.join_as_told(config) as cluster:
+    with joining.join_cluster(config) as cluster:
         if find_runtime(config.evaluation.checkpoint_path) is not None:
             return _evaluate_file(config, cluster)
         return _evaluate(config, cluster)
@@ -71,7 +71,7 @@ def _evaluate(config: EvalConfig, cluster: Cluster) -> Results:
     evaluation: _CheckpointEvaluation | None = None
     damage: checkpoints.DamagedCheckpointError | None = None
     done = 0
-    found = _checkpoints(config) if cluster.is_chief else iter(())
+    found = _checkpoints(path, config.output) if cluster.is_chief else iter(())
     while (prefix := cluster.on_chief(lambda: next(found, None))) is not None:
         try:
             evaluation = evaluation or _CheckpointEvaluation(config, prefix, strategy, cluster)
@@ -118,7 +118,7 @@ def _evaluate_file(config: EvalConfig, cluster: Cluster) -> Results:
     report(results, dataset.num_examples)
     folder = os.path.dirname(os.path.abspath(classifier.path))
     folder = config.output.eval_dir or eval_dir(folder, dataset.split, averages=False)
-    _write(config, results, SummaryWriter(folder, required=config.output.eval_dir is not None))
+    _write(config.output, results, SummaryWriter(folder, required=config.output.eval_dir is not None))
     return results
 
 
@@ -141,9 +141,8 @@ def _read_on_chief(cluster: Cluster, read: Callable[[], Any]) -> Any:
     return result['read']
 
 
-def _checkpoints(config: EvalConfig) -> Iterator[str]:
+def _checkpoints(path: str, output: EvalOutputOptions) -> Iterator[str]:
     """Yields the checkpoints to evaluate: the one named, those of a folder until one can be read, or each new one."""
-    path, output = config.evaluation.checkpoint_path, config.output
     if output.eval_interval_secs is None:
         first = checkpoints.find_checkpoint(path)
         yield first
@@ -164,7 +163,7 @@ class _CheckpointEvaluation:
         trained = ModelSpec.from_json(_read_on_chief(cluster, lambda: ModelSpec.to_json_of(prefix)))
         self._config, self._strategy, self._cluster = config, strategy, cluster
         self._dataset = _find_dataset(config, trained, folder, cluster)
-        self._spec = _resolve_spec(config, trained, self._dataset)
+        self._spec = _resolve_spec(config.net, trained, self._dataset)
         cluster.check_same({'examples': self._dataset.identity()})
         self._averages = bool(options.moving_average_decay)
         self._writer = SummaryWriter(
@@ -206,7 +205,7 @@ class _CheckpointEvaluation:
         }
         if self._cluster.is_chief:
             report(results, self._dataset.num_examples)
-            _write(self._config, results, self._writer)
+            _write(self._config.output, results, self._writer)
         return results
 
     def _restore(self, prefix: str) -> int:
@@ -219,14 +218,14 @@ class _CheckpointEvaluation:
         return checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
 
 
-def _write(config: EvalConfig, results: Results, writer: SummaryWriter) -> None:
+def _write(output: EvalOutputOptions, results: Results, writer: SummaryWriter) -> None:
     """Writes what was measured: JSON where it was asked for, and an event file."""
-    if config.output.results_path:
-        comparison.write_results(config.output.results_path, {name: _finite(value) for name, value in results.items()})
+    if output.results_path:
+        comparison.write_results(output.results_path, {name: _finite(value) for name, value in results.items()})
     try:
         write_summaries(writer, results)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'--eval_dir={config.output.eval_dir}: {first_line(error)}') from error
+        raise InputError(f'--eval_dir={output.eval_dir}: {first_line(error)}') from error
 
 
 def _finite(value: float | int | str) -> float | int | str | None:
@@ -272,13 +271,12 @@ def _channels_of_run(flags: EvalNetOptions, trained: ModelSpec | None) -> int | 
     return 3 if trained is not None and trained.channels == 3 and not flags.use_grayscale else None
 
 
-def _resolve_spec(config: EvalConfig, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
+def _resolve_spec(flags: EvalNetOptions, trained: ModelSpec | None, dataset: Dataset) -> ModelSpec:
     """Returns the net and preprocessing to evaluate: those of model.json; flags may differ from it only with --force.
 
     Raises:
         InputError: a flag, or the data set's classes, contradict model.json.
     """
-    flags = config.net
 
     def choose(flag: Any, of_run: str, default: Any = None) -> Any:
         if flag is not None:

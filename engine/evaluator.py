@@ -19,7 +19,7 @@ from datasets import input_pipeline
 from datasets.dataset_factory import Dataset
 from datasets.order import Worker
 from engine import distribution, losses
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster
 from engine.metrics import ClassificationMetrics, clip_recall_at
 from nets import fast_convolutions
 from preprocessing.preprocessing_factory import Preprocessing
@@ -47,7 +47,7 @@ class Evaluator:
         max_batches: int | None = None,
         xla: bool = False,
         fast_convolutions: bool = False,
-        cluster: Cluster = ALONE,
+        cluster: Cluster = SINGLE_PROCESS,
     ):
         replicas = strategy.num_replicas_in_sync
         self._dataset, self._preprocessing = dataset, preprocessing

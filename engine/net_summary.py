@@ -9,14 +9,12 @@ import math
 
 import keras
 
-from configs.config import TrainConfig
-from configs.errors import InputError
+from configs.config import DataOptions, TrainConfig
 from configs.options import replace_options
 from configs.tables import format_table
 from datasets import dataset_factory
 from datasets.dataset_factory import DATASETS, Dataset
-from datasets.synthetic import SyntheticExamples
-from engine import learning
+from engine.setup import known_dataset, make_spec
 from nets.layers import zero_weights
 
 _DEFAULT_DATASET = 'imagenet'
@@ -30,8 +28,8 @@ def print_summary(config: TrainConfig) -> None:
     """
     if config.data.dataset_name is None:
         config = replace_options(config, dataset_name=_DEFAULT_DATASET)
-    dataset = _find_dataset(config)
-    spec = learning.make_spec(config, dataset)
+    dataset = _find_dataset(config.data)
+    spec = make_spec(config.net, config.data, dataset)
     with zero_weights():  # drawing them takes seconds
         model = spec.make_model()
     side, channels = spec.image_size, spec.channels
@@ -39,18 +37,12 @@ def print_summary(config: TrainConfig) -> None:
     print(format_summary(model), flush=True)
 
 
-def _find_dataset(config: TrainConfig) -> Dataset:
+def _find_dataset(data: DataOptions) -> Dataset:
     """Returns the data set, or where no folder of it is named what is known of it by its name."""
-    data = config.data
     name = data.dataset_name or ''
-    if data.dataset_dir is not None or name not in DATASETS:
-        return dataset_factory.get_dataset(name, data.dataset_dir, data.dataset_split_name, data.labels_offset)
-    known = DATASETS[name]
-    num_classes = known.num_classes - data.labels_offset
-    if num_classes < 2:
-        raise InputError(f'--labels_offset={data.labels_offset} leaves {num_classes} of {known.num_classes} classes')
-    examples = SyntheticExamples(1)
-    return Dataset(name, '', data.dataset_split_name, examples, num_classes, data.labels_offset, (), known.channels)
+    if data.dataset_dir is None and name in DATASETS:
+        return known_dataset(data, num_examples=1)
+    return dataset_factory.get_dataset(name, data.dataset_dir, data.dataset_split_name, data.labels_offset)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a run would take on a cluster, by a model that is stated here: `train_image_classifier.py --plan`.
 
-    plan = make_plan(config, dataset, gradient_numbers=62_383_145)
+    run = planned_run(config)
+    plan = make_plan(run, gradient_numbers=count_trainable(run))
     plan.step_seconds, plan.efficiency, plan.hours
-    print(format_plan(plan, config, dataset))
+    print(format_plan(plan, run))
 
 The model. Each of W workers has D devices, and each device computes its share of a batch as fast as it does alone.
 Then the gradients, G bytes, are summed: by a ring of the D devices over the worker's bus, in 2 (D - 1) / D * G / bus
@@ -18,17 +19,27 @@ import math
 
 import tensorflow as tf
 
-from configs.config import DeviceOptions, TrainConfig
+from configs.config import DataOptions, DeviceOptions, TrainConfig
 from configs.errors import InputError
+from configs.plan import PlanOptions
 from configs.tables import format_table
 from datasets.dataset_factory import DATASETS, Dataset
 from datasets.synthetic import SyntheticExamples
-from engine import distribution, learning
-from engine.cluster.cluster import ALONE
+from engine import distribution
+from engine.cluster.cluster import SINGLE_PROCESS
 from engine.position import Position
 from engine.reduction import sent_in_ring
 from engine.schedules import make_schedule, scaled
-from engine.train_state import make_state
+from engine.setup import (
+    Run,
+    assemble,
+    check_batch_size,
+    known_dataset,
+    open_dataset,
+    refuse_few_examples,
+    refuse_ftrl_with_warmup,
+    with_default_dataset,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,82 +102,71 @@ def print_plan(config: TrainConfig) -> None:
     Raises:
         InputError: what training would refuse, or a run without an end.
     """
-    config = learning.with_default_dataset(config)
+    config = with_default_dataset(config)
     refuse_impossible(config)
-    dataset = planned_dataset(config)
-    plan = make_plan(config, dataset, count_trainable(config, dataset))
-    print(format_plan(plan, config, dataset), flush=True)
+    run = planned_run(config)
+    print(format_plan(make_plan(run, count_trainable(run)), run), flush=True)
 
 
 def refuse_impossible(config: TrainConfig) -> None:
     """Refuses, in training's words, what is seen from the options alone."""
-    learning.refuse_ftrl_with_warmup(config)
-    replicas = config.plan.plan_workers * config.plan.plan_devices_per_worker
-    if config.data.batch_size % replicas:
-        raise InputError(f'--batch_size={config.data.batch_size}: must be a multiple of the {replicas} replicas')
-    learning.refuse_odd_batches(config, config.data.batch_size // replicas)
+    refuse_ftrl_with_warmup(config.optimizer, config.schedule)
+    check_batch_size(config.data, config.augment, config.plan.plan_workers * config.plan.plan_devices_per_worker)
 
 
-def planned_dataset(config: TrainConfig) -> Dataset:
-    """Opens the data set as training does; or returns what is known of it where `--plan_examples` stands for its files.
+def planned_run(config: TrainConfig) -> Run:
+    """Returns the run as this machine can look at it: on one CPU, for others may be using the GPUs.
 
     Raises:
-        InputError: as `learning.open_dataset`.
+        InputError: what training would refuse: a data set, a net, a preprocessing.
     """
-    data, count = config.data, config.plan.plan_examples
-    name = data.dataset_name or ''
+    strategy = distribution.make_strategy(DeviceOptions(devices='cpu'))
+    return assemble(config, SINGLE_PROCESS, strategy, _open_dataset(config.data, config.plan))
+
+
+def _open_dataset(data: DataOptions, plan: PlanOptions) -> Dataset:
+    """Opens the data set as training does, or describes it by its name where `--plan_examples` replaces its files."""
+    count = plan.plan_examples
     if count is None:
         try:
-            return learning.open_dataset(config, ALONE)
+            return open_dataset(data, SINGLE_PROCESS)
         except InputError as error:
             raise InputError(f'{error}. Where the data set is not at hand, give --plan_examples') from error
-    if name not in DATASETS:  # how many classes it has, only its files say
-        return dataclasses.replace(learning.open_dataset(config, ALONE), examples=SyntheticExamples(count))
-    spec = DATASETS[name]
-    num_classes = spec.num_classes - data.labels_offset
-    if num_classes < 2:
-        raise InputError(f'--labels_offset={data.labels_offset} leaves {num_classes} of {spec.num_classes} classes')
-    examples = SyntheticExamples(count)
-    return Dataset(name, '', data.dataset_split_name, examples, num_classes, data.labels_offset, (), spec.channels)
+    if data.dataset_name not in DATASETS:  # how many classes it has, only its files say
+        return dataclasses.replace(open_dataset(data, SINGLE_PROCESS), examples=SyntheticExamples(count))
+    return known_dataset(data, count)
 
 
-def count_trainable(config: TrainConfig, dataset: Dataset) -> int:
-    """Makes the net, on the CPU, and returns how many numbers of it are trained.
+def count_trainable(run: Run) -> int:
+    """Makes the net, and returns how many numbers of it are trained.
 
     Raises:
-        InputError: what training would refuse: a net, an optimizer, a preprocessing, or nothing to train.
+        InputError: what training would refuse: an optimizer, or nothing to train.
     """
-    spec = learning.make_spec(config, dataset)
-    spec.make_preprocessing(config.augment)
-    with distribution.make_strategy(DeviceOptions(devices='cpu')).scope():  # others may be using the GPUs
-        state = make_state(config, spec)
-    return sum(math.prod(variable.shape) for variable in state.trainable.values())
+    return sum(math.prod(variable.shape) for variable in run.state.trainable.values())
 
 
-def make_plan(config: TrainConfig, dataset: Dataset, gradient_numbers: int) -> Plan:
+def make_plan(run: Run, gradient_numbers: int) -> Plan:
     """Returns what the model at the head of this file says.
 
     Args:
-        config: With `--plan`.
-        dataset: What is trained on; its name and its number of examples count.
+        run: With `--plan`.
         gradient_numbers: How many numbers are trained.
 
     Raises:
         InputError: replicas that do not divide the batch, fewer examples than workers, a schedule that lacks what it
             needs, or a run without an end.
     """
+    config, dataset = run.config, run.dataset
     refuse_impossible(config)
     options, data = config.plan, config.data
     workers, devices = options.plan_workers, options.plan_devices_per_worker
-    if dataset.num_examples < workers:
-        raise InputError(
-            f'{dataset.name}, split {dataset.split}, has {dataset.num_examples} examples, fewer than the {workers} '
-            'workers; start fewer'
-        )
+    refuse_few_examples(dataset, workers)
     steps_per_epoch = dataset.num_examples / data.examples_per_step
-    schedule, steps = scaled(config.schedule, data.examples_per_step), _steps(config, dataset)
-    make_schedule(schedule, steps_per_epoch, steps)  # which may refuse it
-    if steps is None:
+    schedule = scaled(config.schedule, data.examples_per_step)
+    steps = run.steps_left(Position())
+    make_schedule(schedule, steps_per_epoch, None if math.isinf(steps) else int(steps))  # which may refuse it
+    if math.isinf(steps):
         raise InputError(
             '--plan: training without --max_number_of_steps or --num_epochs goes on until it is stopped; give one of '
             'them'
@@ -185,20 +185,15 @@ def make_plan(config: TrainConfig, dataset: Dataset, gradient_numbers: int) -> P
         compute_seconds=data.examples_per_step / (workers * devices) / options.plan_images_per_second,
         communication_seconds=over_links + over_bus,
         steps_per_epoch=steps_per_epoch,
-        steps=steps,
+        steps=int(steps),
         learning_rate=schedule.learning_rate,
         warmup_steps=steps_per_epoch * schedule.warmup_epochs,
     )
 
 
-def _steps(config: TrainConfig, dataset: Dataset) -> int | None:
-    """Returns the length of the run, None if it has none."""
-    steps = learning.steps_left(config, dataset, Position())
-    return None if math.isinf(steps) else int(steps)
-
-
-def format_plan(plan: Plan, config: TrainConfig, dataset: Dataset) -> str:
+def format_plan(plan: Plan, run: Run) -> str:
     """Returns the plan as lines of text: a heading, a quantity a line, and what it leaves out."""
+    config, dataset = run.config, run.dataset
     options, parts = config.plan, config.data.gradient_accumulation_steps
     heading = (
         f'plan: {config.net.model_name} on {dataset.name}, split {dataset.split}: {dataset.num_examples} examples, '

@@ -16,7 +16,7 @@ from absl import logging
 
 from configs import console, early
 from configs.errors import InputError, first_line
-from configs.prediction import PredictConfig
+from configs.prediction import PredictConfig, PredictOptions, PredictOutputOptions
 from configs.progress import Progress
 from datasets.conversion.files import LeftOut
 from engine.image_files import Image, find_images, split_input
@@ -42,7 +42,7 @@ def predict(config: PredictConfig) -> int:
         InputError: whatever else the user can put right.
     """
     options, output = config.prediction, config.output
-    _check_places(config)
+    _check_places(options, output)
     named = _find(options.images)
     predictor = Predictor(
         options.checkpoint_path,
@@ -80,10 +80,9 @@ def predict(config: PredictConfig) -> int:
     return failures
 
 
-def _check_places(config: PredictConfig) -> None:
+def _check_places(options: PredictOptions, output: PredictOutputOptions) -> None:
     """Refuses before any work what cannot be written after it."""
-    output = config.output
-    if not config.prediction.images:
+    if not options.images:
         raise InputError('--images: none were named')
     if output.visualize and not output.visualize.lower().endswith(FIGURE_ENDINGS):
         raise InputError(f'--visualize={output.visualize}: the name must end in one of {", ".join(FIGURE_ENDINGS)}')

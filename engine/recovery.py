@@ -13,7 +13,7 @@ from absl import logging
 
 from configs.errors import InputError
 from engine import checkpoints
-from engine.cluster.cluster import ALONE, Cluster
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster
 from engine.position import Position
 from engine.train_step import StepReport
 
@@ -75,7 +75,7 @@ class Recovery:
         saver: checkpoints.Saver,
         train_dir: str,
         restore: Callable[[], Position | None],
-        cluster: Cluster = ALONE,
+        cluster: Cluster = SINGLE_PROCESS,
     ):
         """Makes it.
 

@@ -1,8 +1,8 @@
 """The folder of a run: checkpoints, `config.cfg`, `model.json`, `data.json`, event files.
 
-with held(train_dir, cluster):                          # of several workers, the chief alone does all this
-    check_goes_on(train_dir, config, spec, dataset, kernels)    # where there are checkpoints: are they of this run?
-    describe(train_dir, config, spec, dataset, kernels)
+with lock_run_dir(train_dir, cluster):      # of several workers, the chief alone does all this
+    check_can_resume(run)                   # where there are checkpoints: are they of this run?
+    describe(run)
 """
 
 import contextlib
@@ -23,7 +23,9 @@ from configs.tables import brief, format_table
 from datasets.dataset_factory import Dataset
 from engine import checkpoints
 from engine.cluster.cluster import Cluster
+from engine.kernels import describe_kernels
 from engine.model_spec import ModelSpec
+from engine.setup import Run
 from engine.text_files import load_json, write_text
 
 CONFIG, DATA, LOCK = 'config.cfg', 'data.json', '.lock'
@@ -61,7 +63,7 @@ def lock(train_dir: str) -> FolderLock:
 
 
 @contextlib.contextmanager
-def held(train_dir: str, cluster: Cluster) -> Iterator[None]:
+def lock_run_dir(train_dir: str, cluster: Cluster) -> Iterator[None]:
     """Makes the folder, keeps other trainers out of it, and deletes what one that was killed has left half written.
 
     Raises:
@@ -74,26 +76,23 @@ def held(train_dir: str, cluster: Cluster) -> Iterator[None]:
         yield
 
 
-def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset, kernels: str) -> None:
-    """Refuses to go on with a run that was trained as another net or on other data; warns of what else has changed.
+def check_can_resume(run: Run) -> None:
+    """Refuses to resume a run that was trained as another net or on other data; warns of what else has changed.
 
     Args:
-        train_dir: The folder.
-        config: Of the run now.
-        spec: Its net.
-        dataset: Its examples.
-        kernels: What computes now, as `engine.kernels` describes it.
+        run: As it would go on; what it was stands in its `train_dir`.
 
     Raises:
         InputError: a table of what differs, and what to do.
     """
+    config, train_dir = run.config, run.config.checkpoint.train_dir
     before = ModelSpec.load(train_dir)
     if checkpoints.latest_checkpoint(train_dir) is None:
         return
     fixed: list[_Row] = []
     changed: list[_Row] = []
     if before is not None:
-        fixed += before.differences(spec)
+        fixed += before.differences(run.spec)
     values, options = _load_config(train_dir), flat_options(TrainConfig)
     # Cosine decay runs to the end, wherever that is.
     free_groups = set(FREE_GROUPS) - ({'length'} if config.schedule.learning_rate_decay_type == 'cosine' else set())
@@ -105,7 +104,7 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
         (fixed if option.fixed else changed).append((name, earlier, value))
     advice = 'delete it to go on without the comparison'
     earlier_data = load_json(os.path.join(train_dir, DATA), dict, advice)
-    if earlier_data is not None and earlier_data != (now := _data(dataset)):
+    if earlier_data is not None and earlier_data != (now := _data(run.dataset)):
         fixed.append(('examples', _describe_data(earlier_data), _describe_data(now)))
     fixed = list({row[0]: row for row in fixed}.values())
     impossible = [row for row in fixed if row[0] in _SHAPES]
@@ -113,7 +112,7 @@ def check_goes_on(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset:
         raise InputError(_refusal(train_dir, fixed, can_be_forced=not impossible))
     for name, earlier, value in fixed + changed:
         logging.warning('%s was %s in this run so far, and is %s from now on', name, brief(earlier), brief(value))
-    earlier_kernels = ModelSpec.load_kernels(train_dir)
+    earlier_kernels, kernels = ModelSpec.load_kernels(train_dir), describe_kernels(run.strategy)
     if earlier_kernels not in (None, kernels):
         logging.warning(
             'this run was computed by %s so far, and is computed by %s from now on: its results may differ in the last '
@@ -158,15 +157,16 @@ def _describe_data(data: dict[str, Any]) -> str:
     return f'{data.get("num_examples")} ({str(data.get("digest"))[:8]})'
 
 
-def describe(train_dir: str, config: TrainConfig, spec: ModelSpec, dataset: Dataset, kernels: str) -> None:
+def describe(run: Run) -> None:
     """Writes config.cfg, a flagfile that repeats the run, model.json with what computes, and data.json.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    train_dir = run.config.checkpoint.train_dir
     try:
-        write_text(os.path.join(train_dir, CONFIG), to_flagfile(config, without=OF_PROCESS))
-        write_text(os.path.join(train_dir, DATA), json.dumps(_data(dataset)) + '\n')
-        spec.save(train_dir, kernels)
+        write_text(os.path.join(train_dir, CONFIG), to_flagfile(run.config, without=OF_PROCESS))
+        write_text(os.path.join(train_dir, DATA), json.dumps(_data(run.dataset)) + '\n')
+        run.spec.save(train_dir, describe_kernels(run.strategy))
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error

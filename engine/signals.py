@@ -42,6 +42,10 @@ class TrainingSignals:
         """Returns whether a signal to end has come."""
         return self.received is not None
 
+    def stop_as(self, number: int) -> None:
+        """Ends training by a signal that another worker has received."""
+        self.received = number
+
     def take_save_request(self) -> bool:
         """Returns whether SIGUSR1 has come since the last call."""
         requested = self._save_requested.is_set()

@@ -1,51 +1,43 @@
-"""Where training starts: from the newest checkpoint of the run, else from `--checkpoint_path`, else anew.
+"""Where a run begins: at its newest checkpoint, else with the weights of `--checkpoint_path`, else anew.
 
-start = Start(config, cluster, strategy, state)
-position = start.restore() or start.begin()
+position = resume(run) or begin(run)
 """
 
 import dataclasses
 
-import tensorflow as tf
-
-from configs.config import TrainConfig
 from engine import distribution
-from engine.cluster.cluster import Cluster
 from engine.position import Position
 from engine.reduction import broadcast
-from engine.train_state import TrainState, restore_latest, warm_start
+from engine.setup import Run
+from engine.train_state import restore_latest, warm_start
 
 
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Gives all workers the values that the chief finds on its disk."""
+def resume(run: Run) -> Position | None:
+    """Restores the run's newest checkpoint in all workers; returns its position, or None if there is none."""
+    state = run.state  # in all workers, which make it together
 
-    config: TrainConfig
-    cluster: Cluster
-    strategy: tf.distribute.Strategy
-    state: TrainState
+    def restore_on_chief() -> dict[str, int] | None:
+        position = restore_latest(run.config.checkpoint, run.config.data, state)
+        return None if position is None else dataclasses.asdict(position)
 
-    def restore(self) -> Position | None:
-        """Restores the newest checkpoint of the run; returns where it is, or None if there is none."""
+    found = run.cluster.on_chief(restore_on_chief)
+    if found is None:
+        return None
+    _broadcast(run)
+    return Position(**found)
 
-        def restore_on_chief() -> dict[str, int] | None:
-            position = restore_latest(self.config, self.state)
-            return None if position is None else dataclasses.asdict(position)
 
-        found = self.cluster.on_chief(restore_on_chief)
-        if found is None:
-            return None
-        self._broadcast()
-        return Position(**found)
+def begin(run: Run) -> Position:
+    """Begins a new run: with the weights of `--checkpoint_path`, if there is one, else with the initial ones."""
+    options, data, state = run.config.checkpoint, run.config.data, run.state
+    if options.checkpoint_path:
+        run.cluster.on_chief(lambda: warm_start(options, state, data.labels_offset))
+        _broadcast(run)
+    return Position()
 
-    def begin(self) -> Position:
-        """Begins a new run: with the weights of `--checkpoint_path`, if there is one, else with the initial ones."""
-        if self.config.checkpoint.checkpoint_path:
-            self.cluster.on_chief(lambda: warm_start(self.config, self.state))
-            self._broadcast()
-        return Position()
 
-    def _broadcast(self) -> None:
-        if self.cluster.count > 1:
-            with distribution.naming_lost_workers(self.cluster):
-                broadcast(self.strategy, list(self.state.saved_variables().values()))
+def _broadcast(run: Run) -> None:
+    """Gives all workers the values that the chief has read from its disk."""
+    if run.cluster.count > 1:
+        with distribution.naming_lost_workers(run.cluster):
+            broadcast(run.strategy, list(run.state.saved_variables().values()))

@@ -2,7 +2,7 @@
 
 with strategy.scope():
     state = make_state(config, spec)
-restore_run(checkpoint, state, config)     # or warm_start(config, state), or neither
+restore_run(checkpoint, state, labels_offset)     # or warm_start(options, state, labels_offset), or neither
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from configs.config import CheckpointOptions, TrainConfig
+from configs.config import CheckpointOptions, DataOptions, TrainConfig
 from configs.errors import InputError
 from engine import checkpoints
 from engine.loss_scale import LossScale
@@ -165,20 +165,22 @@ def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) ->
     return chosen
 
 
-def restore_latest(config: TrainConfig, state: TrainState) -> Position | None:
+def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainState) -> Position | None:
     """Restores the newest checkpoint of `train_dir` that can be read; returns its position, None where there is none.
 
     Raises:
         InputError: none of them can be read, or they are of another net.
     """
-    train_dir = config.checkpoint.train_dir
+    train_dir = options.train_dir
     candidates, damaged = checkpoints.newest_first(train_dir), []
     for prefix in checkpoints.incomplete_checkpoints(train_dir):
         logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
     for prefix in candidates:
         try:
-            restore_run(prefix, state, config)
-            position = Position.load(prefix, config.data.batch_size)
+            restore_run(prefix, state, data.labels_offset)
+            if options.checkpoint_path:
+                logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
+            position = Position.load(prefix, data.batch_size)
         except checkpoints.DamagedCheckpointError as error:
             logging.warning('%s; trying the checkpoint before it', error)
             damaged.append(prefix)
@@ -197,7 +199,7 @@ def restore_latest(config: TrainConfig, state: TrainState) -> Position | None:
     return None
 
 
-def restore_run(latest: str, state: TrainState, config: TrainConfig) -> None:
+def restore_run(latest: str, state: TrainState, labels_offset: int) -> None:
     """Restores weights, slots and averages; where the run is says `engine.position`.
 
     Raises:
@@ -205,9 +207,7 @@ def restore_run(latest: str, state: TrainState, config: TrainConfig) -> None:
         InputError: it is of another net, or of another optimizer.
     """
     optional = state.loss_scale.variables if state.loss_scale else ()
-    plan = checkpoints.restore(
-        latest, state.saved_variables(), optional=optional, labels_offset=config.data.labels_offset
-    )
+    plan = checkpoints.restore(latest, state.saved_variables(), optional=optional, labels_offset=labels_offset)
     left = [name for name in plan.training_state if not checkpoints.is_counter(name)]
     if left:
         logging.warning(
@@ -216,13 +216,10 @@ def restore_run(latest: str, state: TrainState, config: TrainConfig) -> None:
             *(latest, checkpoints.describe_state(left)),
         )
     logging.info('continuing from %s', latest)
-    if config.checkpoint.checkpoint_path:
-        logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
 
 
-def warm_start(config: TrainConfig, state: TrainState) -> None:
+def warm_start(options: CheckpointOptions, state: TrainState, labels_offset: int) -> None:
     """Takes weights from `--checkpoint_path`, not its averages, as slim does; those of the run begin at the weights."""
-    options = config.checkpoint
     weights = {name: variable.value for name, variable in state.variables.items()}
     assert options.checkpoint_path is not None
     checkpoints.warm_start(
@@ -230,7 +227,7 @@ def warm_start(config: TrainConfig, state: TrainState) -> None:
         weights,
         options.checkpoint_exclude_scopes,
         options.ignore_missing_vars,
-        config.data.labels_offset,
+        labels_offset,
         options.checkpoint_scope,
     )
     if state.averages:

@@ -26,7 +26,6 @@ from nets.batch_norm import batch_statistics, update_moving
 from nets.fast_convolutions import fast_convolutions
 from nets.layers import step_randomness
 from preprocessing.augmentation import Augmentation
-from preprocessing.mixing import Targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +100,13 @@ class ReplicaStep:
         self._reduction = reduction
         self._batch_size, self._num_batches = batch_size, num_batches
         self._share = batch_size // reduction.num_replicas
+        self._part = self._share // num_batches
         self._seed = seed
         self._label_smoothing = label_smoothing
         self._fast_convolutions = fast_convolutions
         self._reduce_mean = reduction.mean if sync_batch_norm and reduction.num_replicas > 1 else None
         self._moving = state.moving_statistics
-        compute = self._compute_gradients
+        compute = self._compute_gradients if num_batches == 1 else self._accumulate_gradients
         self._gradients = tf.function(compute, jit_compile=True, autograph=False) if xla else compute
         # XLA fuses the device stage's many small passes, on CPUs too: 0.14 ms an image instead of 1.16.
         self._device_train = _compiled_device_train(augmentation)
@@ -168,48 +168,24 @@ class ReplicaStep:
     def _compute_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns this replica's share of the loss and the correct examples, float32 [2], of the statistics of
+        """Returns what rows of the batch add to the loss and the recognised examples, float32 [2], to the statistics of
         batch normalisation, and to the gradients.
 
         Args:
-            batch: The replica's share.
+            batch: The rows: a part of the replica's share.
             stream: Position of the whole batch in the training stream.
-            offset: Of the share in the whole batch.
+            offset: int32 scalar, of the first row in the whole batch.
             scale: Factor of the loss whose gradients these are.
         """
         seed = tf.stack([tf.constant(self._seed, tf.int64), stream])
+        # Of the whole batch, for each of its parts anew: that is nothing beside what the net takes.
         draws = self._augmentation.make_draws(seed, self._batch_size)
-        draws = {name: draw[offset : offset + self._share] for name, draw in draws.items()}
-        size = self._share // self._num_batches
-
-        def of_part(first: int | tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-            def rows(values: tf.Tensor) -> tf.Tensor:  # of a size that XLA knows, unlike that of values[first:...]
-                return tf.slice(values, [first] + [0] * (len(values.shape) - 1), [size, *values.shape[1:]])
-
-            drawn = {name: rows(draw) for name, draw in draws.items()}
-            images = self._device_train(rows(batch['image']), drawn)
-            targets = self._augmentation.targets(rows(batch['label']), drawn)
-            with step_randomness(seed, offset + first):
-                return self._differentiate(images, targets, scale)
-
-        if self._num_batches == 1:
-            return of_part(0)
-        zeros = [tf.zeros(variable.shape) for variable in self._state.trainable.values()]
-        start = (tf.zeros([2]), [tf.zeros(kept.shape) for kept, _ in self._moving], zeros)
-        _, sums = tf.while_loop(
-            lambda part, _: part < self._num_batches,
-            lambda part, sums: (part + 1, tf.nest.map_structure(tf.add, sums, of_part(part * size))),
-            (tf.constant(0), start),
-            parallel_iterations=1,
-        )
-        return sums
-
-    def _differentiate(
-        self, images: tf.Tensor, targets: Targets, scale: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """As `_compute_gradients`, for images that the net accepts."""
+        draws = {name: _rows(draw, offset, self._part) for name, draw in draws.items()}
+        images = self._device_train(batch['image'], draws)
+        targets = self._augmentation.targets(batch['label'], draws)
         variables = [variable.value for variable in self._state.trainable.values()]
         with (
+            step_randomness(seed, offset),
             batch_statistics(self._reduce_mean, self._reduction.num_replicas) as statistics,
             fast_convolutions(self._fast_convolutions),
             tf.GradientTape(watch_accessed_variables=False) as tape,
@@ -222,6 +198,29 @@ class ReplicaStep:
         values = {id(statistic.variable): statistic.value for statistic in statistics}
         measured = tf.stack([loss, tf.cast(metrics.count_recognised(logits, targets), tf.float32)])
         return measured, [values[id(kept)] for kept, _ in self._moving], tape.gradient(scaled, variables)
+
+    def _accumulate_gradients(
+        self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Returns the sums of what `_compute_gradients` returns of the parts of a share, taken one after the other."""
+
+        def add_part(part: tf.Tensor, sums: Any) -> tuple[tf.Tensor, Any]:
+            first = part * self._part
+            rows = {name: _rows(values, first, self._part) for name, values in batch.items()}
+            of_part = self._compute_gradients(rows, stream, offset + first, scale)
+            return part + 1, tf.nest.map_structure(tf.add, sums, of_part)
+
+        zeros = [tf.zeros(variable.shape) for variable in self._state.trainable.values()]
+        start = (tf.zeros([2]), [tf.zeros(kept.shape) for kept, _ in self._moving], zeros)
+        _, sums = tf.while_loop(
+            lambda part, _: part < self._num_batches, add_part, (tf.constant(0), start), parallel_iterations=1
+        )
+        return sums
+
+
+def _rows(values: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns rows, of a number that XLA knows, unlike that of values[first : first + count]."""
+    return tf.slice(values, [first] + [0] * (len(values.shape) - 1), [count, *values.shape[1:]])
 
 
 RunSteps = Callable[[Any, Position, int], StepReport]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from configs.errors import InputError, first_line
-from configs.export import ExportConfig, with_format
+from configs.export import ExportConfig, ExportOptions, with_format
 from engine.classifiers import size_in_bytes
 from engine.text_files import write_text
 from engine.written_beside import recover, written_beside
@@ -39,7 +39,7 @@ def export(config: ExportConfig) -> str:
     chosen = check_options(options)
     path = check_output(options.output_path, chosen.ending, options.overwrite, chosen.members)
     if chosen.is_run:
-        _check_beside(config, path)
+        _check_beside(options, path)
     source = load_source(config, chosen.layout)
     with written_beside(path, _FLAG) as part:
         chosen.write(source, part)
@@ -54,13 +54,13 @@ def export(config: ExportConfig) -> str:
     return path
 
 
-def _check_beside(config: ExportConfig, path: str) -> None:
+def _check_beside(options: ExportOptions, path: str) -> None:
     """Refuses to write where what comes beside a file, its description and a folder of sample data, may not replace.
 
     Raises:
         InputError: something is there already.
     """
-    options, description, samples = config.export, _description(path), sample_folder(path)
+    description, samples = _description(path), sample_folder(path)
     names: dict[str, Callable[[str], bool]] = {description: os.path.isfile}
     if options.sample_test_data:
         recover(samples, _FLAG)

@@ -14,10 +14,10 @@ from scipy import stats
 from configs.config import AugmentOptions, TrainConfig
 from configs.errors import InputError
 from configs.options import make_config
-from datasets import dataset_factory
-from engine import learning, plan
-from engine.actions import NextImages
+from engine import plan
+from engine.cluster.cluster import SINGLE_PROCESS
 from engine.losses import mixed_cross_entropy
+from engine.setup import open_run
 from preprocessing import batches
 from preprocessing.augmentation import Augmentation, make_augmentation
 from preprocessing.mixing import Mixing, Targets, symmetric_beta
@@ -452,10 +452,9 @@ def test_bfloat16_trains_with_all(train_digits, tmp_path, whole):
 
 def test_summarised_images_are_what_the_net_sees(digits_dir, tmp_path):
     config = small_config(digits_dir, tmp_path, **{**RUN, 'mixup_prob': 0.0, 'color_distortion': 'off'})
-    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
-    preprocessing = learning.make_spec(config, dataset).make_preprocessing(config.augment)
-    images = NextImages(config, dataset, preprocessing)(stream=0).numpy()
-    draws = make_augmentation(preprocessing, 1437).make_draws(tf.constant([0, 0], tf.int64), 32)
+    run = open_run(config, SINGLE_PROCESS)
+    images = run.make_input(num_steps=1).next_images(stream=0).numpy()
+    draws = make_augmentation(run.preprocessing, 1437).make_draws(tf.constant([0, 0], tf.int64), 32)
     erased = draws['erase_box'].numpy()
     assert (erased[:, 1] > 0).sum() > 5
     for image, (top, bottom, left, right) in zip(images, erased, strict=True):

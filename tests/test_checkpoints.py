@@ -13,10 +13,11 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError, first_line
-from datasets import dataset_factory
-from engine import checkpoints, evaluation, learning, text_files
+from engine import checkpoints, evaluation, text_files
+from engine.cluster.cluster import SINGLE_PROCESS
 from engine.optimizers import OPTIMIZERS
-from engine.train_state import make_state, restore_run
+from engine.setup import open_run
+from engine.train_state import restore_run
 from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
 
 # ------------------------------------------------------------------------ what is saved
@@ -44,8 +45,7 @@ def test_every_optimizer_has_its_slots_here():
 @pytest.mark.parametrize('optimizer', SLOTS)
 def test_names_are_slims(digits_dir, optimizer, averaged):
     config = small_config(digits_dir, '', optimizer=optimizer, moving_average_decay=0.9 if averaged else None)
-    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
-    state = make_state(config, learning.make_spec(config, dataset))
+    state = open_run(config, SINGLE_PROCESS).state
     kinds = ['', *(f'/{slot}' for slot in SLOTS[optimizer]), *(['/ExponentialMovingAverage'] if averaged else [])]
     expected = {name + kind for name in LENET for kind in kinds} | POWERS.get(optimizer, set())
     assert set(state.saved_variables()) == expected
@@ -131,10 +131,8 @@ def run_of_slims(trained, tmp_path):
 
 
 def state_of(digits_dir: Path, train_dir: Path, **options):
-    """Returns the config and the state of a run that is about to go on."""
-    config = small_config(digits_dir, train_dir, **options)
-    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train', config.data.labels_offset)
-    return config, make_state(config, learning.make_spec(config, dataset))
+    """Returns the state of a run that is about to go on."""
+    return open_run(small_config(digits_dir, train_dir, **options), SINGLE_PROCESS).state
 
 
 @pytest.mark.quick('rmsprop', 'momentum')
@@ -142,8 +140,8 @@ def state_of(digits_dir: Path, train_dir: Path, **options):
 def test_every_optimizer_of_tensorflow_1_goes_on(run_of_slims, digits_dir, optimizer):
     assert set(TENSORFLOW_1) == set(OPTIMIZERS) - {'lars', 'lamb'}
     train_dir = run_of_slims(optimizer)
-    config, state = state_of(digits_dir, train_dir, optimizer=optimizer, moving_average_decay=0.9)
-    restore_run(str(train_dir / 'model.ckpt-1'), state, config)
+    state = state_of(digits_dir, train_dir, optimizer=optimizer, moving_average_decay=0.9)
+    restore_run(str(train_dir / 'model.ckpt-1'), state, labels_offset=0)
     values = saved_values(str(train_dir / 'model.ckpt-1'))
     assert values.pop('global_step') == 1
     restored = state.saved_variables()
@@ -163,9 +161,9 @@ def test_every_optimizer_of_tensorflow_1_goes_on(run_of_slims, digits_dir, optim
 def test_a_run_does_not_go_on_with_another_optimizer(run_of_slims, digits_dir, before, options, message):
     train_dir = run_of_slims(before)
     prefix = str(train_dir / 'model.ckpt-1')
-    config, state = state_of(digits_dir, train_dir, **options)
+    state = state_of(digits_dir, train_dir, **options)
     with pytest.raises(InputError, match=re.escape(f'{prefix} cannot go on so: {message}')) as error:
-        restore_run(prefix, state, config)
+        restore_run(prefix, state, labels_offset=0)
     assert str(error.value).endswith(
         f', or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
     )
@@ -174,16 +172,16 @@ def test_a_run_does_not_go_on_with_another_optimizer(run_of_slims, digits_dir, b
 
 def test_a_run_whose_scopes_were_fewer_does_not_go_on(train_digits, digits_dir, tmp_path):
     latest = train_digits(tmp_path, max_number_of_steps=1, trainable_scopes=('LeNet/fc4',)).checkpoint_path
-    config, state = state_of(digits_dir, tmp_path)
+    state = state_of(digits_dir, tmp_path)
     with pytest.raises(InputError, match='it lacks slots of --optimizer=momentum: 6 Momentum; give the --trainable_s'):
-        restore_run(latest, state, config)
+        restore_run(latest, state, labels_offset=0)
 
 
 def test_averages_that_a_run_has_not_kept(run_of_slims, train_digits, digits_dir, tmp_path):
     latest = train_digits(tmp_path / 'run', max_number_of_steps=1).checkpoint_path
-    config, state = state_of(digits_dir, tmp_path / 'run', moving_average_decay=0.9)
+    state = state_of(digits_dir, tmp_path / 'run', moving_average_decay=0.9)
     with pytest.raises(InputError, match='has no moving averages, which --moving_average_decay asks for: leave it out'):
-        restore_run(latest, state, config)
+        restore_run(latest, state, labels_offset=0)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +194,8 @@ def test_averages_that_a_run_has_not_kept(run_of_slims, train_digits, digits_dir
 )
 def test_what_a_run_does_not_go_on_with_is_named(run_of_slims, digits_dir, caplog, options, left):
     train_dir = run_of_slims('momentum')
-    config, state = state_of(digits_dir, train_dir, **options)
-    restore_run(str(train_dir / 'model.ckpt-1'), state, config)
+    state = state_of(digits_dir, train_dir, **options)
+    restore_run(str(train_dir / 'model.ckpt-1'), state, labels_offset=0)
     message = f'has more than this run goes on with, and later checkpoints will not: {left}. That is for another'
     assert (message in caplog.text) == (left is not None)
     assert ('has more than' in caplog.text) == (left is not None)
@@ -525,12 +523,12 @@ def test_labels_offset_is_suggested(of_classes, digits_dir, classes, labels_offs
 @pytest.mark.parametrize(('classes', 'suggested'), [(9, 1), (5, None)])
 def test_labels_offset_is_suggested_when_a_run_goes_on(of_classes, digits_dir, classes, suggested):
     prefix = of_classes(classes)
-    config, state = state_of(digits_dir, Path(prefix).parent, moving_average_decay=0.9)
+    state = state_of(digits_dir, Path(prefix).parent, moving_average_decay=0.9)
     message = 'choose the data set' if suggested is None else f'give --labels_offset={suggested}'
     with pytest.raises(
         InputError, match=f'has {classes} classes, and the data set 10 with --labels_offset=0: {message}'
     ):
-        restore_run(prefix, state, config)
+        restore_run(prefix, state, labels_offset=0)
 
 
 # ------------------------------------------------------------------------ saves that fail

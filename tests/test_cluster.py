@@ -24,7 +24,7 @@ import pytest
 from configs.cluster import ClusterOptions
 from configs.errors import InputError
 from engine.cluster import connected, joining
-from engine.cluster.cluster import ALONE, Cluster, WorkerLostError, differences
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster, WorkerLostError, differences
 from engine.cluster.connected import ConnectedCluster, Worker
 from engine.cluster.joining import join, make_hello
 from engine.cluster.peer import Peer
@@ -151,7 +151,7 @@ def say(connection: socket.socket, **message: Any) -> None:
 
 def test_one_alone_answers_as_a_cluster_of_one() -> None:
     with join(None, options_of(), {}) as cluster:
-        assert cluster is ALONE
+        assert cluster is SINGLE_PROCESS
         assert (cluster.index, cluster.count, cluster.addresses, cluster.is_chief) == (0, 1, (), True)
         assert cluster.gather('x') == ['x']
         assert (cluster.share(1), cluster.on_chief(lambda: 2), cluster.after_chief(lambda: 3)) == (1, 2, 3)

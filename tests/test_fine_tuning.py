@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
-from datasets import dataset_factory
-from engine import checkpoints, learning
-from engine.train_state import make_state
+from engine import checkpoints
+from engine.cluster.cluster import SINGLE_PROCESS
+from engine.setup import open_run
 from tests.runs import assert_same_values, saved_values, small_config
 
 # Nothing moves at this rate, so a run of one step shows where it started.
@@ -185,8 +185,7 @@ def test_slims_two_steps(trained, train_digits, tmp_path):
 )
 def test_frozen_layers_have_no_slots(digits_dir, optimizer, slots):
     config = small_config(digits_dir, '', optimizer=optimizer, trainable_scopes=('LeNet/fc4',))
-    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
-    state = make_state(config, learning.make_spec(config, dataset))
+    state = open_run(config, SINGLE_PROCESS).state
     assert set(state.trainable) == {'LeNet/fc4/weights', 'LeNet/fc4/biases'}
     kept = {name for name in state.optimizer.slots if '/' in name}
     assert len(kept) == 2 * slots
@@ -265,8 +264,7 @@ def test_statistics_of_frozen_layers_move_as_in_slim_unless_they_are_frozen_too(
 def test_frozen_batch_normalisation_uses_its_moving_statistics(digits_dir):
     config = small_config(digits_dir, '', dropout_keep_prob=1.0, freeze_batch_norm=True, **{
         **NORMALIZED, 'trainable_scopes': ('alexnet_bn/fc8',)})  # fmt: skip
-    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
-    state = make_state(config, learning.make_spec(config, dataset))
+    state = open_run(config, SINGLE_PROCESS).state
     assert state.moving_statistics == []
     images = tf.random.stateless_uniform([4, 67, 67, 3], [0, 1])
     np.testing.assert_array_equal(state.model(images, training=True), state.model(images, training=False))

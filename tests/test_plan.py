@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from configs.benchmark import BenchmarkConfig
-from configs.config import DeviceOptions, TrainConfig
+from configs.config import TrainConfig
 from configs.errors import InputError
 from configs.options import make_config, to_flagfile
 from engine import distribution, plan, run_dir
@@ -28,8 +28,7 @@ def config(**options: Any) -> TrainConfig:
 
 def planned(**options: Any) -> plan.Plan:
     """Returns its plan for a net of a million numbers."""
-    chosen = config(**options)
-    return plan.make_plan(chosen, plan.planned_dataset(chosen), NUMBERS)
+    return plan.make_plan(plan.planned_run(config(**options)), NUMBERS)
 
 
 # Options, seconds of computation and of communication, and bytes that a worker sends. A link of 8 Gbit/s moves a
@@ -96,14 +95,12 @@ def test_the_embedded_digits_have_a_length_of_their_own(digits_dir: Path) -> Non
 
 def test_a_data_set_that_is_not_at_hand_has_its_classes() -> None:
     chosen = config(dataset_name='imagenet', labels_offset=1, dataset_split_name='train[:90%]')
-    dataset = plan.planned_dataset(chosen)
+    dataset = plan.planned_run(chosen).dataset
     assert (dataset.num_classes, dataset.num_examples, dataset.channels) == (1000, 1280, 3)
     narrow = {'model_name': 'lenet', 'depth_multiplier': 1 / 16, 'dataset_name': 'mnist'}
     # LeNet a sixteenth as wide: 5x5x1x2 + 2, 5x5x2x4 + 4, 7x7x4x64 + 64, 64x10 + 10.
-    chosen = config(**narrow)
-    assert plan.count_trainable(chosen, plan.planned_dataset(chosen)) == 52 + 204 + 12608 + 650
-    chosen = config(**narrow, trainable_scopes=('LeNet/fc4',))
-    assert plan.count_trainable(chosen, plan.planned_dataset(chosen)) == 650
+    assert plan.count_trainable(plan.planned_run(config(**narrow))) == 52 + 204 + 12608 + 650
+    assert plan.count_trainable(plan.planned_run(config(**narrow, trainable_scopes=('LeNet/fc4',)))) == 650
 
 
 @pytest.mark.full
@@ -173,9 +170,8 @@ def test_what_cannot_be_planned_is_refused(options: dict[str, Any], message: str
 
 
 def test_a_batch_that_is_not_divided_is_refused_as_in_training() -> None:
-    strategy = distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=2))
     with pytest.raises(InputError) as of_training:
-        distribution.batch_per_replica(strategy, 33)
+        distribution.batch_per_replica(33, replicas=2)
     with pytest.raises(InputError, match=f'^{re.escape(str(of_training.value))}$'):
         planned(batch_size=33, plan_devices_per_worker=2)
 
@@ -191,7 +187,6 @@ def test_nothing_of_a_plan_is_of_the_run() -> None:
 
 
 def test_the_table_of_accumulated_gradients_says_so() -> None:
-    chosen = config(gradient_accumulation_steps=4, plan_workers=2)
-    dataset = plan.planned_dataset(chosen)
-    table = plan.format_plan(plan.make_plan(chosen, dataset, NUMBERS), chosen, dataset)
+    run = plan.planned_run(config(gradient_accumulation_steps=4, plan_workers=2))
+    table = plan.format_plan(plan.make_plan(run, NUMBERS), run)
     assert re.search(r'examples a step +256 in 4 parts \(32 on each device\)\n', table)

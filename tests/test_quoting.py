@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 from absl import logging
 
-from configs.config import TrainConfig
-from configs.options import make_config
 from engine import learning
-from engine.cluster.cluster import ALONE
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,8 +34,8 @@ def test_no_command_is_put_together_by_hand() -> None:
 
 def test_the_command_that_is_printed_can_be_pasted(caplog: pytest.LogCaptureFixture) -> None:
     logging.set_verbosity(logging.INFO)
-    config = make_config(TrainConfig, train_dir="/tmp/e_a b/it's", eval_split_name='train[80%:]')
-    learning.log_end(7, config, None, ALONE)
+    train_dir, split = "/tmp/e_a b/it's", 'train[80%:]'
+    learning.log_end(7, train_dir, split, stopped_by=None, is_chief=True)
     command = caplog.messages[-1].partition('evaluate it with: ')[2]
     assert shlex.split(command) == [
         'python',
@@ -46,5 +43,5 @@ def test_the_command_that_is_printed_can_be_pasted(caplog: pytest.LogCaptureFixt
         "--checkpoint_path=/tmp/e_a b/it's",
         '--dataset_split_name=train[80%:]',
     ]
-    learning.log_end(7, config, 15, ALONE)
+    learning.log_end(7, train_dir, split, stopped_by=15, is_chief=True)
     assert shlex.split(caplog.messages[-1].partition('from there ')[2].strip('()')) == ["--train_dir=/tmp/e_a b/it's"]

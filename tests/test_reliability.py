@@ -23,7 +23,8 @@ from engine.evaluation_history import EvaluationHistory
 from engine.evaluator import Evaluator
 from engine.kernels import describe_kernels
 from engine.position import Position
-from engine.recovery import NonFiniteError
+from engine.recovery import NonFiniteError, Recovery
+from engine.setup import Run
 from tests.runs import assert_same_values, eval_config, saved_values, steps_in_tensorboard
 from tests.runs import files as files_of
 
@@ -37,32 +38,32 @@ class KilledError(Exception):
 @pytest.fixture
 def spoil(monkeypatch) -> Callable[..., None]:
     """A function that makes examples of the training stream give a loss that is not finite, and spoil the weights."""
-    make_run_steps = learning.make_run_steps
+    make_steps = Run.make_steps
 
     def spoil(*bad: int, killed_at: tuple[int, ...] = ()) -> None:
         to_come = set(killed_at)
 
-        def make_spoiled(config, strategy, state, *rest):
-            run_steps = make_run_steps(config, strategy, state, *rest)
+        def make_spoiled(run, end):
+            run_steps = make_steps(run, end)
 
-            def run(iterator, position, num_steps):
+            def run_spoiled(iterator, position, num_steps):
                 reached = {step for step in to_come if step <= position.step + num_steps}
                 if reached:
                     to_come.difference_update(reached)
                     raise KilledError
                 report = run_steps(iterator, position, num_steps)
                 for image in bad:
-                    step = (image - position.stream) // config.data.batch_size
+                    step = (image - position.stream) // run.config.data.batch_size
                     if 0 <= step < num_steps:
                         report.cross_entropy.setflags(write=True)
                         report.cross_entropy[step:] = np.nan
-                        for variable in state.variables.values():
+                        for variable in run.state.variables.values():
                             variable.assign(tf.fill(variable.shape, np.nan))
                 return report
 
-            return run
+            return run_spoiled
 
-        monkeypatch.setattr(learning, 'make_run_steps', make_spoiled)
+        monkeypatch.setattr(Run, 'make_steps', make_spoiled)
 
     return spoil
 
@@ -125,7 +126,7 @@ def test_the_failure_of_a_save_comes_before_that_of_the_loss(tmp_path):
 
     with checkpoints.Saver(str(tmp_path), 5) as saver:
         saver.save(10, {'a': np.float32(1)}, fail)
-        recovery = learning.Recovery(1, saver, str(tmp_path), lambda: Position(5, 80))
+        recovery = Recovery(1, saver, str(tmp_path), lambda: Position(5, 80))
         assert recovery(later, 0) == Position(5, 80, images_skipped=80, recoveries=1)
 
 

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from configs.config import DeviceOptions
 from configs.errors import InputError
-from engine import distribution, learning, losses
+from engine import distribution, losses, setup
 from engine.train_state import TrainState
+from engine.train_step import RunSteps
 from tests.runs import SMALL_RUN, checkpoint_files, saved_values
 
 Values: TypeAlias = dict[str, np.ndarray]
@@ -30,14 +31,14 @@ NOISE_OF_BATCH_NORM = 3e-4
 @contextlib.contextmanager
 def recorded_states() -> Iterator[list[TrainState]]:
     """Collects the states of the runs that are made inside."""
-    make_state, states = learning.make_state, []
+    make_state, states = setup.make_state, []
 
     def make(*arguments: Any) -> TrainState:
         states.append(make_state(*arguments))
         return states[-1]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(learning, 'make_state', make)
+        patched.setattr(setup, 'make_state', make)
         yield states
 
 
@@ -285,14 +286,14 @@ def spoil_loss(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[tf.Tensor], tf.
 
 
 def spoil_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_run_steps = learning.make_run_steps
+    make_steps = setup.Run.make_steps
 
-    def make(config: Any, strategy: tf.distribute.Strategy, state: TrainState, *rest: Any) -> Any:
-        _, second = strategy.experimental_local_results(state.variables['LeNet/fc4/weights'].value)
+    def make(run: setup.Run, end: float) -> RunSteps:
+        _, second = run.strategy.experimental_local_results(run.state.variables['LeNet/fc4/weights'].value)
         second.assign(np.nan * second)
-        return make_run_steps(config, strategy, state, *rest)
+        return make_steps(run, end)
 
-    monkeypatch.setattr(learning, 'make_run_steps', make)
+    monkeypatch.setattr(setup.Run, 'make_steps', make)
 
 
 SPOILED = {

@@ -18,14 +18,15 @@ from configs import cli
 from configs.config import TrainConfig
 from configs.errors import InputError
 from configs.options import flat_options, make_config
-from datasets import dataset_factory
 from engine import checkpoints, learning
+from engine.cluster.cluster import SINGLE_PROCESS
 from engine.intervals import Interval
 from engine.model_spec import ModelSpec
 from engine.optimizers import OPTIMIZERS
 from engine.position import Position
 from engine.run_dir import OF_PROCESS
 from engine.schedules import SCHEDULES, make_schedule
+from engine.setup import open_run, with_default_dataset
 from engine.summaries import image_grid
 from tests.runs import assert_same_values, checkpoint_files, files, saved_values, small_config, summaries
 
@@ -446,19 +447,16 @@ def test_weights_that_are_not_finite_are_not_saved(train_digits, tmp_path):
     ],
 )
 def test_length(digits_dir, name, options, step, images_seen, expected):
-    digits = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
-    config = make_config(TrainConfig, **options)
-    dataset = dataclasses.replace(digits, name=name)
-    assert learning.steps_left(config, dataset, Position(step, images_seen)) == expected
+    config = make_config(TrainConfig, dataset_name='digits', dataset_dir=str(digits_dir), **options)
+    run = open_run(config, SINGLE_PROCESS)
+    run = dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, name=name))
+    assert run.steps_left(Position(step, images_seen)) == expected
 
 
 def test_no_length_is_announced(digits_dir, caplog):
-    dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'train')
-    config = small_config(digits_dir, '')
+    run = open_run(small_config(digits_dir, ''), SINGLE_PROCESS)
     with caplog.at_level('INFO', logger='absl'):
-        learning.log_plan(
-            config, dataset, learning.make_spec(config, dataset), tf.distribute.OneDeviceStrategy('CPU:0'), math.inf
-        )
+        learning.log_plan(run, math.inf)
     assert 'training goes on until it is stopped' in caplog.text
 
 
@@ -474,7 +472,7 @@ def test_no_length_is_announced(digits_dir, caplog):
     ],
 )
 def test_default_dataset(options, dataset_name, eval_every_epochs):
-    config = learning.with_default_dataset(make_config(TrainConfig, **options))
+    config = with_default_dataset(make_config(TrainConfig, **options))
     assert config.data.dataset_name == dataset_name
     assert config.evaluation.eval_every_epochs == eval_every_epochs
 

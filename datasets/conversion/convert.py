@@ -95,7 +95,7 @@ class _Conversion:
         self._dir, self._journal = dataset_dir, journal
         counts = shard_counts(config.records, layout, source)
         self._shards = plan_shards(source.splits, counts, layout.pattern)
-        self._conversion = _describe(config, source, counts)
+        self._conversion = _describe(config.source.dataset_name, config.records, source, counts)
 
     def run(self) -> None:
         """Converts what is not finished yet."""
@@ -197,15 +197,17 @@ def _default_count(slims: int | None, images: Sequence[SourceImage]) -> int:
     return slims if slims is not None and slims <= len(images) else default_count(images)
 
 
-def _describe(config: ConvertConfig, source: Source, counts: Mapping[str, int]) -> dict[str, Any]:
+def _describe(
+    dataset_name: str | None, options: RecordOptions, source: Source, counts: Mapping[str, int]
+) -> dict[str, Any]:
     """Returns all that decides about the bytes, but for the images."""
-    side = config.records.resize_shorter_side
+    side = options.resize_shorter_side
     classes = repr((source.class_names, source.class_ids)).encode()
     return {
         'format_version': _FORMAT_VERSION,
-        'dataset_name': config.source.dataset_name,
+        'dataset_name': dataset_name,
         'resize_shorter_side': side,
-        'jpeg_quality': config.records.jpeg_quality if side is not None else None,
+        'jpeg_quality': options.jpeg_quality if side is not None else None,
         'shards': dict(counts),
         'classes': f'{len(source.class_names)} ({hashlib.sha256(classes).hexdigest()[:12]})',
     }

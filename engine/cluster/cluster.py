@@ -104,7 +104,7 @@ class Cluster:
         """Leaves; an error ends the others too."""
 
 
-ALONE = Cluster()
+SINGLE_PROCESS = Cluster()
 
 
 def differences(facts_of_workers: Sequence[Mapping[str, str]]) -> str | None:

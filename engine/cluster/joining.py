@@ -1,6 +1,6 @@
 """How the workers of a run meet.
 
-with join_as_told(config) as cluster: ...
+with join_cluster(config) as cluster: ...
 
 The others connect to the chief at its own port, before TensorFlow's server takes it: so a cluster needs no port beside
 those of TensorFlow, and a worker need only know the chief's address and its own number. Where the environment has a
@@ -25,7 +25,7 @@ from configs import console
 from configs.cluster import ClusterOptions
 from configs.errors import InputError, first_line
 from configs.options import flat_options, flat_values
-from engine.cluster.cluster import ALONE, Cluster, differences
+from engine.cluster.cluster import SINGLE_PROCESS, Cluster, differences
 from engine.cluster.connected import ConnectedCluster, Worker
 from engine.cluster.peer import Peer, shown
 from engine.cluster.tasks import (
@@ -52,7 +52,7 @@ Facts = Mapping[str, Any]
 _Hello = dict[str, Any]
 
 
-def join_as_told(config: Any) -> Cluster:
+def join_cluster(config: Any) -> Cluster:
     """Meets the other workers that flags or environment tell of, and speaks as one of them from now on.
 
     Args:
@@ -63,7 +63,7 @@ def join_as_told(config: Any) -> Cluster:
     """
     task = find_task(config.cluster, os.environ)
     if task is None:
-        return ALONE
+        return SINGLE_PROCESS
     console.speak_as(f'worker {task.index}')
     return join(task, config.cluster, facts_of(config), os.environ.get(TOKEN, ''))
 
@@ -101,7 +101,7 @@ def join(task: Task | None, options: ClusterOptions, facts: Facts, token: str = 
         InputError: an address that cannot be used, workers that do not come, or that do not do the same.
     """
     if task is None:
-        return ALONE
+        return SINGLE_PROCESS
     if task.is_written_out:
         for address in dict.fromkeys([task.chief, task.address or task.chief]):
             resolve(address, task.source)
