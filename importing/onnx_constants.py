@@ -2,7 +2,7 @@
 
 node = Node('net.onnx', 0, file.model.graph.node[0])
 node.get('group', 1)
-Constants(file, images={'data'}).weights(node, 1, rank=4)                # float32, finite
+Constants(file, [node], images={'data'}).weights(node, 1, rank=4)                # float32, finite
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -109,14 +109,13 @@ class Constants:
 
     Args:
         file: The graph.
+        nodes: All of its nodes.
         images: Names of the images, and of what depends on them.
     """
 
-    def __init__(self, file: OnnxFile, images: Collection[str]):
-        graph = file.model.graph
+    def __init__(self, file: OnnxFile, nodes: Sequence[Node], images: Collection[str]):
         self._path, self._images = file.path, images
-        self._stored = {tensor.name: tensor for tensor in graph.initializer}
-        nodes = [Node(file.path, number, proto) for number, proto in enumerate(graph.node)]
+        self._stored = {tensor.name: tensor for tensor in file.model.graph.initializer}
         self._nodes = {output: node for node in nodes for output in node.outputs}
         self._computed: dict[str, np.ndarray | None] = {}
 

@@ -10,7 +10,7 @@ they branch. What nodes without weights compute is not looked at: that shows whe
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -61,10 +61,11 @@ def read_graph(file: OnnxFile, image_size: int) -> Graph:
     Raises:
         InputError: the file holds no weights or damaged ones, or takes images that no net of ours does.
     """
-    paths = _Paths(file)
+    nodes = [Node(file.path, number, proto) for number, proto in enumerate(file.model.graph.node)]
+    paths = _Paths(file, nodes)
     layout = _find_layout(file, paths)
     extent = _find_extent(file, layout, image_size)
-    layers = _Layers(file, paths).read()
+    layers = _Layers(Constants(file, nodes, paths.values), paths).read()
     results = [output.name for output in file.model.graph.output if output.name in paths.makers]
     if not results:
         raise InputError(f'--source={file.path}: damaged: none of its results is computed from its images')
@@ -81,16 +82,15 @@ class _Paths:
         nodes: Those that they pass through, in an order in which they can be computed.
         values: Names of the images, and of all that depends on them.
         makers: The node that makes each of the latter.
-        before: The one of `values` that it is made of; of several, the first.
+        before: The one of `values` that each of the latter is made of; of several, the first.
     """
 
-    def __init__(self, file: OnnxFile):
+    def __init__(self, file: OnnxFile, nodes: Sequence[Node]):
         self.nodes: list[Node] = []
         self.makers: dict[str, Node] = {}
         self.before: dict[str, str] = {}
         self.values = {file.input_name}
-        waiting = [Node(file.path, number, proto) for number, proto in enumerate(file.model.graph.node)]
-        waiting = [node for node in waiting if node.op != 'Shape']  # sizes are known without the images
+        waiting = [node for node in nodes if node.op != 'Shape']  # sizes are known without the images
         while waiting:  # once, where nodes stand in the order that ONNX asks for
             later = []
             for node in waiting:
@@ -98,13 +98,13 @@ class _Paths:
                 if data is None:
                     later.append(node)
                     continue
-                if node.outputs[0] in {'', *self.values}:
+                if not node.outputs[0] or node.outputs[0] in self.values:
                     raise InputError(f'--source={file.path}: damaged: {node.where} has no result of its own')
                 self.nodes.append(node)
-                for name in node.outputs:
+                for name in filter(None, node.outputs):
                     self.makers.setdefault(name, node)
                     self.before.setdefault(name, data)
-                self.values.update(node.outputs)
+                    self.values.add(name)
             if len(later) == len(waiting):
                 break
             waiting = later
@@ -152,9 +152,8 @@ def _find_extent(file: OnnxFile, layout: str, image_size: int) -> tuple[int, int
 class _Layers:
     """Reads the layers with weights."""
 
-    def __init__(self, file: OnnxFile, paths: _Paths):
-        self._paths = paths
-        self._constants = Constants(file, paths.values)
+    def __init__(self, constants: Constants, paths: _Paths):
+        self._constants, self._paths = constants, paths
         self._values: dict[str, Values] = {}  # of the layer that makes a value
 
     def read(self) -> list[SourceLayer]:

@@ -15,13 +15,15 @@ import keras
 from configs.errors import InputError, first_line
 from engine import checkpoints
 from engine.checkpoints import other_formats
+from engine.classifiers import description
 from engine.model_spec import ModelSpec
-from importing import exports, onnx_file, torch_weights, verification
+from importing import onnx_file, torch_weights, verification
 from importing.layers import NetLayer, Pairs, SourceLayer, fill, net_layers, pair, sketch_layers
 from importing.onnx_graph import Graph, read_graph
 from importing.sizes import Sizes, find_depth_multiplier, widths
 from nets import nets_factory
 
+_WIDENED = ('none', 'float16')  # --quantize, where weights are numbers of float32
 _HOW_TO_SAVE = (
     'of a state_dict, in PyTorch, '
     "safetensors.torch.save_file(torch.load('{name}', weights_only=True), '{stem}.safetensors')"
@@ -68,7 +70,7 @@ class OnnxSource:
 
     def __init__(self, path: str):
         self._file = onnx_file.load(path)
-        self.described = exports.read_spec(self._file)
+        self.described = _read_spec(self._file)
         self._graph: Graph | None = None
 
     def find_sizes(self, model_name: str, image_size: int | None) -> Sizes:
@@ -95,6 +97,26 @@ class OnnxSource:
     def _pair(self, layers: list[NetLayer], spec: ModelSpec) -> tuple[Graph, Pairs]:
         assert self._graph is not None
         return self._graph, pair(self._graph.layers, layers, self._file.path, _describe(spec))
+
+
+def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
+    """Returns what an export of this project says of its net; None of files of others.
+
+    Raises:
+        InputError: that is damaged; or the file is not the net alone, in float32.
+    """
+    if 'model' not in file.description:
+        return None
+    described = description.read(f'--source={file.path}', file.description)
+    spec, interface = described.spec, described.interface
+    for flag, is_given in (
+        ('--include_preprocessing', interface.include_preprocessing),
+        (f'--channel_order={interface.channel_order}', interface.reverses_channels(spec.make_preprocessing())),
+        (f'--quantize={file.description.get("quantize")}', file.description.get('quantize', 'none') not in _WIDENED),
+    ):
+        if is_given:
+            raise InputError(f'--source={file.path}: an export with {flag}; export the net without it')
+    return spec
 
 
 class TorchSource:
