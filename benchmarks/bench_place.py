@@ -58,6 +58,7 @@ class Entry:
         warmup: How many are not measured.
         cores: Where it may run; everywhere if there are none.
         environment: Variables of its own.
+        kind: Of contestant, which says how a turn is measured.
     """
 
     name: str
@@ -70,11 +71,12 @@ class Entry:
     warmup: int = 3
     cores: Sequence[int] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kind: type[Contestant] = Contestant
 
     def make(self, place: Place, log_name: str) -> Contestant:
         """Starts its process."""
         script = os.path.join(ROOT, 'benchmarks', self.script)
-        return Contestant(
+        return self.kind(
             self.name,
             [
                 place.peers if self.is_peer else sys.executable,

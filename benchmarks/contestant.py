@@ -1,6 +1,6 @@
 """One side of a measurement: a process that works when it is told to, and sleeps otherwise.
 
-    flags = parse_flags(__doc__, works=('host', 'entropy'))
+    flags = parse_options(__doc__, works=('host', 'entropy'))
     iterator = iter(batches)
     serve(flags.answers, lambda: next(iterator))
 
@@ -17,26 +17,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 
-def parse_flags(description: str | None, works: Collection[str]) -> argparse.Namespace:
-    """Parses what a contestant that reads batches is told: work, dataset_dir, batch_size, answers."""
-    parser = _make_parser(description, works)
-    parser.add_argument('--dataset_dir', type=os.path.expanduser, required=True)
-    parser.add_argument('--batch_size', type=int, required=True)
-    return parser.parse_args()
-
-
 def parse_options(description: str | None, works: Collection[str]) -> argparse.Namespace:
-    """Parses what any other is told: work, options, a dictionary that the command line has as JSON, and answers."""
-    parser = _make_parser(description, works)
-    parser.add_argument('--options', type=json.loads, default={}, help='JSON: what the work depends on')
-    return parser.parse_args()
-
-
-def _make_parser(description: str | None, works: Collection[str]) -> argparse.ArgumentParser:
+    """Parses what a contestant is told: work, options, a dictionary that the command line has as JSON, and answers."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work', choices=sorted(works))
     parser.add_argument('--answers', type=int, default=1, help='file descriptor that the answers go to')
-    return parser
+    parser.add_argument('--options', type=json.loads, default={}, help='JSON: what the work depends on')
+    return parser.parse_args()
 
 
 def serve(answers: int, take: Callable[[], object]) -> None:

@@ -7,7 +7,6 @@ when all buffers are full until they are full again. Peers that are not installe
 """
 
 import argparse
-import functools
 import glob
 import json
 import os
@@ -16,11 +15,12 @@ import time
 from typing import Any
 
 import psutil
+from bench_place import Entry, Place, running
 from conversion import measure_conversion
 from photographs import prepare
 from ratios import Ask, spread, summarize_ratios, verdict
 from report import format_ratios, format_speeds
-from rounds import ROOT, Contestant, describe_machine, start_all, stop_all, take_turns
+from rounds import Contestant, describe_machine, take_turns
 
 BATCH_SIZE = 32
 WARMUP_BATCHES = 20
@@ -90,18 +90,21 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return sum(time.user + time.system for time in times)
 
 
-def start_pipelines(files: dict[str, str], peers: str | None, log_dir: str, batches: int) -> list[Pipeline]:
-    """Starts one after the other; says which cannot run."""
-    makers = []
-    for number, (name, script, work, place) in enumerate(CONTESTANTS):
-        interpreter = sys.executable if script == 'with_tensorflow.py' else peers
-        if interpreter is None:
-            continue
-        flags = [f'--dataset_dir={files[place]}', f'--batch_size={BATCH_SIZE}']
-        command = [interpreter, os.path.join(ROOT, 'benchmarks', script), work, *flags]
-        log_path = os.path.join(log_dir, f'{number:02}.log')
-        makers.append(functools.partial(Pipeline, name, command, log_path, per_turn=batches, unit=BATCH_SIZE))
-    return start_all(makers, [WARMUP_BATCHES] * len(makers))
+def make_entries(files: dict[str, str], peers: bool, batches: int) -> list[Entry]:
+    """Returns the contestants; without peers only those of this interpreter."""
+    turn = {'per_turn': batches, 'unit': BATCH_SIZE, 'warmup': WARMUP_BATCHES, 'kind': Pipeline}
+    return [
+        Entry(
+            name,
+            script,
+            work,
+            {'dataset_dir': files[place], 'batch_size': BATCH_SIZE},
+            is_peer=script != 'with_tensorflow.py',
+            **turn,
+        )
+        for name, script, work, place in CONTESTANTS
+        if peers or script == 'with_tensorflow.py'
+    ]
 
 
 def summarize(speeds: dict[str, list[float]]) -> dict[str, Any]:
@@ -148,11 +151,9 @@ def main() -> None:
     if flags.raw_dir:
         results['conversion'] = measure_conversion(flags.raw_dir, os.path.join(flags.work_dir, 'conversion'))
     files = prepare(flags.dataset_dir, flags.work_dir)
-    pipelines = start_pipelines(files, flags.peers, os.path.join(flags.work_dir, 'logs'), flags.batches)
-    try:
+    place = Place(flags.peers or '', flags.work_dir, flags.dataset_dir, '', flags.rounds)
+    with running(make_entries(files, bool(flags.peers), flags.batches), place, 'input') as pipelines:
         take_turns(pipelines, flags.rounds)
-    finally:
-        stop_all(pipelines)
     results |= summarize({pipeline.name: pipeline.speeds for pipeline in pipelines})
     if 'conversion' in results:
         results['ratios']['conversion, 2 processes / 1'] = results['conversion']['ratio']

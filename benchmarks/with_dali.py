@@ -1,6 +1,6 @@
 """NVIDIA DALI's CPU pipeline on the photographs: read, crop and decode, resize.
 
-    build/peers/bin/python benchmarks/with_dali.py same_work --dataset_dir=build/bench/originals --batch_size=32
+    build/peers/bin/python benchmarks/with_dali.py same_work --options='{"dataset_dir": "originals", "batch_size": 32}'
 
 same_work resizes as this project does, each pixel from its four neighbours; antialiased is DALI's default for linear
 interpolation; recipe is the triangular filter of DALI's ImageNet training examples.
@@ -11,7 +11,7 @@ import os
 import struct
 import tempfile
 
-from contestant import parse_flags, serve
+from contestant import parse_options, serve
 from nvidia.dali import Pipeline, fn, pipeline_def, tfrecord, types
 
 SIZE = 224
@@ -65,7 +65,7 @@ def make_pipeline(work: str, dataset_dir: str, index_dir: str, batch_size: int) 
 
 
 if __name__ == '__main__':
-    flags = parse_flags(__doc__, RESIZES)
+    flags = parse_options(__doc__, RESIZES)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = make_pipeline(flags.work, flags.dataset_dir, folder, flags.batch_size)
+        pipeline = make_pipeline(flags.work, index_dir=folder, **flags.options)
         serve(flags.answers, pipeline.run)

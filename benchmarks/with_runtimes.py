@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from contestant import parse_options, serve_turns
+from contestant import parse_options, serve
 
 SIZE = 224
 
@@ -56,16 +56,10 @@ def litert(path: str) -> Callable[[], object]:
     return run
 
 
-WORKS: dict[str, Callable[[str], Callable[[], object]]] = {
+WORKS: dict[str, Callable[..., Callable[[], object]]] = {
     work.__name__: work for work in (predictor, onnxruntime, litert)
 }
 
 if __name__ == '__main__':
     flags = parse_options(__doc__, WORKS)
-    classify = WORKS[flags.work](flags.options['path'])
-
-    def turn(count: int) -> None:
-        for _ in range(count):
-            classify()
-
-    serve_turns(flags.answers, turn)
+    serve(flags.answers, WORKS[flags.work](**flags.options))

@@ -1,6 +1,6 @@
 """What TensorFlow makes of the photographs: this project's pipeline, parts of the work alone, slim's graph, TFDS.
 
-    python benchmarks/with_tensorflow.py host --dataset_dir=build/bench/originals --batch_size=32
+    PYTHONPATH=. python benchmarks/with_tensorflow.py host --options='{"dataset_dir": "originals", "batch_size": 32}'
 
 All give batches of training images at 224 pixels, as uint8 [batch, 224, 224, 3] unless it says otherwise.
 """
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
-from contestant import parse_flags, serve
+from contestant import parse_options, serve
 
 from datasets.dataset_factory import get_dataset
 from datasets.input_pipeline import training_batches
@@ -142,12 +142,12 @@ def _batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     return examples.batch(batch_size, drop_remainder=True).prefetch(2)
 
 
-WORKS: dict[str, Callable[[str, int], Iterator]] = {
+WORKS: dict[str, Callable[..., Iterator]] = {
     work.__name__: work
     for work in (host, whole, slims_graph, entropy, entropy_in_memory, tfds_usual, tfds_skip_decoding)
 }
 
 if __name__ == '__main__':
-    flags = parse_flags(__doc__, WORKS)
-    iterator = WORKS[flags.work](flags.dataset_dir, flags.batch_size)
+    flags = parse_options(__doc__, WORKS)
+    iterator = WORKS[flags.work](**flags.options)
     serve(flags.answers, lambda: next(iterator))

@@ -1,6 +1,6 @@
 """A PyTorch DataLoader on the photographs, with torchvision's usual transforms done by Pillow.
 
-    build/peers/bin/python benchmarks/with_torch.py pillow --dataset_dir=build/bench/photographs --batch_size=32
+    build/peers/bin/python benchmarks/with_torch.py pillow --options='{"dataset_dir": "photographs", "batch_size": 32}'
 
 The transforms are RandomResizedCrop, RandomHorizontalFlip and PILToTensor, written out here because torchvision does
 not load beside every build of PyTorch.
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from contestant import parse_flags, serve
+from contestant import parse_options, serve
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -55,10 +55,10 @@ def sample_box(width: int, height: int) -> tuple[int, int, int, int]:
     return 0, 0, width, height
 
 
-def batches(folder: str, batch_size: int) -> Iterator:
+def batches(dataset_dir: str, batch_size: int) -> Iterator:
     """Yields uint8 [batch, 3, 224, 224] and labels without end."""
     loader = DataLoader(
-        Photographs(folder),
+        Photographs(dataset_dir),
         batch_size,
         shuffle=True,
         drop_last=True,
@@ -70,6 +70,6 @@ def batches(folder: str, batch_size: int) -> Iterator:
 
 
 if __name__ == '__main__':
-    flags = parse_flags(__doc__, ['pillow'])
-    iterator = batches(flags.dataset_dir, flags.batch_size)
+    flags = parse_options(__doc__, ['pillow'])
+    iterator = batches(**flags.options)
     serve(flags.answers, lambda: next(iterator))

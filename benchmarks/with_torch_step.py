@@ -10,40 +10,35 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from contestant import parse_options, serve_turns
+from contestant import parse_options, serve
 from torch.nn import functional
 from torch_alexnet import CLASSES, make_net
 
 
-def eager(options: dict[str, Any]) -> Callable[[int], None]:
-    """Returns what makes so many steps."""
+def eager(options: dict[str, Any]) -> Callable[[], object]:
+    """Returns what makes a step."""
     return _steps(options, compiled=False)
 
 
-def compiled(options: dict[str, Any]) -> Callable[[int], None]:
+def compiled(options: dict[str, Any]) -> Callable[[], object]:
     """Returns the same, with the net compiled, and the update too, which eager makes in a pass for each operation."""
     return _steps(options, compiled=True)
 
 
-def product(options: dict[str, Any]) -> Callable[[int], None]:
-    """Returns what multiplies two square matrices so often."""
+def product(options: dict[str, Any]) -> Callable[[], object]:
+    """Returns what multiplies two square matrices."""
     side, dtype = options['side'], getattr(torch, options['dtype'])
     left, right = (torch.randn(side, side).to(dtype) for _ in range(2))
-
-    def turn(count: int) -> None:
-        for _ in range(count):
-            (left @ right)[0, 0].item()
-
-    return turn
+    return lambda: (left @ right)[0, 0].item()
 
 
-def imports(options: dict[str, Any]) -> Callable[[int], None]:
+def imports(options: dict[str, Any]) -> Callable[[], object]:
     """Returns what does nothing."""
     del options
-    return lambda count: None
+    return lambda: None
 
 
-def _steps(options: dict[str, Any], compiled: bool) -> Callable[[int], None]:
+def _steps(options: dict[str, Any], compiled: bool) -> Callable[[], object]:
     torch.manual_seed(0)
     batch_size, size = options['batch_size'], options.get('image_size', 224)
     net = make_net(options.get('model_name', 'alexnet_v2'), options.get('depth_multiplier', 1.0))
@@ -62,17 +57,13 @@ def _steps(options: dict[str, Any], compiled: bool) -> Callable[[int], None]:
         update()
         return loss.item()
 
-    def turn(count: int) -> None:
-        for _ in range(count):
-            step()
-
-    return turn
+    return step
 
 
-WORKS: dict[str, Callable[[dict[str, Any]], Callable[[int], None]]] = {
+WORKS: dict[str, Callable[[dict[str, Any]], Callable[[], object]]] = {
     work.__name__: work for work in (eager, compiled, product, imports)
 }
 
 if __name__ == '__main__':
     flags = parse_options(__doc__, WORKS)
-    serve_turns(flags.answers, WORKS[flags.work](flags.options))
+    serve(flags.answers, WORKS[flags.work](flags.options))

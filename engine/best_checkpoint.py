@@ -120,7 +120,7 @@ class BestCheckpoint:
 
 
 def make_best(run: Run) -> BestCheckpoint:
-    """Returns what keeps the best checkpoint of the evaluations during training.
+    """Returns the keeper of the best checkpoint.
 
     Raises:
         InputError: a metric that is not measured; a patience without evaluations or a metric.

@@ -111,7 +111,7 @@ class Loop:
         return bool(received) or any(action.ends_training for action in self.actions)
 
     def _due(self, step: int) -> list[Action]:
-        """Returns what is due: by steps, by the chief's clock, or because a signal to any worker asks for it."""
+        """Returns the actions that are due: by steps, by the chief's clock, or because a worker got a signal."""
         cluster = self.run.cluster
         by_interval = cluster.share([action.interval.is_due(step) for action in self.actions])
         requested = cluster.any(self.signals.take_save_request())

@@ -1,12 +1,12 @@
-"""What a graph says without its images: weights, and the shapes that it reshapes to.
+"""The nodes of a graph, and the weights that it stores or computes without its images.
 
-constants = Constants(file)
-constants.weights('conv1_w')            # float32, finite
-constants.get('shape')                  # whatever it is, or None where it depends on the images
+node = Node('net.onnx', 0, file.model.graph.node[0])
+node.get('group', 1)
+Constants(file, [node], images={'data'}).weights(node, 1, rank=4)                # float32, finite
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,17 +14,53 @@ from configs.errors import InputError, first_line
 from engine import extras
 from importing.onnx_file import OnnxFile
 
+T = TypeVar('T')
+
 Attributes = Mapping[str, Any]
 _MAX_DEPTH = 100
 _MAX_NUMBERS = 2**28  # several times the largest layer; a small file can ask for more than there is memory
 _ADVICE = 'give the file that has them'
 
 
-def read_attributes(node: Any) -> dict[str, Any]:
-    """Returns the attributes of a node: numbers, tuples of numbers, str, or an array."""
-    onnx = extras.load('onnx', 'reading ONNX files')
-    read = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    return {name: _plain(value) for name, value in read.items()}
+class Node:
+    """A node of a graph.
+
+    Attributes:
+        op: Its operator, with the domain if that is not ONNX' own.
+        inputs: Names of what it takes; empty where an optional one is left out.
+        outputs: Names of what it gives.
+        where: What it is called in messages.
+    """
+
+    def __init__(self, path: str, number: int, proto: Any):
+        self.op = proto.op_type if proto.domain in ('', 'ai.onnx') else f'{proto.domain}.{proto.op_type}'
+        self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
+        self.where = f'node {number} ({self.op} {(proto.name or self.outputs[0])!r})'
+        self._path, self._proto = path, proto
+
+    def get(self, name: str, default: T) -> T:
+        """Returns an attribute, or the default where it is left out.
+
+        Raises:
+            InputError: it is damaged, or of another type than the default.
+        """
+        value: Any = self.attributes().get(name, default)
+        if not isinstance(value, type(default)):
+            raise InputError(f'--source={self._path}: damaged: {self.where} has {name} of another type')
+        return value
+
+    def attributes(self) -> dict[str, Any]:
+        """Returns all attributes: numbers, tuples of numbers, str, or an array."""
+        onnx = extras.load('onnx', 'reading ONNX files')
+        try:
+            read = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in self._proto.attribute}
+            return {name: _plain(value) for name, value in read.items()}
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f'--source={self._path}: damaged: {self.where}: {first_line(error)}') from error
+
+    def has_input(self, position: int) -> bool:
+        """Returns whether an optional input is given."""
+        return len(self.inputs) > position and bool(self.inputs[position])
 
 
 def _plain(value: Any) -> Any:
@@ -49,24 +85,16 @@ def _cast(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
     return inputs[0].astype(onnx.helper.tensor_dtype_to_np_dtype(attributes['to']))
 
 
-def _gather(inputs: Sequence[np.ndarray], _: Attributes) -> np.ndarray:
-    sizes, chosen = inputs
-    if sizes.ndim != 1:
-        raise ValueError('Gather is known only of the sizes in a shape')
-    return sizes[chosen]
-
-
 def _axes(inputs: Sequence[np.ndarray], attributes: Attributes) -> tuple[int, ...] | None:
     """Returns the axes, which were an attribute before opset 13."""
     return tuple(inputs[1].tolist()) if len(inputs) > 1 else attributes.get('axes')
 
 
-# What exporters compute with constants: layouts of weights, and shapes.
+# What exporters compute with weights.
 _OPERATIONS: dict[str, Callable[[Sequence[np.ndarray], Attributes], np.ndarray]] = {
     'Cast': _cast,
     'Concat': lambda inputs, attributes: np.concatenate(inputs, attributes['axis']),
     'Constant': _constant,
-    'Gather': _gather,
     'Identity': lambda inputs, _: inputs[0],
     'Reshape': lambda inputs, _: inputs[0].reshape(inputs[1]),
     'Squeeze': lambda inputs, attributes: np.squeeze(inputs[0], _axes(inputs, attributes)),
@@ -79,40 +107,40 @@ _EMPTY = ('ConstantOfShape', 'RandomNormal', 'RandomUniform')
 class Constants:
     """Values by name, computed when they are asked for.
 
-    Attributes:
-        shapes: Shape of what depends on the images, by name; whoever walks the graph says it.
+    Args:
+        file: The graph.
+        nodes: All of its nodes.
+        images: Names of the images, and of what depends on them.
     """
 
-    def __init__(self, file: OnnxFile):
-        graph = file.model.graph
-        self._path = file.path
-        self._stored = {tensor.name: tensor for tensor in graph.initializer}
-        self._nodes = {output: node for node in graph.node for output in node.output}
+    def __init__(self, file: OnnxFile, nodes: Sequence[Node], images: Collection[str]):
+        self._path, self._images = file.path, images
+        self._stored = {tensor.name: tensor for tensor in file.model.graph.initializer}
+        self._nodes = {output: node for node in nodes for output in node.outputs}
         self._computed: dict[str, np.ndarray | None] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
 
-    def weights(self, name: str, where: str) -> np.ndarray:
-        """Returns the numbers of a layer.
-
-        Args:
-            name: Of the value in the graph.
-            where: The node that takes them, for messages.
+    def weights(self, node: Node, position: int, rank: int | None = None) -> np.ndarray:
+        """Returns the numbers that a node takes.
 
         Raises:
-            InputError: there are none, or they are not float32, or not finite.
+            InputError: there are none, or they are not float32, not finite, or not of this rank.
         """
-        value = self.get(name)
+        name = node.inputs[position] if node.has_input(position) else ''
+        value, problem = self._get(name) if name else None, None
         if value is None:
-            raise InputError(f'{self._start(where)} takes {name!r}, which is computed as weights never are')
-        if value.dtype != np.float32:
-            raise InputError(f'{self._start(where)} takes {name!r} in {value.dtype}; float32 is needed')
-        bad = value.size - np.count_nonzero(np.isfinite(value))
-        if bad:
-            problem = f'{bad} of {value.size} numbers are not finite'
-            raise InputError(f'{self._start(where)} takes {name!r}, in which {problem}')
+            problem = ', which is computed as weights never are'
+        elif value.dtype != np.float32:
+            problem = f' in {value.dtype}; float32 is needed'
+        elif rank not in (None, value.ndim):
+            problem = f' of shape {list(value.shape)}, as weights of the nets here are not'
+        elif not np.isfinite(value).all():
+            bad = value.size - np.count_nonzero(np.isfinite(value))
+            problem = f', in which {bad} of {value.size} numbers are not finite'
+        if value is None or problem:
+            raise InputError(f'--source={self._path}: {node.where} takes {name!r}{problem}')
         return value
 
-    def get(self, name: str, depth: int = 0) -> np.ndarray | None:
+    def _get(self, name: str, depth: int = 0) -> np.ndarray | None:
         """Returns a value, or None if it depends on the images or is computed by what is not in the table.
 
         Raises:
@@ -123,35 +151,28 @@ class Constants:
                 return _to_array(self._stored[name])
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(f'--source={self._path}: damaged: {name!r}: {first_line(error)}') from error
-        if name in self.shapes:
+        if name in self._images:
             return None
         node = self._nodes.get(name)
         if node is None:
             raise InputError(f'--source={self._path}: holds no weights, or not all: {name!r} has no value; {_ADVICE}')
-        if node.op_type in _EMPTY:
-            raise InputError(f'--source={self._path}: holds no weights: {name!r} is made by {node.op_type}; {_ADVICE}')
+        if node.op in _EMPTY:
+            raise InputError(f'--source={self._path}: holds no weights: {name!r} is made by {node.op}; {_ADVICE}')
         if name not in self._computed:
             self._computed[name] = self._compute(node, depth)
         return self._computed[name]
 
-    def _compute(self, node: Any, depth: int) -> np.ndarray | None:
-        if node.op_type == 'Shape':
-            shape = self.shapes.get(node.input[0])
-            return None if shape is None else np.asarray(shape, np.int64)
-        operation = _OPERATIONS.get(node.op_type)
+    def _compute(self, node: Node, depth: int) -> np.ndarray | None:
+        operation = _OPERATIONS.get(node.op)
         if operation is None or depth > _MAX_DEPTH:
             return None
-        inputs = [self.get(name, depth + 1) for name in node.input]
+        inputs = [self._get(name, depth + 1) for name in node.inputs]
         known = [value for value in inputs if value is not None]
         if len(known) < len(inputs):
             return None
         try:
             if sum(value.size for value in known) > _MAX_NUMBERS:
                 raise ValueError(f'more than {_MAX_NUMBERS} numbers')
-            return operation(known, read_attributes(node))
+            return operation(known, node.attributes())
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            where = f'node {node.op_type} {node.name or node.output[0]!r}'
-            raise InputError(f'--source={self._path}: damaged: {where}: {first_line(error)}') from error
-
-    def _start(self, where: str) -> str:
-        return f'--source={self._path}: {where}'
+            raise InputError(f'--source={self._path}: damaged: {node.where}: {first_line(error)}') from error

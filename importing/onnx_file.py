@@ -9,10 +9,11 @@ import json
 import os
 from typing import Any
 
+import numpy as np
+
 from configs.errors import InputError, first_line
 from engine import checkpoints, extras
 from engine.classifiers import onnx_content
-from importing.onnx_widening import widen
 
 # How the names of operators begin that compute with integers.
 _QUANTISED = ('QLinear', 'QGemm', 'Quantize', 'Dequantize', 'DynamicQuantize', 'ConvInteger', 'MatMulInteger')
@@ -52,7 +53,7 @@ def load(path: str) -> OnnxFile:
         model = extras.load('onnx.inliner', 'reading ONNX files').inline_local_functions(model)
     _refuse_quantised(path, model.graph)
     try:
-        widen(model)
+        _widen(model)
     except ValueError as error:
         raise InputError(f'--source={path}: damaged: {first_line(error)}') from error
     name, shape = _find_images(path, model.graph)
@@ -98,6 +99,39 @@ def _refuse_quantised(path: str, graph: Any) -> None:
                 f'--source={path}: quantised ({node.op_type} {node.name or node.output[0]!r}); the weights are needed '
                 'in float32: give the file that it was quantised from'
             )
+
+
+def _widen(model: Any) -> None:
+    """Makes a graph compute in float32 what it computed in 16 bits, of which every number is one of float32's too.
+
+    Raises:
+        ValueError: a tensor is damaged; its name.
+    """
+    proto = extras.load('onnx', 'reading ONNX files').TensorProto
+    short = (proto.FLOAT16, proto.BFLOAT16)
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.data_type in short:
+            _widen_tensor(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField('t') and attribute.t.data_type in short:
+                _widen_tensor(attribute.t)
+            elif node.op_type == 'Cast' and attribute.name == 'to' and attribute.i in short:
+                attribute.i = proto.FLOAT
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type in short:
+            value.type.tensor_type.elem_type = proto.FLOAT
+
+
+def _widen_tensor(tensor: Any) -> None:
+    helper = extras.load('onnx.numpy_helper', 'reading ONNX files')
+    name = tensor.name
+    try:
+        values = np.asarray(helper.to_array(tensor), np.float32)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f'{name!r}: {error}') from error
+    tensor.CopyFrom(helper.from_array(values, name))
 
 
 def _find_images(path: str, graph: Any) -> tuple[str, tuple[int | None, ...]]:

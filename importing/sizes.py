@@ -6,8 +6,7 @@ find_depth_multiplier('alexnet_v2', [16, 48, 96, 96, 64, 1024, 1024])       # 0.
 import dataclasses
 from collections.abc import Sequence
 
-from importing import keras_walk
-from importing.chain import WITH_KERNELS, Step
+from importing.layers import NetLayer, SourceLayer, sketch_layers
 from nets import nets_factory
 
 _HALVES, _DIGITS = 6, 8  # 1/32 is as narrow as anyone goes
@@ -31,9 +30,10 @@ class Sizes:
     depth_multiplier: float
 
 
-def widths(steps: Sequence[Step]) -> list[int]:
-    """Returns the filters or units of each layer that has weights, the last one too."""
-    return [step.facts.get('filters') or step.facts['units'] for step in steps if step.kind in WITH_KERNELS]
+def widths(layers: Sequence[SourceLayer] | Sequence[NetLayer]) -> list[int]:
+    """Returns the filters or units of each layer that has a kernel, the last one too."""
+    shapes = [layer.shapes if isinstance(layer, SourceLayer) else layer.shapes[0] for layer in layers]
+    return [each['kernel'][0] for each in shapes if 'kernel' in each]
 
 
 def find_depth_multiplier(model_name: str, found: Sequence[int]) -> float:
@@ -41,9 +41,9 @@ def find_depth_multiplier(model_name: str, found: Sequence[int]) -> float:
 
     Args:
         model_name: Key of `nets_factory.NETS`.
-        found: Width of each layer with weights but the last, which the multiplier does not change.
+        found: Width of each layer with a kernel but the last, which the multiplier does not change.
     """
-    base = widths(keras_walk.sketch(lambda: nets_factory.make_model(model_name, 2)).steps)[:-1]
+    base = widths(sketch_layers(lambda: nets_factory.make_model(model_name, 2)))[:-1]
     pairs = list(zip(found, base, strict=False))
     # Layers are rounded to whole filters, in nets of two groups to whole filters of each.
     agreeing = max((_agreeing(pairs, slack) for slack in (0.5, 1.0)), key=len)

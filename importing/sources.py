@@ -15,12 +15,15 @@ import keras
 from configs.errors import InputError, first_line
 from engine import checkpoints
 from engine.checkpoints import other_formats
+from engine.classifiers import description
 from engine.model_spec import ModelSpec
-from importing import exports, keras_walk, matching, onnx_file, onnx_walk, torch_weights, verification
-from importing.chain import OTHER, Step
+from importing import onnx_file, torch_weights, verification
+from importing.layers import NetLayer, Pairs, SourceLayer, fill, net_layers, pair, sketch_layers
+from importing.onnx_graph import Graph, read_graph
 from importing.sizes import Sizes, find_depth_multiplier, widths
 from nets import nets_factory
 
+_WIDENED = ('none', 'float16')  # --quantize, where weights are numbers of float32
 _HOW_TO_SAVE = (
     'of a state_dict, in PyTorch, '
     "safetensors.torch.save_file(torch.load('{name}', weights_only=True), '{stem}.safetensors')"
@@ -51,7 +54,7 @@ class Source(Protocol):
         """Checks that the weights are of a net, before it is made.
 
         Raises:
-            InputError: they are of another net: the first layer that differs.
+            InputError: they are of another net: a table of the layers that differ.
         """
 
     def fill(self, model: keras.Model, spec: ModelSpec) -> list[str]:
@@ -67,90 +70,94 @@ class OnnxSource:
 
     def __init__(self, path: str):
         self._file = onnx_file.load(path)
-        self.described = exports.read_spec(self._file)
-        self._walked: onnx_walk.Walked | None = None
+        self.described = _read_spec(self._file)
+        self._graph: Graph | None = None
 
     def find_sizes(self, model_name: str, image_size: int | None) -> Sizes:
         """Takes all of them from the graph, but for a size that it leaves open; see `Source`."""
-        walked = self._walked = onnx_walk.walk(self._file, image_size or nets_factory.get_net(model_name).image_size)
-        side, _, channels = walked.extent
+        self._graph = read_graph(self._file, image_size or nets_factory.get_net(model_name).image_size)
+        side, _, channels = self._graph.extent
         if image_size not in (None, side):
             raise InputError(f'--image_size={image_size}: {self._file.path} takes images of {side} px; leave it out')
-        steps = walked.chain.steps
-        ended = [1] if steps and steps[-1].kind == OTHER else []  # before the classes were seen
-        return _sizes(side, channels, model_name, widths(steps) + ended)
+        return _sizes(side, channels, model_name, self._graph.layers)
 
     def check(self, spec: ModelSpec) -> None:
-        """Compares node by node; see `Source`."""
-        words = matching.difference(self._steps, matching.without_softmax(_sketch(spec)), _describe(spec))
-        if words is not None:
-            raise InputError(f'--source={self._file.path}: not {spec.model_name}: {words}')
+        """Finds a layer for each of the net, by shape and order; see `Source`."""
+        self._pair(sketch_layers(spec.make_model), spec)
 
     def fill(self, model: keras.Model, spec: ModelSpec) -> list[str]:
-        """Takes the weights node by node, and runs both; see `Source`."""
-        assert self._walked is not None
-        expected = matching.without_softmax(keras_walk.walk(model).steps)
-        tensors, numbers = matching.assign(self._steps, expected)
+        """Takes the weights layer by layer, and runs both; see `Source`."""
+        graph, pairs = self._pair(net_layers(model), spec)
+        tensors, numbers = fill(pairs)
         return [
-            f'matched {self._walked.num_nodes} nodes with {spec.model_name}: {tensors} tensors, {numbers} parameters',
-            verification.compare_logits(self._file, self._walked, model, spec),
+            f'matched {graph.num_nodes} nodes with {spec.model_name}: {tensors} tensors, {numbers} parameters',
+            verification.compare_logits(self._file, graph, pairs, model, spec),
         ]
 
-    @property
-    def _steps(self) -> list[Step]:
-        assert self._walked is not None
-        return matching.without_softmax(self._walked.chain.steps)
+    def _pair(self, layers: list[NetLayer], spec: ModelSpec) -> tuple[Graph, Pairs]:
+        assert self._graph is not None
+        return self._graph, pair(self._graph.layers, layers, self._file.path, _describe(spec))
+
+
+def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
+    """Returns what an export of this project says of its net; None of files of others.
+
+    Raises:
+        InputError: that is damaged; or the file is not the net alone, in float32.
+    """
+    if 'model' not in file.description:
+        return None
+    described = description.read(f'--source={file.path}', file.description)
+    spec, interface = described.spec, described.interface
+    for flag, is_given in (
+        ('--include_preprocessing', interface.include_preprocessing),
+        (f'--channel_order={interface.channel_order}', interface.reverses_channels(spec.make_preprocessing())),
+        (f'--quantize={file.description.get("quantize")}', file.description.get('quantize', 'none') not in _WIDENED),
+    ):
+        if is_given:
+            raise InputError(f'--source={file.path}: an export with {flag}; export the net without it')
+    return spec
 
 
 class TorchSource:
     """PyTorch weights, which come without a graph: what can be compared are names and shapes."""
 
     def __init__(self, path: str):
-        self._weights = torch_weights.load(path)
+        self._path, self._layers = path, torch_weights.read_layers(path)
         self.described: ModelSpec | None = None
 
     def find_sizes(self, model_name: str, image_size: int | None) -> Sizes:
         """Takes the widths from the shapes; see `Source`."""
-        kernels = [layer.kernel for layer in self._weights.layers if layer.kernel]
+        kernels = [layer.shapes['kernel'] for layer in self._layers if 'kernel' in layer.shapes]
         channels = kernels[0][1] if kernels else 3
-        side = image_size or nets_factory.get_net(model_name).image_size
-        return _sizes(side, channels, model_name, [kernel[0] for kernel in kernels])
+        return _sizes(image_size or nets_factory.get_net(model_name).image_size, channels, model_name, self._layers)
 
     def check(self, spec: ModelSpec) -> None:
         """Finds a layer for each of the net, by shape and order; see `Source`."""
-        self._find_layers(_sketch(spec), spec)
+        self._pair(sketch_layers(spec.make_model), spec)
 
     def fill(self, model: keras.Model, spec: ModelSpec) -> list[str]:
         """Takes the weights layer by layer; see `Source`."""
-        tensors = numbers = 0
-        pairs = self._find_layers(keras_walk.walk(model).steps, spec)
-        for layer, step in pairs:
-            read = self._weights.read(layer)
-            matching.fill(step, torch_weights.values_for(step, read))
-            tensors, numbers = tensors + len(read), numbers + sum(value.size for value in read.values())
-        names = ', '.join(f'{layer.name} to {step.where}' for layer, step in pairs)
+        pairs = self._pair(net_layers(model), spec)
+        tensors, numbers = fill(pairs)
+        names = ', '.join(f'{source.name} to {layer.name}' for source, layer in pairs)
         return [
             f'matched by shape and order: {names}',
             f'took all {tensors} tensors, {numbers} parameters; without a graph, no logits were compared',
         ]
 
-    def _find_layers(self, steps: list[Step], spec: ModelSpec) -> list[tuple[torch_weights.Layer, Step]]:
-        with_values = [step for step in steps if step.values]
-        layers = torch_weights.find_layers(self._weights, with_values, _describe(spec), spec.image_size)
-        return list(zip(layers, with_values, strict=True))
-
-
-def _sketch(spec: ModelSpec) -> list[Step]:
-    return keras_walk.sketch(spec.make_model).steps
+    def _pair(self, layers: list[NetLayer], spec: ModelSpec) -> Pairs:
+        return pair(self._layers, layers, self._path, _describe(spec))
 
 
 def _describe(spec: ModelSpec) -> str:
     """Returns what messages call a net."""
     narrower = f' of depth_multiplier {spec.depth_multiplier:g}' if spec.depth_multiplier != 1 else ''
-    return spec.model_name + narrower
+    return f'{spec.model_name}{narrower} for images of {spec.image_size} px'
 
 
-def _sizes(image_size: int, channels: int, model_name: str, found: list[int]) -> Sizes:
+def _sizes(image_size: int, channels: int, model_name: str, layers: list[SourceLayer]) -> Sizes:
+    found = widths(layers)
     num_classes = found[-1] if found else 1
     return Sizes(image_size, channels, num_classes, find_depth_multiplier(model_name, found[:-1]))
 

@@ -1,5 +1,6 @@
 """Running a graph as it came, to compare its logits with those of the net that was filled from it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,8 +9,9 @@ import numpy as np
 from configs.errors import InputError, first_line
 from engine import extras
 from engine.model_spec import ModelSpec
+from importing.layers import Pairs
 from importing.onnx_file import OnnxFile
-from importing.onnx_walk import Walked
+from importing.onnx_graph import NCHW, Graph
 
 _IMAGES = 4
 _TOLERANCE = 1e-4  # of the largest logit
@@ -24,33 +26,67 @@ _RETIRED = {
 }
 
 
-def compare_logits(file: OnnxFile, walked: Walked, model: keras.Model, spec: ModelSpec) -> str:
+def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Model, spec: ModelSpec) -> str:
     """Runs a graph and a net on the same images; returns a line that says how their logits compare.
 
     The graph is run up to its logits: a softmax behind them would hide what differs.
 
     Args:
         file: The graph; it is changed for this.
-        walked: What was found in it.
-        model: The net.
+        graph: What was found in it.
+        pairs: Its layers, and those of the net.
+        model: The net, with the weights of the graph.
         spec: How its images are prepared.
 
     Raises:
-        InputError: they differ, or the graph cannot be run.
+        InputError: they differ, or the graph cannot be run; what differs first.
     """
     images = _make_images(spec)
-    expected = _run_graph(file, walked, images)
-    found = np.asarray(model(images, training=False)).reshape(expected.shape)
+    expected, results = (
+        value.reshape(_IMAGES, -1) for value in _run_graph(file, graph, images, graph.logits, graph.result)
+    )
+    found = np.asarray(model(images, training=False)).reshape(_IMAGES, -1)
+    start, end = f'--source={file.path}: the', 'give the --model_name of a net that computes this; nothing was written'
+    if found.shape != expected.shape:
+        raise InputError(
+            f'{start} graph gives {expected.shape[1]} results and {spec.model_name} {found.shape[1]} logits; {end}'
+        )
     largest, difference = float(np.abs(expected).max()), float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE * largest:
         raise InputError(
-            f'--source={file.path}: the logits of {spec.model_name} with its weights differ by {difference:.3g} from '
-            f'those of the graph, whose largest is {largest:.3g}; nothing was written'
+            f'{start} logits of {spec.model_name} with its weights differ by {difference:.3g} from those of the graph, '
+            f'whose largest is {largest:.3g}: {_first_difference(file, graph, pairs, model, images[:1])}; {end}'
         )
+    if graph.softmax and not np.abs(_softmax(expected, graph.softmax) - results).max() <= _TOLERANCE:
+        raise InputError(f'{start} {graph.softmax} behind the logits is not over the classes; {end}')
     return (
         f'compared {expected.size} logits of {_IMAGES} images with onnxruntime: largest difference {difference:.3g}, '
         f'largest logit {largest:.3g}'
     )
+
+
+def _first_difference(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Model, images: np.ndarray) -> str:
+    """Returns in words the first layer with weights that takes something else in the graph than in the net."""
+    behind_others = [(source, layer) for source, layer in pairs if source.data != file.input_name]
+    taken = _run_graph(file, graph, images, *(source.data for source, _ in behind_others))
+    layers = [model.get_layer(layer.name) for _, layer in behind_others]
+    ours = keras.Model(model.inputs, [layer.input for layer in layers])([images], training=False)
+    before = pairs[0][1].name
+    for (source, layer), here, there in zip(behind_others, taken, ours, strict=True):
+        # Sorted, as the one may be flat and the other not.
+        values, expected = (np.sort(np.ravel(each)) for each in (here, there))
+        tolerance = _TOLERANCE * np.abs(expected).max()
+        if values.shape != expected.shape or not np.abs(values - expected).max() <= tolerance:
+            where = f'what {source.name} takes is not what {layer.name} takes, which comes behind {before}'
+            return f'{where}; strides, padding, pooling, normalization or activations differ there'
+        before = layer.name
+    return f'what comes behind {before} differs'
+
+
+def _softmax(logits: np.ndarray, operator: str) -> np.ndarray:
+    values = np.exp(logits - logits.max(axis=1, keepdims=True))
+    values /= values.sum(axis=1, keepdims=True)
+    return np.log(values) if operator == 'LogSoftmax' else values
 
 
 def _make_images(spec: ModelSpec) -> np.ndarray:
@@ -61,27 +97,27 @@ def _make_images(spec: ModelSpec) -> np.ndarray:
     return np.asarray(preprocessing.device_eval(pixels))
 
 
-def _run_graph(file: OnnxFile, walked: Walked, images: np.ndarray) -> np.ndarray:
-    """Returns the logits of the graph, float32 [images, classes]."""
+def _run_graph(file: OnnxFile, graph: Graph, images: np.ndarray, *names: str) -> list[np.ndarray]:
+    """Returns values of the graph, float32 [images, ...]."""
     onnxruntime = extras.load('onnxruntime', 'comparing with an ONNX file')
-    if walked.layout == 'NCHW':
+    if graph.layout == NCHW:
         images = images.transpose(0, 3, 1, 2)
     batch = file.input_shape[0] or 1
     try:
-        session = _open_session(onnxruntime, file, walked.logits_name)
-        results = [
-            session.run(None, {file.input_name: np.repeat(image[np.newaxis], batch, axis=0)})[0][0] for image in images
-        ]
+        session = _open_session(onnxruntime, file, names)
+        batches = [np.repeat(image[np.newaxis], batch, axis=0) for image in images]
+        runs = [[value[0] for value in session.run(names, {file.input_name: images})] for images in batches]
     except Exception as error:  # onnxruntime's have no class of their own in common
         raise InputError(f'--source={file.path}: onnxruntime cannot run it: {first_line(error)}') from error
-    return np.stack(results).reshape(len(images), -1)
+    return [np.stack(values) for values in zip(*runs, strict=True)]
 
 
-def _open_session(onnxruntime: Any, file: OnnxFile, output: str) -> Any:
+def _open_session(onnxruntime: Any, file: OnnxFile, names: Sequence[str]) -> Any:
     onnx = extras.load('onnx', 'reading ONNX files')
     _modernise(onnx, file.model)
     del file.model.graph.output[:]
-    file.model.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
+    for name in dict.fromkeys(names):
+        file.model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it warns of graphs that it then runs
     return onnxruntime.InferenceSession(file.model.SerializeToString(), options, providers=['CPUExecutionProvider'])
