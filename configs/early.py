@@ -148,6 +148,19 @@ def check_place(flag: str, path: str | None) -> None:
         raise InputError(f'--{flag}={path}: no file can be written there')
 
 
+def check_folder_place(flag: str, path: str | None) -> None:
+    """Refuses a folder where nothing can be written, or that cannot be made."""
+    if not path or _is_remote(path):
+        return
+    nearest = os.path.abspath(path)
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise InputError(f'--{flag}={path}: {nearest} is no folder')
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f'--{flag}={path}: {nearest} may not be written to')
+
+
 def check_combinations(config: Any) -> None:
     """Refuses flags that, beside others, nothing reads, where the work itself would refuse them."""
     for line in refused(config):
@@ -222,7 +235,7 @@ def check_prediction(config: PredictConfig) -> None:
 
 
 def check_evaluation(config: EvalConfig) -> None:
-    """Refuses unknown names, and checkpoints, unless they are waited for, data, or labels that do not exist."""
+    """Refuses unknown names, and checkpoints, unless they are waited for, data, labels and places that do not exist."""
     check_names(config)
     options = config.evaluation
     if config.output.eval_interval_secs is None:
@@ -232,6 +245,7 @@ def check_evaluation(config: EvalConfig) -> None:
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
     check_place('results_path', config.output.results_path)
+    check_folder_place('eval_dir', config.output.eval_dir)
 
 
 def _has_checkpoints(folder: str) -> bool:

@@ -229,8 +229,10 @@ def load_label_names(dataset_dir: str) -> tuple[str, ...]:
     rows = []
     try:
         lines = decode_text(read_file(path)).splitlines()
-    except (NotUtf8Error, OSError, tf.errors.OpError) as error:
-        raise InputError(f'{path}: not a file of UTF-8 text: {first_line(error)}') from error
+    except NotUtf8Error as error:
+        raise InputError(f'{path}: not a file of UTF-8 text: {error}') from error
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'{path}: cannot be read: {first_line(error)}') from error
     for number, line in enumerate(lines, start=1):
         label, separator, name = line.partition(':')
         if separator and label.strip().isdecimal() and len(label) < 10:

@@ -15,22 +15,24 @@ import os
 import shlex
 import struct
 import time
-from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError
+from configs.errors import InputError, first_line
 from configs.records import RecordNames
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.conversion.disk import replacing
+from datasets.conversion.files import problem_of
 from datasets.record_faults import compression_of
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _FIRST_BYTES = 2**16  # by which a compressed file is known
 MISSING_LABEL = -1
+_Seen = TypeVar('_Seen')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +196,10 @@ def index_files(paths: Sequence[str]) -> RecordIndex:
     beside the files, if that is allowed there, and used again as long as names, sizes and times agree.
 
     Raises:
-        InputError: a file that ends within a record, naming the file and the record.
+        InputError: a file that cannot be read, or that ends within a record, naming the file and the record.
     """
     cache = os.path.join(os.path.dirname(paths[0]), f'.{os.path.basename(paths[0])}.{len(paths)}.index.npz')
-    key = '\n'.join(map(file_key, paths))
+    key = '\n'.join(_looking_at(file_key, paths))
     cached = _load_index(cache, key)
     if cached is None:
         start = time.monotonic()
@@ -217,9 +219,20 @@ def file_key(path: str) -> str:
 
 
 def _scan_files(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    offsets = [np.array(_scan_file(path), np.int64) for path in paths]
+    offsets = [np.array(of_file, np.int64) for of_file in _looking_at(_scan_file, paths)]
     file_numbers = np.repeat(np.arange(len(paths), dtype=np.int32), [len(of_file) for of_file in offsets])
     return file_numbers, np.concatenate(offsets)
+
+
+def _looking_at(look: Callable[[str], _Seen], paths: Iterable[str]) -> Iterator[_Seen]:
+    """Yields what `look` returns of each file; one that is gone, or may not be read, is named."""
+    for path in paths:
+        try:
+            yield look(path)
+        except OSError as error:
+            raise InputError(f'{path}: {problem_of(error, path)}') from error
+        except tf.errors.OpError as error:
+            raise InputError(f'{path}: cannot be read: {first_line(error)}') from error
 
 
 def _scan_file(path: str) -> list[int]:

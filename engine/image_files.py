@@ -110,7 +110,7 @@ def split_input(data: bytes) -> bytes | list[str]:
     if not data.strip() or (b'\0' in data and separator != b'\0'):
         return data  # nothing, or nothing known, which preparing it says
     lines = data.removeprefix(codecs.BOM_UTF8).split(separator)
-    return [os.fsdecode(line.removesuffix(b'\r')) for line in lines if line]
+    return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b'\r'))]
 
 
 def _is_image_file(data: bytes) -> bool:

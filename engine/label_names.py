@@ -2,9 +2,10 @@
 
 names = read_label_names('labels.txt', num_classes=1000, labels_offset=1)
 
-One name a line; `id:name`, `id name` or `id,name` with the ids 0, 1, 2, ... or 1, 2, 3, ...; `n01440764 tench, Tinca
-tinca` of ImageNet's synset_words.txt; a list or a dict of Python's or JSON's: `['tench', ...]`, `{0: 'tench', ...}`,
-Keras' imagenet_class_index.json `{"0": ["n01440764", "tench"], ...}`, and the `{'tench': 0, ...}` of its class_indices.
+One name a line; `id:name`, `id name` or `id,name` with the ids 0, 1, 2, ... or 1, 2, 3, ..., also below a line without
+one (`id,name` of a table, `names:` of YAML); `- tench` of YAML; `n01440764 tench, Tinca tinca` of ImageNet's
+synset_words.txt; a list or a dict of Python's or JSON's: `['tench', ...]`, `{0: 'tench', ...}`, Keras'
+imagenet_class_index.json `{"0": ["n01440764", "tench"], ...}`, and the `{'tench': 0, ...}` of its class_indices.
 """
 
 import ast
@@ -26,6 +27,8 @@ _ASSIGNED = re.compile(r'\A\s*[A-Za-z_]\w*\s*=\s*(?=[\[{(])')
 _SYNSET = re.compile(r'n\d{8}')
 _NUMBERED = re.compile(r'(\d+)\s*[:,;\t ]\s*(.*)')
 _NUMBERED_AND_QUOTED = re.compile(r"""\d+\s*:\s*(?:'.*'|".*"),?""")
+_QUOTED = re.compile(r"""(?:'.*'|".*"),?""")
+_ITEM = '- '  # of a list in YAML
 # How files begin that hold no names.
 _OTHERS = {
     '<': 'a page of HTML or XML',
@@ -96,8 +99,9 @@ def _parse(text: str) -> list[str]:
     if literal.startswith(('{', '[', '(')):
         return _names_of(_literal(literal))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines and all(map(_NUMBERED_AND_QUOTED.fullmatch, lines)):  # a dict whose braces were lost
-        return _names_of(_literal('{' + '\n'.join(line.rstrip(',') + ',' for line in lines) + '}'))
+    for form, braces in ((_NUMBERED_AND_QUOTED, '{}'), (_QUOTED, '[]')):  # a dict or list whose braces were lost
+        if lines and all(map(form.fullmatch, lines)):
+            return _names_of(_literal(braces[0] + '\n'.join(line.rstrip(',') + ',' for line in lines) + braces[1]))
     return _of_lines(lines)
 
 
@@ -164,10 +168,25 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
     """Returns the names in lines: all that they hold, but for ids that all of them have."""
     if lines and all(_SYNSET.match(line) and line[9:].strip() for line in lines):
         return [line[9:].strip(' \t:,') for line in lines]
+    items = lines[1:] if lines and lines[0].endswith(':') else lines
+    if items and all(line.startswith(_ITEM) for line in items):
+        return [_unquoted(line.removeprefix(_ITEM).strip()) for line in items]
+    if len(lines) > 2 and not lines[0][0].isdigit() and _has_ids(lines[1:]):  # below the head of a table
+        lines = lines[1:]
     matches = [match for line in lines if (match := _NUMBERED.fullmatch(line))]
     if matches and all(re.match(r'\d{1,9}\s*:', line) for line in lines):
-        return _in_order([(int(match[1]), match[2].strip()) for match in matches])
-    numbers = [int(match[1]) for match in matches if len(match[1]) < 10]
-    if len(numbers) == len(lines) and numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
-        return [match[2].strip() for match in matches]
-    return list(lines)
+        return _in_order([(int(match[1]), _unquoted(match[2].strip())) for match in matches])
+    return [_unquoted(match[2].strip()) for match in matches] if _has_ids(lines) else list(lines)
+
+
+def _has_ids(lines: Sequence[str]) -> bool:
+    """Whether the lines begin with 0, 1, 2, ... or 1, 2, 3, ..."""
+    numbers = [int(match[1]) for line in lines if (match := _NUMBERED.fullmatch(line)) and len(match[1]) < 10]
+    return numbers in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+
+
+def _unquoted(name: str) -> str:
+    """Returns a name without the quotes of a table or of YAML."""
+    if len(name) > 1 and name[0] == name[-1] and name[0] in '"\'':
+        return name[1:-1].replace(name[0] * 2, name[0])
+    return name

@@ -1,6 +1,7 @@
 """Records as people have had them: what is said of each, and what reads it all the same."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -290,8 +291,12 @@ def test_what_unpacking_refuses(made_inputs: Path, tmp_path: Path) -> None:
     content = (source / 'flowers_validation_00000-of-00001.tfrecord').read_bytes()
     (cut / 'a.tfrecord.gz').write_bytes(content[: len(content) * 3 // 4])
     target = tmp_path / 'target'
-    assert 'a.tfrecord.gz, record ' in message(source_dir=str(cut), dataset_dir=str(target))
+    said = message(source_dir=str(cut), dataset_dir=str(target))
+    assert re.search(r'a\.tfrecord\.gz, record \d+: damaged, or cut short; make or copy this file again$', said)
     assert not list(target.iterdir())
+    (target / 'a.tfrecord').symlink_to('nowhere')
+    assert 'holds a.tfrecord, which was not made of' in message(source_dir=str(cut), dataset_dir=str(target))
+    (target / 'a.tfrecord').unlink()
     (target / 'a.tfrecord').write_text('of somebody')
     assert 'holds a.tfrecord, which was not made of' in message(source_dir=str(cut), dataset_dir=str(target))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import names
+from configs import early, names
 from configs.errors import InputError
 from datasets.dataset_factory import DATASETS
 from engine.optimizers import OPTIMIZERS
@@ -48,6 +48,10 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ('--checkpoint_path={here}/run/model', ': no such file, and no folder {here}/run'),
         ('--checkpoint_path={here}/model.ckpt-7', ': no such checkpoint; {here} holds none'),
         ('--checkpoint_path={here}/file --results_path={here}/none/x', '--results_path={here}/none/x: there is no f'),
+        (
+            '--checkpoint_path={here}/file --eval_dir={here}/file/x/y',
+            '--eval_dir={here}/file/x/y: {here}/file is no fo',
+        ),
         ('--compare={here}/a.onnx,{here}/b.onnx', '--compare={here}/a.onnx: no such checkpoint'),
     ],
     'predict_image_classifier.py': [
@@ -115,6 +119,13 @@ def test_refused_without_tensorflow(
     assert finished.stderr.startswith('error: ')
     assert finished.stderr.count('\n') == 1
     assert message.format(here=tmp_path) in finished.stderr
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    early.check_folder_place('eval_dir', str(tmp_path / 'new' / 'one'))
+    monkeypatch.setattr(os, 'access', lambda path, mode: path != str(tmp_path))  # for root may write anywhere
+    with pytest.raises(InputError, match=f'^--eval_dir={tmp_path}/new/one: {tmp_path} may not be written to$'):
+        early.check_folder_place('eval_dir', str(tmp_path / 'new' / 'one'))
 
 
 def _passes(script: str, flags: str, environment: dict[str, str]) -> bool:

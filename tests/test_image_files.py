@@ -144,7 +144,7 @@ def test_names_that_are_no_text(tmp_path):
     [
         (JPEG, JPEG),
         (encoded(PICTURE, 'BMP'), encoded(PICTURE, 'BMP')),
-        (b'BMW.jpg\na b.png\r\n\n\xff.gif', ['BMW.jpg', 'a b.png', '\udcff.gif']),
+        (b'BMW.jpg\na b.png\r\n\r\n\n\xff.gif', ['BMW.jpg', 'a b.png', '\udcff.gif']),
         (b'new\nline.png\0b.png\0', ['new\nline.png', 'b.png']),
         (b'II*\0a TIFF\n', b'II*\0a TIFF\n'),
         (b'\n', b'\n'),

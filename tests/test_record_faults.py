@@ -1,10 +1,13 @@
 """What is said of files and records that cannot be read: by their bytes, keys and types."""
 
 import base64
+import errno
 import gzip
+import os
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tensorflow as tf
@@ -13,7 +16,7 @@ from configs.errors import InputError
 from datasets.array_tables import DamagedTable, load_arrays
 from datasets.record_faults import compression_of, not_an_image, problem_of
 from datasets.regular_files import read_file
-from datasets.tfrecord import SLIM_SCHEMA, Schema
+from datasets.tfrecord import SLIM_SCHEMA, Schema, index_files
 
 PNG = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8)).numpy()
 RECORD = b'\x03' + bytes(11) + b'abc' + bytes(4)
@@ -114,6 +117,25 @@ def test_folders_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='has 11 bytes, and files of this kind have at most 10; is it the right one'):
         read_file(str(tmp_path / 'large'), max_bytes=10)
     assert read_file(str(tmp_path / 'large'), max_bytes=11) == bytes(11)
+
+
+def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
+    """A link that leads nowhere, one that leads to itself, a file that is gone, one that may not be read."""
+    for target in ('nowhere', 'itself'):
+        (tmp_path / target.replace('nowhere', 'away')).symlink_to(target)
+    with pytest.raises(InputError, match='away: a symbolic link to nowhere, which does not exist; remove or mend it'):
+        index_files([str(tmp_path / 'away')])
+    with pytest.raises(InputError, match='itself: a symbolic link that leads to itself; remove it'):
+        index_files([str(tmp_path / 'itself')])
+    with pytest.raises(InputError, match='gone: cannot be read: No such file or directory'):
+        index_files([str(tmp_path / 'gone')])
+    with pytest.raises(InputError, match='ram://gone: cannot be read: NotFoundError'):
+        index_files(['ram://gone'])
+    (tmp_path / 'closed').write_bytes(b'x')
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    closed = mock.patch('datasets.tfrecord.mmap.mmap', side_effect=denied)  # for root may read whatever is closed
+    with closed, pytest.raises(InputError, match='closed: cannot be read: Permission denied'):
+        index_files([str(tmp_path / 'closed')])
 
 
 def test_a_table_of_something_else(tmp_path: Path) -> None:

@@ -145,14 +145,13 @@ def _refuse_unusable(path: str) -> None:
     try:
         os.stat(path)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and os.path.islink(path):
-            message = f'{path}: a symbolic link to {os.readlink(path)}, which does not exist; remove or mend it'
-            raise InputError(message) from error
-        raise InputError(f'{path}: {problem_of(error)}') from error
+        raise InputError(f'{path}: {problem_of(error, path)}') from error
 
 
-def problem_of(error: OSError) -> str:
-    """Returns why something cannot be read."""
+def problem_of(error: OSError, path: str | None = None) -> str:
+    """Returns why something, at `path` if there is one, cannot be read."""
+    if isinstance(error, FileNotFoundError) and path is not None and os.path.islink(path):
+        return f'a symbolic link to {os.readlink(path)}, which does not exist; remove or mend it'
     if error.errno == errno.ELOOP:
         return 'a symbolic link that leads to itself; remove it'
     return f'cannot be read: {error.strerror}'

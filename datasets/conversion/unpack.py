@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from configs import cli
 from configs.conversion import ConvertConfig
-from configs.errors import InputError, first_line
+from configs.errors import InputError
 from configs.progress import Progress
 from datasets.conversion.disk import PART, cannot_write
 from datasets.conversion.files import check_folder, list_names
@@ -135,7 +135,7 @@ def _make(file: _File, dataset_dir: str) -> None:
 
     target, time = os.path.join(dataset_dir, file.name), os.stat(file.path).st_mtime_ns
     if os.path.lexists(target):
-        if os.stat(target).st_mtime_ns == time:
+        if os.lstat(target).st_mtime_ns == time:
             return
         raise InputError(f'--dataset_dir={dataset_dir} holds {file.name}, which was not made of {file.path}; name '
                          'another folder')  # fmt: skip
@@ -163,7 +163,7 @@ def _write_records(file: _File, part: str) -> None:
             try:
                 record = next(records, None)
             except tf.errors.OpError as error:
-                problem = f'damaged, or cut short: {first_line(error)}; make or copy this file again'
+                problem = 'damaged, or cut short; make or copy this file again'
                 raise InputError(f'{file.path}, record {number}: {problem}') from error
             if record is None:
                 return
