@@ -106,7 +106,7 @@ def training_batches(
 
 
 def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Says that whoever takes these batches never comes to their end, which TensorFlow cannot see.
+    """Marks batches as endless, which TensorFlow cannot see.
 
     Its strategies would otherwise ask all replicas before each batch whether they still have one.
     """

@@ -87,7 +87,7 @@ def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
 
 
 def make_work(config: BenchmarkConfig, cluster: Cluster = SINGLE_PROCESS) -> Work:
-    """Returns what `measure` measures. Of an evaluation, several steps are a tenth of --num_steps, however many."""
+    """Returns the function that `measure` times. In `eval` mode a call of several steps makes a tenth of --num_steps."""
     return _MODES[config.benchmark.mode](_open_run(config, cluster), config.benchmark)
 
 
@@ -221,13 +221,13 @@ def _measure_block(work: Work, num_steps: int) -> Block:
 
 
 def _bytes_sent() -> int:
-    """Returns what this machine has sent since it was started, over all its interfaces, that to itself included."""
+    """Returns the bytes this machine has sent since boot, over all interfaces, loopback included."""
     counters = psutil.net_io_counters()
     return counters.bytes_sent if counters else 0
 
 
 def _communication(run: Run, mode: str, blocks: Sequence[Block]) -> Figures:
-    """Returns what the replicas of a training step have exchanged."""
+    """Returns the communication figures of the replicas."""
     config, cluster, replicas = run.config, run.cluster, run.strategy.num_replicas_in_sync
     steps = sum(block.images for block in blocks) // config.data.examples_per_step
     if replicas == 1 or mode not in ('step', 'train'):
@@ -244,7 +244,7 @@ def _communication(run: Run, mode: str, blocks: Sequence[Block]) -> Figures:
 
 
 def _describe(run: Run, mode: str) -> Figures:
-    """Returns what was measured, and where."""
+    """Describes the measured run and the machine."""
     config, dataset, spec, strategy = run.config, run.dataset, run.spec, run.strategy
     return {
         'mode': mode,

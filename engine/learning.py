@@ -115,7 +115,7 @@ def is_over(checks: TrainEvalOptions, best: BestCheckpoint, position: Position, 
 
 
 def _finished_before(run: Run, best: BestCheckpoint, position: Position) -> TrainResult:
-    """Says that the run had ended already; returns its end."""
+    """Logs that the run is finished and returns its result."""
     train_dir = run.config.checkpoint.train_dir
     latest = run.cluster.on_chief(lambda: checkpoints.checkpoint_of_step(train_dir, position.step)) or ''
     reached = 'was stopped early' if best.is_exhausted else 'has reached the last step'

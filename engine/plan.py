@@ -147,7 +147,7 @@ def count_trainable(run: Run) -> int:
 
 
 def make_plan(run: Run, gradient_numbers: int) -> Plan:
-    """Returns what the model at the head of this file says.
+    """Returns the plan by the model at the head of this file.
 
     Args:
         run: With `--plan`.

@@ -55,7 +55,7 @@ class _Data:
 
 
 def _describe_data(options: ImportNetOptions, num_classes: int, described: ModelSpec | None) -> _Data:
-    """Returns what flags say of the data, or without any the source."""
+    """Returns the data options of the flags, or else of the source."""
     asked = (options.dataset_name, options.dataset_dir, options.labels_offset)
     if described is not None and asked == (None, None, None):
         return _Data(**{field.name: getattr(described, field.name) for field in dataclasses.fields(_Data)})

@@ -110,7 +110,7 @@ class _Paths:
             waiting = later
 
     def maker_behind(self, name: str) -> Node | None:
-        """Returns what makes the numbers of a value, whatever moves them afterwards; None if they are the images'."""
+        """Returns the node that computes a value, looking through nodes that only move it; None for the images."""
         node = self.makers.get(name)
         while node is not None and node.op in _SAME_NUMBERS:
             node = self.makers.get(self.before[node.outputs[0]])

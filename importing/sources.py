@@ -100,7 +100,7 @@ class OnnxSource:
 
 
 def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
-    """Returns what an export of this project says of its net; None of files of others.
+    """Returns the description in an export of this project; None for foreign files.
 
     Raises:
         InputError: that is damaged; or the file is not the net alone, in float32.
@@ -151,7 +151,7 @@ class TorchSource:
 
 
 def _describe(spec: ModelSpec) -> str:
-    """Returns what messages call a net."""
+    """Returns a net's name for messages."""
     narrower = f' of depth_multiplier {spec.depth_multiplier:g}' if spec.depth_multiplier != 1 else ''
     return f'{spec.model_name}{narrower} for images of {spec.image_size} px'
 
@@ -189,7 +189,7 @@ def open_source(path: str | None) -> Source:
 
 
 def _describe_other(path: str, ending: str) -> str:
-    """Returns what a file is whose name ends as none that is read, and what takes it."""
+    """Describes a file whose extension is not supported, with the command that takes it."""
     unknown = f'unknown kind of file; its name must end in {" or ".join(_SOURCES)}'
     try:
         size = os.path.getsize(path)
