@@ -3,7 +3,7 @@
 # make test-all    all tests, exhaustive ones too: what CI runs
 # make test-avx2   all tests, limited to the instructions of an AVX2 processor as far as this one can stand in for it
 # make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: half an hour
-# make bench-kernels  measure oneDNN off and on, and the choices of configs/processor.py: a quarter of an hour
+# make bench-kernels  measure oneDNN off and on, and the choices of support/processor.py: a quarter of an hour
 # make bench-check    fail where a ratio to them is 15 % lower than benchmarks/recorded.json has it: ten minutes
 # make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
 # make bench-scaling  measure two workers beside one, and what --plan says of them

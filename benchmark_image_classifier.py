@@ -10,7 +10,7 @@ import sys
 from configs import cli, early
 from configs.benchmark import BenchmarkConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
-from engine.cluster import launching, tasks
+from engine.distributed import launching, tasks
 
 EXAMPLE = 'python benchmark_image_classifier.py --mode=step --model_name=alexnet_v2 --batch_size=32'
 USUAL = ('mode', 'num_steps', 'warmup_steps', 'results_path', 'dataset_name', 'dataset_dir', 'model_name', 'batch_size')
@@ -27,7 +27,7 @@ def main(config: BenchmarkConfig) -> int:
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
-        from engine import benchmark
+        from engine.speed import benchmark
 
     benchmark.measure(config)
     return 0

@@ -10,7 +10,7 @@ import sys
 from configs import cli, early
 from configs.evaluation import EvalConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS
-from engine.cluster import launching, tasks
+from engine.distributed import launching, tasks
 
 EXAMPLE = 'python eval_image_classifier.py --checkpoint_path=/tmp/digits --results_path=/tmp/results.json'
 USUAL = (
@@ -32,7 +32,8 @@ def main(config: EvalConfig) -> int:
     if config.cluster.launch_workers and not config.evaluation.compare:  # which refuses workers
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
-        from engine import comparison, evaluation
+        from engine import evaluation
+        from engine.evaluation import comparison
 
     if config.evaluation.compare:
         comparison.compare(config)

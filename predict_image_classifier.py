@@ -15,7 +15,7 @@ def main(config: PredictConfig) -> int:
     """Predicts as `config` says; TensorFlow is imported only once the flags are known to be right."""
     early.check_prediction(config)
     with cli.quiet_import(silent=True):
-        from engine import predicting
+        from engine.prediction import predict as predicting
 
     return 1 if predicting.predict(config) else 0
 

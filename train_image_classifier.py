@@ -10,9 +10,9 @@ import sys
 from absl import logging
 
 from configs import cli, early
-from configs.config import TrainConfig
 from configs.retired_flags import RETIRED_TRAIN_FLAGS
-from engine.cluster import launching, tasks
+from configs.training import TrainConfig
+from engine.distributed import launching, tasks
 
 EXAMPLE = 'python train_image_classifier.py --flagfile=configs/alexnet_v2_digits.cfg --train_dir=/tmp/digits'
 USUAL = (
@@ -40,14 +40,14 @@ def main(config: TrainConfig) -> int:
     if config.plan.plan:  # before workers are launched, each of which would print it; nothing is trained
         early.check_names(config)
         with cli.quiet_import():
-            from engine import plan
+            from engine.training import plan
 
         plan.print_plan(config)
         return 0
     if config.log.summary:
         early.check_names(config)
         with cli.quiet_import():
-            from engine import net_summary
+            from engine.training import net_summary
 
         net_summary.print_summary(config)
         return 0
@@ -58,9 +58,9 @@ def main(config: TrainConfig) -> int:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     logging.info('loading TensorFlow')  # which takes seconds in which nothing else is said
     with cli.quiet_import(silent=is_worker):
-        from engine import learning
+        from engine import training
 
-    stopped_by = learning.train(config).stopped_by
+    stopped_by = training.train(config).stopped_by
     return 128 + stopped_by if stopped_by else 0
 
 

@@ -1,4 +1,4 @@
-"""How fast each set of a processor's instructions is: oneDNN off and on, and the choices of `configs.processor`.
+"""How fast each set of a processor's instructions is: oneDNN off and on, and the choices of `support.processor`.
 
     tables = dict(kernels(place))
     tables['kernels AVX2 works']['ratios']['step float32 32: oneDNN on / off']['median']
@@ -17,9 +17,9 @@ from flops import product_gflop
 from ratios import Ask, summarize_ratios
 from rounds import ROOT
 
-from configs.config import TrainConfig
 from configs.options import flat_options, from_flagfile
-from configs.processor import CHOICES, this_processor
+from configs.training import TrainConfig
+from support.processor import CHOICES, this_processor
 
 # Instructions -> what keeps oneDNN, in TensorFlow and in PyTorch, XLA, and PyTorch's own kernels to them.
 LIMITS: dict[str, dict[str, str]] = {

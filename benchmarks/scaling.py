@@ -4,9 +4,9 @@
 
 Weak scaling: one worker on one core, and two on two cores, each with the same share of the batch, over loopback. They
 run in turns, in random order, so that what else the machine does falls on all alike. From the two workers of the first
-net and batch comes the speed of the link; with it and the speed of each worker alone, `engine/plan.py` says how long
-the steps of the others take. Two workers also share memory and caches, which the model does not know, and the link has
-that cost in it.
+net and batch comes the speed of the link; with it and the speed of each worker alone, `engine/training/plan.py` says
+how long the steps of the others take. Two workers also share memory and caches, which the model does not know, and the
+link has that cost in it.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from ratios import spread
 from rounds import ROOT, describe_machine
 
 from configs import cli
-from configs.config import TrainConfig
 from configs.options import make_config
+from configs.training import TrainConfig
 
 with cli.quiet_import():
-    from engine import plan
+    from engine.training import plan
 
 WORKERS = 2
 LATENCY_US = 50.0  # as --plan_latency_us; what loopback really takes goes into the speed of the link

@@ -12,8 +12,8 @@ from configs.benchmark import BenchmarkConfig
 from configs.options import make_config
 
 with cli.quiet_import():
-    from engine import benchmark
-    from engine.benchmark_figures import Block
+    from engine.speed import benchmark
+    from engine.speed.benchmark_figures import Block
 
 WORKS = ('eval', 'imports', 'input', 'step', 'train')
 

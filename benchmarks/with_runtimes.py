@@ -21,7 +21,7 @@ def predictor(path: str) -> Callable[[], object]:
     from configs import cli
 
     with cli.quiet_import():
-        from engine.prediction import Predictor
+        from engine.prediction.predictor import Predictor
 
     loaded = Predictor(path)
     pixels = np.random.RandomState(0).randint(0, 256, (SIZE, SIZE, 3), np.uint8)

@@ -7,9 +7,9 @@ What concerns checkpoints, logs and evaluation during training has no effect: me
 
 import dataclasses
 
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.options import Options, option
+from configs.training import TrainConfig
+from support.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class BenchmarkOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkConfig(TrainConfig):
-    """All that `engine.benchmark.measure` depends on."""
+    """All that `engine.speed.benchmark.measure` depends on."""
 
     benchmark: BenchmarkOptions = BenchmarkOptions()
 

@@ -3,7 +3,7 @@
 check_cache('/data/cache')
 """
 
-from configs.errors import InputError
+from support.errors import InputError
 
 _WORDS = ('auto', 'memory', 'off')
 _NO_FOLDERS = {'', *_WORDS, 'mem', 'ram', 'on', 'none', 'no', 'yes', 'true', 'false', 'disk'}

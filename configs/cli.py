@@ -19,11 +19,12 @@ from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
 
-from configs import console, flagfiles, help_text, keras_settings
+from configs import flagfiles, help_text
 from configs import options as options_lib
-from configs.errors import InputError, WorkerLostError
 from configs.retired_flags import RetiredFlag
 from configs.unread import advice, unread
+from support import console, keras_settings
+from support.errors import InputError, WorkerLostError
 
 ConfigT = TypeVar('ConfigT')
 

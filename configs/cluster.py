@@ -5,8 +5,8 @@ make_config(TrainConfig, worker_hosts=('node1:2222', 'node2:2222'), task=0)
 
 import dataclasses
 
-from configs.errors import InputError
 from configs.options import Options, option
+from support.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

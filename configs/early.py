@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from configs import names
-from configs.config import TrainConfig
-from configs.errors import InputError, unknown_name
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
+from configs.training import TrainConfig
 from configs.unread import refused
+from support.errors import InputError, unknown_name
 
 PART_OF_CHECKPOINT = r'\.(index|meta|data-\d+-of-\d+)$'
 ENDINGS_OF_ONE_FILE = ('.keras', '.weights.h5', '.ckpt')

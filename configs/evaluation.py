@@ -6,10 +6,10 @@ make_config(EvalConfig, checkpoint_path='/tmp/tfmodel', dataset_split_name='vali
 import dataclasses
 
 from configs.cluster import ClusterOptions
-from configs.config import DeviceOptions
 from configs.foreign import ForeignOptions
 from configs.options import Options, option
 from configs.records import RecordNames
+from configs.training import DeviceOptions
 
 _FROM_RUN = 'Default: as the run was trained (model.json); a contradiction is an error unless --force.'
 
@@ -103,7 +103,7 @@ class EvalOutputOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """All that `engine.evaluation.evaluate` depends on."""
+    """All that `engine.evaluation.evaluate.evaluate` depends on."""
 
     evaluation: EvalOptions = EvalOptions()
     net: EvalNetOptions = EvalNetOptions()

@@ -7,10 +7,10 @@ import dataclasses
 import os
 import re
 
-from configs.errors import InputError
 from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS
 from configs.names import EXPORT_ENDINGS
 from configs.options import Options, option
+from support.errors import InputError
 
 CALIBRATION_COUNT = 100
 MOST_CALIBRATION_IMAGES = 500

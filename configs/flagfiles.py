@@ -14,9 +14,9 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from configs.errors import InputError, first_line
-from configs.pipes import is_named_pipe
-from configs.texts import NotUtf8Error, decode_text
+from support.errors import InputError, first_line
+from support.pipes import is_named_pipe
+from support.texts import NotUtf8Error, decode_text
 
 _DIRECTIVE = re.compile(r'--?flagfile(?:=(?P<path>.*))?', re.DOTALL)
 _MAX_DEPTH = 32

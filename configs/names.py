@@ -4,7 +4,7 @@ They stand here because a misspelt one is refused before TensorFlow is imported,
 them against the tables of the factories.
 """
 
-from configs.errors import unknown_name
+from support.errors import unknown_name
 
 # Net -> the preprocessing that it was made for.
 PREPROCESSING_OF_NET = {

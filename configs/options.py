@@ -17,7 +17,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from configs.errors import InputError
+from support.errors import InputError
 
 ConfigT = TypeVar('ConfigT')
 

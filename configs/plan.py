@@ -8,8 +8,8 @@ Workers and devices are those of the plan: what says who trains here (`--num_clo
 
 import dataclasses
 
-from configs.errors import InputError
 from configs.options import Options, option
+from support.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -79,7 +79,7 @@ class PredictNetOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """All that `engine.predicting.predict` depends on."""
+    """All that `engine.prediction.predict.predict` depends on."""
 
     prediction: PredictOptions = PredictOptions()
     output: PredictOutputOptions = PredictOutputOptions()

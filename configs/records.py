@@ -7,7 +7,7 @@ names.keys                  # {'image': 'image_raw', 'label': 'label'}
 import dataclasses
 import string
 
-from configs.errors import InputError
+from support.errors import InputError
 
 PARTS = ('image', 'label', 'boxes')
 

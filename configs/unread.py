@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from configs.benchmark import BenchmarkConfig
-from configs.config import TrainConfig
 from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
@@ -21,6 +20,7 @@ from configs.importing import ImportConfig
 from configs.names import BATCH_NORM_NETS, POOLING_NETS, PREPROCESSING_FAMILIES, RECORD_DATASETS, preprocessing_family
 from configs.options import flat_options, flat_values
 from configs.prediction import PredictConfig
+from configs.training import TrainConfig
 
 Values = Mapping[str, Any]
 

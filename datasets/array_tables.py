@@ -20,8 +20,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from configs.errors import InputError
 from datasets.regular_files import open_file
+from support.errors import InputError
 
 _CHECKSUM = 'checksum_of_arrays'
 _MAX_BYTES = 2**36  # an index of 64 bits for each of 8 billion records

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, unknown_name
 from configs.records import SLIM_NAMES, RecordNames
 from datasets import cifar10, digits, flowers, image_folder, imagenet, mnist, records, slices, synthetic, tfds
 from datasets.collection import Collection
 from datasets.examples import Examples, FileExamples, StoredExamples
 from datasets.regular_files import check_file_system
 from datasets.spec import DatasetSpec
+from support.errors import InputError, unknown_name
 
 # Slim's, and the embedded one.
 DATASETS: dict[str, DatasetSpec] = {

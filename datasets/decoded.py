@@ -27,9 +27,6 @@ import tensorflow as tf
 from absl import logging
 
 from configs.cache import check_cache
-from configs.cores import usable_cores
-from configs.errors import InputError, first_line
-from configs.progress import Progress
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.conversion.disk import replacing
 from datasets.dataset_factory import Dataset
@@ -37,6 +34,9 @@ from datasets.examples import Example, Examples, StoredExamples, T
 from datasets.synthetic import SyntheticExamples
 from datasets.tuning import without_tuning
 from preprocessing import images
+from support.cores import usable_cores
+from support.errors import InputError, first_line
+from support.progress import Progress
 
 _AUTO_LIMIT_BYTES = 2**29
 _SAMPLES = 32  # examples whose sizes stand for all

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, first_line
 from datasets import record_faults, tfrecord
+from support.errors import InputError, first_line
 
 Example = dict[str, tf.Tensor]
 T = TypeVar('T')

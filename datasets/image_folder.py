@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.errors import InputError
 from datasets.collection import Collection
 from datasets.conversion.image_folder import find_folders
 from datasets.conversion.shards import shuffled
 from datasets.examples import FileExamples
 from datasets.records import existing_folder
 from datasets.regular_files import check_local
+from support.errors import InputError
 
 
 def open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None = None) -> Collection:

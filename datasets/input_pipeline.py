@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from configs.cores import usable_cores
-from configs.errors import InputError
 from datasets import synthetic
 from datasets.bad_images import MOST_IN_A_ROW, SkippedImages
 from datasets.dataset_factory import Dataset
@@ -23,6 +21,8 @@ from datasets.examples import Example
 from datasets.order import ONE_WORKER, Order, Worker, make_order
 from datasets.tuning import without_tuning
 from preprocessing.preprocessing_factory import Preprocessing
+from support.cores import usable_cores
+from support.errors import InputError
 
 _FAILURES_OF_EXAMPLES = (
     tf.errors.DataLossError,

@@ -15,11 +15,9 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from configs.config import DataOptions
-from configs.errors import InputError, first_line
 from configs.evaluation import EvalOptions
 from configs.records import SLIM_NAMES, RecordNames
-from configs.texts import NotUtf8Error, decode_text
+from configs.training import DataOptions
 from datasets import tfrecord
 from datasets.collection import Collection
 from datasets.conversion import manifest
@@ -27,6 +25,8 @@ from datasets.conversion.files import check_folder, in_one_form
 from datasets.examples import RecordExamples
 from datasets.regular_files import read_file
 from datasets.spec import DatasetSpec
+from support.errors import InputError, first_line
+from support.texts import NotUtf8Error, decode_text
 
 
 def names_from(options: DataOptions | EvalOptions) -> RecordNames:

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import BinaryIO
 
-from configs.errors import InputError
+from support.errors import InputError
 
 MAX_BYTES = 2**26  # ImageNet's dataset.json has 0.2 MB, slim's CSV of its boxes 40
 

@@ -11,7 +11,7 @@ import time
 import grpc  # type: ignore[import-untyped]
 import tensorflow as tf
 
-from configs.errors import InputError
+from support.errors import InputError
 
 _TIMEOUT_SECS = 10
 _WORKER_TIMEOUT_SECS = 2

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from configs.errors import InputError
+from support.errors import InputError
 
 _PART = re.compile(r'(?P<split>[\w.-]+)(?:\[(?P<start>-?\d{1,18}%?)?:(?P<stop>-?\d{1,18}%?)?\])?')
 

@@ -20,12 +20,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging as absl_logging
 
-from configs.errors import InputError, first_line
 from datasets import tfrecord
 from datasets.collection import Collection
 from datasets.examples import RecordExamples
 from datasets.records import glob_escape, index_records
 from datasets.regular_files import read_file
+from support.errors import InputError, first_line
 
 _FEATURES = 'features.json'
 _DEPTH = 4  # configuration, version

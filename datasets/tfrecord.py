@@ -22,12 +22,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError, first_line
 from configs.records import RecordNames
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.conversion.disk import replacing
 from datasets.conversion.files import problem_of
 from datasets.record_faults import compression_of
+from support.errors import InputError, first_line
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _FIRST_BYTES = 2**16  # by which a compressed file is known

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-from configs.errors import InputError, unknown_name
 from configs.export import ExportOptions, calibration_count
 from export import keras_file, onnx_file, saved_model, slim, tflite, weights_h5
 from export.source import Source
+from support.errors import InputError, unknown_name
 
 # What only files that are run have a choice of.
 _OF_RUN_FILES = ('output', 'layout', 'channel_order', 'include_preprocessing', 'verification_images', 'batch_size')

@@ -11,15 +11,15 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError, first_line
 from configs.export import ExportConfig, ExportOptions, with_format
+from datasets.text_files import write_text
 from engine.classifiers import size_in_bytes
-from engine.text_files import write_text
-from engine.written_beside import recover, written_beside
 from export.export_factory import check_options
 from export.onnx_file import is_sample_folder, sample_folder, write_sample_test_data
 from export.output import check_free, check_output
 from export.source import Source, load_source
+from support.errors import InputError, first_line
+from support.written_beside import recover, written_beside
 
 _FLAG = 'output_path'
 

@@ -10,13 +10,13 @@ import dataclasses
 import numpy as np
 from absl import logging
 
-from configs.errors import InputError
 from configs.export import MOST_CALIBRATION_IMAGES, calibration_count
 from datasets import input_pipeline
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import StoredExamples
-from engine import image_files
+from engine.prediction import image_files
 from export.source import Source
+from support.errors import InputError
 
 _COUNT = 32
 

@@ -10,11 +10,11 @@ import re
 import numpy as np
 from absl import logging
 
-from engine import extras
 from engine.classifiers.onnx_runtime import open_onnx
 from export import verification
 from export.images import calibration_images, verification_images
 from export.source import Source
+from support import extras
 
 ENDING = '.onnx'
 _SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # of each folder of sample data

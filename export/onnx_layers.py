@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from configs.errors import InputError
 from export.onnx_graph import Graph, Sides
 from nets.batch_norm import BatchNormalization
 from nets.layers import Conv2D, Dropout, FullyConnectedConv2D, GroupedConv2D, LocalResponseNormalization
 from nets.pooling import AdaptiveAveragePooling2D, averaging_matrix
 from nets.variables import SEPARATOR
+from support.errors import InputError
 
 
 def write_layers(graph: Graph, model: keras.Model) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from configs.errors import InputError
 from configs.export import DEFAULT_OPSET
 from engine.checkpoints import METADATA
 from engine.classifiers.description import CHECKSUM
@@ -20,6 +19,7 @@ from export.onnx_graph import Graph
 from export.onnx_images import write_images
 from export.onnx_layers import write_layers
 from export.source import Source
+from support.errors import InputError
 
 INPUT = 'images'
 _PRODUCER = 'tf-slim-image-classification'

@@ -7,8 +7,8 @@ import os
 import re
 import tempfile
 
-from configs.errors import InputError
-from engine import written_beside
+from support import written_beside
+from support.errors import InputError
 
 _FLAG = 'output_path'
 _LONGEST_ENDING = '.json'  # of what is written beside

@@ -10,16 +10,16 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError
-from engine import image_files
+from datasets.text_files import write_text
 from engine.classifiers.description import CHECKSUM, checksum
 from engine.classifiers.interface import softmax
 from engine.classifiers.saved_model_runtime import DESCRIPTION, GRAPH, IMAGES_SIGNATURE
-from engine.text_files import write_text
+from engine.prediction import image_files
 from export import serving, verification
 from export.batching import batches_of
 from export.images import verification_images
 from export.source import Source
+from support.errors import InputError
 
 ENDING = ''
 MEMBERS = r'saved_model\.pb|fingerprint\.pb|variables|assets|assets\.extra'

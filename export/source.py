@@ -16,7 +16,7 @@ from engine import checkpoints
 from engine.classifiers.checkpoint import CheckpointNet, load_checkpoint, make_classifier
 from engine.classifiers.classifier import Classifier
 from engine.classifiers.interface import Interface
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
 from nets.variables import slim_variables
 from preprocessing.preprocessing_factory import Preprocessing
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.errors import InputError
-from engine import extras
 from engine.classifiers.interface import Interface
 from export import serving, tflite_converter, tflite_graph, tflite_metadata, verification
 from export.images import calibration_images
 from export.source import Source
 from export.tflite_converter import Job
+from support import extras
+from support.errors import InputError
 
 ENDING = '.tflite'
 _MOST_BYTES = 2**31 - 2**20  # the converter hands on graphs as protocol buffers, which end at 2 GiB

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from configs.errors import InputError
 from export.batching import batches_of
+from support.errors import InputError
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LACKING = re.compile(r'"([^"]*)@[^"]*"\].*\'tf\.(\w+)\' op is neither a custom op nor a flex op')

@@ -17,12 +17,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError
 from export import serving
 from export.source import Source
 from nets.batch_norm import BatchNormalization
 from nets.layers import GroupedConv2D
 from preprocessing import batches
+from support.errors import InputError
 
 
 def make_computation(source: Source) -> serving.Computation:

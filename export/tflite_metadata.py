@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import flatbuffers
 import numpy as np
 
-from engine import extras
 from engine.checkpoints import METADATA
 from engine.classifiers.description import CHECKSUM, checksum
 from export.source import Source
+from support import extras
 
 BUFFER_NAME, LABELS = 'TFLITE_METADATA', 'labels.txt'
 

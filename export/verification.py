@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from configs.errors import InputError
 from engine import checkpoints
 from engine.classifiers import load_classifier
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
 from export.images import verification_images
 from export.source import Source
 from nets.variables import slim_variables
+from support.errors import InputError
 
 # --quantize -> most that a probability may differ, and that all may on average, and least share of the images with the
 # same first class, of those in which the checkpoint is sure: its first two probabilities differ by _SURE.

@@ -5,14 +5,14 @@ spec = describe(config.net, 'bvlc_alexnet', sizes)
 
 import dataclasses
 
-from configs.errors import InputError
 from configs.importing import ImportNetOptions
 from datasets import dataset_factory
-from engine.label_names import read_label_names
-from engine.model_spec import ModelSpec
+from engine.classifiers.label_names import read_label_names
+from engine.classifiers.model_spec import ModelSpec
 from importing.sizes import Sizes
 from nets import nets_factory
 from preprocessing import preprocessing_factory
+from support.errors import InputError
 
 
 def describe(options: ImportNetOptions, model_name: str, sizes: Sizes, described: ModelSpec | None = None) -> ModelSpec:

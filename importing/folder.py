@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from configs.errors import InputError
-from engine import checkpoints, written_beside
-from engine.model_spec import ModelSpec
+from engine import checkpoints
+from engine.classifiers.model_spec import ModelSpec
 from nets.variables import slim_variables
+from support import written_beside
+from support.errors import InputError
 
 _FLAG = 'train_dir'
 _STEP = 0

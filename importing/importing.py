@@ -3,13 +3,13 @@
 import_weights(make_config(ImportConfig, source='net.onnx', model_name='bvlc_alexnet', train_dir='/tmp/caffe'))
 """
 
-from configs.errors import InputError
 from configs.importing import ImportConfig
 from importing import folder
 from importing.description import describe
 from importing.sources import open_source
 from nets import nets_factory
 from preprocessing.preprocessing_factory import keeps_grayscale
+from support.errors import InputError
 
 
 def import_weights(config: ImportConfig) -> str:

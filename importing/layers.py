@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError
-from configs.tables import format_table
+from support.errors import InputError
+from support.tables import format_table
 
 Shapes = Mapping[str, tuple[int, ...]]
 Values = dict[str, np.ndarray]

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from configs.errors import InputError, first_line
-from engine import extras
 from importing.onnx_file import OnnxFile
+from support import extras
+from support.errors import InputError, first_line
 
 T = TypeVar('T')
 

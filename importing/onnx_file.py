@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError, first_line
-from engine import checkpoints, extras
+from engine import checkpoints
 from engine.classifiers import onnx_content
+from support import extras
+from support.errors import InputError, first_line
 
 # How the names of operators begin that compute with integers.
 _QUANTISED = ('QLinear', 'QGemm', 'Quantize', 'Dequantize', 'DynamicQuantize', 'ConvInteger', 'MatMulInteger')

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from configs.errors import InputError
 from importing.layers import SourceLayer, Values
 from importing.onnx_constants import Constants, Node
 from importing.onnx_file import OnnxFile
 from nets.pooling import averaging_matrix
+from support.errors import InputError
 
 NCHW, NHWC = 'NCHW', 'NHWC'
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)

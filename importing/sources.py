@@ -12,16 +12,16 @@ from typing import Protocol
 
 import keras
 
-from configs.errors import InputError, first_line
 from engine import checkpoints
 from engine.checkpoints import other_formats
 from engine.classifiers import description
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
 from importing import onnx_file, torch_weights, verification
 from importing.layers import NetLayer, Pairs, SourceLayer, fill, net_layers, pair, sketch_layers
 from importing.onnx_graph import Graph, read_graph
 from importing.sizes import Sizes, find_depth_multiplier, widths
 from nets import nets_factory
+from support.errors import InputError, first_line
 
 _WIDENED = ('none', 'float16')  # --quantize, where weights are numbers of float32
 _HOW_TO_SAVE = (

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError, first_line
-from engine import extras
 from importing.layers import SourceLayer, Values
+from support import extras
+from support.errors import InputError, first_line
 
 _OF_KERNELS = {'weight': 'kernel', 'bias': 'bias'}
 _OF_NORMS = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from configs.errors import InputError, first_line
-from engine import extras
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
 from importing.layers import Pairs
 from importing.onnx_file import OnnxFile
 from importing.onnx_graph import NCHW, Graph
+from support import extras
+from support.errors import InputError, first_line
 
 _IMAGES = 4
 _TOLERANCE = 1e-4  # of the largest logit

@@ -8,7 +8,6 @@ import functools
 
 import keras
 
-from configs.errors import InputError
 from nets.layers import (
     Conv2D,
     Dropout,
@@ -22,6 +21,7 @@ from nets.layers import (
     truncated_normal,
     weights,
 )
+from support.errors import InputError
 
 # (size, stride) of what is not padded: conv1, pool1, pool2, pool5, fc6.
 MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (3, 2), (5, 1)])

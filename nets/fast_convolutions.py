@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from configs.processor import this_processor
 from nets import winograd
+from support.processor import this_processor
 
 # From inputs [batch, height, width, channels] and kernel [side, side, channels, filters]: stride 1 and padding 'same'.
 Convolve: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

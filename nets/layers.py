@@ -19,8 +19,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from configs.errors import InputError, unknown_name
 from nets import fast_convolutions
+from support.errors import InputError, unknown_name
 
 _PHILOX = 1  # TensorFlow's number of the algorithm
 _SCRAMBLING_KEY = 0x02461E293EC8F720  # of `tf.random.stateless_uniform`, for seeds

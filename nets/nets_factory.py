@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import keras
 
-from configs.errors import InputError, unknown_name
 from nets import alexnet, alexnet_2012, caffe, cifarnet, lenet, torchvision
 from nets.layers import EndPoints
+from support.errors import InputError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)

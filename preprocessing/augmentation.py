@@ -14,7 +14,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from configs.config import AugmentOptions
+from configs.training import AugmentOptions
 from preprocessing.base import Preprocessing
 from preprocessing.mixing import Mixing, Targets, make_mixing
 from preprocessing.rand_augment import RandAugment

@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from configs.config import AugmentOptions
-from configs.errors import InputError
+from configs.training import AugmentOptions
 from preprocessing import batches
+from support.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from configs.limits import MAX_PIXELS, MAX_SIDES_RATIO
 from preprocessing import gif
+from support.limits import MAX_PIXELS, MAX_SIDES_RATIO
 
 TOO_NARROW = f'too narrow: one side may be at most {MAX_SIDES_RATIO} times the other'
 TOO_LARGE_RESIZED = f'too narrow: resized, it would have more than {MAX_PIXELS:,} pixels'

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from configs.config import AugmentOptions
+from configs.training import AugmentOptions
 from preprocessing import batches
 
 _MIXING = 19  # the random quantity: beyond those of the families

@@ -7,8 +7,7 @@
 The names are slim's (preprocessing/preprocessing_factory.py), but for caffe, torchvision and whole.
 """
 
-from configs.config import AugmentOptions
-from configs.errors import InputError, unknown_name
+from configs.training import AugmentOptions
 from preprocessing.base import Preprocessing
 from preprocessing.caffe import Caffe
 from preprocessing.cifarnet import Cifarnet
@@ -17,6 +16,7 @@ from preprocessing.lenet import Lenet
 from preprocessing.torchvision import Torchvision
 from preprocessing.vgg import Vgg
 from preprocessing.whole import Whole
+from support.errors import InputError, unknown_name
 
 # fmt: off
 _INCEPTION_NETS = (

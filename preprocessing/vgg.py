@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from configs.errors import InputError
 from preprocessing import batches, images
 from preprocessing.base import Normalization, Preprocessing
+from support.errors import InputError
 
 _MEANS = (123.68, 116.78, 103.94)  # red, green, blue over ImageNet
 _EVAL_SIDE = 256

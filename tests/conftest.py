@@ -17,7 +17,7 @@ os.environ['AUTOGRAPH_STRICT_CONVERSION'] = '1'  # what AutoGraph cannot convert
 from configs import cli
 
 if TYPE_CHECKING:
-    from engine import learning
+    from engine import training
     from tests.processes import Fault
 
 # Files of tests, by the time that they take (`--durations=0`).
@@ -116,21 +116,21 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def train_digits(digits_dir: Path) -> 'Callable[..., learning.TrainResult]':
+def train_digits(digits_dir: Path) -> 'Callable[..., training.TrainResult]':
     """Returns a function that makes a small run, in a folder and with options of its own."""
-    from engine import learning
+    from engine import training
     from tests.runs import small_config
 
-    def train(train_dir: Path | str, /, **options: Any) -> learning.TrainResult:
-        return learning.train(small_config(digits_dir, train_dir, **options))
+    def train(train_dir: Path | str, /, **options: Any) -> training.TrainResult:
+        return training.train(small_config(digits_dir, train_dir, **options))
 
     return train
 
 
 @pytest.fixture(scope='session')
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, train_digits: 'Callable[..., learning.TrainResult]'
-) -> 'learning.TrainResult':
+    tmp_path_factory: pytest.TempPathFactory, train_digits: 'Callable[..., training.TrainResult]'
+) -> 'training.TrainResult':
     """A run of 300 steps with moving averages, for tests that only look at it."""
     return train_digits(tmp_path_factory.mktemp('trained'), max_number_of_steps=300, moving_average_decay=0.9)
 
@@ -139,7 +139,7 @@ def trained(
 def server() -> Any:
     """Makes processes that have TensorFlow loaded from the start."""
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['engine.learning', 'tests.processes'])
+    context.set_forkserver_preload(['engine.training.train', 'tests.processes'])
     return context
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import tensorflow as tf
 
 from configs.options import to_flagfile
-from engine import checkpoints, evaluation_history
+from engine import checkpoints
+from engine.training import evaluation_history
 from tests.runs import saved_values, small_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
-from configs.config import TrainConfig
 from configs.evaluation import EvalConfig
 from configs.options import make_config
+from configs.training import TrainConfig
 from datasets.conversion import journal
-from engine import run_dir
+from engine.training import run_dir
 
 _LOCKS = {run_dir.LOCK, journal.LOCK}  # who holds one stands in it, and no data
 # The digits are images of 8x8 pixels: a step takes milliseconds.

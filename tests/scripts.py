@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from configs.benchmark import BenchmarkConfig
-from configs.config import TrainConfig
 from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
@@ -11,6 +10,7 @@ from configs.importing import ImportConfig
 from configs.options import flat_options
 from configs.prediction import PredictConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
+from configs.training import TrainConfig
 
 SCRIPTS: dict[str, tuple[type, Sequence[RetiredFlag]]] = {
     'train_image_classifier.py': (TrainConfig, RETIRED_TRAIN_FLAGS),

@@ -12,7 +12,7 @@ import numpy as np
 from configs.export import ExportOptions
 from engine.classifiers.checkpoint import CheckpointNet
 from engine.classifiers.interface import Interface
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
 from export.source import Source
 from nets import nets_factory
 from preprocessing.preprocessing_factory import Preprocessing

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import InputError
 from datasets.conversion import archives
+from support.errors import InputError
 from tests.sources import tar_bytes, write_files
 
 

@@ -11,13 +11,12 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from configs.config import AugmentOptions, TrainConfig
-from configs.errors import InputError
 from configs.options import make_config
-from engine import plan
-from engine.cluster.cluster import SINGLE_PROCESS
-from engine.losses import mixed_cross_entropy
-from engine.setup import open_run
+from configs.training import AugmentOptions, TrainConfig
+from engine.distributed.cluster import SINGLE_PROCESS
+from engine.optim.losses import mixed_cross_entropy
+from engine.training import plan
+from engine.training.setup import open_run
 from preprocessing import batches
 from preprocessing.augmentation import Augmentation, make_augmentation
 from preprocessing.mixing import Mixing, Targets, symmetric_beta
@@ -25,6 +24,7 @@ from preprocessing.preprocessing_factory import get_preprocessing
 from preprocessing.rand_augment import OPERATIONS, RandAugment
 from preprocessing.random_erasing import RandomErasing
 from preprocessing.random_shift import RandomShift
+from support.errors import InputError
 from tests.runs import assert_same_values, saved_values, small_config
 
 SIDE = 33

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.options import make_config
+from configs.training import TrainConfig
 from datasets import tfrecord
 from datasets.bad_images import MOST_IN_A_ROW, SkippedImages
 from datasets.dataset_factory import get_dataset
 from datasets.decoded import with_cache
 from datasets.input_pipeline import training_batches
 from datasets.order import ONE_WORKER, Worker, make_order
-from engine import learning
-from engine.position import Position
+from engine import training
+from engine.training.position import Position
 from preprocessing.preprocessing_factory import get_preprocessing
+from support.errors import InputError
 from tests.runs import saved_values
 
 COUNT, BATCH, SEED = 40, 4, 3
@@ -73,7 +73,7 @@ def _config(records: Path, train_dir: Path, **options: Any) -> TrainConfig:
 
 
 def _train(records: Path, train_dir: Path, **options: Any) -> dict[str, np.ndarray]:
-    return saved_values(learning.train(_config(records, train_dir, **options)).checkpoint_path)
+    return saved_values(training.train(_config(records, train_dir, **options)).checkpoint_path)
 
 
 @pytest.fixture(scope='module')

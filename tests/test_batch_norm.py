@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import DeviceOptions
-from engine import distribution
+from configs.training import DeviceOptions
+from engine.distributed import distribution
 from nets.batch_norm import BatchNormalization, batch_statistics, update_moving
 from nets.layers import step_randomness
 from nets.nets_factory import make_model

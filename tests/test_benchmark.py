@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from configs.benchmark import BenchmarkConfig
-from configs.errors import InputError
 from configs.options import make_config
-from engine import benchmark
-from engine.benchmark_figures import Block, format_table, summarize
+from engine.speed import benchmark
+from engine.speed.benchmark_figures import Block, format_table, summarize
+from support.errors import InputError
 from tests.runs import SMALL_RUN
 
 ROOT = Path(__file__).parents[1]

@@ -12,15 +12,15 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from configs.config import AugmentOptions, TrainConfig
-from configs.errors import InputError
 from configs.options import make_config
+from configs.training import AugmentOptions, TrainConfig
 from datasets import decoded, tfrecord
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.decoded import DecodedExamples, with_cache
 from datasets.input_pipeline import evaluation_batches, training_batches
 from preprocessing.base import Preprocessing
 from preprocessing.preprocessing_factory import get_preprocessing
+from support.errors import InputError
 
 SharedPath = Callable[[str], Path]
 SEED = 5

@@ -15,7 +15,6 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from configs.conversion import ConvertConfig
-from configs.errors import InputError
 from configs.options import make_config
 from datasets.conversion import convert, verify
 from datasets.conversion.encode import encode
@@ -23,9 +22,10 @@ from datasets.conversion.files import LeftOut
 from datasets.conversion.recipe import Encoding
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.input_pipeline import evaluation_batches, naming_failures, training_batches
-from engine.image_files import find_images, prepare
+from engine.prediction.image_files import find_images, prepare
 from preprocessing import images
 from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing
+from support.errors import InputError
 from tests.sources import write_files
 
 pytest_plugins = ['tests.cases']

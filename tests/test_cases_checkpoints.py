@@ -12,14 +12,15 @@ import pytest
 import tensorflow as tf
 
 from configs import early
-from configs.errors import InputError
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
 from configs.foreign import ForeignOptions
 from configs.options import make_config
-from engine import checkpoints, comparison, evaluation
+from engine import checkpoints, evaluation
 from engine.classifiers import Classifier, load_classifier
+from engine.evaluation import comparison
 from export.exporting import export
+from support.errors import InputError
 from tests.runs import eval_config, saved_values
 
 pytest_plugins = ['tests.cases']

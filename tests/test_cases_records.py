@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import TrainConfig
 from configs.conversion import ConvertConfig
-from configs.errors import InputError
 from configs.options import make_config
 from configs.records import RecordNames
+from configs.training import TrainConfig
 from datasets import tfrecord
 from datasets.conversion.unpack import unpack
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import RecordExamples
 from datasets.input_pipeline import evaluation_batches, naming_failures
-from engine import evaluation, learning
-from engine.model_spec import ModelSpec
+from engine import evaluation, training
+from engine.classifiers.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import get_preprocessing
+from support.errors import InputError
 from tests.runs import eval_config
 
 pytest_plugins = ['tests.cases']
@@ -109,7 +109,7 @@ def test_other_keys_are_read(made_inputs: Path) -> None:
         np.testing.assert_array_equal(array, expected)
 
 
-def _train(folder: Path, train_dir: Path, **options: Any) -> learning.TrainResult:
+def _train(folder: Path, train_dir: Path, **options: Any) -> training.TrainResult:
     small = {
         'dataset_name': 'flowers',
         'model_name': 'lenet',
@@ -119,7 +119,7 @@ def _train(folder: Path, train_dir: Path, **options: Any) -> learning.TrainResul
         'save_summaries_secs': 0,
     }
     folders = {'dataset_dir': str(folder), 'train_dir': str(train_dir)}
-    return learning.train(make_config(TrainConfig, **{**small, **folders, **options}))
+    return training.train(make_config(TrainConfig, **{**small, **folders, **options}))
 
 
 @pytest.mark.full

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError, first_line
-from engine import checkpoints, evaluation, text_files
-from engine.cluster.cluster import SINGLE_PROCESS
-from engine.optimizers import OPTIMIZERS
-from engine.setup import open_run
-from engine.train_state import restore_run
+from datasets import text_files
+from engine import checkpoints, evaluation
+from engine.distributed.cluster import SINGLE_PROCESS
+from engine.optim.optimizers import OPTIMIZERS
+from engine.training.setup import open_run
+from engine.training.train_state import restore_run
+from support.errors import InputError, first_line
 from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
 
 # ------------------------------------------------------------------------ what is saved

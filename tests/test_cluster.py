@@ -22,13 +22,13 @@ import psutil
 import pytest
 
 from configs.cluster import ClusterOptions
-from configs.errors import InputError
-from engine.cluster import connected, joining
-from engine.cluster.cluster import SINGLE_PROCESS, Cluster, WorkerLostError, differences
-from engine.cluster.connected import ConnectedCluster, Worker
-from engine.cluster.joining import join, make_hello
-from engine.cluster.peer import Peer
-from engine.cluster.tasks import Task, check_port_is_free, free_port
+from engine.distributed import connected, joining
+from engine.distributed.cluster import SINGLE_PROCESS, Cluster, WorkerLostError, differences
+from engine.distributed.connected import ConnectedCluster, Worker
+from engine.distributed.joining import join, make_hello
+from engine.distributed.peer import Peer
+from engine.distributed.tasks import Task, check_port_is_free, free_port
+from support.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = '127.0.0.1'
@@ -875,7 +875,7 @@ def test_a_main_thread_that_ends_in_time_is_not_ended_later(monkeypatch: pytest.
 @pytest.mark.parametrize(('is_passing', 'status'), [(True, 75), (False, 1)])
 def test_the_last_resort_ends_the_process_with_a_status(is_passing: bool, status: int) -> None:
     code = (
-        'from configs.errors import WorkerLostError; from engine.cluster.connected import _end_process; '
+        'from support.errors import WorkerLostError; from engine.distributed.connected import _end_process; '
         f'_end_process(WorkerLostError("x", {is_passing}))'
     )
     finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from configs.errors import InputError
-from engine.cluster import joining
-from engine.cluster.connected import is_of_worker
-from engine.cluster.joining import are_workers, is_hello, make_hello
-from engine.cluster.peer import parse, shown
-from engine.cluster.tasks import Task
+from engine.distributed import joining
+from engine.distributed.connected import is_of_worker
+from engine.distributed.joining import are_workers, is_hello, make_hello
+from engine.distributed.peer import parse, shown
+from engine.distributed.tasks import Task
+from support.errors import InputError
 
 COUNT = 3
 FACTS = {'--seed': '0', 'tensorflow': '2.21.0'}

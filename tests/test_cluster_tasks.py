@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from configs.cluster import ClusterOptions
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.options import make_config
-from engine.cluster.tasks import Task, check_port_is_free, find_task, free_port, resolve, split_address
+from configs.training import TrainConfig
+from engine.distributed.tasks import Task, check_port_is_free, find_task, free_port, resolve, split_address
+from support.errors import InputError
 
 HOSTS = ('node1:2222', 'node2:2222', 'node1:2223')
 TORCH = {'RANK': '1', 'WORLD_SIZE': '4', 'MASTER_ADDR': 'node1'}

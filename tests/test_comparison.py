@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.errors import InputError
 from configs.foreign import ForeignOptions
-from engine import checkpoints, comparison, evaluation
+from engine import checkpoints, evaluation
 from engine.classifiers import Classifier, Runtime, in_batches, load_classifier, loading, softmax
 from engine.classifiers.interface import Interface
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
+from engine.evaluation import comparison
 from nets.variables import slim_variables
+from support.errors import InputError
 from tests.runs import eval_config
 
 

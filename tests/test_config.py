@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from configs import cli
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.evaluation import EvalConfig
 from configs.options import Option, flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
+from configs.training import TrainConfig
+from support.errors import InputError
 from tests.scripts import SCRIPTS
 
 # What differs from slim on purpose; docs/slim.md says why.

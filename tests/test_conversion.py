@@ -23,7 +23,6 @@ import tensorflow as tf
 from PIL import Image
 
 from configs.conversion import ConvertConfig, RecordOptions
-from configs.errors import InputError
 from configs.options import make_config
 from datasets import tfrecord
 from datasets.conversion import convert, recipe, shards, verify
@@ -31,6 +30,7 @@ from datasets.conversion.journal import JOURNAL, LOCK, Journal
 from datasets.conversion.source import Source, SourceImage
 from datasets.conversion.workers import WorkerPool
 from datasets.dataset_factory import DATASETS, get_dataset
+from support.errors import InputError
 from tests.runs import files
 
 SharedPath = Callable[[str], Path]

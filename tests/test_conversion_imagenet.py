@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import InputError
 from datasets.conversion import bounding_boxes, imagenet
+from support.errors import InputError
 from tests.sources import IMAGE, SharedPath, described, tar_bytes, write_files
 
 TENCH, GOLDFISH = 'n01440764', 'n01443537'

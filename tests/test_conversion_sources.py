@@ -18,10 +18,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from configs.errors import InputError
 from datasets.conversion import cifar10, files, flowers, image_folder, imagenet, mnist
 from datasets.conversion.source import Source
 from datasets.dataset_factory import get_dataset
+from support.errors import InputError
 from tests.sources import IMAGE, SharedPath, class_folders, described, names_and_labels, tar_bytes, write_files
 
 FOLDER_LAYOUTS = {

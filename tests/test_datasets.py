@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from datasets import digits, tfrecord
 from datasets.dataset_factory import DATASETS, Dataset, get_dataset
 from datasets.examples import RecordExamples
 from datasets.records import glob_escape, load_label_names
 from datasets.tfrecord import RecordIndex
+from support.errors import InputError
 
 SharedPath = Callable[[str], Path]
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from configs.cluster import ClusterOptions
-from engine.cluster.tasks import TOKEN, Task, find_task
+from engine.distributed.tasks import TOKEN, Task, find_task
 from tests.scripts import flag_names
 
 ROOT = Path(__file__).parents[1]

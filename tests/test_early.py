@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from configs import early, names
-from configs.errors import InputError
 from datasets.dataset_factory import DATASETS
-from engine.optimizers import OPTIMIZERS
-from engine.schedules import SCHEDULES
+from engine.optim.optimizers import OPTIMIZERS
+from engine.optim.schedules import SCHEDULES
 from export.export_factory import FORMATS
 from nets.nets_factory import NETS
 from preprocessing.preprocessing_factory import PREPROCESSINGS
+from support.errors import InputError
 from tests.scripts import SCRIPTS
 
 ROOT = Path(__file__).parents[1]

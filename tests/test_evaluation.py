@@ -4,17 +4,19 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from datasets import dataset_factory, input_pipeline, tfrecord
-from engine import checkpoints, comparison, evaluation
-from engine.model_spec import ModelSpec
+from engine import checkpoints, evaluation
+from engine.classifiers.model_spec import ModelSpec
+from engine.evaluation import comparison
 from nets.variables import slim_variables
+from support.errors import InputError
 from tests.runs import eval_config, files, saved_values, summaries
 
 # ------------------------------------------------------------------------ slim's numbers
@@ -406,7 +408,8 @@ def arriving(trained, tmp_path, monkeypatch):
     shutil.copyfile(source / 'model.json', folder / 'model.json')
     values = {name: tf.constant(value) for name, value in saved_values(trained.checkpoint_path).items()}
     coming = [100, 200, 300]
-    report = evaluation.report
+    module = sys.modules['engine.evaluation.evaluate']  # the package has the function by that name
+    report = module.report
 
     def arrive():
         if coming:
@@ -417,7 +420,7 @@ def arriving(trained, tmp_path, monkeypatch):
         report(*arguments)
         arrive()
 
-    monkeypatch.setattr(evaluation, 'report', report_and_arrive)
+    monkeypatch.setattr(module, 'report', report_and_arrive)
     arrive()
     return folder
 

@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.options import flat_options, make_config
 from engine import checkpoints, evaluation
 from engine.checkpoints import keras_files
 from engine.checkpoints.__main__ import main as inspect
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
 from export import export_factory, exporting, verification
 from nets import nets_factory
 from nets.variables import slim_variables
+from support.errors import InputError
 from tests.runs import eval_config, files, saved_values
 
 # Keras 3.15, saving a tf.Variable with NumPy 2 (2026-11-21).

@@ -11,14 +11,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from configs import early, names
-from configs.errors import InputError
 from configs.export import ExportConfig, with_format
 from configs.options import flat_options, make_config
-from engine import comparison, evaluation
+from engine import evaluation
 from engine.classifiers import size_in_bytes
-from engine.image_files import find_images
-from engine.prediction import Predictor
+from engine.evaluation import comparison
+from engine.prediction.image_files import find_images
+from engine.prediction.predictor import Predictor
 from export import export_factory, exporting, images, verification
+from support.errors import InputError
 from tests.runs import eval_config, files
 
 # One TFLite form is enough here: its converter takes seconds to start, and test_tflite.py has them all.

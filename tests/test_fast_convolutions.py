@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import TrainConfig
 from configs.options import make_config
-from configs.processor import Processor, this_processor
-from engine import distribution
+from configs.training import TrainConfig
+from engine.distributed import distribution
 from nets import fast_convolutions as fast
 from nets import nets_factory, winograd
 from nets.fast_convolutions import fast_convolutions
 from nets.layers import Conv2D, GroupedConv2D
+from support.processor import Processor, this_processor
 
 
 def value_and_gradients(convolve, inputs, kernel, upstream):

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from engine import checkpoints, run_dir
-from engine.signals import TrainingSignals
+from engine import checkpoints
+from engine.training import run_dir
+from engine.training.signals import TrainingSignals
 from tests.processes import BEGUN, DATA, INDEX, STEPS, Run, wait_for
 from tests.runs import checkpoint_files, steps_in_tensorboard
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from engine import checkpoints
-from engine.cluster.cluster import SINGLE_PROCESS
-from engine.setup import open_run
+from engine.distributed.cluster import SINGLE_PROCESS
+from engine.training.setup import open_run
+from support.errors import InputError
 from tests.runs import assert_same_values, saved_values, small_config
 
 # Nothing moves at this rate, so a run of one step shows where it started.

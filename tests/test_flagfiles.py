@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from configs import flagfiles
-from configs.errors import InputError
+from support.errors import InputError
 
 VALUES = ('alpha', 'beta')
 

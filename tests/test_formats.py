@@ -11,19 +11,19 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from configs.config import TrainConfig
 from configs.conversion import ConvertConfig
-from configs.errors import InputError
 from configs.evaluation import EvalConfig
 from configs.options import make_config
+from configs.training import TrainConfig
 from datasets.conversion import files
 from datasets.conversion import image_folder as source
 from datasets.conversion.convert import convert
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import FileExamples
 from datasets.input_pipeline import evaluation_batches, naming_failures, training_batches
-from engine import evaluation, learning
+from engine import evaluation, training
 from preprocessing.preprocessing_factory import get_preprocessing
+from support.errors import InputError
 from tests.runs import assert_same_values
 
 SharedPath = Callable[[str], Path]
@@ -136,7 +136,7 @@ def test_folder_and_its_conversion_have_the_same_order(folder_of: FolderOf) -> N
 @pytest.mark.full
 def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
     name, dataset_dir = folder_of('image_folder')
-    learning.train(
+    training.train(
         make_config(
             TrainConfig,
             model_name='cifarnet',
@@ -169,7 +169,7 @@ def test_every_kind_trains_from_a_cache(folder_of: FolderOf, tmp_path: Path, kin
     name, dataset_dir = folder_of(kind)
     values = {}
     for cache in ('auto', 'off'):
-        result = learning.train(
+        result = training.train(
             make_config(
                 TrainConfig,
                 model_name='lenet',

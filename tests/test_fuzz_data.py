@@ -24,7 +24,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from datasets import decoded, record_faults, records, tfds, tfrecord
 from datasets.array_tables import save_arrays
 from datasets.conversion import archives, bounding_boxes, cifar10, imagenet_labels, journal, manifest, mnist
@@ -32,6 +31,7 @@ from datasets.conversion import tfds as tfds_source
 from datasets.conversion import unpack as unpacking
 from datasets.conversion.pickled_arrays import load_images
 from datasets.examples import RecordExamples
+from support.errors import InputError
 from tests.sources import tar_bytes
 
 MAX_SECONDS, MAX_BYTES = 60.0, 2**28  # of all mutations of a parser, on a machine that does other things too

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from engine import checkpoints
 from engine.checkpoints import files, other_formats
 from engine.classifiers import description, load_classifier
 from engine.classifiers.interface import Interface
+from engine.classifiers.label_names import read_label_names
+from engine.classifiers.model_spec import ModelSpec
 from engine.classifiers.saved_model_operators import refuse_unknown
-from engine.label_names import read_label_names
-from engine.model_spec import ModelSpec
 from nets.variables import slim_variables
+from support.errors import InputError
 
 MUTATIONS = 150
 ASKED = {'preprocessing_name': 'lenet', 'image_size': 8}

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.importing import ImportConfig
 from configs.options import make_config
-from engine import comparison, evaluation
+from engine import evaluation
 from engine.classifiers import load_classifier
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
+from engine.evaluation import comparison
 from export import exporting
 from importing import importing
+from support.errors import InputError
 from tests.runs import eval_config
 
 # More positions than alexnet_v2 has at its own size.

@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from configs.limits import MAX_PIXELS
 from datasets.conversion.encode import BadImage, image_format, read_header
 from datasets.conversion.files import LeftOut
-from engine import image_files
-from engine.image_files import find_images, prepare, prepare_batches, split_input
+from engine.prediction import image_files
+from engine.prediction.image_files import find_images, prepare, prepare_batches, split_input
 from preprocessing.preprocessing_factory import Preprocessing, get_preprocessing
+from support.limits import MAX_PIXELS
 from tests.sources import write_files
 
 COLOURS = get_preprocessing('inception', 24)

@@ -17,17 +17,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.importing import ImportConfig
 from configs.options import make_config
-from engine import checkpoints, evaluation, extras
-from engine.model_spec import ModelSpec
+from engine import checkpoints, evaluation
+from engine.classifiers.model_spec import ModelSpec
 from export import exporting
 from importing import description, importing, onnx_file, onnx_graph, sizes
 from importing.layers import NetLayer, fill, net_layers, pair, sketch_layers
 from nets import nets_factory
 from nets.variables import slim_variables
+from support import extras
+from support.errors import InputError
 from tests.graphs import (
     ARCHITECTURES,
     CLASSES,

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from datasets import service, tfrecord
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import RecordExamples
@@ -22,10 +21,11 @@ from datasets.input_pipeline import (
     training_batches,
 )
 from datasets.order import ONE_WORKER, Worker, make_order
-from engine.distribution import distribute
+from engine.distributed.distribution import distribute
 from preprocessing.base import Preprocessing
 from preprocessing.lenet import Lenet
 from preprocessing.preprocessing_factory import get_preprocessing
+from support.errors import InputError
 
 SharedPath = Callable[[str], Path]
 MakeDataset = Callable[..., Dataset]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import DeviceOptions
 from configs.export import ExportConfig
 from configs.options import make_config
-from engine import distribution
+from configs.training import DeviceOptions
+from engine.distributed import distribution
 from export import exporting
 from nets.layers import step_randomness
 from nets.nets_factory import NETS, get_net, make_model

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import keras_settings
-from configs.errors import InputError
+from support import keras_settings
+from support.errors import InputError
 from tests.test_scripts import ENVIRONMENT, ROOT, TINY
 
 PACKAGES = ('datasets', 'engine', 'export', 'importing', 'nets', 'preprocessing')

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import InputError
-from engine.label_names import read_label_names
+from engine.classifiers.label_names import read_label_names
+from support.errors import InputError
 
 NAMES = ('tench', 'goldfish', "bird's nest", 'crane, bird')
 # Form -> what a file holds, of NAMES.

@@ -17,10 +17,10 @@ import benchmark_image_classifier
 import eval_image_classifier
 import train_image_classifier
 from configs.benchmark import BenchmarkConfig
-from configs.config import TrainConfig
 from configs.evaluation import EvalConfig
 from configs.options import make_config
-from engine.cluster import launching
+from configs.training import TrainConfig
+from engine.distributed import launching
 
 ROOT = Path(__file__).parents[1]
 # A launcher in a process of its own, as the scripts are one.

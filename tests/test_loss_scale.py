@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import DeviceOptions
-from engine import distribution, loss_scale
-from engine.loss_scale import LARGEST_SCALE, LossScale
-from engine.optimizers import resource_handle
+from configs.training import DeviceOptions
+from engine.distributed import distribution
+from engine.optim import loss_scale
+from engine.optim.loss_scale import LARGEST_SCALE, LossScale
+from engine.optim.optimizers import resource_handle
 from tests.runs import assert_same_values, saved_values, summaries
 
 # ------------------------------------------------------------------------ the rule

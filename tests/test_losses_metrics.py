@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import DeviceOptions
-from engine import distribution
-from engine.losses import l2_loss, softmax_cross_entropy
-from engine.metrics import ClassificationMetrics, clip_recall_at, count_recognised
+from configs.training import DeviceOptions
+from engine.distributed import distribution
+from engine.evaluation.metrics import ClassificationMetrics, clip_recall_at, count_recognised
+from engine.optim.losses import l2_loss, softmax_cross_entropy
 from preprocessing.mixing import Targets
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.options import make_config
-from engine import net_summary
+from configs.training import TrainConfig
+from engine.training import net_summary
+from support.errors import InputError
 
 
 def test_summary(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import DeviceOptions
-from configs.errors import InputError
-from engine import distribution
+from configs.training import DeviceOptions
+from engine.distributed import distribution
 from nets.alexnet import alexnet_v2
 from nets.batch_norm import BatchNormalization
 from nets.layers import (
@@ -33,6 +32,7 @@ from nets.nets_factory import NETS, get_end_points, get_net, make_model
 from nets.pooling import AdaptiveAveragePooling2D
 from nets.torchvision import torchvision_alexnet
 from nets.variables import slim_variables
+from support.errors import InputError
 
 TOLERANCE = 1e-4  # of the largest value, or of the standard deviation where that is what was recorded
 

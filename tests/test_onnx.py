@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from keras import layers
 
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.foreign import ForeignOptions
 from configs.options import make_config
@@ -33,6 +32,7 @@ from nets.batch_norm import BatchNormalization
 from nets.layers import Dropout, FullyConnectedConv2D, GroupedConv2D, LocalResponseNormalization
 from nets.pooling import AdaptiveAveragePooling2D
 from nets.variables import slim_variables
+from support.errors import InputError
 from tests.served_nets import LABELS, NARROW, make_source, smooth_images
 
 onnx = pytest.importorskip('onnx', reason='the extra `export` is not installed')

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import DeviceOptions, OptimizerOptions
-from configs.errors import InputError
-from engine import distribution, losses
+from configs.training import DeviceOptions, OptimizerOptions
 from engine.checkpoints.names import is_slot, optimizer_of
-from engine.model_spec import ModelSpec
-from engine.moving_averages import ExponentialMovingAverage
-from engine.optimizers import OPTIMIZERS, clip_by_global_norm, make_optimizer
-from engine.train_state import make_state
+from engine.classifiers.model_spec import ModelSpec
+from engine.distributed import distribution
+from engine.optim import losses
+from engine.optim.moving_averages import ExponentialMovingAverage
+from engine.optim.optimizers import OPTIMIZERS, clip_by_global_norm, make_optimizer
+from engine.training.train_state import make_state
+from support.errors import InputError
 from tests.runs import small_config
 
 W0 = np.array([0.5, -1.0, 0.25, 2.0], np.float32)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from datasets.conversion.orientation import read_orientation, turn
-from engine.image_files import prepare
+from engine.prediction.image_files import prepare
 from preprocessing.preprocessing_factory import get_preprocessing
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (5, 7, 3), np.uint8)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.errors import InputError
 from configs.options import make_config
 from configs.prediction import PredictConfig
 from datasets.dataset_factory import get_dataset
-from engine import evaluation, predicting
-from engine.comparison import compare
-from engine.learning import TrainResult, train
-from engine.model_spec import ModelSpec
+from engine import evaluation
+from engine.classifiers.model_spec import ModelSpec
+from engine.evaluation.comparison import compare
+from engine.prediction import predict as predicting
+from engine.training.train import TrainResult, train
+from support.errors import InputError
 from tests.runs import eval_config, saved_values, small_config
 
 CLASSES = ('ant', 'bee', 'cat')

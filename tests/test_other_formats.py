@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 from configs import early
-from configs.errors import InputError
 from engine import checkpoints
 from engine.classifiers.loading import find_runtime
+from support.errors import InputError
 
 v1 = tf.compat.v1
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
 from configs.options import flat_options, flat_values, make_config
 from configs.prediction import PredictConfig
+from configs.training import TrainConfig
+from support.errors import InputError
 from tests.scripts import SCRIPTS
 from tests.test_scripts import CACHE, ENVIRONMENT, ROOT
 

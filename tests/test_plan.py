@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from configs.benchmark import BenchmarkConfig
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.options import make_config, to_flagfile
-from engine import distribution, plan, run_dir
-from engine.cluster import joining
-from engine.reduction import Reduction
+from configs.training import TrainConfig
+from engine.distributed import distribution, joining
+from engine.optim.reduction import Reduction
+from engine.training import plan, run_dir
+from support.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = 1_000_000

@@ -17,18 +17,19 @@ import pytest
 from PIL import Image
 
 from configs import cli
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.foreign import ForeignOptions
 from configs.options import make_config
 from configs.prediction import PredictConfig
 from datasets.dataset_factory import get_dataset
-from engine import evaluation, predicting
+from engine import evaluation
 from engine.classifiers import Classifier, Interface, Runtime, loading, softmax
-from engine.prediction import Guess, Prediction, Predictor
-from engine.prediction_figure import shortest_names
-from engine.prediction_output import FORMATS
+from engine.prediction import predict as predicting
+from engine.prediction.prediction_figure import shortest_names
+from engine.prediction.prediction_output import FORMATS
+from engine.prediction.predictor import Guess, Prediction, Predictor
 from export.exporting import export
+from support.errors import InputError
 from tests.runs import eval_config
 from tests.sources import write_files
 

@@ -12,11 +12,11 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
-from configs.config import AugmentOptions
-from configs.errors import InputError, first_line
+from configs.training import AugmentOptions
 from preprocessing import batches, images, inception, torchvision
 from preprocessing.base import Normalization, Preprocessing
 from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing, keeps_grayscale
+from support.errors import InputError, first_line
 
 SharedPath = Callable[[str], Path]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from configs.processor import CHOICES, Processor, find_processor
-from engine import kernels
+from engine.distributed import kernels
 from nets import fast_convolutions
+from support.processor import CHOICES, Processor, find_processor
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('datasets', 'engine', 'export', 'importing', 'nets', 'preprocessing')

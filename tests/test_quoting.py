@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from absl import logging
 
-from engine import learning
+from engine.training.train import log_end
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def test_no_command_is_put_together_by_hand() -> None:
 def test_the_command_that_is_printed_can_be_pasted(caplog: pytest.LogCaptureFixture) -> None:
     logging.set_verbosity(logging.INFO)
     train_dir, split = "/tmp/e_a b/it's", 'train[80%:]'
-    learning.log_end(7, train_dir, split, stopped_by=None, is_chief=True)
+    log_end(7, train_dir, split, stopped_by=None, is_chief=True)
     command = caplog.messages[-1].partition('evaluate it with: ')[2]
     assert shlex.split(command) == [
         'python',
@@ -43,5 +43,5 @@ def test_the_command_that_is_printed_can_be_pasted(caplog: pytest.LogCaptureFixt
         "--checkpoint_path=/tmp/e_a b/it's",
         '--dataset_split_name=train[80%:]',
     ]
-    learning.log_end(7, train_dir, split, stopped_by=15, is_chief=True)
+    log_end(7, train_dir, split, stopped_by=15, is_chief=True)
     assert shlex.split(caplog.messages[-1].partition('from there ')[2].strip('()')) == ["--train_dir=/tmp/e_a b/it's"]

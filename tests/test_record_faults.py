@@ -12,11 +12,11 @@ from unittest import mock
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from datasets.array_tables import DamagedTable, load_arrays
 from datasets.record_faults import compression_of, not_an_image, problem_of
 from datasets.regular_files import read_file
 from datasets.tfrecord import SLIM_SCHEMA, Schema, index_files
+from support.errors import InputError
 
 PNG = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8)).numpy()
 RECORD = b'\x03' + bytes(11) + b'abc' + bytes(4)

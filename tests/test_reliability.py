@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.options import flat_values, from_flagfile, make_config, to_flagfile
-from engine import actions, checkpoints, evaluation, learning
+from configs.training import TrainConfig
+from engine import checkpoints, evaluation, training
 from engine.checkpoints import files as checkpoint_files
-from engine.evaluation_history import EvaluationHistory
-from engine.evaluator import Evaluator
-from engine.kernels import describe_kernels
-from engine.position import Position
-from engine.recovery import NonFiniteError, Recovery
-from engine.setup import Run
+from engine.distributed.kernels import describe_kernels
+from engine.evaluation.evaluator import Evaluator
+from engine.training import actions
+from engine.training.evaluation_history import EvaluationHistory
+from engine.training.position import Position
+from engine.training.recovery import NonFiniteError, Recovery
+from engine.training.setup import Run
+from support.errors import InputError
 from tests.runs import assert_same_values, eval_config, saved_values, steps_in_tensorboard
 from tests.runs import files as files_of
 
@@ -136,13 +137,13 @@ CHECKED = {'eval_every_steps': 10, 'max_number_of_steps': 60}
 
 
 @pytest.fixture(scope='module')
-def checked(train_digits, tmp_path_factory) -> learning.TrainResult:
+def checked(train_digits, tmp_path_factory) -> training.TrainResult:
     """A run with six evaluations, of which the best is not the last."""
     train_dir = tmp_path_factory.mktemp('checked')
     return train_digits(train_dir, save_interval_steps=10, learning_rate=0.1, seed=3, **CHECKED)
 
 
-def history_of(result: learning.TrainResult) -> list[dict]:
+def history_of(result: training.TrainResult) -> list[dict]:
     return json.loads(Path(result.checkpoint_path).with_name('evaluations.json').read_text())
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import DeviceOptions
-from configs.errors import InputError
-from engine import distribution, losses, setup
-from engine.train_state import TrainState
-from engine.train_step import RunSteps
+from configs.training import DeviceOptions
+from engine.distributed import distribution
+from engine.optim import losses
+from engine.training import setup
+from engine.training.train_state import TrainState
+from engine.training.train_step import RunSteps
+from support.errors import InputError
 from tests.runs import SMALL_RUN, checkpoint_files, saved_values
 
 Values: TypeAlias = dict[str, np.ndarray]

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.foreign import ForeignOptions
 from configs.options import make_config
-from engine import comparison
 from engine.classifiers import Interface, in_batches, load_classifier
+from engine.evaluation import comparison
 from export import exporting, saved_model, serving
 from export.source import Source
 from nets import nets_factory
 from preprocessing import preprocessing_factory
+from support.errors import InputError
 from tests.runs import eval_config, files
 from tests.served_nets import LABELS, make_source, smooth_images
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from configs.errors import InputError
 from configs.foreign import ForeignOptions
 from engine.classifiers import load_classifier
 from engine.classifiers.saved_model_operators import COMPUTING, RESTORING, WRITING, refuse_unknown
+from support.errors import InputError
 
 v1 = tf.compat.v1
 pytestmark = [

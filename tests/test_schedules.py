@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.config import ScheduleOptions
-from configs.errors import InputError
-from engine.schedules import SCHEDULES, make_schedule, scaled
+from configs.training import ScheduleOptions
+from engine.optim.schedules import SCHEDULES, make_schedule, scaled
+from support.errors import InputError
 
 SLIMS = {'fixed', 'exponential', 'polynomial'}
 OURS = {'cosine', 'piecewise'}  # these have NumPy rows below

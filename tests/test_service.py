@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
 from datasets import service
+from support.errors import InputError
 
 SERVERS = tf.data.experimental.service
 NO_DISPATCHER = 'what listens there is no dispatcher of a tf.data service'

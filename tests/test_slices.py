@@ -5,8 +5,8 @@ import re
 import pytest
 import tensorflow_datasets as tfds
 
-from configs.errors import InputError
 from datasets.slices import overlap, parse
+from support.errors import InputError
 
 SIZES = {'train': 1437, 'validation': 7}
 

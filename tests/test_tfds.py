@@ -19,10 +19,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from configs.errors import InputError
 from datasets import tfds as reader
 from datasets.conversion import tfds as converter
 from datasets.dataset_factory import get_dataset
+from support.errors import InputError
 from tests.sources import SharedPath
 
 WNIDS = ('n01694178', 'n02105855', 'n02447366')

@@ -16,16 +16,17 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from flatbuffers.table import Table
 
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.foreign import ForeignOptions
 from configs.options import make_config
-from engine import comparison, extras
 from engine.classifiers import Interface, description, in_batches, load_classifier, tflite_runtime
+from engine.evaluation import comparison
 from export import exporting, tflite, tflite_converter
 from export.source import Source, load_source
 from nets import nets_factory
 from nets.layers import LocalResponseNormalization
+from support import extras
+from support.errors import InputError
 from tests.runs import eval_config
 from tests.served_nets import LABELS, make_source, smooth_images
 

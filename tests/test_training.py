@@ -15,19 +15,20 @@ import pytest
 import tensorflow as tf
 
 from configs import cli
-from configs.config import TrainConfig
-from configs.errors import InputError
 from configs.options import flat_options, make_config
-from engine import checkpoints, learning
-from engine.cluster.cluster import SINGLE_PROCESS
-from engine.intervals import Interval
-from engine.model_spec import ModelSpec
-from engine.optimizers import OPTIMIZERS
-from engine.position import Position
-from engine.run_dir import OF_PROCESS
-from engine.schedules import SCHEDULES, make_schedule
-from engine.setup import open_run, with_default_dataset
-from engine.summaries import image_grid
+from configs.training import TrainConfig
+from engine import checkpoints, training
+from engine.classifiers.model_spec import ModelSpec
+from engine.distributed.cluster import SINGLE_PROCESS
+from engine.evaluation.summaries import image_grid
+from engine.optim.optimizers import OPTIMIZERS
+from engine.optim.schedules import SCHEDULES, make_schedule
+from engine.training.intervals import Interval
+from engine.training.position import Position
+from engine.training.run_dir import OF_PROCESS
+from engine.training.setup import open_run, with_default_dataset
+from engine.training.train import log_plan
+from support.errors import InputError
 from tests.runs import assert_same_values, checkpoint_files, files, saved_values, small_config, summaries
 
 # ------------------------------------------------------------------------ the steps that slim has recorded
@@ -133,7 +134,7 @@ def test_last_step_reached_says_so_and_does_nothing(trained, train_digits, tmp_p
     assert files(train_dir) == before
 
 
-def learning_dir(result: learning.TrainResult) -> str:
+def learning_dir(result: training.TrainResult) -> str:
     """Returns the train_dir of a run."""
     return result.checkpoint_path.rpartition('/')[0]
 
@@ -201,14 +202,14 @@ LEARNING_RATES = {
 }
 
 
-def losses_of(result: learning.TrainResult) -> np.ndarray:
+def losses_of(result: training.TrainResult) -> np.ndarray:
     """Returns the total loss before each step of a run that was made with `save_summaries_steps=1`."""
     by_step = summaries(learning_dir(result))['losses/total_loss']
     assert list(by_step) == list(range(1, result.step + 1))
     return np.array(list(by_step.values()))
 
 
-def assert_learns(result: learning.TrainResult) -> None:
+def assert_learns(result: training.TrainResult) -> None:
     losses = losses_of(result)
     assert np.isfinite(losses).all()
     assert losses[-10:].mean() < losses[0] - 0.03
@@ -456,7 +457,7 @@ def test_length(digits_dir, name, options, step, images_seen, expected):
 def test_no_length_is_announced(digits_dir, caplog):
     run = open_run(small_config(digits_dir, ''), SINGLE_PROCESS)
     with caplog.at_level('INFO', logger='absl'):
-        learning.log_plan(run, math.inf)
+        log_plan(run, math.inf)
     assert 'training goes on until it is stopped' in caplog.text
 
 
@@ -686,7 +687,7 @@ OTHER_VALUES = {
 
 def test_config_file_repeats_the_run(train_digits, digits_dir, tmp_path, parse):
     config = small_config(digits_dir, tmp_path, max_number_of_steps=1, **OTHER_VALUES)
-    learning.train(config)
+    training.train(config)
     path = tmp_path / 'config.cfg'
     assert parse(TrainConfig, f'--flagfile={path}') == config
     written = {line.lstrip('-').removeprefix('no').partition('=')[0] for line in path.read_text().splitlines()}

@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from configs import names
 from configs.benchmark import BenchmarkConfig
-from configs.config import AugmentOptions, OptimizerOptions, ScheduleOptions, TrainConfig
 from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
 from configs.options import flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.prediction import PredictConfig
+from configs.training import AugmentOptions, OptimizerOptions, ScheduleOptions, TrainConfig
 from configs.unread import READERS, With, advice, unread
-from engine.optimizers import OPTIMIZERS
-from engine.schedules import SCHEDULES
+from engine.optim.optimizers import OPTIMIZERS
+from engine.optim.schedules import SCHEDULES
 from export.export_factory import FORMATS
 from nets.batch_norm import BatchNormalization
 from nets.nets_factory import NETS, make_model

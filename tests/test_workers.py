@@ -18,7 +18,7 @@ import pytest
 
 from configs.options import to_flagfile
 from engine import checkpoints, evaluation
-from engine.cluster.tasks import free_ports
+from engine.distributed.tasks import free_ports
 from tests.processes import BEGUN, INDEX, ROOT, Run
 from tests.runs import SMALL_RUN, assert_same_values, eval_config, saved_values, small_config
 

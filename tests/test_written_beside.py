@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import InputError
 from configs.export import ExportConfig
 from configs.options import make_config
-from engine import checkpoints, exchanging, written_beside
+from engine import checkpoints
 from export import exporting, output
 from importing import folder
+from support import exchanging, written_beside
+from support.errors import InputError
 from tests.runs import files, saved_values
 
 pytestmark = [
@@ -150,7 +151,7 @@ def weights(path: Path) -> bytes:
 
 @pytest.fixture
 def roads(trained, tmp_path) -> dict[str, tuple[Write, Write]]:
-    from engine.model_spec import ModelSpec
+    from engine.classifiers.model_spec import ModelSpec
 
     spec = ModelSpec.of_checkpoint(trained.checkpoint_path)
     second = tmp_path / 'second'

@@ -18,10 +18,10 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from configs.errors import InputError
 from datasets.conversion.disk import replacing
 from datasets.conversion.files import Entry, check_name, is_of_system
 from datasets.regular_files import open_file
+from support.errors import InputError
 
 _BLOCK = tarfile.BLOCKSIZE
 _MAX_HEADER = 2**20  # a member's long name; tarfile would read into memory whatever size a header claims

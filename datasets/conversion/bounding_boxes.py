@@ -13,10 +13,10 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
-from configs.errors import InputError
 from datasets.conversion.files import list_folder
 from datasets.conversion.source import Box
 from datasets.regular_files import read_file
+from support.errors import InputError
 
 BoxesOfImage = Callable[[str, str], tuple[Box, ...]]
 _MAX_ANNOTATION = 2**20  # they have some hundred bytes for each box

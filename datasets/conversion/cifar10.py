@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from configs.errors import InputError
 from datasets.conversion.archives import decompress, list_tar
 from datasets.conversion.files import Entry, list_folder
 from datasets.conversion.pickled_arrays import load_images
 from datasets.conversion.source import Source, SourceImage, read_bytes
+from support.errors import InputError
 
 CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 _BATCHES = {'train': tuple(f'data_batch_{number}' for number in range(1, 6)), 'test': ('test_batch',)}

@@ -19,9 +19,6 @@ from typing import Any
 from absl import logging
 
 from configs.conversion import ConvertConfig, RecordOptions
-from configs.cores import usable_cores
-from configs.errors import InputError
-from configs.progress import Progress
 from datasets.conversion import manifest
 from datasets.conversion.disk import write_text
 from datasets.conversion.journal import Journal
@@ -32,6 +29,9 @@ from datasets.conversion.source import Source, SourceImage
 from datasets.conversion.sources import check_options, open_source
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.regular_files import check_local
+from support.cores import usable_cores
+from support.errors import InputError
+from support.progress import Progress
 
 _WORK_DIR = '.conversion.source'  # within the folder of the data set: decompressed archives, until it is complete
 _FORMAT_VERSION = 1  # of the records: a converter that writes other bytes must not go on with these

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from configs.errors import InputError, first_line
+from support.errors import InputError, first_line
 
 PART = '.part'  # how hidden names end while a file is not complete
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-from configs.errors import InputError
 from datasets.conversion.source import SourceImage
+from support.errors import InputError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.webp')
 # In lower case: what NAS systems, macOS, Windows, file systems and tools put beside files (thumbnails, deleted files).

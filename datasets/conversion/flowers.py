@@ -10,10 +10,10 @@ smallest hash are for validation, on every machine the same.
 import hashlib
 import os
 
-from configs.errors import InputError
 from datasets.conversion.archives import decompress, list_tar
 from datasets.conversion.files import Entry, LeftOut, is_image, list_folder, sort_images
 from datasets.conversion.source import Source, SourceImage
+from support.errors import InputError
 
 CLASS_NAMES = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
 _FOLDER = 'flower_photos'

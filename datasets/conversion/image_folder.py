@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from absl import logging
 
 from configs import cli
-from configs.errors import InputError
 from datasets.conversion.files import (
     IMAGE_SUFFIXES,
     LeftOut,
@@ -34,6 +33,7 @@ from datasets.conversion.files import (
 )
 from datasets.conversion.orientation import read_orientation
 from datasets.conversion.source import Source, SourceImage
+from support.errors import InputError
 
 LABELS_FILE = 'labels.txt'
 _SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 
 from absl import logging
 
-from configs.errors import InputError
 from datasets.conversion import imagenet_labels
 from datasets.conversion.archives import list_tar
 from datasets.conversion.bounding_boxes import BoxesOfImage, open_boxes
 from datasets.conversion.files import Entry, LeftOut, is_image, list_folder, list_names, list_subfolders, sort_images
 from datasets.conversion.source import Source, SourceImage
+from support.errors import InputError
 
 _TRAIN = ('ILSVRC2012_img_train.tar', 'train')
 _VALIDATION = ('ILSVRC2012_img_val.tar', 'validation', 'val')

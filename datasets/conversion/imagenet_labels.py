@@ -12,9 +12,9 @@ from collections.abc import Collection, Sequence
 
 from absl import logging
 
-from configs.errors import InputError
-from configs.texts import NotUtf8Error, decode_text
 from datasets.regular_files import read_file
+from support.errors import InputError
+from support.texts import NotUtf8Error, decode_text
 
 VALIDATION_LABELS_FILE = 'imagenet_2012_validation_synset_labels.txt'
 

@@ -21,11 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from typing import Any
 
-from configs.errors import InputError, first_line
-from configs.folder_lock import FolderLock
 from datasets.conversion.disk import PART, cannot_write, write_text
 from datasets.conversion.json_schema import type_problems
 from datasets.regular_files import refuse_irregular
+from support.errors import InputError, first_line
+from support.folder_lock import FolderLock
 
 JOURNAL, LOCK = '.conversion.jsonl', '.conversion.lock'
 _MAX_BYTES = 2**28  # that of ImageNet, whose shards each have all classes, has 15 MB

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from configs.errors import InputError
-from configs.tables import format_table
-from configs.texts import decode_text
 from datasets.conversion.disk import write_text
 from datasets.conversion.journal import FinishedShard
 from datasets.conversion.json_schema import type_problems
 from datasets.conversion.source import Source
 from datasets.regular_files import read_file
+from support.errors import InputError
+from support.tables import format_table
+from support.texts import decode_text
 
 MANIFEST, LABELS = 'dataset.json', 'labels.txt'
 _MAX_CLASSES_LISTED = 20

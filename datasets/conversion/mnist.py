@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from configs.errors import InputError
 from datasets.conversion.archives import decompress
 from datasets.conversion.source import Source, SourceImage, read_bytes
+from support.errors import InputError
 
 CLASS_NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 _PREFIXES = {'train': 'train', 'test': 't10k'}

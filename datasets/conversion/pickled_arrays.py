@@ -11,7 +11,7 @@ import pickle
 import pickletools
 from typing import Any
 
-from configs.errors import InputError, first_line
+from support.errors import InputError, first_line
 
 _LONGEST = 300  # of what is quoted
 

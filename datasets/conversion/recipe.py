@@ -7,8 +7,8 @@ layout_of('imagenet').pattern       # '{split}-{number:05d}-of-{count:05d}'
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from configs.errors import unknown_name
 from datasets.conversion.source import SourceImage
+from support.errors import unknown_name
 
 TFDS_PREFIX = 'tfds:'
 _NUMBERED = '{split}-{number:05d}-of-{count:05d}'

@@ -10,13 +10,13 @@ import collections
 import math
 from collections.abc import Generator, Iterator, Sequence
 
-from configs.errors import InputError
 from datasets.conversion import writer
 from datasets.conversion.journal import FinishedShard, Journal
 from datasets.conversion.recipe import Recipe
 from datasets.conversion.shards import Shard, fingerprint
 from datasets.conversion.source import SourceImage
 from datasets.conversion.workers import WorkerPool
+from support.errors import InputError
 
 _TASKS_PER_PROCESS = 8  # so many that all processes end at nearly the same time
 _MIN_PIECE = 16  # images

@@ -10,8 +10,8 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from configs.errors import InputError
 from datasets.conversion.source import SourceImage
+from support.errors import InputError
 
 # Large enough to be read at full speed from any disk, small enough to be moved about.
 _DEFAULT_BYTES = 128 * 2**20

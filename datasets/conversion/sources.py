@@ -8,10 +8,10 @@ from types import ModuleType
 
 from configs import cli
 from configs.conversion import SourceOptions
-from configs.errors import InputError
 from datasets.conversion.files import check_folder
 from datasets.conversion.recipe import TFDS_PREFIX, layout_of
 from datasets.conversion.source import Source
+from support.errors import InputError
 
 _FOLDERS = ('imagenet', 'image_folder')  # what cannot be downloaded
 _IMAGENET_FILES = ('validation_labels_file', 'class_names_file', 'bounding_box_dir')

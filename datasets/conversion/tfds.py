@@ -16,10 +16,10 @@ import tensorflow as tf
 from absl import logging
 from google.protobuf.message import DecodeError
 
-from configs.errors import InputError
 from datasets.conversion.source import Source, SourceImage
 from datasets.tfds import TfdsBuilder, explained_download, open_builder
 from datasets.tfrecord import index_files
+from support.errors import InputError
 
 _BUILDERS = {'cifar10': 'cifar10', 'mnist': 'mnist', 'flowers': 'tf_flowers'}
 _HEADER_BYTES = 12

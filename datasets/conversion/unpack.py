@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from configs import cli
 from configs.conversion import ConvertConfig
-from configs.errors import InputError
-from configs.progress import Progress
 from datasets.conversion.disk import PART, cannot_write
 from datasets.conversion.files import check_folder, list_names
 from datasets.conversion.manifest import LABELS
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.regular_files import check_local
+from support.errors import InputError
+from support.progress import Progress
 
 if TYPE_CHECKING:
     import tensorflow as tf

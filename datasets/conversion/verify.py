@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from configs.conversion import ConvertConfig
-from configs.cores import usable_cores
-from configs.errors import InputError, first_line
-from configs.progress import Progress
-from configs.texts import NotUtf8Error, decode_text
 from datasets.conversion import manifest, writer
 from datasets.conversion.files import in_one_form
 from datasets.conversion.recipe import layout_of
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.conversion.workers import WorkerPool
 from datasets.regular_files import read_file
+from support.cores import usable_cores
+from support.errors import InputError, first_line
+from support.progress import Progress
+from support.texts import NotUtf8Error, decode_text
 
 
 @dataclasses.dataclass

@@ -21,7 +21,7 @@ from multiprocessing import connection, forkserver, process
 from typing import Any
 
 from configs import cli
-from configs.errors import InputError
+from support.errors import InputError
 
 _PRELOAD = ['tensorflow', 'PIL.Image']
 _ENDED_BY_PARENT = 1

@@ -17,10 +17,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from configs.errors import InputError
 from datasets.conversion.disk import cannot_write, reason
 from datasets.conversion.recipe import Recipe
 from datasets.conversion.source import SourceImage
+from support.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf

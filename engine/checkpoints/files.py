@@ -14,10 +14,11 @@ import tensorflow as tf
 from absl import logging
 
 from configs.early import ENDINGS_OF_ONE_FILE, PART_OF_CHECKPOINT, no_checkpoint_at, no_checkpoint_in, prefixes
-from configs.errors import InputError, first_line
-from engine.text_files import write_text
+from datasets.text_files import write_text
+from support.errors import InputError, first_line
 
 PREFIX, STATE = 'model.ckpt', 'checkpoint'
+CONFIG, BEST = 'config.cfg', 'best'  # what a train_dir holds beside: the run's flags, the folder of its best checkpoint
 PART = f'.part-{PREFIX}-'
 SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index says that its data is complete
 _POLL_SECS = 1.0

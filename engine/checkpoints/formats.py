@@ -11,9 +11,9 @@ import re
 import tensorflow as tf
 
 from configs.early import PART_OF_CHECKPOINT
-from configs.errors import InputError, first_line
 from engine.checkpoints import files, other_formats
 from engine.checkpoints.keras_files import HDF5_MAGIC, ZIP_MAGIC
+from support.errors import InputError, first_line
 
 
 class Format(enum.StrEnum):

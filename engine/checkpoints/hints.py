@@ -7,7 +7,7 @@ import collections
 from collections.abc import Iterable, Sequence
 
 from engine.checkpoints.names import is_average
-from engine.moving_averages import ExponentialMovingAverage
+from engine.optim.moving_averages import ExponentialMovingAverage
 
 _OBJECT_GRAPH, _OBJECT_VALUE = '_CHECKPOINTABLE_OBJECT_GRAPH', '/.ATTRIBUTES/VARIABLE_VALUE'
 _SUFFIX = ExponentialMovingAverage.SUFFIX

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, first_line
-from configs.tables import format_table
 from engine.checkpoints.files import checkpoint_step
 from engine.checkpoints.formats import find_checkpoint, recognise
 from engine.checkpoints.names import STEP_KEY, is_training_state
 from engine.checkpoints.reading import open_checkpoint, read, read_int, read_metadata
+from support.errors import InputError, first_line
+from support.tables import format_table
 
 _HEADER = ('variable', 'shape', 'dtype', 'mean', 'std', 'min', 'max', 'not finite')
 _BESIDE = ('model.json', 'config.cfg')

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from configs.config import OptimizerOptions
-from engine.loss_scale import LossScale
-from engine.moving_averages import ExponentialMovingAverage
-from engine.optimizers import OPTIMIZERS
+from configs.training import OptimizerOptions
+from engine.optim.loss_scale import LossScale
+from engine.optim.moving_averages import ExponentialMovingAverage
+from engine.optim.optimizers import OPTIMIZERS
 
 STEP_KEY = 'global_step'
 IMAGES_SEEN_KEY = 'images_seen'

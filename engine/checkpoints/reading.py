@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, first_line
 from engine.checkpoints.files import SUFFIXES
 from engine.checkpoints.formats import Format, recognise
 from engine.checkpoints.keras_files import KerasReader
 from engine.checkpoints.names import is_counter
+from support.errors import InputError, first_line
 
 T = TypeVar('T')
 

@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError
-from configs.tables import format_table
 from engine.checkpoints.formats import find_checkpoint
 from engine.checkpoints.hints import explain
 from engine.checkpoints.names import head_names, is_average, is_slot, is_training_state, optimizer_of
 from engine.checkpoints.reading import Reader, open_checkpoint, read
+from support.errors import InputError
+from support.tables import format_table
 
 Shape = tuple[int, ...]
 ANY = -1  # a size that nothing says

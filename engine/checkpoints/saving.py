@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, first_line
+from datasets.text_files import flush_to_disk
 from engine.checkpoints import files
-from engine.text_files import flush_to_disk
+from support.errors import InputError, first_line
 
 Variables = Mapping[str, tf.Variable | tf.Tensor | np.generic]
 

@@ -13,15 +13,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from configs.config import NetOptions
-from configs.errors import InputError
+from configs.training import NetOptions
 from engine import checkpoints
 from engine.classifiers.classifier import Classifier
 from engine.classifiers.interface import Interface
-from engine.model_spec import ModelSpec
-from engine.moving_averages import ExponentialMovingAverage
+from engine.classifiers.model_spec import ModelSpec
+from engine.optim.moving_averages import ExponentialMovingAverage
 from nets.nets_factory import NETS
 from nets.variables import slim_variables
+from support.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError
 from engine.classifiers.interface import Interface, softmax
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import Preprocessing
+from support.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

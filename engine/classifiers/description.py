@@ -11,10 +11,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from configs.errors import InputError, first_line
 from engine import checkpoints
 from engine.classifiers.interface import Interface
-from engine.model_spec import ModelSpec
+from engine.classifiers.model_spec import ModelSpec
+from support.errors import InputError, first_line
 
 MAX_BYTES = 1 << 26  # of a million classes with their names
 CHECKSUM = 'crc32'  # in the description, of all that lies before it in the file

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, first_line
 from configs.foreign import ForeignOptions
 from engine.checkpoints.other_formats import is_onnx
 from engine.classifiers import description
@@ -26,11 +25,12 @@ from engine.classifiers.checkpoint import (
 )
 from engine.classifiers.classifier import Classifier, Runtime
 from engine.classifiers.interface import Interface
-from engine.label_names import read_label_names
-from engine.model_spec import ModelSpec
+from engine.classifiers.label_names import read_label_names
+from engine.classifiers.model_spec import ModelSpec
 from nets import nets_factory
 from nets.layers import zero_weights
 from preprocessing import preprocessing_factory
+from support.errors import InputError, first_line
 
 _MAX_SIDE = 2**13  # as for the flags
 _FAMILIES = sorted({family.__name__.lower() for family in preprocessing_factory.PREPROCESSINGS.values()})

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError, first_line
-from engine import extras
 from engine.checkpoints import METADATA
 from engine.classifiers import description
+from support import extras
+from support.errors import InputError, first_line
 
 BYTES = 'bytes'  # in the description of an export, how many lie before it
 CONTENT = 'content'

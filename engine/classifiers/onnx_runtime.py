@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError, first_line
 from configs.foreign import ForeignOptions
-from engine import extras
 from engine.checkpoints import METADATA
 from engine.classifiers import description, onnx_content
 from engine.classifiers.classifier import Batches, Runtime
+from support import extras
+from support.errors import InputError, first_line
 
 _SILENT = 4  # onnxruntime warns of graphs that it then runs
 _PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')

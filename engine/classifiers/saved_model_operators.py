@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from configs.errors import InputError, first_line
+from support.errors import InputError, first_line
 
 _BY_KIND = {
     'Values, shapes and layouts': """

@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.errors import InputError, first_line
 from configs.foreign import ForeignOptions
 from engine.checkpoints import METADATA
 from engine.classifiers import description
 from engine.classifiers.classifier import Runtime, in_batches
 from engine.classifiers.saved_model_operators import refuse_unknown
+from support.errors import InputError, first_line
 
 DESCRIPTION = os.path.join('assets.extra', METADATA)
 GRAPH = 'saved_model.pb'

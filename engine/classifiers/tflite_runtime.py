@@ -12,14 +12,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from configs import cli
-from configs.cores import usable_cores
-from configs.errors import InputError, first_line
 from configs.foreign import ForeignOptions
-from engine import extras
 from engine.checkpoints import METADATA
 from engine.classifiers import description
 from engine.classifiers.classifier import Batches, Runtime
 from engine.classifiers.tflite_trial import refuse_deadly
+from support import extras
+from support.cores import usable_cores
+from support.errors import InputError, first_line
 
 _PURPOSE = 'reading TFLite files'
 _PIECE = 1 << 22

@@ -23,7 +23,7 @@ def refuse_deadly(path: str) -> None:
     """
     import signal
 
-    from configs.errors import InputError
+    from support.errors import InputError
 
     command = [sys.executable, '-I', os.path.abspath(__file__), path, json.dumps(sys.path)]
     try:

@@ -1,0 +1,483 @@
+"""The options of training, each declared once: default, unit, range and help.
+
+Defaults are slim's (research/slim/train_image_classifier.py, eval_image_classifier.py) unless the help says otherwise.
+"""
+
+import dataclasses
+
+from configs.cache import check_cache
+from configs.cluster import ClusterOptions
+from configs.options import Options, option
+from configs.plan import PlanOptions
+from configs.records import RecordNames
+from support.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class NetOptions(Options):
+    """Which net is trained, and in what arithmetic."""
+
+    model_name: str = option('alexnet_v2', 'Net to train. (slim: inception_v3)')
+    depth_multiplier: float = option(1.0, 'Scales the width of every layer but the last.', above=0.0, upper=16.0)
+    dropout_keep_prob: float | None = option(
+        None,
+        "Probability that dropout keeps a value; the default is the net's own.",
+        above=0.0,
+        upper=1.0,
+        fixed=True,
+    )
+    train_image_size: int | None = option(
+        None, "Side of the training images in pixels; the default is the net's own.", lower=1, upper=2**13
+    )
+    global_pool: bool = option(
+        False,
+        'alexnet_v2: average over all positions before the logits, which images of 227 pixels and more need.',
+        fixed=True,
+    )
+    weight_decay: float = option(
+        0.00004,
+        'L2 factor: weight_decay * sum(w^2) / 2 for each of the weights that the net decays.',
+        lower=0.0,
+    )
+    weight_decay_exclude: tuple[str, ...] = option(
+        (),
+        'Regular expressions, separated by commas, found in the names of weights that do not decay; biases never do.',
+        regex=True,
+    )
+    mixed_precision: str = option(
+        'float32',
+        'float32; tf32: float32, but GPUs may multiply in TensorFloat-32; bfloat16 or float16: layers compute in it, '
+        'with float16 under a dynamic loss scale. Variables, logits and loss are float32.',
+        choices=('float32', 'tf32', 'bfloat16', 'float16'),
+    )
+    sync_batch_norm: bool = option(
+        False,
+        'Normalise with the statistics of the whole batch instead of those of each replica. Moving statistics are '
+        "means over the replicas either way, where slim keeps the first clone's.",
+        fixed=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions(Options):
+    """Which examples are read, and how they become a batch."""
+
+    dataset_name: str | None = option(
+        None,
+        'Data set: imagenet, cifar10, mnist, flowers or digits (TFRecords); image_folder (a folder of images a class); '
+        'tfds:<name>; synthetic. Default: imagenet; digits without --dataset_dir.',
+        fixed=True,
+    )
+    dataset_dir: str | None = option(
+        None,
+        'Folder of the data set. digits, which is embedded, and synthetic need none; that of tfds:<name> is '
+        'by default ~/tensorflow_datasets.',
+        path=True,
+    )
+    dataset_split_name: str = option(
+        'train',
+        "Split to train on, or part of it as in TFDS: 'train[:90%]', 'train[100:200]', 'train+validation'.",
+        fixed=True,
+    )
+    file_pattern: str | None = option(
+        None,
+        "Names of the TFRecord files of a split, if they are not slim's: 'photos-{split}-*.tfrecord'.",
+    )
+    record_keys: tuple[str, ...] = option(
+        (),
+        "Keys in the records, if they are not slim's: image=image_raw,label=label; boxes=PREFIX for bounding boxes.",
+        fixed=True,
+    )
+    labels_offset: int = option(
+        0,
+        'Subtracted from the labels and from the number of classes (1 leaves out the background class).',
+        lower=0,
+    )
+    batch_size: int = option(32, 'Examples a step over all devices. (slim: per clone)', lower=1, upper=2**20)
+    gradient_accumulation_steps: int = option(
+        1,
+        'Batches whose gradients are added up for each step, which is then that of a so many times larger batch.',
+        lower=1,
+        upper=2**16,
+    )
+    preprocessing_name: str | None = option(None, "Preprocessing; the default is the net's own.")
+    use_grayscale: bool = option(False, 'Give the net one gray channel instead of three.')
+    channels: int | None = option(
+        None,
+        'Channels of the images that the net takes: 3, to which gray images are expanded; or 1, as --use_grayscale. '
+        'Default: 3, or 1 for a gray data set if the preprocessing keeps its one channel.',
+        choices=(1, 3),
+    )
+    cache: str = option(
+        'auto',
+        'Keep decoded images: auto (in memory, for at most 512 MiB of them, if they are read at least twice), memory, '
+        'off, or a folder for a file of them, which later runs find again. Training does not change by it.',
+        path=True,
+    )
+    on_bad_image: str = option(
+        'stop',
+        'What to do with an example that cannot be read or prepared: stop, after saving what was trained; or skip it, '
+        'and take the next one in the order of training in its place.',
+        choices=('stop', 'skip'),
+    )
+    max_bad_images: int = option(
+        100, 'With --on_bad_image=skip: how many may be skipped, each of which is named; one more stops.', lower=0
+    )
+    data_service: str | None = option(
+        None,
+        'Read through the tf.data service whose dispatcher listens at grpc://host:port; its workers need the same '
+        'data at the same path.',
+    )
+    worker_files: str = option(
+        'all',
+        'all: each worker reads its share of every batch from all files, so that batches do not depend on the number '
+        'of workers; own: it reads files of its own, where there are enough, which fewer bytes of disk or cache serve.',
+        choices=('all', 'own'),
+    )
+    synthetic_images: str = option(
+        'device',
+        'synthetic data: device keeps one batch there; host sends one to the device in every step.',
+        choices=('device', 'host'),
+    )
+    seed: int = option(
+        0, 'Seed of initial weights, order of examples, augmentation and dropout.', lower=0, upper=2**63 - 1, fixed=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_cache(self.cache)
+        RecordNames(self.record_keys, self.file_pattern or '')
+        if self.on_bad_image == 'skip' and self.data_service is not None:
+            raise InputError(
+                '--on_bad_image=skip: does not go with --data_service, which does not report what it skips; leave one '
+                'of them out'
+            )
+
+    @property
+    def examples_per_step(self) -> int:
+        """Examples of each step, over all devices."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentOptions(Options):
+    """How training images are varied; evaluation never is."""
+
+    random_flip: bool = option(
+        True, 'Mirror every other training image, where the preprocessing does. (slim: always)', fixed=True
+    )
+    min_crop_area: float = option(
+        0.05,
+        "inception preprocessing: smallest share of the image's area that a crop takes. At least a tenth of a box, "
+        'which without boxes is the whole image, is always inside.',
+        above=0.0,
+        upper=1.0,
+        fixed=True,
+    )
+    color_distortion: str = option(
+        'fast',
+        "inception preprocessing: fast is brightness and saturation, all that slim's scripts reach; full adds hue and "
+        'contrast in one of four orders; off leaves the colours as they are.',
+        choices=('fast', 'full', 'off'),
+        fixed=True,
+    )
+    use_bounding_boxes: bool = option(
+        False,
+        'inception preprocessing: sample crops around the boxes of the records. (slim never passes them in)',
+        fixed=True,
+    )
+    random_shift: int = option(
+        0,
+        'Shift each image by up to so many pixels along both sides, and fill by reflection; 0: not. (slim: never)',
+        lower=0,
+        upper=2**13,
+        fixed=True,
+    )
+    rand_augment_ops: int = option(
+        0,
+        'RandAugment: operations applied to each image, drawn anew for each from the fourteen of the paper; 0: none.',
+        lower=0,
+        upper=16,
+        fixed=True,
+    )
+    rand_augment_magnitude: float = option(
+        9.0, 'Strength of all operations of RandAugment, of 10.', lower=0.0, upper=10.0, fixed=True
+    )
+    random_erasing_prob: float = option(
+        0.0,
+        "Probability of an image to lose a box of 2 to 33 % of its area, which becomes zero in the net's input.",
+        lower=0.0,
+        upper=1.0,
+        fixed=True,
+    )
+    mixup_alpha: float = option(
+        0.0,
+        'Blend the images, and the labels, of pairs: one has a share drawn from Beta(alpha, alpha). 0: not.',
+        lower=0.0,
+        upper=100.0,
+        fixed=True,
+    )
+    cutmix_alpha: float = option(
+        0.0,
+        'Exchange a box between the images of pairs, and as much of the labels: what is left of an image is drawn '
+        'from Beta(alpha, alpha). 0: not.',
+        lower=0.0,
+        upper=100.0,
+        fixed=True,
+    )
+    mixup_prob: float = option(
+        1.0, 'Probability of a pair to be mixed by --mixup_alpha or --cutmix_alpha.', lower=0.0, upper=1.0, fixed=True
+    )
+    mixup_switch_prob: float = option(
+        0.5,
+        'Probability of a mixed pair to be mixed by --cutmix_alpha, where --mixup_alpha is given too.',
+        lower=0.0,
+        upper=1.0,
+        fixed=True,
+    )
+    mixup_off_epoch: float = option(
+        0.0, 'Mix nothing any more after so many epochs; 0: never stop.', lower=0.0, upper=1e9, fixed=True
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed at all."""
+        return bool(self.mixup_alpha or self.cutmix_alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions(Options):
+    """The update rule; the defaults are slim's, which has neither lars nor lamb."""
+
+    optimizer: str = option(
+        'rmsprop', 'adadelta, adagrad, adam, ftrl, momentum, sgd, rmsprop, lars or lamb.', fixed=True
+    )
+    adadelta_rho: float = option(0.95, 'Decay rate of adadelta.', lower=0.0, upper=1.0)
+    adagrad_initial_accumulator_value: float = option(0.1, 'Start of the adagrad accumulators.', above=0.0)
+    adam_beta1: float = option(0.9, 'Decay of the first moment of adam and lamb.', lower=0.0, upper=1.0)
+    adam_beta2: float = option(0.999, 'Decay of the second moment of adam and lamb.', lower=0.0, upper=1.0)
+    opt_epsilon: float = option(1.0, 'Epsilon of adadelta, adam and rmsprop (inside its root).', lower=0.0)
+    ftrl_learning_rate_power: float = option(-0.5, 'Learning rate power of ftrl.', upper=0.0)
+    ftrl_initial_accumulator_value: float = option(0.1, 'Start of the ftrl accumulators.', lower=0.0)
+    ftrl_l1: float = option(0.0, 'l1 strength of ftrl.', lower=0.0)
+    ftrl_l2: float = option(0.0, 'l2 strength of ftrl.', lower=0.0)
+    momentum: float = option(0.9, 'Momentum of the momentum optimizer and of lars.', lower=0.0, upper=1.0)
+    rmsprop_momentum: float = option(0.9, 'Momentum of rmsprop.', lower=0.0, upper=1.0)
+    rmsprop_decay: float = option(0.9, 'Decay of the mean square of rmsprop, which starts at 1.', lower=0.0, upper=1.0)
+    lars_eta: float = option(0.001, 'Trust coefficient of lars.', above=0.0)
+    lamb_epsilon: float = option(1e-6, 'Epsilon of lamb, outside its root.', above=0.0)
+    trust_ratio_exclude: tuple[str, ...] = option(
+        ('biases$', 'beta$', 'gamma$'),
+        'lars and lamb: regular expressions, separated by commas, found in the names of variables whose rate is the '
+        'learning rate itself, without a trust ratio.',
+        regex=True,
+    )
+    clip_gradient_norm: float = option(0.0, 'Largest global norm of the gradients; 0 does not clip.', lower=0.0)
+    gradient_dtype: str = option(
+        'float32',
+        'In which gradients travel between replicas, and are summed; bfloat16 halves the traffic.',
+        choices=('float32', 'bfloat16'),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleOptions(Options):
+    """The learning rate as a function of the step."""
+
+    learning_rate_decay_type: str = option(
+        'exponential', 'fixed, exponential (a staircase), polynomial, cosine or piecewise.'
+    )
+    learning_rate: float = option(0.01, 'Initial learning rate.', lower=0.0)
+    end_learning_rate: float = option(0.0001, 'Learning rate at the end of polynomial and cosine decay.', lower=0.0)
+    scale_learning_rate: str = option(
+        'none',
+        'Multiply the learning rate and its end by examples a step / --scale_learning_rate_from: linear; by the root '
+        'of that: sqrt; none leaves them as they are.',
+        choices=('none', 'linear', 'sqrt'),
+    )
+    scale_learning_rate_from: int = option(
+        256, 'Examples a step for which the learning rate is meant.', lower=1, upper=2**20
+    )
+    learning_rate_decay_factor: float = option(0.94, 'Factor of each exponential or piecewise decay.', above=0.0)
+    num_epochs_per_decay: float = option(
+        2.0,
+        'Epochs after which the rate decays (exponential) or has reached its end (polynomial).',
+        above=0.0,
+        upper=1e9,
+    )
+    polynomial_power: float = option(1.0, 'Power of polynomial decay; 1 is a straight line.', above=0.0)
+    learning_rate_boundaries: tuple[float, ...] = option(
+        (),
+        'piecewise: epochs, separated by commas, after each of which the rate is multiplied by the decay factor.',
+        lower=0.0,
+        upper=1e9,
+    )
+    warmup_epochs: float = option(0.0, 'Epochs of linear warm-up from 0 to the learning rate.', lower=0.0, upper=1e9)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions(Options):
+    """The loss, and what is averaged."""
+
+    label_smoothing: float = option(
+        0.0, 'Mixes this share of a uniform distribution into the labels.', lower=0.0, upper=1.0
+    )
+    moving_average_decay: float | None = option(
+        None,
+        'Decay of the moving averages of the weights; default or 0: none are kept.',
+        lower=0.0,
+        upper=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthOptions(Options):
+    """When training ends. With neither, it goes on until it is stopped (the embedded digits: 15 epochs)."""
+
+    max_number_of_steps: int | None = option(None, 'Stop after this many steps.', lower=1)
+    num_epochs: float | None = option(None, 'Stop after this many passes over the split.', above=0.0, upper=1e9)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions(Options):
+    """Where training starts, and what it leaves behind."""
+
+    train_dir: str = option(
+        '/tmp/tfmodel/', 'Folder of checkpoints, config.cfg, model.json and event files.', path=True
+    )
+    save_interval_secs: int = option(600, 'Seconds between checkpoints; 0: only by steps and at the end.', lower=0)
+    save_interval_steps: int = option(0, 'Steps between checkpoints; 0: only by time and at the end.', lower=0)
+    max_checkpoints_to_keep: int = option(5, 'Checkpoints kept; older ones are deleted; 0 keeps all.', lower=0)
+    keep_checkpoint_every_n_hours: float | None = option(
+        None, 'Keep one checkpoint for every so many hours for ever, beside the latest ones.', above=0.0, upper=1e6
+    )
+    best_metric: str = option(
+        'accuracy',
+        'accuracy or recall_at_<k>: the checkpoint with the highest one that --eval_every_* has measured is kept in '
+        '<train_dir>/best; none keeps none.',
+    )
+    checkpoint_path: str | None = option(
+        None,
+        'Checkpoint, .keras or .weights.h5 file, or folder of checkpoints, whose weights a new run starts from '
+        '(fine-tuning).',
+        path=True,
+    )
+    checkpoint_exclude_scopes: tuple[str, ...] = option(
+        (), 'Prefixes of variable names, separated by commas, that --checkpoint_path does not restore.'
+    )
+    checkpoint_scope: str | None = option(
+        None, 'Prefix that is removed from all names in --checkpoint_path, such as tower_0.'
+    )
+    ignore_missing_vars: bool = option(False, 'Warn instead of failing when --checkpoint_path lacks a variable.')
+    trainable_scopes: tuple[str, ...] = option(
+        (), 'Scopes, separated by commas, whose variables are trained; the default is all.', fixed=True
+    )
+    freeze_batch_norm: bool = option(
+        False,
+        'Batch normalisation outside of --trainable_scopes keeps its moving statistics and normalises with them. '
+        'Otherwise it normalises with those of the batch and keeps updating them, frozen weights or not. (slim: no)',
+        fixed=True,
+    )
+    force_resume: bool = option(
+        False, 'Go on in --train_dir although flags or data are not those that it was trained with before.'
+    )
+    recover_from_nonfinite: int = option(
+        0,
+        'When the loss or a weight is not finite any more: go back to the last good checkpoint and skip the batches '
+        'since, at most so many times; 0 stops.',
+        lower=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.freeze_batch_norm and not self.trainable_scopes:
+            raise InputError('--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too')
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOptions(Options):
+    """What is printed and what TensorBoard gets."""
+
+    summary: bool = option(
+        False,
+        "Instead of training, print the net's layers, the shapes of their outputs and their numbers of parameters. The "
+        "number of classes is that of --dataset_name, whose files need not be there; without it, imagenet's.",
+    )
+    log_every_n_steps: int = option(
+        10, "Steps between log lines, and between TensorBoard's points; the first step has both.", lower=1
+    )
+    save_summaries_secs: int = option(
+        600,
+        'Seconds between histograms and images for TensorBoard. Scalars are written with these and with each log line. '
+        '0, without --save_summaries_steps: no event files at all.',
+        lower=0,
+    )
+    save_summaries_steps: int = option(0, 'The same in steps, beside the seconds; 0: only by time.', lower=0)
+    summarize_histograms: bool = option(False, 'Write histograms of weights and activations.')
+    summarize_images: bool = option(False, 'Write a grid of training images as the net sees them.')
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions(Options):
+    """Which devices compute, and how."""
+
+    devices: str = option('auto', 'auto: all visible GPUs, else the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
+    num_clones: int | None = option(
+        None,
+        'Replicas on this machine: so many GPUs, or logical devices of the CPU. Default: all GPUs, or one CPU.',
+        lower=1,
+        upper=2**10,
+    )
+    xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
+    fast_convolutions: str = option(
+        'auto',
+        "Compute 3x3 and 5x5 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which "
+        'rounds differently: auto (on CPUs only), on, off.',
+        choices=('auto', 'on', 'off'),
+    )
+    all_reduce: str = option(
+        'auto',
+        'How gradients are summed over replicas: nccl (GPUs only), ring, or auto: nccl on GPUs.',
+        choices=('auto', 'nccl', 'ring'),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainEvalOptions(Options):
+    """Evaluation in the training process."""
+
+    eval_every_epochs: float = option(
+        0.0, 'Evaluate after every so many epochs; 0: not by epochs.', lower=0.0, upper=1e9
+    )
+    eval_every_steps: int = option(0, 'Evaluate after every so many steps; 0: not by steps.', lower=0)
+    early_stopping_patience: int | None = option(
+        None, 'Stop when so many evaluations in a row have not raised --best_metric.', lower=1
+    )
+    eval_split_name: str | None = option(
+        None, "Split, or part of one, that --eval_every_* measures; default: the data set's own, validation or test."
+    )
+    recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there are evaluations at all."""
+        return bool(self.eval_every_epochs or self.eval_every_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """All that `engine.training.train` depends on."""
+
+    net: NetOptions = NetOptions()
+    data: DataOptions = DataOptions()
+    augment: AugmentOptions = AugmentOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    loss: LossOptions = LossOptions()
+    length: LengthOptions = LengthOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    log: LogOptions = LogOptions()
+    devices: DeviceOptions = DeviceOptions()
+    evaluation: TrainEvalOptions = TrainEvalOptions()
+    cluster: ClusterOptions = ClusterOptions()  # noqa: RUF009  # frozen, as the others
+    plan: PlanOptions = PlanOptions()  # noqa: RUF009

@@ -1,0 +1,302 @@
+"""`model.json`: what a checkpoint's net is and how its images are prepared, so that nobody has to guess it later.
+
+spec = ModelSpec(model_name='alexnet_v2', num_classes=1001, ...)
+spec.save(train_dir)
+spec = ModelSpec.load(train_dir)
+model, preprocessing = spec.make_model(), spec.make_preprocessing()
+"""
+
+import dataclasses
+import json
+import os
+import typing
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from configs.records import RecordNames
+from configs.training import AugmentOptions
+from datasets import dataset_factory
+from datasets.conversion.files import in_one_form
+from datasets.dataset_factory import Dataset
+from datasets.text_files import load_json, write_text
+from engine import checkpoints
+from nets import nets_factory
+from nets.variables import slim_variables
+from preprocessing import preprocessing_factory
+from support.errors import InputError, first_line
+from support.tables import brief
+
+FILE_NAME = 'model.json'
+_KERNELS = 'kernels'  # beside the fields: what a run computes with, which is no property of the net
+# As for the flags: a net of any size is made before it is found not to fit the checkpoint.
+_HIGHEST = {'image_size': 2**13, 'depth_multiplier': 16.0, 'num_classes': 2**20}
+_NARROW = 1 / 16  # a net so narrow is made in no time
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A net and its preprocessing.
+
+    Attributes:
+        model_name: Key of `nets_factory.NETS`.
+        num_classes: Number of logits, after `labels_offset`.
+        image_size: Side of the images in pixels.
+        channels: Channels of the images that the net takes: 3, or 1.
+        preprocessing_name: Key of `preprocessing_factory.PREPROCESSINGS`.
+        depth_multiplier: Width of the net.
+        labels_offset: What was subtracted from the labels of the data set.
+        use_grayscale: Whether images in colour are turned to gray for the net.
+        dataset_name: What it was trained on.
+        dataset_dir: Where that lay.
+        label_names: Name of each class, or empty.
+        global_pool: Whether the net averages over the positions before its logits; False in files that do not say.
+        record_keys: Keys of its records that are not slim's, as of the flag.
+        file_pattern: Names of its files that are not slim's, as of the flag, or ''.
+    """
+
+    model_name: str
+    num_classes: int
+    image_size: int
+    channels: int
+    preprocessing_name: str
+    depth_multiplier: float
+    labels_offset: int
+    use_grayscale: bool
+    dataset_name: str
+    dataset_dir: str
+    label_names: tuple[str, ...]
+    global_pool: bool = False
+    record_keys: tuple[str, ...] = ()
+    file_pattern: str = ''
+
+    @property
+    def record_names(self) -> RecordNames:
+        """What the TFRecords of its data set are called."""
+        return RecordNames(self.record_keys, self.file_pattern)
+
+    @classmethod
+    def for_dataset(
+        cls,
+        dataset: Dataset,
+        model_name: str,
+        *,
+        preprocessing_name: str | None,
+        image_size: int | None,
+        depth_multiplier: float,
+        use_grayscale: bool,
+        global_pool: bool = False,
+        channels: int | None = None,
+    ) -> 'ModelSpec':
+        """Returns the spec of a net for a data set; what is None is as the net, or the data set, says.
+
+        Raises:
+            InputError: an unknown name, or three channels of images that are to be turned to gray.
+        """
+        net = nets_factory.get_net(model_name)
+        preprocessing_name = preprocessing_name or net.preprocessing
+        keeps_gray = preprocessing_factory.keeps_grayscale(preprocessing_name)
+        if use_grayscale and channels == 3:
+            raise InputError('--channels=3: --use_grayscale gives the net one; leave one of the flags out')
+        of_images = 1 if dataset.channels == 1 and keeps_gray else 3
+        use_grayscale = use_grayscale or (channels == 1 and of_images == 3)
+        return cls(
+            model_name=model_name,
+            num_classes=dataset.num_classes,
+            image_size=image_size or net.image_size,
+            channels=1 if use_grayscale else channels or of_images,
+            preprocessing_name=preprocessing_name,
+            depth_multiplier=depth_multiplier,
+            labels_offset=dataset.labels_offset,
+            use_grayscale=use_grayscale,
+            dataset_name=dataset.name,
+            dataset_dir=dataset.dataset_dir,
+            label_names=dataset.label_names,
+            global_pool=global_pool,
+            **dataclasses.asdict(dataset.record_names),
+        )
+
+    @classmethod
+    def for_net(
+        cls,
+        model_name: str,
+        *,
+        num_classes: int,
+        channels: int,
+        preprocessing_name: str | None,
+        image_size: int | None,
+        depth_multiplier: float,
+        labels_offset: int,
+        use_grayscale: bool,
+        dataset_name: str,
+        global_pool: bool = False,
+    ) -> 'ModelSpec':
+        """Returns the spec of a net whose data set is not at hand; what is None is as the net says."""
+        net = nets_factory.get_net(model_name)
+        return cls(
+            model_name=model_name,
+            num_classes=num_classes,
+            image_size=image_size or net.image_size,
+            channels=channels,
+            preprocessing_name=preprocessing_name or net.preprocessing,
+            depth_multiplier=depth_multiplier,
+            labels_offset=labels_offset,
+            use_grayscale=use_grayscale,
+            dataset_name=dataset_name,
+            dataset_dir='',
+            label_names=(),
+            global_pool=global_pool,
+        )
+
+    @staticmethod
+    def variable_names(model_name: str) -> list[str]:
+        """Returns the names of a net's variables from the first layer to the last, whatever its size."""
+        return list(slim_variables(nets_factory.make_model(model_name, 2, depth_multiplier=_NARROW)))
+
+    @staticmethod
+    def variable_shapes(model_name: str) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of a net's variables at its own size, with `checkpoints.ANY` for the number of classes."""
+        with tf.Graph().as_default():  # where nothing is computed, not even initial weights
+            variables = slim_variables(nets_factory.make_model(model_name, 2))
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        head = checkpoints.head_names(shapes)
+        return {name: (*shape[:-1], checkpoints.ANY) if name in head else shape for name, shape in shapes.items()}
+
+    def make_model(
+        self,
+        *,
+        mixed_precision: str = 'float32',
+        weight_decay: float = 0.0,
+        dropout_keep_prob: float | None = None,
+        seed: int = 0,
+    ) -> keras.Model:
+        """Makes the net; the arguments do not change what it is, see `nets_factory.make_model`."""
+        return nets_factory.make_model(
+            self.model_name,
+            self.num_classes,
+            image_size=self.image_size,
+            channels=self.channels,
+            depth_multiplier=self.depth_multiplier,
+            global_pool=self.global_pool,
+            mixed_precision=mixed_precision,
+            weight_decay=weight_decay,
+            dropout_keep_prob=dropout_keep_prob,
+            seed=seed,
+        )
+
+    def make_preprocessing(self, augment: AugmentOptions | None = None) -> preprocessing_factory.Preprocessing:
+        """Makes the preprocessing; `augment` concerns only training."""
+        return preprocessing_factory.get_preprocessing(
+            self.preprocessing_name,
+            self.image_size,
+            channels=self.channels,
+            source_channels=3 if self.use_grayscale else self.channels,
+            augment=augment or AugmentOptions(),
+        )
+
+    def folder_of_data(self) -> str | None:
+        """Returns the folder of the data set, or None where its own default place is to be taken.
+
+        A data set that is written or downloaded where it is missing goes there, not into whatever folder the model.json
+        of somebody else names.
+        """
+        folder = self.dataset_dir or None
+        if folder is None or dataset_factory.is_there(self.dataset_name, folder):
+            return folder
+        return None
+
+    def save(self, train_dir: str, kernels: str | None = None) -> None:
+        """Writes model.json whole or not at all.
+
+        Args:
+            train_dir: Where to.
+            kernels: What computed the weights, as `engine.distributed.kernels` describes it, or None.
+        """
+        values = dataclasses.asdict(self)
+        text = json.dumps(values if kernels is None else {**values, _KERNELS: kernels}, indent=1)
+        write_text(os.path.join(train_dir, FILE_NAME), text + '\n')
+
+    @classmethod
+    def load(cls, train_dir: str) -> 'ModelSpec | None':
+        """Reads model.json; returns None where there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = os.path.join(train_dir, FILE_NAME)
+        return load_json(path, cls._from_values, 'put it right, or move it away and give the flags of the net')
+
+    @staticmethod
+    def load_kernels(train_dir: str) -> str | None:
+        """Reads from model.json what the run has computed with so far; None where that does not stand there."""
+        return load_json(os.path.join(train_dir, FILE_NAME), lambda values: values.get(_KERNELS), 'put it right')
+
+    @classmethod
+    def of_checkpoint(cls, prefix: str) -> 'ModelSpec | None':
+        """Returns the spec of a checkpoint's net: an export's own description, else model.json beside it.
+
+        Raises:
+            InputError: that is damaged, or the exported file is.
+        """
+        exported = checkpoints.read_metadata(prefix).get('model')
+        if exported is None:
+            return cls.load(os.path.dirname(prefix))
+        try:
+            return cls._from_values(exported)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            message = f'{prefix}: what it says of its net is damaged, or by another version: {first_line(error)}'
+            raise InputError(message) from error
+
+    @classmethod
+    def to_json_of(cls, prefix: str) -> dict[str, Any] | None:
+        """Returns `of_checkpoint` as JSON values, for other workers."""
+        spec = cls.of_checkpoint(prefix)
+        return None if spec is None else dataclasses.asdict(spec)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any] | None) -> 'ModelSpec | None':
+        """Returns the spec of such values."""
+        return None if values is None else cls._from_values(values)
+
+    @classmethod
+    def _from_values(cls, values: dict[str, Any]) -> 'ModelSpec':
+        lists = {'label_names': values['label_names'], 'record_keys': values.get('record_keys', ())}
+        for name, items in lists.items():
+            if not isinstance(items, list | tuple):
+                raise TypeError(f'{name} are no list')
+            lists[name] = tuple(items)
+        fields = {name: value for name, value in values.items() if name != _KERNELS}
+        spec = cls(**{**fields, **lists})
+        spec._check_types()
+        return dataclasses.replace(spec, label_names=tuple(map(in_one_form, spec.label_names)))
+
+    def _check_types(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            kind, value = typing.get_origin(hint) or hint, getattr(self, name)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise TypeError(f'{name} is {value!r}, which is not {kind.__name__}')
+        for names in ('label_names', 'record_keys'):
+            if not all(type(name) is str for name in getattr(self, names)):
+                raise TypeError(f'{names} are not all text')
+        _ = self.record_names
+        if self.label_names and len(self.label_names) != self.num_classes:
+            raise ValueError(f'{len(self.label_names)} label_names for {self.num_classes} classes')
+        if self.labels_offset < 0:
+            raise ValueError(f'labels_offset is {self.labels_offset}, which is below 0')
+        for name, highest in _HIGHEST.items():
+            if not 0 < getattr(self, name) <= highest:
+                raise ValueError(f'{name} is {getattr(self, name)!r}, which is not above 0 and at most {highest}')
+
+    def contradictions(self, other: 'ModelSpec') -> list[str]:
+        """Lists where `other` is another net or prepares images otherwise, as `name: this one, that one`."""
+        return [f'{name}: {brief(here)}, {brief(there)}' for name, here, there in self.differences(other)]
+
+    def differences(self, other: 'ModelSpec') -> list[tuple[str, object, object]]:
+        """Lists where `other` is another net or prepares images otherwise: name, value here, value there."""
+        ignored = ['dataset_name', 'dataset_dir', 'record_keys', 'file_pattern']
+        if not (self.label_names and other.label_names):
+            ignored.append('label_names')
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ignored]
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
+        return [(name, here, there) for name, here, there in pairs if here != there]

@@ -1,1 +1,0 @@
-"""Training over several processes: who is who, and how they are started on one machine."""

@@ -1,0 +1,62 @@
+"""The kernels that compute, on which the last bits of results depend, and the precision that they compute in.
+
+set_precision('bfloat16', strategy)
+describe_kernels(strategy)        # 'TensorFlow 2.21.0 with oneDNN, AVX-512 BF16, 2 threads'
+"""
+
+import os
+import platform
+
+import tensorflow as tf
+from absl import logging
+from tensorflow.python.util import _pywrap_util_port
+
+from engine.distributed import distribution
+from support.cores import usable_cores
+from support.processor import UNKNOWN, this_processor
+
+_THREADS = 'TF_NUM_INTRAOP_THREADS'  # TensorFlow's own variable
+
+
+def describe_kernels(strategy: tf.distribute.Strategy) -> str:
+    """Returns TensorFlow's version, and what computes: the GPUs, or the processor's instructions and the threads."""
+    version = f'TensorFlow {tf.__version__}'
+    if distribution.is_on_gpus(strategy):
+        gpus = tf.config.list_physical_devices('GPU')
+        names = {tf.config.experimental.get_device_details(gpu).get('device_name', 'GPU') for gpu in gpus}
+        return f'{version} on {", ".join(sorted(names))}'
+    # What TensorFlow does, not what it was told: a notebook may have imported it before this project.
+    library = 'with' if _pywrap_util_port.IsMklEnabled() else 'without'
+    asked = tf.config.threading.get_intra_op_parallelism_threads() or _positive(os.environ.get(_THREADS, ''))
+    threads = asked or usable_cores()
+    name = this_processor().name
+    processor = platform.machine() if name == UNKNOWN else name
+    return f'{version} {library} oneDNN, {processor}, {threads} {"thread" if threads == 1 else "threads"}'
+
+
+def set_precision(mixed_precision: str, strategy: tf.distribute.Strategy) -> None:
+    """Sets what GPUs compute float32 in, and warns where `mixed_precision` is slower than float32.
+
+    Only with `tf32` may GPUs round the factors of matrix products to TensorFloat-32's 10 bits. TensorFlow does so by
+    default, which would move a float32 net's numbers by 1e-3.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(mixed_precision != 'float32')
+    if distribution.is_on_gpus(strategy):
+        return
+    processor = this_processor()
+    if mixed_precision == 'float16':
+        logging.warning('--mixed_precision=float16 is very slow on CPUs; %s is not', _faster(processor.has_bfloat16))
+    elif mixed_precision == 'bfloat16' and not processor.has_bfloat16 and processor.name != UNKNOWN:
+        logging.warning(
+            '--mixed_precision=bfloat16: this processor (%s) has no arithmetic for bfloat16, which takes about %.2g '
+            'times as long as float32; give --mixed_precision=float32',
+            processor.name, 1 / processor.choices.bfloat16_speed,
+        )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+def _faster(has_bfloat16: bool) -> str:
+    return 'bfloat16' if has_bfloat16 else 'float32'

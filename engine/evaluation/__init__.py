@@ -1,0 +1,5 @@
+"""Evaluation: `evaluate(config)`."""
+
+from engine.evaluation.evaluate import evaluate
+
+__all__ = ['evaluate']

@@ -1,0 +1,127 @@
+"""What TensorBoard shows: scalars, and on request histograms and a grid of images."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorboard.plugins.scalar import metadata
+from tensorflow.python.ops import summary_ops_v2
+
+from nets import nets_factory
+from support.errors import first_line
+
+_SCALAR = metadata.create_summary_metadata(display_name=None, description=None).SerializeToString()
+FLUSH_SECONDS = 5.0  # what a kill may cost; each flush of a file in a bucket writes it anew
+
+
+class SummaryWriter:
+    """Writes one event file into a folder. Tags are TensorBoard's usual lower-case paths; step is the global step.
+
+    Summaries are not worth a run: what cannot be written is warned about once and left out, unless `required`.
+    """
+
+    def __init__(self, folder: str, required: bool = False):
+        self._folder, self._required, self._has_failed = folder, required, False
+        self._writer: tf.summary.SummaryWriter | None = None  # made with the first that is written
+        self._begins_at: int | None = None
+        self._last_flush = -math.inf
+
+    def begin_at(self, step: int) -> None:
+        """Declares that this step and later ones are made now: what event files already have of them is void.
+
+        TensorBoard and its event readers discard that, for instance where a run was killed after its last checkpoint.
+        """
+        self._begins_at = step
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except (tf.errors.OpError, OSError) as error:
+            if self._required:
+                raise
+            if not self._has_failed:
+                logging.warning('no summaries in %s: %s', self._folder, first_line(error))
+            self._has_failed = True
+
+    @contextlib.contextmanager
+    def _at(self, step: int) -> Iterator[None]:
+        with self._forgiving():
+            if self._writer is None:
+                # It flushes by its own count too, of events.
+                self._writer = tf.summary.create_file_writer(self._folder, max_queue=1000)
+            with self._writer.as_default(step):
+                self._write_beginning()
+                yield
+
+    def _write_beginning(self) -> None:
+        if self._begins_at is None:
+            return
+        log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        event = tf.compat.v1.Event(wall_time=time.time(), step=self._begins_at, session_log=log)
+        # TensorBoard takes the first one of a folder for the run's beginning, whatever was written before it.
+        for _ in range(2):
+            summary_ops_v2.import_event(event.SerializeToString())
+        self._begins_at = None
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        # In one operation: `tf.summary.scalar`, of which each makes several, takes as long as a step of a small net.
+        summary = tf.compat.v1.Summary()
+        for tag, value in values.items():
+            scalar = summary.value.add(tag=tag, tensor=tf.make_tensor_proto(np.float32(value)))
+            scalar.metadata.ParseFromString(_SCALAR)
+        with self._at(step):
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
+
+    def text(self, step: int, tag: str, text: str) -> None:
+        with self._at(step):
+            tf.summary.text(tag, text)
+
+    def histograms(
+        self, step: int, model: keras.Model, variables: Mapping[str, keras.Variable], images: tf.Tensor
+    ) -> None:
+        """Writes every variable, and every end point's activations on the given images with its share of zeros."""
+        end_points = nets_factory.get_end_points(model)
+        activations = keras.Model(model.input, end_points)(images, training=False)
+        with self._at(step):
+            for name, variable in variables.items():
+                tf.summary.histogram(name, variable)
+            for name, activation in activations.items():
+                tf.summary.histogram(f'activations/{name}', activation)
+                tf.summary.scalar(f'sparsity/{name}', tf.nn.zero_fraction(activation))
+
+    def images(self, step: int, images: np.ndarray, value_range: tuple[float, float]) -> None:
+        """Writes up to 64 images as one grid.
+
+        Args:
+            step: The global step.
+            images: float32 [batch, height, width, channels], as the net sees them.
+            value_range: What is shown black and white.
+        """
+        low, high = value_range
+        shown = np.clip((np.asarray(images[:64], np.float32) - low) / (high - low), 0.0, 1.0)
+        with self._at(step):
+            tf.summary.image('training_images', image_grid(shown)[np.newaxis])
+
+    def flush(self, at_most_every: float = 0.0) -> None:
+        """Hands to the system what was written, unless that was done within the last `at_most_every` seconds."""
+        if self._writer is not None and time.monotonic() - self._last_flush >= at_most_every:
+            self._last_flush = time.monotonic()
+            with self._forgiving():
+                self._writer.flush()
+
+
+def image_grid(images: np.ndarray) -> np.ndarray:
+    """Returns [batch, height, width, channels] as one [rows * height, columns * width, channels], filled with zeros."""
+    count, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.zeros((rows * columns, height, width, channels), images.dtype)
+    grid[:count] = images
+    grid = grid.reshape(rows, columns, height, width, channels)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)

@@ -1,0 +1,134 @@
+"""The road of `predict_image_classifier.py`: find the images, load the net, write what it says of each.
+
+failures = predict(make_config(PredictConfig, images=('photos',), checkpoint_path='/tmp/tfmodel'))
+"""
+
+import dataclasses
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+from absl import logging
+
+from configs import early
+from configs.prediction import PredictConfig, PredictOptions, PredictOutputOptions
+from datasets.conversion.files import LeftOut
+from datasets.text_files import write_text
+from engine.prediction.image_files import Image, find_images, split_input
+from engine.prediction.prediction_output import FORMATS
+from engine.prediction.predictor import Prediction, Predictor
+from support import console
+from support.errors import InputError, first_line
+from support.progress import Progress
+from support.written_beside import check_name
+
+if TYPE_CHECKING:
+    from engine.prediction.prediction_figure import PredictionFigure
+
+FIGURE_ENDINGS = ('.png', '.jpg', '.pdf', '.svg')
+_LONG = 100  # so many images take long enough to show how far they are
+
+
+def predict(config: PredictConfig) -> int:
+    """Classifies all images that the config names, and writes what the net says of each.
+
+    Returns:
+        How many images could not be used; why, is written in their place.
+
+    Raises:
+        InputError: whatever else the user can put right.
+    """
+    options, output = config.prediction, config.output
+    _check_places(options, output)
+    named = _find(options.images)
+    predictor = Predictor(
+        options.checkpoint_path,
+        dataclasses.asdict(config.net),
+        config.foreign,
+        averages=bool(options.moving_average_decay),
+        mixed_precision=options.mixed_precision,
+        devices=options.devices,
+        batch_size=options.batch_size,
+        apply_exif_orientation=options.apply_exif_orientation,
+    )
+    figure = _make_figure(predictor) if output.visualize else None
+    failures = 0
+
+    def predictions() -> Iterator[Prediction]:
+        nonlocal failures
+        for prediction, image in predictor.stream(named, output.top_k):
+            failures += prediction.error is not None
+            if figure is not None:
+                figure.add(prediction, image)
+            yield prediction
+
+    shown = predictions()
+    if len(named) >= _LONG and (output.output_path or not sys.stdout.isatty()):  # there they are seen themselves
+        shown = _with_progress(shown, len(named))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Pillow's, of what is an error in its place
+        _write(FORMATS[output.format](shown), output.output_path)
+    if figure is not None and output.visualize:
+        figure.save(output.visualize)
+        if len(figure) < len(named):
+            logging.info('%s shows the first %d of %d images', output.visualize, len(figure), len(named))
+    if failures:
+        console.print_error(f'{failures} of {len(named)} images could not be used; the output says why')
+    return failures
+
+
+def _check_places(options: PredictOptions, output: PredictOutputOptions) -> None:
+    """Refuses before any work what cannot be written after it."""
+    if not options.images:
+        raise InputError('--images: none were named')
+    if output.visualize and not output.visualize.lower().endswith(FIGURE_ENDINGS):
+        raise InputError(f'--visualize={output.visualize}: the name must end in one of {", ".join(FIGURE_ENDINGS)}')
+    for flag, path in (('output_path', output.output_path), ('visualize', output.visualize)):
+        early.check_place(flag, path)
+        if path is not None and '://' not in path:
+            check_name(os.path.realpath(path), flag, longest=f'{os.getpid()}-')
+
+
+def _make_figure(predictor: Predictor) -> 'PredictionFigure':
+    from engine.prediction.prediction_figure import PredictionFigure  # matplotlib takes half a second
+
+    return PredictionFigure(predictor.classifier.preprocessing.host_range)
+
+
+def _find(names: Sequence[str]) -> list[tuple[str, Image]]:
+    """Returns the name of each image, and its path, or its bytes if they came through standard input."""
+    named: list[tuple[str, Image]] = []
+    left_out = LeftOut()
+    for name in names:
+        given = split_input(sys.stdin.buffer.read()) if name == '-' else [name]
+        named += [('-', given)] if isinstance(given, bytes) else [(path, path) for path in find_images(given, left_out)]
+    if str(left_out):
+        logging.info('%s', left_out)
+    return named
+
+
+def _with_progress(predictions: Iterable[Prediction], total: int) -> Iterator[Prediction]:
+    start = time.monotonic()
+    with Progress('prediction', total=total, unit='image') as progress:
+        for done, prediction in enumerate(predictions, 1):
+            yield prediction
+            if done % max(total // 10, 1) == 0:
+                progress.report(done, f'Prediction [{done}/{total}]')
+    logging.info('%d images, %.1f images/s', total, total / (time.monotonic() - start))
+
+
+def _write(pieces: Iterable[str], path: str | None) -> None:
+    """Writes to a file, whole or not at all, or to standard output as the pieces come."""
+    if path is None:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        return
+    try:
+        write_text(path, ''.join(pieces))
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--output_path={path}: {first_line(error)}') from error

@@ -1,0 +1,117 @@
+"""A picture of predictions: the images as the net sees them, each over its most likely classes.
+
+figure = PredictionFigure(host_range=255)
+figure.add(prediction, image)
+figure.save('/tmp/seen.png')
+"""
+
+import contextlib
+import math
+import os
+import textwrap
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from datasets.conversion.files import shown
+from engine.prediction.predictor import Prediction
+from support.errors import InputError
+
+MAX_IMAGES = 64
+_COLUMNS = 8
+_GUESSES = 3
+_LETTERS = 34  # of a line
+_TILE = (2.4, 3.1)  # inches
+_DPI = 120
+
+
+class PredictionFigure:
+    """Collects the first images, and draws them in rows on one page."""
+
+    def __init__(self, host_range: float):
+        """Begins a page; the channels of its images lie in [0, `host_range`]."""
+        self._host_range = host_range
+        self._tiles: list[tuple[Prediction, np.ndarray | None]] = []
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def add(self, prediction: Prediction, image: np.ndarray | None) -> None:
+        """Takes an image, float32 [height, width, channels], or None for one that cannot be used; 64 at most."""
+        if len(self) < MAX_IMAGES:
+            self._tiles.append((prediction, image))
+
+    def save(self, path: str) -> None:
+        """Writes the page, whole or not at all, in the format that the ending says.
+
+        Raises:
+            InputError: it cannot be written; a file that was there is unharmed.
+        """
+        folder, name = os.path.split(os.path.realpath(path))
+        part = os.path.join(folder, f'.part-{os.getpid()}-{name}')
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # letters that the font does not have
+                self._draw().savefig(part, dpi=_DPI, format=path.rpartition('.')[2].lower())
+            os.replace(part, os.path.join(folder, name))
+        except OSError as error:
+            raise InputError(f'--visualize={path}: cannot be written: {error.strerror}') from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.remove(part)
+
+    def _draw(self) -> Figure:
+        columns = max(min(math.ceil(math.sqrt(len(self))), _COLUMNS), 1)
+        rows = max(math.ceil(len(self) / columns), 1)
+        figure = Figure(figsize=(columns * _TILE[0], rows * _TILE[1]))
+        grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={'hspace': 0.0, 'wspace': 0.1})
+        figure.subplots_adjust(left=0.02, right=0.98, bottom=0.0, top=1.0)
+        for axes in grid.flat[len(self) :]:
+            axes.set_axis_off()
+        titles = shortest_names([prediction.path for prediction, _ in self._tiles])
+        for axes, title, (prediction, image) in zip(grid.flat, titles, self._tiles, strict=False):
+            self._draw_tile(axes, title, prediction, image)
+        return figure
+
+    def _draw_tile(self, axes: Axes, title: str, prediction: Prediction, image: np.ndarray | None) -> None:
+        axes.set_anchor((0.5, 0.65))  # the lines under an image take more room than its name
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(_without_middle(shown(title)), fontsize=7, parse_math=False)
+        if image is None:
+            axes.imshow(np.full((2, 2, 3), 0.85), extent=(0, 1, 0, 1))
+            error = textwrap.fill(prediction.error or '', 26)
+            axes.text(0.5, 0.5, error, ha='center', va='center', fontsize=7, color='darkred', parse_math=False)
+            return
+        pixels = np.clip(image / self._host_range, 0, 1)
+        axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap='gray', vmin=0, vmax=1)
+        lines = [f'{guess.probability:.3f}  {shown(guess.label)}' for guess in prediction.top_k[:_GUESSES]]
+        axes.set_xlabel('\n'.join(map(_cut, lines)), fontsize=7, loc='left', parse_math=False)
+
+
+def shortest_names(paths: Sequence[str]) -> list[str]:
+    """Returns the end of each path that tells it from the others: its name, with folders above it where need be."""
+    known = {path: path.rstrip('/').split('/') for path in paths}
+
+    def shortest(path: str) -> str:
+        parts = known[path]
+        for count in range(1, len(parts)):
+            end = parts[-count:]
+            if not any(other[-count:] == end for name, other in known.items() if name != path):
+                return '/'.join(end)
+        return path
+
+    return [shortest(path) for path in paths]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LETTERS else f'{text[: _LETTERS - 1]}…'
+
+
+def _without_middle(text: str) -> str:
+    """Returns a name in which the end, such as a number, says the most."""
+    half = _LETTERS // 2
+    return text if len(text) <= _LETTERS else f'{text[: half - 1]}…{text[-half:]}'

@@ -1,0 +1,81 @@
+"""Predictions as text, CSV and JSON, written as they come.
+
+for piece in FORMATS['json'](predictions):
+    print(piece, end='')
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from datasets.conversion.files import shown
+from engine.prediction.predictor import Prediction
+
+CSV_HEADER = ('path', 'rank', 'index', 'label', 'probability', 'error')
+_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # what a spreadsheet computes begins with one of these
+# A terminal obeys what begins with an escape, and a line break or a tab in quotes harms nobody.
+_ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160)) if chr(code) not in '\t\n'}
+
+
+def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields the path of each image, and under it index, probability and label of its classes, a line each."""
+    for prediction in predictions:
+        lines = [f'  {guess.index:>5}  {guess.probability:.4f}  {shown(guess.label)}' for guess in prediction.top_k]
+        if prediction.error is not None:
+            lines = [f'  error: {shown(prediction.error)}']
+        yield '\n'.join([shown(prediction.path), *lines, ''])
+
+
+def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a row for each image and rank, and one for an image with an error."""
+    yield _csv_rows([CSV_HEADER])
+    for prediction in predictions:
+        rows: list[tuple[Any, ...]] = [
+            (_cell(prediction.path), rank, guess.index, _cell(guess.label), _number(guess.probability), '')
+            for rank, guess in enumerate(prediction.top_k, 1)
+        ]
+        yield _csv_rows(rows or [(_cell(prediction.path), '', '', '', '', _cell(prediction.error or ''))])
+
+
+def _cell(text: str) -> str:
+    """Returns text that a spreadsheet computes nothing of: behind an apostrophe where it might, without escapes."""
+    cell = text.translate(_ESCAPED)
+    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # that alone is standard input
+
+
+def _csv_rows(rows: Iterable[tuple[Any, ...]]) -> str:
+    buffer = io.StringIO(newline='')
+    csv.writer(buffer, lineterminator='\n').writerows(rows)
+    return buffer.getvalue().encode(errors='backslashreplace').decode()  # of names that are not UTF-8
+
+
+def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a list of objects, one a line; `os.fsencode` of a path gives the name of its file, whatever it is."""
+    before = '[\n'
+    for prediction in predictions:
+        value: dict[str, Any] = {
+            'path': prediction.path,
+            'top_k': [
+                {'index': guess.index, 'label': guess.label, 'probability': _number(guess.probability)}
+                for guess in prediction.top_k
+            ],
+        }
+        if prediction.error is not None:
+            value['error'] = prediction.error
+        yield before + json.dumps(value)
+        before = ',\n'
+    yield '\n]\n' if before == ',\n' else '[]\n'
+
+
+def _number(probability: float) -> float:
+    """Returns it without the digits that a float32 does not have."""
+    return float(f'{probability:.7g}')
+
+
+FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {
+    'text': _as_text,
+    'csv': _as_csv,
+    'json': _as_json,
+}

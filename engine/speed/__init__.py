@@ -1,0 +1,1 @@
+"""How fast the parts of training are: benchmark_image_classifier.py."""

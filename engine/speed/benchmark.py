@@ -1,0 +1,264 @@
+"""How fast the parts of training are: the host stage, the compiled step, both together, evaluation.
+
+    figures = measure(make_config(BenchmarkConfig, mode='input', dataset_dir='/data/imagenet'))
+    figures['images_per_second']['median']
+
+What is measured is what training runs, with the same functions and the same flags. The steps after the warm-up are
+measured in blocks, whose spread tells how quiet the machine was.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+import tensorflow as tf
+from absl import logging
+
+from configs.benchmark import BenchmarkConfig, BenchmarkOptions
+from configs.options import replace_options
+from datasets import dataset_factory, input_pipeline, records
+from datasets.dataset_factory import Dataset
+from datasets.synthetic import SyntheticExamples
+from engine.distributed import distribution
+from engine.distributed.cluster import SINGLE_PROCESS, Cluster
+from engine.distributed.joining import join_cluster
+from engine.evaluation.evaluator import Evaluator
+from engine.optim.reduction import Reduction
+from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
+from engine.training.position import Position
+from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup
+from engine.training.train_input import TrainInput
+from support.cores import usable_cores
+from support.errors import InputError
+
+_BLOCKS = 10
+
+
+# Makes a number of steps of what is measured; tells of them all but the time, which the caller measures.
+Work = Callable[[int], Block]
+
+
+def measure(config: BenchmarkConfig) -> Figures:
+    """Measures, prints the table and writes the JSON file, as `benchmark_image_classifier.py` does.
+
+    Several workers measure together; what is printed is what they do together, by the chief's clock.
+
+    Returns:
+        What was measured and how fast it is. images_per_second and images_per_cpu_second: median, low and high of the
+        blocks. waiting_share: of the time, in [0, 1], or None. seconds_to_first_batch: from the first look at the data
+        until a batch has been through, compiling included. peak_rss_mib: of the process so far. With several replicas,
+        communication_share: of the time, in [0, 1], in which the first one waited for the sum of its gradients (None on
+        GPUs); bytes_per_step_expected: what each replica has to send in a ring; with several workers,
+        bytes_per_step_sent: what each has sent, over all interfaces of this machine, whoever else sends there.
+
+    Raises:
+        InputError: whatever the user can put right.
+    """
+    with join_cluster(config) as cluster:
+        return _measure(config, cluster)
+
+
+def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
+    start = time.monotonic()
+    options = config.benchmark
+    run = _open_run(config, cluster)
+    work = _MODES[options.mode](run, options)
+    work(1)
+    first_batch = time.monotonic() - start
+    if options.warmup_steps > 1:
+        work(options.warmup_steps - 1)
+    size = _block_size(options.num_steps)
+    blocks = [_measure_block(work, size) for _ in range(math.ceil(options.num_steps / size))]
+    figures = {
+        **_describe(run, options.mode),
+        **summarize(blocks),
+        **_communication(run, options.mode, blocks),
+        'seconds_to_first_batch': round(first_batch, 2),
+        'peak_rss_mib': peak_rss_mib(),
+    }
+    if cluster.is_chief:
+        print(format_table(figures), flush=True)
+    if cluster.is_chief and options.results_path:
+        write_json(options.results_path, figures)
+    return figures
+
+
+def make_work(config: BenchmarkConfig, cluster: Cluster = SINGLE_PROCESS) -> Work:
+    """Returns the function that `measure` times; in `eval` mode a call makes one step, or a tenth of --num_steps."""
+    return _MODES[config.benchmark.mode](_open_run(config, cluster), config.benchmark)
+
+
+def _open_run(config: BenchmarkConfig, cluster: Cluster) -> Run:
+    refuse_ftrl_with_warmup(config.optimizer, config.schedule)
+    config = _with_dataset(config)
+    return open_run(config, cluster, lambda: _open_dataset(config))
+
+
+def _open_dataset(config: BenchmarkConfig) -> Dataset:
+    """Opens the split that the mode reads; of one that it does not read, only the classes and channels are kept."""
+    data, evaluates = config.data, config.benchmark.mode == 'eval'
+    dataset = dataset_factory.get_dataset(
+        data.dataset_name or '',
+        data.dataset_dir,
+        config.evaluation.eval_split_name if evaluates else data.dataset_split_name,
+        data.labels_offset,
+        'eval_split_name' if evaluates else 'dataset_split_name',
+        record_names=records.names_from(data),
+    )
+    if config.benchmark.mode == 'step':
+        return dataclasses.replace(dataset, examples=SyntheticExamples(dataset.num_examples))
+    return dataset
+
+
+def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
+    """Returns the config with a data set: imagenet where there is a folder, else synthetic."""
+    data, mode = config.data, config.benchmark.mode
+    name = data.dataset_name or ('synthetic' if data.dataset_dir is None else 'imagenet')
+    if mode == 'input' and name == 'synthetic':
+        raise InputError('--mode=input: synthetic data has no host stage to measure; name a --dataset_dir')
+    if name != data.dataset_name:
+        logging.info('no --dataset_name was given: measuring on %s', name)
+    return replace_options(config, dataset_name=name)
+
+
+def _input_mode(run: Run, _: BenchmarkOptions) -> Work:
+    """Takes batches from the host stage, which nothing else slows down."""
+    data, batches = run.config.data, _make_input(run)
+    share, worker = data.batch_size // run.cluster.count, batches.worker
+    on_host = input_pipeline.training_batches(
+        batches.dataset, run.preprocessing, share, data.seed, 0, worker=worker, data_service=data.data_service
+    )
+    iterator, taken = iter(on_host), 0
+
+    def work(num_steps: int) -> Block:
+        nonlocal taken
+        images = num_steps * data.batch_size
+        with batches.naming_failures(range(taken, taken + images)):
+            for _ in range(num_steps):
+                next(iterator)
+        taken += images
+        return Block(images)
+
+    return work
+
+
+def _train_mode(run: Run, _: BenchmarkOptions) -> Work:
+    """Makes training steps, on whatever the data set is."""
+    run_steps = run.make_steps(end=run.steps_left(Position()))
+    batches = _make_input(run)
+    iterator, position = batches.make_iterator(first_image=0), Position()
+
+    def work(num_steps: int) -> Block:
+        nonlocal position
+        before, position = position, position.after(num_steps, run.config.data.examples_per_step)
+        positions = range(before.stream, position.stream)
+        with distribution.naming_lost_workers(run.cluster), batches.naming_failures(positions):
+            report = run_steps(iterator, before, num_steps)
+        return Block(len(positions), waited=report.waited, communicated=report.communicated)
+
+    return work
+
+
+def _eval_mode(run: Run, options: BenchmarkOptions) -> Work:
+    """Evaluates the first batches of the split, anew for each block, with the weights that the net begins with."""
+    config, strategy = run.config, run.strategy
+    preprocessing = run.spec.make_preprocessing()
+    with strategy.scope():
+        model = run.spec.make_model(mixed_precision=config.net.mixed_precision)
+
+    @functools.cache
+    def make_evaluator(num_batches: int) -> Evaluator:
+        return Evaluator(
+            model,
+            run.dataset,
+            preprocessing,
+            strategy,
+            batch_size=config.data.batch_size,
+            recall_at=config.evaluation.recall_at,
+            max_batches=num_batches,
+            xla=distribution.use_xla(config.devices, strategy),
+            fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
+            cluster=run.cluster,
+        )
+
+    def work(num_steps: int) -> Block:
+        # An evaluator always makes the same number of batches; another one would have to be compiled.
+        num_batches = 1 if num_steps == 1 else _block_size(options.num_steps)
+        return Block(int(make_evaluator(num_batches)()['num_examples']))
+
+    return work
+
+
+_MODES: dict[str, Callable[[Run, BenchmarkOptions], Work]] = {
+    'input': _input_mode,
+    'step': _train_mode,
+    'train': _train_mode,
+    'eval': _eval_mode,
+}
+
+
+def _make_input(run: Run) -> TrainInput:
+    """Returns the source of the batches, with decoded images kept if training with this config would keep them."""
+    return run.make_input(run.steps_left(Position()))
+
+
+def _block_size(num_steps: int) -> int:
+    return math.ceil(num_steps / _BLOCKS)
+
+
+def _measure_block(work: Work, num_steps: int) -> Block:
+    sent, cpu_start, start = _bytes_sent(), time.process_time(), time.monotonic()
+    block = work(num_steps)
+    return dataclasses.replace(
+        block,
+        seconds=time.monotonic() - start,
+        cpu_seconds=time.process_time() - cpu_start,
+        bytes_sent=_bytes_sent() - sent,
+    )
+
+
+def _bytes_sent() -> int:
+    """Returns the bytes this machine has sent since boot, over all interfaces, loopback included."""
+    counters = psutil.net_io_counters()
+    return counters.bytes_sent if counters else 0
+
+
+def _communication(run: Run, mode: str, blocks: Sequence[Block]) -> Figures:
+    """Returns the communication figures of the replicas."""
+    config, cluster, replicas = run.config, run.cluster, run.strategy.num_replicas_in_sync
+    steps = sum(block.images for block in blocks) // config.data.examples_per_step
+    if replicas == 1 or mode not in ('step', 'train'):
+        return {'communication_share': None, 'bytes_per_step_expected': 0, 'bytes_per_step_sent': 0}
+    sizes = [math.prod(variable.shape) for variable in run.spec.make_model().trainable_variables]
+    share = sum(block.communicated for block in blocks) / sum(block.seconds for block in blocks)
+    sent = sum(block.bytes_sent for block in blocks) / steps / cluster.local_count
+    reduction = Reduction(replicas, config.optimizer.gradient_dtype)
+    return {
+        'communication_share': None if distribution.is_on_gpus(run.strategy) else round(share, 4),
+        'bytes_per_step_expected': round(reduction.bytes_sent(sum(sizes))),
+        'bytes_per_step_sent': round(sent) if cluster.count > 1 else 0,
+    }
+
+
+def _describe(run: Run, mode: str) -> Figures:
+    """Describes the measured run and the machine."""
+    config, dataset, spec, strategy = run.config, run.dataset, run.spec, run.strategy
+    return {
+        'mode': mode,
+        'model_name': spec.model_name,
+        'preprocessing_name': spec.preprocessing_name,
+        'image_size': spec.image_size,
+        'mixed_precision': config.net.mixed_precision,
+        'dataset_name': 'synthetic' if isinstance(dataset.examples, SyntheticExamples) else dataset.name,
+        'dataset_split_name': dataset.split,
+        'batch_size': config.data.batch_size,
+        'gradient_accumulation_steps': config.data.gradient_accumulation_steps,
+        'workers': run.cluster.count,
+        'replicas': strategy.num_replicas_in_sync,
+        'devices': list(strategy.extended.worker_devices),
+        'cores': usable_cores(),
+        'tensorflow': tf.__version__,
+    }

@@ -1,0 +1,365 @@
+"""What training does between steps: log, save, evaluate, write summaries.
+
+Each action says with its `interval` when it is due; the loop knows nothing else of it, so a new one is a class here and
+a line in `actions_factory.py`.
+"""
+
+import abc
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from configs.training import LogOptions
+from engine import checkpoints
+from engine.distributed.cluster import SINGLE_PROCESS, Cluster
+from engine.evaluation.evaluate import report, write_summaries
+from engine.evaluation.evaluator import EvaluationStopped, Evaluator, Results
+from engine.evaluation.summaries import FLUSH_SECONDS, SummaryWriter
+from engine.training.best_checkpoint import BestCheckpoint
+from engine.training.intervals import Interval
+from engine.training.position import Position
+from engine.training.recovery import NonFiniteError
+from engine.training.train_state import TrainState
+from engine.training.train_step import StepReport
+from preprocessing.preprocessing_factory import Preprocessing
+from support.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """Where training is, after a call of several steps.
+
+    Attributes:
+        position: After these steps.
+        report: Of the steps just made.
+        batch_size: Examples a step.
+    """
+
+    position: Position
+    report: StepReport
+    batch_size: int
+
+    @property
+    def step(self) -> int:
+        return self.position.step
+
+    @property
+    def total_loss(self) -> float:
+        """Cross-entropy and L2 loss of the last step, before its update, as slim logs it."""
+        return float(self.report.cross_entropy[-1]) + self.report.regularization
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images of these steps, in [0, 1], that were recognised as they were trained on."""
+        return float(np.mean(self.report.accuracy, dtype=np.float64))
+
+    @property
+    def seconds_per_step(self) -> float:
+        return self.report.seconds / len(self.report.cross_entropy)
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch_size / self.seconds_per_step
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time, in [0, 1], in which the step waited for the input pipeline."""
+        return self.report.waited / self.report.seconds
+
+    @property
+    def communication_share(self) -> float:
+        """Share of the time, in [0, 1], in which a replica waited for the sum of the gradients; 0 with one replica."""
+        return self.report.communicated / self.report.seconds
+
+
+class Action(abc.ABC):
+    """Something that is due at some steps, after the last one, and perhaps where training is stopped before.
+
+    Attributes:
+        interval: When it is due.
+        at_stop: Whether it is due where a signal, or `ends_training`, stops training.
+        on_request: Whether SIGUSR1 asks for it.
+        ends_training: Set by one that finds that training should go no further.
+    """
+
+    interval: Interval
+    at_stop: bool = False
+    on_request: bool = False
+    ends_training: bool = False
+    _last_step: int | None = None
+
+    def begin(self, position: Position, last_step: float) -> None:
+        """Called before the first step, and where training has gone back."""
+        self._last_step = None
+
+    def watch(self) -> None:  # noqa: B027  # most have nothing to do
+        """Called after every call of several steps; raises what has gone wrong beside training."""
+
+    def finish(self) -> None:  # noqa: B027
+        """Called once, after the last step; waits for what goes on beside training."""
+
+    def rescue(self, position: Position) -> None:  # noqa: B027
+        """Called where an error ends training; keeps what was trained up to a position."""
+
+    def run(self, moment: Moment) -> None:
+        """Does it, unless it was done at this step."""
+        if self._last_step != moment.step:
+            self._last_step = moment.step
+            self.act(moment)
+
+    @abc.abstractmethod
+    def act(self, moment: Moment) -> None:
+        """Does it."""
+
+
+class Log(Action):
+    """A line, or the bar's text: step, loss, learning rate, accuracy, images/s, share of time waiting for data."""
+
+    def __init__(self, options: LogOptions, progress: Progress):
+        self.interval = log_interval(options)
+        self._progress, self._is_compiled = progress, False
+
+    def begin(self, position: Position, last_step: float) -> None:
+        super().begin(position, last_step)
+        if not self._is_compiled and position.step < last_step:
+            self._progress.say('compiling the first step, which may take a minute')
+
+    def act(self, moment: Moment) -> None:
+        if not self._is_compiled:
+            self._is_compiled = True
+            self._progress.say(f'the first step took {moment.report.seconds:.1f} s, compilation included')
+            self._progress.count_from(moment.step)
+        loss, rate = moment.total_loss, moment.report.learning_rate
+        speed, waiting = moment.images_per_second, moment.wait_share
+        extras = ''.join(f', {text}' for text in _extras(moment))
+        self._progress.report(
+            moment.step,
+            f'global step {moment.step}: loss = {loss:.4f} ({moment.seconds_per_step:.3f} sec/step), '
+            f'learning rate {rate:.4g}, accuracy {moment.accuracy:.4f}, {speed:.1f} images/s, '
+            f'waiting for data {waiting:.0%}{extras}',
+            brief=f'loss {loss:.4f}, acc {moment.accuracy:.3f}, lr {rate:.3g}, {speed:.0f} img/s, wait {waiting:.0%}',
+        )
+
+
+def log_interval(options: LogOptions) -> Interval:
+    """Returns when there is a log line: after the first step, and every so many."""
+    return Interval(steps=options.log_every_n_steps, at_first=True)
+
+
+def _extras(moment: Moment) -> Iterator[str]:
+    """Yields what not every run has to tell."""
+    if moment.report.communicated:
+        yield f'reducing gradients {moment.communication_share:.0%}'
+    if moment.report.loss_scale is not None:
+        yield f'loss scale {moment.report.loss_scale:g}'
+
+
+class LeftToChief(Action):
+    """What only the chief does: due where it is due there, so that all workers do the same things in the same order."""
+
+    def __init__(self, interval: Interval, on_request: bool = False):
+        self.interval, self.on_request = interval, on_request
+
+    def act(self, moment: Moment) -> None:
+        pass
+
+
+class Save(Action):
+    """A checkpoint, written beside training once the weights are known to be finite."""
+
+    at_stop = True
+    on_request = True
+
+    def __init__(
+        self, interval: Interval, saver: checkpoints.Saver, state: TrainState, progress: Progress, at_start: bool
+    ):
+        self.interval = interval
+        self._saver, self._state, self._progress, self._at_start = saver, state, progress, at_start
+        self._saved_step: int | None = None
+
+    def begin(self, position: Position, last_step: float) -> None:
+        super().begin(position, last_step)
+        self._saved_step = position.step  # or nothing is trained yet
+        if self._at_start:
+            self._save(position)
+        self._at_start = False
+
+    def act(self, moment: Moment) -> None:
+        self._save(moment.position)
+
+    def rescue(self, position: Position) -> None:
+        """Saves what was trained, unless that is done; not what is not finite."""
+        with contextlib.suppress(NonFiniteError):
+            if position.step != self._saved_step:
+                self._save(position)
+            self.finish()
+
+    def _save(self, position: Position) -> None:
+        self._say(self._saver.wait())
+        self._saved_step = position.step
+        variables = {**self._state.saved_variables(), **position.counters()}
+        self._saver.save(position.step, variables, lambda values: _check_variables(values, position))
+
+    def watch(self) -> None:
+        self._say(self._saver.saved())
+
+    def finish(self) -> None:
+        self._say(self._saver.wait())
+
+    def _say(self, saved: str | None) -> None:
+        if saved is not None:
+            self._progress.say(f'saved {saved}')
+
+
+def _check_variables(values: Mapping[str, tf.Tensor], position: Position) -> None:
+    """Refuses to save what is not finite; the loss may not have shown it yet.
+
+    Raises:
+        NonFiniteError: naming the variable.
+    """
+    for name, value in values.items():
+        if value.dtype.is_floating and not np.isfinite(tf.reduce_sum(value).numpy()):
+            raise NonFiniteError(f'variable {name}', position)
+
+
+class Evaluate(Action):
+    """Accuracy, Recall@k and loss of the weights as they are, or of their moving averages where those are kept.
+
+    Attributes:
+        results: Of the last evaluation; None before the first.
+    """
+
+    def __init__(
+        self,
+        interval: Interval,
+        evaluator: Evaluator,
+        state: TrainState,
+        writer: SummaryWriter,
+        num_examples: int,
+        best: BestCheckpoint,
+        should_stop: Callable[[], bool],
+        cluster: Cluster = SINGLE_PROCESS,
+    ):
+        self.interval, self._cluster = interval, cluster
+        self._evaluator, self._state, self._best, self._should_stop = evaluator, state, best, should_stop
+        self._writer, self._num_examples = writer, num_examples
+        self.results: Results | None = None
+
+    def begin(self, position: Position, last_step: float) -> None:
+        """Makes up for the evaluation of the checkpoint that training goes on from, if it was cut short."""
+        super().begin(position, last_step)
+        self._best.go_back_to(position.step)
+        self.ends_training = self._best.is_exhausted
+        is_due = position.step == last_step or self.interval.next_step(position.step - 1) == position.step
+        is_lacking = is_due and position.step > 0 and self._best.needs_evaluation(position.step)
+        self._writer.begin_at(position.step + (0 if is_lacking else 1))
+        if is_lacking:
+            self._measure(position)
+
+    def act(self, moment: Moment) -> None:
+        self._measure(moment.position)
+
+    def _measure(self, position: Position) -> None:
+        variables = {**self._state.saved_variables(), **position.counters()}
+        values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
+        _check_variables(values, position)  # logits that are not numbers would be counted as the first class
+        try:
+            with _averages_as_weights(self._state):
+                measured = self._evaluator(self._should_stop)
+        except EvaluationStopped:
+            logging.info('the evaluation was cut short; it comes first when training goes on')
+            return
+        self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
+        if self._cluster.is_chief:
+            report(self.results, self._num_examples)
+            write_summaries(self._writer, self.results)
+        self._best.take(self.results, values)
+        self.ends_training = self._best.is_exhausted
+
+
+@contextlib.contextmanager
+def _averages_as_weights(state: TrainState) -> Iterator[None]:
+    """Lets the net compute with its moving averages, if there are any, and puts the weights back."""
+    if state.averages is None:
+        yield
+        return
+    kept = {name: variable.numpy() for name, variable in state.variables.items()}
+    try:
+        for name, variable in state.variables.items():
+            variable.assign(tf.convert_to_tensor(state.averages.averages[name + state.averages.SUFFIX]))
+        yield
+    finally:
+        for name, variable in state.variables.items():
+            variable.assign(kept[name])
+
+
+class Scalars(Action):
+    """Scalars for TensorBoard, with each log line."""
+
+    def __init__(self, interval: Interval, writer: SummaryWriter):
+        self.interval, self._writer = interval, writer
+
+    def begin(self, position: Position, last_step: float) -> None:
+        super().begin(position, last_step)
+        self._writer.begin_at(position.step + 1)
+
+    def act(self, moment: Moment) -> None:
+        report = moment.report
+        extras = {} if report.loss_scale is None else {'loss_scale': report.loss_scale}
+        if report.communicated:
+            extras['communication_share'] = moment.communication_share
+        self._writer.scalars(
+            moment.step,
+            {
+                **extras,
+                'losses/total_loss': moment.total_loss,
+                'losses/cross_entropy': float(report.cross_entropy[-1]),
+                'losses/regularization_loss': report.regularization,
+                'accuracy': moment.accuracy,
+                'learning_rate': report.learning_rate,
+                'images_per_second': moment.images_per_second,
+                'data_wait_share': moment.wait_share,
+            },
+        )
+        self._writer.flush(FLUSH_SECONDS)
+
+    def watch(self) -> None:
+        self._writer.flush(FLUSH_SECONDS)
+
+    def finish(self) -> None:
+        self._writer.flush()
+
+
+class Summarize(Action):
+    """Scalars in between, and on request histograms and images."""
+
+    def __init__(
+        self,
+        interval: Interval,
+        options: LogOptions,
+        state: TrainState,
+        preprocessing: Preprocessing,
+        next_images: Callable[[int], tf.Tensor],
+        writer: SummaryWriter,
+        scalars: Scalars,
+    ):
+        self.interval = interval
+        self._options, self._state, self._preprocessing = options, state, preprocessing
+        self._next_images, self._writer, self._scalars = next_images, writer, scalars
+
+    def act(self, moment: Moment) -> None:
+        self._scalars.run(moment)
+        if self._options.summarize_images or self._options.summarize_histograms:
+            images = self._next_images(moment.position.stream)
+            if self._options.summarize_images:
+                colours = self._preprocessing.reorder_channels(images)
+                self._writer.images(moment.step, colours, self._preprocessing.value_range)
+            if self._options.summarize_histograms:
+                self._writer.histograms(moment.step, self._state.model, self._state.variables, images)
+
+    def finish(self) -> None:
+        self._writer.flush()

@@ -1,0 +1,71 @@
+"""A net's layers as a table: `train_image_classifier.py --summary`.
+
+model = spec.make_model()
+print(format_summary(model))
+"""
+
+import dataclasses
+import math
+
+import keras
+
+from configs.options import replace_options
+from configs.training import DataOptions, TrainConfig
+from datasets import dataset_factory
+from datasets.dataset_factory import DATASETS, Dataset
+from engine.training.setup import known_dataset, make_spec
+from nets.layers import zero_weights
+from support.tables import format_table
+
+_DEFAULT_DATASET = 'imagenet'
+
+
+def print_summary(config: TrainConfig) -> None:
+    """Prints the net that a config trains; nothing is written.
+
+    Raises:
+        InputError: what training would refuse: a net, a size, a data set.
+    """
+    if config.data.dataset_name is None:
+        config = replace_options(config, dataset_name=_DEFAULT_DATASET)
+    dataset = _find_dataset(config.data)
+    spec = make_spec(config.net, config.data, dataset)
+    with zero_weights():  # drawing them takes seconds
+        model = spec.make_model()
+    side, channels = spec.image_size, spec.channels
+    print(f'{spec.model_name}: {side}x{side}x{channels} images, {spec.num_classes} classes ({dataset.name})')
+    print(format_summary(model), flush=True)
+
+
+def _find_dataset(data: DataOptions) -> Dataset:
+    """Returns the data set, or where no folder of it is named what is known of it by its name."""
+    name = data.dataset_name or ''
+    if data.dataset_dir is None and name in DATASETS:
+        return known_dataset(data, num_examples=1)
+    return dataset_factory.get_dataset(name, data.dataset_dir, data.dataset_split_name, data.labels_offset)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    name: str
+    kind: str
+    output: str
+    parameters: int
+
+
+def format_summary(model: keras.Model) -> str:
+    """Returns a line for each layer, with the shape of its output and its parameters, and a line with their sums."""
+    rows = [_row(layer) for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    table = [
+        ('layer', 'kind', 'output', 'parameters'),
+        *((row.name, row.kind, row.output, f'{row.parameters:,}') for row in rows),
+    ]
+    total = model.count_params()
+    kept = total - sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    statistics = f', {kept:,} of which are moving statistics, which no gradient changes' if kept else ''
+    return f'{format_table(table)}\n{total:,} parameters{statistics}'
+
+
+def _row(layer: keras.Layer) -> _Row:
+    output = 'x'.join(str(size) for size in layer.output.shape[1:])
+    return _Row(layer.name, type(layer).__name__, output, layer.count_params())

@@ -1,0 +1,173 @@
+"""The folder of a run: checkpoints, `config.cfg`, `model.json`, `data.json`, event files.
+
+with lock_run_dir(train_dir, cluster):      # of several workers, the chief alone does all this
+    check_can_resume(run)                   # where there are checkpoints: are they of this run?
+    describe(run)
+"""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from configs.options import flat_options, flat_values, from_flagfile, to_flagfile
+from configs.training import TrainConfig
+from datasets.dataset_factory import Dataset
+from datasets.text_files import load_json, write_text
+from engine import checkpoints
+from engine.checkpoints.files import CONFIG
+from engine.classifiers.model_spec import ModelSpec
+from engine.distributed.cluster import Cluster
+from engine.distributed.kernels import describe_kernels
+from engine.training.setup import Run
+from support.errors import InputError, first_line
+from support.folder_lock import FolderLock
+from support.tables import brief, format_table
+
+DATA, LOCK = 'data.json', '.lock'
+# What --force_resume cannot override: the variables would have other shapes.
+_SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
+# What may change between the parts of a run without a word: it changes no number of the training.
+FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation', 'cluster', 'plan')
+_FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service')
+# What is said of a process, and not of the run.
+OF_PROCESS = ('cluster', 'plan')
+
+_Row = tuple[str, Any, Any]
+
+
+def make(train_dir: str) -> str:
+    """Makes the folder, and returns its name.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    if not train_dir:
+        raise InputError('--train_dir=: name a folder')
+    if re.search(r'[\[\\]', train_dir):
+        raise InputError(f'--train_dir={train_dir}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
+    try:
+        tf.io.gfile.makedirs(train_dir)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error
+    return train_dir
+
+
+def lock(train_dir: str) -> FolderLock:
+    """Returns the lock that a trainer holds while it uses the folder."""
+    return FolderLock(train_dir, LOCK, flag='train_dir', user='trainer')
+
+
+@contextlib.contextmanager
+def lock_run_dir(train_dir: str, cluster: Cluster) -> Iterator[None]:
+    """Makes the folder, keeps other trainers out of it, and deletes what one that was killed has left half written.
+
+    Raises:
+        InputError: it cannot be made, or another trainer holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        if cluster.is_chief:
+            stack.enter_context(lock(make(train_dir)))
+            checkpoints.delete_parts(train_dir)
+        yield
+
+
+def check_can_resume(run: Run) -> None:
+    """Refuses to resume a run that was trained as another net or on other data; warns of what else has changed.
+
+    Args:
+        run: As it would go on; what it was stands in its `train_dir`.
+
+    Raises:
+        InputError: a table of what differs, and what to do.
+    """
+    config, train_dir = run.config, run.config.checkpoint.train_dir
+    before = ModelSpec.load(train_dir)
+    if checkpoints.latest_checkpoint(train_dir) is None:
+        return
+    fixed: list[_Row] = []
+    changed: list[_Row] = []
+    if before is not None:
+        fixed += before.differences(run.spec)
+    values, options = _load_config(train_dir), flat_options(TrainConfig)
+    # Cosine decay runs to the end, wherever that is.
+    free_groups = set(FREE_GROUPS) - ({'length'} if config.schedule.learning_rate_decay_type == 'cosine' else set())
+    for name, value in flat_values(config).items():
+        option, earlier = options[name], values.get(name, value)
+        is_free = name in _FREE_OPTIONS or (option.group in free_groups and not option.fixed)
+        if earlier == value or is_free:
+            continue
+        (fixed if option.fixed else changed).append((name, earlier, value))
+    advice = 'delete it to go on without the comparison'
+    earlier_data = load_json(os.path.join(train_dir, DATA), dict, advice)
+    if earlier_data is not None and earlier_data != (now := _data(run.dataset)):
+        fixed.append(('examples', _describe_data(earlier_data), _describe_data(now)))
+    fixed = list({row[0]: row for row in fixed}.values())
+    impossible = [row for row in fixed if row[0] in _SHAPES]
+    if impossible or (fixed and not config.checkpoint.force_resume):
+        raise InputError(_refusal(train_dir, fixed, can_be_forced=not impossible))
+    for name, earlier, value in fixed + changed:
+        logging.warning('%s was %s in this run so far, and is %s from now on', name, brief(earlier), brief(value))
+    earlier_kernels, kernels = ModelSpec.load_kernels(train_dir), describe_kernels(run.strategy)
+    if earlier_kernels not in (None, kernels):
+        logging.warning(
+            'this run was computed by %s so far, and is computed by %s from now on: its results may differ in the last '
+            'bits from those of an uninterrupted run',
+            earlier_kernels, kernels,
+        )  # fmt: skip
+
+
+def _refusal(train_dir: str, rows: Sequence[_Row], can_be_forced: bool) -> str:
+    table = [('', 'there', 'now'), *((name, brief(there), brief(now)) for name, there, now in rows)]
+    force = ', or go on with --force_resume, which needs only that the variables are the same' if can_be_forced else ''
+    return '\n'.join(
+        [
+            f'--train_dir={train_dir} holds a run that differs:',
+            format_table(table, indent='  '),
+            f'Give the flags of that run (its {CONFIG} is a flagfile), or another --train_dir{force}',
+        ]
+    )
+
+
+def _load_config(train_dir: str) -> dict[str, Any]:
+    """Reads the options of the run so far; of one that has none, or none that can be read, nothing is known."""
+    path = os.path.join(train_dir, CONFIG)
+    if not tf.io.gfile.exists(path):
+        return {}
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            text = file.read()
+        if '--train_dir=' not in text:
+            raise ValueError('no flagfile')
+        return from_flagfile(TrainConfig, text)
+    except (ValueError, tf.errors.OpError) as error:
+        logging.warning('%s: damaged, so that flags are not compared with it: %s', path, first_line(error))
+        return {}
+
+
+def _data(dataset: Dataset) -> dict[str, Any]:
+    return {'num_examples': dataset.num_examples, 'digest': dataset.identity()}
+
+
+def _describe_data(data: dict[str, Any]) -> str:
+    return f'{data.get("num_examples")} ({str(data.get("digest"))[:8]})'
+
+
+def describe(run: Run) -> None:
+    """Writes config.cfg, a flagfile that repeats the run, model.json with what computes, and data.json.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    train_dir = run.config.checkpoint.train_dir
+    try:
+        write_text(os.path.join(train_dir, CONFIG), to_flagfile(run.config, without=OF_PROCESS))
+        write_text(os.path.join(train_dir, DATA), json.dumps(_data(run.dataset)) + '\n')
+        run.spec.save(train_dir, describe_kernels(run.strategy))
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error

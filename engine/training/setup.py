@@ -1,0 +1,293 @@
+"""A run, assembled once: what is trained, on what data and devices, and with which parts.
+
+    with join_cluster(config) as cluster:
+        run = open_run(config, cluster)
+        run_steps, batches = run.make_steps(end=100), run.make_input(num_steps=100)
+        report = run_steps(batches.make_iterator(first_image=0), Position(), 10)
+
+Training, the benchmarks, `--plan` and `--summary` take what they need of it. What a config may not ask of a run is
+refused here, in the same words for all of them.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+from absl import logging
+
+from configs.options import replace_options
+from configs.training import AugmentOptions, DataOptions, NetOptions, OptimizerOptions, ScheduleOptions, TrainConfig
+from datasets import dataset_factory, decoded, records
+from datasets.dataset_factory import DATASETS, Dataset
+from datasets.synthetic import SyntheticExamples
+from engine.classifiers.model_spec import ModelSpec
+from engine.distributed import distribution
+from engine.distributed.cluster import Cluster
+from engine.distributed.kernels import set_precision
+from engine.optim.reduction import Reduction
+from engine.optim.schedules import make_schedule, scaled
+from engine.training.bad_images import BadImages
+from engine.training.position import Position
+from engine.training.train_input import TrainInput
+from engine.training.train_state import TrainState, make_state
+from engine.training.train_step import ReplicaStep, RunSteps, make_steps
+from preprocessing.augmentation import make_augmentation
+from preprocessing.preprocessing_factory import Preprocessing
+from support.errors import InputError
+
+_EPOCHS_OF_EMBEDDED = 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run consists of. Its parts that take time or memory are made when they are asked for.
+
+    Attributes:
+        config: All its options.
+        cluster: Its workers.
+        strategy: Over the devices of all workers.
+        dataset: The examples that it trains on.
+        spec: Its net and how images are prepared for it.
+        preprocessing: With the run's augmentation.
+    """
+
+    config: TrainConfig
+    cluster: Cluster
+    strategy: tf.distribute.Strategy
+    dataset: Dataset
+    spec: ModelSpec
+    preprocessing: Preprocessing
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """The net with its initial weights, the optimizer's slots and the moving averages.
+
+        Where it is first asked for, all workers have to ask for it: they exchange its initial values.
+
+        Raises:
+            InputError: as `make_state`.
+        """
+        with self.strategy.scope():
+            return make_state(self.config, self.spec)
+
+    def steps_left(self, position: Position) -> float:
+        """Returns the number of steps that remain, infinity if training goes on until it is stopped.
+
+        The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, 15 epochs of the embedded
+        data set, and no end on any other, as in slim.
+        """
+        steps, epochs = self.config.length.max_number_of_steps, self.config.length.num_epochs
+        if steps is None and epochs is None and self.dataset.name == dataset_factory.EMBEDDED:
+            epochs = _EPOCHS_OF_EMBEDDED
+        images = math.inf if epochs is None else epochs * self.dataset.num_examples - position.images_seen
+        by_epochs = images if math.isinf(images) else math.ceil(images / self.config.data.examples_per_step - 1e-9)
+        by_steps = math.inf if steps is None else steps - position.step
+        return max(min(by_epochs, by_steps), 0)
+
+    def make_steps(self, end: float) -> RunSteps:
+        """Returns the compiled function that makes several steps.
+
+        Args:
+            end: The step at which the learning rate's schedule ends; infinity if there is none.
+
+        Raises:
+            InputError: a schedule that lacks an option, or `--xla=on` where XLA cannot compile the step.
+        """
+        config, state, strategy = self.config, self.state, self.strategy
+        batch_size, num_examples = config.data.examples_per_step, self.dataset.num_examples
+        schedule = make_schedule(
+            scaled(config.schedule, batch_size), num_examples / batch_size, None if math.isinf(end) else int(end)
+        )
+        replica_step = ReplicaStep(
+            state,
+            make_augmentation(self.preprocessing, num_examples),
+            schedule,
+            Reduction(strategy.num_replicas_in_sync, config.optimizer.gradient_dtype, config.devices.all_reduce),
+            batch_size=batch_size,
+            num_batches=config.data.gradient_accumulation_steps,
+            seed=config.data.seed,
+            label_smoothing=config.loss.label_smoothing,
+            sync_batch_norm=config.net.sync_batch_norm,
+            xla=self._uses_xla(),
+            fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
+        )
+        return make_steps(strategy, replica_step, schedule, batch_size, distribution.batches_taken())
+
+    def _uses_xla(self) -> bool:
+        # Replicas that exchange batch statistics do so in the middle of what XLA would compile.
+        has_statistics = self.config.net.sync_batch_norm and bool(self.state.moving_statistics)
+        exchanges = has_statistics and self.strategy.num_replicas_in_sync > 1
+        if exchanges and self.config.devices.xla == 'on':
+            raise InputError('--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out')
+        return distribution.use_xla(self.config.devices, self.strategy) and not exchanges
+
+    def make_input(self, num_steps: float, skips_bad_images: bool = False) -> TrainInput:
+        """Returns the source of the run's batches, with the decoded images kept if `--cache` says so.
+
+        Args:
+            num_steps: How many steps will be made; infinity if that is not known. `--cache=auto` decides by it.
+            skips_bad_images: Whether images that cannot be decoded are passed over instead of being errors.
+
+        Raises:
+            InputError: as `decoded.with_cache` and `cache_mode`.
+        """
+        data, preprocessing = self.config.data, self.preprocessing
+        passes = num_steps * data.examples_per_step / self.dataset.num_examples
+        dataset = decoded.with_cache(
+            self.dataset, cache_mode(data), preprocessing.source_channels, passes, keeps_bad=skips_bad_images
+        )
+        bad_images = BadImages(data, dataset, preprocessing, self.cluster) if skips_bad_images else None
+        return TrainInput(data, dataset, preprocessing, self.strategy, self.cluster, bad_images)
+
+
+def open_run(config: TrainConfig, cluster: Cluster, open_data: Callable[[], Dataset] | None = None) -> Run:
+    """Opens what a config describes: devices first, then the data, then the description of the net.
+
+    Args:
+        config: With a data set, see `with_default_dataset`.
+        cluster: The workers, which all call this.
+        open_data: Opens other data than what training reads.
+
+    Raises:
+        InputError: devices, a batch size, data or a net that cannot be had.
+    """
+    strategy = distribution.make_strategy(config.devices, cluster)
+    replicas = strategy.num_replicas_in_sync
+    check_batch_size(config.data, config.augment, replicas)
+    set_precision(config.net.mixed_precision, strategy)
+    refuse_parts_with_sync(config.data, config.net, replicas)
+    if open_data is None:
+        logging.info(
+            'training %s on %s: opening %s, then building the net',
+            config.net.model_name, distribution.describe_devices(strategy, cluster), config.data.dataset_name,
+        )  # fmt: skip
+        dataset = open_dataset(config.data, cluster)
+    else:
+        dataset = open_data()
+    return assemble(config, cluster, strategy, dataset)
+
+
+def assemble(config: TrainConfig, cluster: Cluster, strategy: tf.distribute.Strategy, dataset: Dataset) -> Run:
+    """Returns the run of a config on devices and data that are open.
+
+    Raises:
+        InputError: a net or a preprocessing that is unknown, or that does not have what the options ask for.
+    """
+    spec = make_spec(config.net, config.data, dataset)
+    return Run(config, cluster, strategy, dataset, spec, spec.make_preprocessing(config.augment))
+
+
+def with_default_dataset(config: TrainConfig) -> TrainConfig:
+    """Returns the config with a data set: imagenet as in slim, or without any folder the embedded digits, evaluated."""
+    data = config.data
+    if data.dataset_name is not None:
+        return config
+    if data.dataset_dir is not None:
+        return replace_options(config, dataset_name='imagenet')
+    logging.info(
+        'no --dataset_dir was given: using the embedded %s (configs/alexnet_v2_digits.cfg learns them better)',
+        dataset_factory.EMBEDDED,
+    )
+    every = {} if config.evaluation.is_wanted else {'eval_every_epochs': 5.0}
+    return replace_options(config, dataset_name=dataset_factory.EMBEDDED, **every)
+
+
+def open_dataset(data: DataOptions, cluster: Cluster) -> Dataset:
+    """Opens the data that is trained on, on the chief first, which may write it.
+
+    Raises:
+        InputError: as `get_dataset`; workers whose data differ, or more workers than examples.
+    """
+    dataset = cluster.after_chief(
+        lambda: dataset_factory.get_dataset(
+            data.dataset_name or '',
+            data.dataset_dir,
+            data.dataset_split_name,
+            data.labels_offset,
+            record_names=records.names_from(data),
+        )
+    )
+    cluster.check_same({'examples': dataset.identity()})
+    refuse_few_examples(dataset, cluster.count)
+    return dataset
+
+
+def known_dataset(data: DataOptions, num_examples: int) -> Dataset:
+    """Returns a data set of slim's with the classes and channels that its name tells; its files need not be there.
+
+    Raises:
+        InputError: `--labels_offset` leaves fewer than two classes.
+    """
+    name = data.dataset_name or ''
+    known, examples = DATASETS[name], SyntheticExamples(num_examples)
+    num_classes = known.num_classes - data.labels_offset
+    if num_classes < 2:
+        raise InputError(f'--labels_offset={data.labels_offset} leaves {num_classes} of {known.num_classes} classes')
+    return Dataset(name, '', data.dataset_split_name, examples, num_classes, data.labels_offset, (), known.channels)
+
+
+def make_spec(net: NetOptions, data: DataOptions, dataset: Dataset) -> ModelSpec:
+    """Returns the net and preprocessing that the options ask for on a data set."""
+    return ModelSpec.for_dataset(
+        dataset,
+        net.model_name,
+        preprocessing_name=data.preprocessing_name,
+        image_size=net.train_image_size,
+        depth_multiplier=net.depth_multiplier,
+        use_grayscale=data.use_grayscale,
+        global_pool=net.global_pool,
+        channels=data.channels,
+    )
+
+
+def cache_mode(data: DataOptions) -> str:
+    """Returns which decoded images are kept: none where another machine decodes them.
+
+    Raises:
+        InputError: a cache and a tf.data service are both asked for.
+    """
+    if data.data_service is None:
+        return data.cache
+    if data.cache not in ('auto', 'off'):
+        raise InputError(f'--cache={data.cache}: --data_service decodes elsewhere; leave one of them out')
+    return 'off'
+
+
+def refuse_ftrl_with_warmup(optimizer: OptimizerOptions, schedule: ScheduleOptions) -> None:
+    """Refuses what can only give NaN: ftrl divides by the learning rate, which a warm-up begins at 0."""
+    if optimizer.optimizer == 'ftrl' and schedule.warmup_epochs:
+        raise InputError(
+            f'--warmup_epochs={schedule.warmup_epochs}: begins with a learning rate of 0, by which '
+            '--optimizer=ftrl divides; leave it out, or choose another optimizer'
+        )
+
+
+def check_batch_size(data: DataOptions, augment: AugmentOptions, replicas: int) -> None:
+    """Refuses a batch that the replicas do not divide, or pairs to mix where a replica's share leaves one alone."""
+    per_replica = distribution.batch_per_replica(data.batch_size, replicas)
+    if augment.mixes and per_replica % 2:
+        raise InputError(
+            f'--batch_size={data.batch_size}: --mixup_alpha and --cutmix_alpha mix pairs, and {per_replica} '
+            'examples on a replica are odd; make them even'
+        )
+
+
+def refuse_parts_with_sync(data: DataOptions, net: NetOptions, replicas: int) -> None:
+    """Refuses what TensorFlow cannot do: replicas that speak with each other inside a loop, here over the parts."""
+    parts = data.gradient_accumulation_steps
+    if parts > 1 and net.sync_batch_norm and replicas > 1:
+        raise InputError(
+            f'--gradient_accumulation_steps={parts}: does not go with --sync_batch_norm over several replicas; leave '
+            'one of them out'
+        )
+
+
+def refuse_few_examples(dataset: Dataset, workers: int) -> None:
+    """Refuses more workers than there are examples."""
+    if dataset.num_examples < workers:
+        raise InputError(
+            f'{dataset.name}, split {dataset.split}, has {dataset.num_examples} examples, fewer than the '
+            f'{workers} workers; start fewer'
+        )

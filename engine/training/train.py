@@ -1,0 +1,162 @@
+"""Training.
+
+    result = train(make_config(TrainConfig, dataset_name='digits', train_dir='/tmp/digits', num_epochs=12))
+
+`train` is one road: what is trained on what (`setup.py`), where it starts (`start.py`), the loop (`loop.py`). The step
+itself is in `train_step.py`, its batches in `train_input.py`, what happens between steps in `actions.py`.
+"""
+
+import contextlib
+import dataclasses
+import math
+import shlex
+
+from absl import logging
+
+from configs.training import TrainConfig, TrainEvalOptions
+from engine import checkpoints
+from engine.distributed.joining import join_cluster
+from engine.distributed.kernels import describe_kernels
+from engine.evaluation.evaluator import Results
+from engine.training import run_dir
+from engine.training.actions_factory import make_actions, make_evaluation
+from engine.training.best_checkpoint import BestCheckpoint, make_best
+from engine.training.loop import Loop
+from engine.training.position import Position
+from engine.training.recovery import NonFiniteError, Recovery
+from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup, with_default_dataset
+from engine.training.signals import TrainingSignals
+from engine.training.start import begin, resume
+from support.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """Where training ended.
+
+    Attributes:
+        step: The last step.
+        checkpoint_path: Its checkpoint; empty if a signal came before the first step.
+        results: What the last evaluation in this process measured; None without one.
+        stopped_by: Number of the signal that ended it early, or None.
+    """
+
+    step: int
+    checkpoint_path: str
+    results: Results | None
+    stopped_by: int | None = None
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Trains as the config says, from the start or from where `train_dir` has come to.
+
+    Of several workers, which all call this, the chief alone reads and writes `train_dir`.
+
+    Raises:
+        InputError: whatever the user can put right; or another worker is lost.
+    """
+    refuse_ftrl_with_warmup(config.optimizer, config.schedule)
+    config = with_default_dataset(config)
+    data, options, train_dir = config.data, config.checkpoint, config.checkpoint.train_dir
+    with contextlib.ExitStack() as stack:
+        # ------------------------------------------------------------ what is trained, on what, where, by whom
+        cluster = stack.enter_context(join_cluster(config))
+        run = open_run(config, cluster)
+        signals = stack.enter_context(TrainingSignals())
+        stack.enter_context(run_dir.lock_run_dir(train_dir, cluster))
+        cluster.on_chief(lambda: run_dir.check_can_resume(run))
+
+        # ------------------------------------------------------------ where it starts
+        # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
+        position = resume(run) or begin(run)
+        last_step = position.step + run.steps_left(position)
+        best = make_best(run)
+        best.go_back_to(position.step)
+        if position.step and is_over(config.evaluation, best, position, last_step):
+            return _finished_before(run, best, position)
+
+        # ------------------------------------------------------------ the compiled step and its input
+        # The schedule counts in batches of today's size, however large those of an earlier part of the run were.
+        end = last_step - position.step + position.images_seen / data.examples_per_step
+        run_steps = run.make_steps(end)
+        batches = run.make_input(last_step - position.step, skips_bad_images=data.on_bad_image == 'skip')
+
+        # ------------------------------------------------------------ the loop
+        shown_end = None if math.isinf(last_step) else int(last_step)
+        with (
+            Progress('training', shown_end, first=position.step) as progress,
+            checkpoints.Saver(
+                train_dir, options.max_checkpoints_to_keep, options.keep_checkpoint_every_n_hours
+            ) as saver,
+        ):
+            evaluate = make_evaluation(run, best, signals)
+            actions = make_actions(run, batches, evaluate, progress, saver)
+            if cluster.is_chief:
+                # Only now that nothing of the config was refused.
+                run_dir.describe(run)
+                log_plan(run, last_step)
+            loop = Loop(run, run_steps, batches, actions, signals, last_step)
+            recover = Recovery(options.recover_from_nonfinite, saver, train_dir, lambda: resume(run), cluster)
+            while True:
+                try:
+                    step = loop.train(position)
+                    break
+                except NonFiniteError as error:
+                    position = recover(error, position.recoveries)
+        log_end(step, train_dir, config.evaluation.eval_split_name, signals.received, cluster.is_chief)
+        latest = cluster.on_chief(lambda: checkpoints.latest_checkpoint(train_dir)) or ''
+        return TrainResult(step, latest, evaluate.results if evaluate else None, signals.received)
+
+
+def is_over(checks: TrainEvalOptions, best: BestCheckpoint, position: Position, last_step: float) -> bool:
+    """Returns whether nothing is left to do: training was stopped early, or its last step is made and measured."""
+    if best.is_exhausted:
+        return True
+    return position.step >= last_step and not (checks.is_wanted and best.needs_evaluation(position.step))
+
+
+def _finished_before(run: Run, best: BestCheckpoint, position: Position) -> TrainResult:
+    """Logs that the run is finished and returns its result."""
+    train_dir = run.config.checkpoint.train_dir
+    latest = run.cluster.on_chief(lambda: checkpoints.checkpoint_of_step(train_dir, position.step)) or ''
+    reached = 'was stopped early' if best.is_exhausted else 'has reached the last step'
+    logging.info('nothing to do: %s %s, %d', latest, reached, position.step)
+    return TrainResult(position.step, latest, None)
+
+
+def log_plan(run: Run, last_step: float) -> None:
+    """Logs what is about to happen."""
+    data, dataset, spec, replicas = run.config.data, run.dataset, run.spec, run.strategy.num_replicas_in_sync
+    logging.info(
+        '%s on %s, split %s: %d examples of %d classes, %d px, %s preprocessing',
+        spec.model_name, dataset.name, dataset.split, dataset.num_examples, spec.num_classes, spec.image_size,
+        spec.preprocessing_name,
+    )  # fmt: skip
+    added = f' {data.gradient_accumulation_steps} of which make a step,' if data.gradient_accumulation_steps > 1 else ''
+    logging.info(
+        'batches of %d (%d on each of %d devices),%s %.1f steps an epoch; checkpoints go to %s',
+        data.batch_size, data.batch_size // replicas, replicas, added, dataset.num_examples / data.examples_per_step,
+        run.config.checkpoint.train_dir,
+    )  # fmt: skip
+    logging.info('computed by %s', describe_kernels(run.strategy))
+    if not math.isinf(last_step):
+        logging.info('training ends at step %d', last_step)
+    else:
+        logging.info('no --max_number_of_steps or --num_epochs was given: training goes on until it is stopped')
+
+
+def log_end(step: int, train_dir: str, eval_split: str | None, stopped_by: int | None, is_chief: bool) -> None:
+    """Logs how to go on; what to do with `train_dir`, the chief, which has it."""
+    if stopped_by is not None:
+        logging.info(
+            'stopped at step %d; the same command goes on from there (%s)',
+            step,
+            shlex.join([f'--train_dir={train_dir}']),
+        )
+    elif not is_chief:
+        logging.info('finished at step %d', step)
+    else:
+        command = ['python', 'eval_image_classifier.py', f'--checkpoint_path={train_dir}']
+        if eval_split is not None:
+            command.append(f'--dataset_split_name={eval_split}')
+        logging.info('finished at step %d; evaluate it with: %s', step, shlex.join(command))

@@ -1,0 +1,116 @@
+"""The batches of training: from the host stage to the devices.
+
+batches = run.make_input(num_steps=100)
+iterator = batches.make_iterator(position.stream)
+with batches.naming_failures(range(0, 320)):
+    next(iterator)
+"""
+
+import contextlib
+import dataclasses
+import uuid
+from typing import Any
+
+import tensorflow as tf
+
+from configs.training import DataOptions
+from datasets import input_pipeline, service, synthetic
+from datasets.bad_images import SkippedImages
+from datasets.dataset_factory import Dataset
+from datasets.order import Worker
+from engine.distributed import distribution
+from engine.distributed.cluster import Cluster
+from engine.training.bad_images import BadImages
+from preprocessing.augmentation import make_augmentation
+from preprocessing.preprocessing_factory import Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainInput:
+    """Where the batches of a run come from.
+
+    Attributes:
+        data: How they are read.
+        dataset: The examples, perhaps decoded already.
+        preprocessing: How images are prepared.
+        strategy: Over the devices that take the batches.
+        cluster: The workers that share them.
+        bad_images: Counts what is skipped; None where a bad image is an error.
+    """
+
+    data: DataOptions
+    dataset: Dataset
+    preprocessing: Preprocessing
+    strategy: tf.distribute.Strategy
+    cluster: Cluster
+    bad_images: BadImages | None = None
+
+    @property
+    def worker(self) -> Worker:
+        """The share of each batch that this worker reads."""
+        return Worker(self.cluster.index, self.cluster.count, own_files=self.data.worker_files == 'own')
+
+    def make_iterator(self, first_image: int) -> Any:
+        """Returns the endless iterator of batches that the compiled step takes.
+
+        Args:
+            first_image: Where it begins, as a position in the training stream.
+
+        Raises:
+            InputError: a tf.data service that does not answer.
+        """
+        data, cluster, strategy = self.data, self.cluster, self.strategy
+        replicas = strategy.num_replicas_in_sync
+        per_replica = distribution.batch_per_replica(data.batch_size, replicas) * data.gradient_accumulation_steps
+        share = data.examples_per_step // cluster.count
+        if isinstance(self.dataset.examples, synthetic.SyntheticExamples) and data.synthetic_images == 'device':
+            batch = synthetic.make_batch(self.preprocessing, self.dataset.num_classes, per_replica)
+            return distribution.SameBatch(strategy, batch)
+        service_job = None
+        if data.data_service is not None:
+            service.check(data.data_service)
+            if cluster.count > 1:  # a job of this start: an earlier one's may still be known there
+                service_job = cluster.share(uuid.uuid4().hex)
+        batches = distribution.distribute(
+            strategy,
+            lambda: input_pipeline.training_batches(
+                self.dataset,
+                self.preprocessing,
+                share,
+                data.seed,
+                first_image,
+                worker=self.worker,
+                replicas=share // per_replica,
+                data_service=data.data_service,
+                service_job=service_job,
+                skipped=None if self.bad_images is None else self.bad_images.skipped,
+            ),
+        )
+        return iter(batches)
+
+    def naming_failures(self, positions: range) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which an error names the example, of these positions of the stream, that made it.
+
+        Raises:
+            BadExampleError: as `input_pipeline.naming_failures`.
+        """
+        skips = self.bad_images is not None
+        return input_pipeline.naming_failures(
+            self.dataset, self.preprocessing, positions, self.data.seed, self.worker, skips
+        )
+
+    def next_images(self, stream: int) -> tf.Tensor:
+        """Returns the images of the step at a position as the net will see them; takes nothing from the stream.
+
+        Returns:
+            float32 [batch, height, width, channels].
+        """
+        size, seed = self.data.batch_size, self.data.seed
+        skipped = None if self.bad_images is None else SkippedImages()  # they are counted where they are trained on
+        batches = input_pipeline.training_batches(self.dataset, self.preprocessing, size, seed, stream, skipped=skipped)
+        augmentation = make_augmentation(self.preprocessing, self.dataset.num_examples)
+        draws = augmentation.make_draws(tf.constant([seed, stream], tf.int64), size)
+        positions, skips = range(stream, stream + size), skipped is not None
+        with input_pipeline.naming_failures(self.dataset, self.preprocessing, positions, seed, skips=skips):
+            images = next(iter(batches))['image']
+        return augmentation.device_train(images, draws)

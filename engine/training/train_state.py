@@ -1,0 +1,235 @@
+"""What training changes: the weights, what the optimizer keeps of them, their moving averages.
+
+with strategy.scope():
+    state = make_state(config, spec)
+restore_run(checkpoint, state, labels_offset)     # or warm_start(options, state, labels_offset), or neither
+"""
+
+import dataclasses
+import re
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from configs.training import CheckpointOptions, DataOptions, TrainConfig
+from engine import checkpoints
+from engine.classifiers.model_spec import ModelSpec
+from engine.optim.loss_scale import LossScale
+from engine.optim.moving_averages import ExponentialMovingAverage
+from engine.optim.optimizers import Optimizer, make_optimizer
+from engine.training.position import Position
+from nets.batch_norm import BatchNormalization
+from nets.layers import L2Regularizer
+from nets.variables import slim_variables
+from support.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training changes, and what it needs to know of it.
+
+    Attributes:
+        model: Float32 images to float32 logits.
+        variables: Every variable of the net, by slim's name.
+        trainable: Those that are trained, in the order of the net.
+        weight_decays: L2 factor of each variable that has one, by name.
+        optimizer: Built for `trainable`.
+        averages: Moving averages of `variables`, or None.
+        loss_scale: That of float16, or None.
+    """
+
+    model: keras.Model
+    variables: dict[str, keras.Variable]
+    trainable: dict[str, keras.Variable]
+    weight_decays: dict[str, float]
+    optimizer: Optimizer
+    averages: ExponentialMovingAverage | None = None
+    loss_scale: LossScale | None = None
+
+    @property
+    def moving_statistics(self) -> list[tuple[keras.Variable, float]]:
+        """What batch normalisation keeps beside the trained variables, and the share of it that a step keeps.
+
+        With `--freeze_batch_norm` only that of the trained layers moves.
+        """
+        layers = [layer for layer in _batch_norms(self.model) if layer.trainable]
+        return [(kept, layer.momentum) for layer in layers for kept in (layer.moving_mean, layer.moving_variance)]
+
+    def saved_variables(self) -> dict[str, tf.Variable]:
+        """Returns weights, optimizer slots, moving averages and loss scale by their names in slim's checkpoints."""
+        saved = {name: variable.value for name, variable in self.variables.items()} | self.optimizer.slots
+        if self.averages:
+            saved |= self.averages.averages
+        if self.loss_scale:
+            saved |= self.loss_scale.variables
+        return saved
+
+
+def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
+    """Makes the net with its initial weights, and what the optimizer and the moving averages keep.
+
+    Raises:
+        InputError: `--trainable_scopes` leaves nothing to train, or `--weight_decay_exclude` matches nothing.
+    """
+    model = spec.make_model(
+        mixed_precision=config.net.mixed_precision,
+        weight_decay=config.net.weight_decay,
+        dropout_keep_prob=config.net.dropout_keep_prob,
+        seed=config.data.seed,
+    )
+    variables = slim_variables(model)
+    trainable = _trainable(variables, config.checkpoint.trainable_scopes)
+    weight_decays = {
+        name: variable.regularizer.weight_decay
+        for name, variable in variables.items()
+        if isinstance(variable.regularizer, L2Regularizer)
+    }
+    weight_decays = _without(weight_decays, config.net.weight_decay_exclude)
+    optimizer = make_optimizer(config.optimizer)
+    optimizer.build(trainable, weight_decays)
+    averages = None
+    if config.loss.moving_average_decay:
+        averages = ExponentialMovingAverage(config.loss.moving_average_decay)
+        averages.build(variables)
+    loss_scale = None
+    if config.net.mixed_precision == 'float16':
+        loss_scale = LossScale()
+        loss_scale.build()
+    if config.checkpoint.trainable_scopes:
+        _freeze_batch_norm(model, config.checkpoint)
+    return TrainState(model, variables, trainable, weight_decays, optimizer, averages, loss_scale)
+
+
+def _batch_norms(model: keras.Model) -> list[BatchNormalization]:
+    return [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+
+
+def _freeze_batch_norm(model: keras.Model, options: CheckpointOptions) -> None:
+    """Freezes batch normalisation outside of the trained scopes, or says that it goes on moving.
+
+    Raises:
+        InputError: `--freeze_batch_norm`, and there is none outside of them.
+    """
+    patterns = [re.compile(scope) for scope in options.trainable_scopes]
+    names = {id(variable): name for name, variable in slim_variables(model).items()}
+    frozen = [
+        layer
+        for layer in _batch_norms(model)
+        if not any(pattern.match(names[id(variable)]) for variable in layer.variables for pattern in patterns)
+    ]
+    if options.freeze_batch_norm and not frozen:
+        raise InputError(
+            f'--freeze_batch_norm: {model.name} has no batch normalisation outside of --trainable_scopes; leave it out'
+        )
+    if options.freeze_batch_norm:
+        for layer in frozen:
+            layer.trainable = False
+    elif frozen:
+        logging.info(
+            'batch normalisation outside of --trainable_scopes keeps updating its moving statistics, as in slim; '
+            '--freeze_batch_norm freezes them'
+        )
+
+
+def _without(weight_decays: dict[str, float], excluded: tuple[str, ...]) -> dict[str, float]:
+    """Returns the L2 factors of the variables in whose names no regular expression of `excluded` is found."""
+    for pattern in excluded:
+        if not any(re.search(pattern, name) for name in weight_decays):
+            raise InputError(
+                f'--weight_decay_exclude={pattern}: matches no variable that decays; there are '
+                f'{", ".join(weight_decays) or "none"}'
+            )
+    return {
+        name: decay
+        for name, decay in weight_decays.items()
+        if not any(re.search(pattern, name) for pattern in excluded)
+    }
+
+
+def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) -> dict[str, keras.Variable]:
+    """Returns the variables whose names a scope matches from the start, as a regular expression; all without scopes."""
+    try:
+        patterns = [re.compile(scope) for scope in scopes or ('',)]
+    except re.error as error:
+        raise InputError(f'--trainable_scopes={",".join(scopes)}: not a regular expression: {error}') from error
+    chosen = {
+        name: variable
+        for name, variable in variables.items()
+        if variable.trainable and any(pattern.match(name) for pattern in patterns)
+    }
+    if not chosen:
+        raise InputError(
+            f'--trainable_scopes={",".join(scopes)}: matches no variable; there are {", ".join(variables)}'
+        )
+    return chosen
+
+
+def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainState) -> Position | None:
+    """Restores the newest checkpoint of `train_dir` that can be read; returns its position, None where there is none.
+
+    Raises:
+        InputError: none of them can be read, or they are of another net.
+    """
+    train_dir = options.train_dir
+    candidates, damaged = checkpoints.newest_first(train_dir), []
+    for prefix in checkpoints.incomplete_checkpoints(train_dir):
+        logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
+    for prefix in candidates:
+        try:
+            restore_run(prefix, state, data.labels_offset)
+            if options.checkpoint_path:
+                logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
+            position = Position.load(prefix, data.batch_size)
+        except checkpoints.DamagedCheckpointError as error:
+            logging.warning('%s; trying the checkpoint before it', error)
+            damaged.append(prefix)
+            continue
+        for other in damaged:
+            if checkpoints.lies_in(other, train_dir):
+                logging.warning('%s is now %s', other, checkpoints.set_aside(other))
+            else:
+                logging.warning('%s is left as it is: it does not lie in --train_dir=%s', other, train_dir)
+        return position
+    if damaged:
+        raise InputError(
+            f'--train_dir={train_dir}: none of its {len(candidates)} checkpoints can be read; move them away to begin '
+            'anew'
+        )
+    return None
+
+
+def restore_run(latest: str, state: TrainState, labels_offset: int) -> None:
+    """Restores weights, slots and averages; where the run is says `engine.training.position`.
+
+    Raises:
+        DamagedCheckpointError: the checkpoint cannot be read.
+        InputError: it is of another net, or of another optimizer.
+    """
+    optional = state.loss_scale.variables if state.loss_scale else ()
+    plan = checkpoints.restore(latest, state.saved_variables(), optional=optional, labels_offset=labels_offset)
+    left = [name for name in plan.training_state if not checkpoints.is_counter(name)]
+    if left:
+        logging.warning(
+            '%s has more than this run goes on with, and later checkpoints will not: %s. That is for another '
+            '--optimizer, --mixed_precision, --trainable_scopes or --moving_average_decay',
+            *(latest, checkpoints.describe_state(left)),
+        )
+    logging.info('continuing from %s', latest)
+
+
+def warm_start(options: CheckpointOptions, state: TrainState, labels_offset: int) -> None:
+    """Takes weights from `--checkpoint_path`, not its averages, as slim does; those of the run begin at the weights."""
+    weights = {name: variable.value for name, variable in state.variables.items()}
+    assert options.checkpoint_path is not None
+    checkpoints.warm_start(
+        options.checkpoint_path,
+        weights,
+        options.checkpoint_exclude_scopes,
+        options.ignore_missing_vars,
+        labels_offset,
+        options.checkpoint_scope,
+    )
+    if state.averages:
+        for name, variable in state.variables.items():
+            state.averages.averages[name + state.averages.SUFFIX].assign(variable.value)

@@ -1,0 +1,30 @@
+"""Packages that only some commands need, and that only the extra `export` installs.
+
+onnx = extras.load('onnx', 'reading ONNX files')
+"""
+
+import importlib
+import types
+
+from support.errors import InputError, first_line
+
+
+def load(package: str, purpose: str) -> types.ModuleType:
+    """Imports a package, or a module of one, when it is needed.
+
+    Args:
+        package: Its name, such as 'onnxruntime' or 'onnx.inliner'.
+        purpose: What it is needed for, as a message begins: 'reading ONNX files'.
+
+    Raises:
+        InputError: it is not installed, or cannot be loaded.
+    """
+    name = package.partition('.')[0]
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise InputError(f'{purpose}: {name} cannot be loaded: {first_line(error)}') from error
+        raise InputError(f"{purpose} needs the extra `export`: pip install -e '.[export]'") from error
+    except ImportError as error:
+        raise InputError(f'{purpose}: {name} cannot be loaded: {first_line(error)}') from error

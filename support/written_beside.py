@@ -1,0 +1,182 @@
+"""Writing beside the place that is meant, which is taken once all is right.
+
+with written_beside('/tmp/alexnet.keras', 'output_path') as part:
+    write(part)
+
+What is written lies in a folder beside, `.part-alexnet.keras`, which its process keeps locked. A folder that nobody
+holds is of a process that was killed: the next one to the same place takes up what it finds there, and deletes it.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+
+import tensorflow as tf
+from absl import logging
+
+from support import exchanging
+from support.errors import InputError, first_line
+
+PREFIX = '.part-'
+_OLD = 'old'  # in the folder beside: what was at the place, while it is replaced
+_NEW = 'new'
+_ATTEMPTS = 100
+
+
+@contextlib.contextmanager
+def written_beside(path: str, flag: str) -> Iterator[str]:
+    """Gives a path of the same name to write to; at the end it takes the place of `path`, on an error it is deleted.
+
+    Whoever is killed leaves at `path` what was there, or all of the new; where the file system cannot exchange two
+    folders, the next call restores it.
+
+    Args:
+        path: Of a file, or of a folder.
+        flag: Which flag named it, for messages.
+
+    Raises:
+        InputError: it cannot be written, or another process is writing it; what was there is unharmed.
+    """
+    place = os.path.abspath(path)
+    try:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with _claimed(place, flag) as beside:
+            part = os.path.join(beside, _NEW, os.path.basename(place))
+            os.mkdir(os.path.dirname(part))
+            yield part
+            _put_in_place(part, place, os.path.join(beside, _OLD))
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--{flag}={path}: {first_line(error)}') from error
+
+
+def recover(path: str, flag: str) -> None:
+    """Puts right what a process that was killed has left beside a path, if any has; call it before looking at `path`.
+
+    Raises:
+        InputError: another process is writing it, or what is beside it is of none.
+    """
+    place = os.path.abspath(path)
+    beside = _beside(place)
+    if os.path.islink(beside) or (os.path.lexists(beside) and not os.path.isdir(beside)):
+        raise InputError(
+            f'--{flag}={path}: {beside} is in the way: the output is written there first; move or delete it'
+        )
+    if os.path.isdir(beside):
+        try:
+            with _claimed(place, flag):
+                pass
+        except OSError as error:
+            raise InputError(f'--{flag}={path}: {first_line(error)}') from error
+
+
+def check_name(path: str, flag: str, longest: str = '') -> None:
+    """Refuses a name, or one of a folder that has to be made for it, that the file system has no room for.
+
+    Args:
+        path: Where something is to be written.
+        flag: Which flag named it.
+        longest: What is added to its name, as a part of it or for a file beside it.
+
+    Raises:
+        InputError: which name, how long it is and may be.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    present = folder
+    while not os.path.lexists(present) and os.path.dirname(present) != present:
+        present = os.path.dirname(present)
+    limit = os.pathconf(present, 'PC_NAME_MAX') if os.path.isdir(present) else 255
+    added = len(PREFIX) + len(longest)
+    folders = [part for part in os.path.relpath(folder, present).split(os.sep) if part not in ('.', '')]
+    for part, most in [*((part, limit) for part in folders), (name, limit - added)]:
+        size = len(os.fsencode(part))
+        if size > most:
+            raise InputError(
+                f'--{flag}={path}: the name {part[:16]}... has {size} bytes; at most {most} can be written'
+            )
+
+
+def _beside(path: str) -> str:
+    return os.path.join(os.path.dirname(path), PREFIX + os.path.basename(path))
+
+
+@contextlib.contextmanager
+def _claimed(path: str, flag: str) -> Iterator[str]:
+    """Gives the folder beside a path, empty, which no other process has until it is deleted at the end."""
+    beside = _beside(path)
+    descriptor = _lock(beside, path, flag)
+    try:
+        if _restore(beside, path):
+            logging.warning('%s: restored; a process that was replacing it had been killed', path)
+        for name in os.listdir(beside):
+            shutil.rmtree(os.path.join(beside, name))
+        yield beside
+    finally:
+        with contextlib.suppress(OSError):  # what has failed before is told
+            _restore(beside, path)  # after Ctrl-C between two renames
+        if os.path.lexists(path) or not os.path.lexists(os.path.join(beside, _OLD)):
+            shutil.rmtree(beside, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _lock(beside: str, path: str, flag: str) -> int:
+    """Makes a folder and locks it; returns its descriptor, which holds the lock.
+
+    Raises:
+        InputError: another process has it.
+    """
+    for _ in range(_ATTEMPTS):
+        made = _make(beside)
+        try:
+            descriptor = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # another process has just ended
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            break
+        except OSError as error:  # some network file systems have no locks
+            if not made:
+                os.close(descriptor)
+                raise InputError(
+                    f'--{flag}={path}: {beside} belongs to another process that is writing there, or to one that was '
+                    'killed; delete it if none is running'
+                ) from error
+        if _is_same(descriptor, beside):
+            return descriptor
+        os.close(descriptor)  # deleted by its process after it was opened here
+    raise InputError(f'--{flag}={path}: another process is writing it; wait for it, stop it, or give another name')
+
+
+def _make(beside: str) -> bool:
+    try:
+        os.mkdir(beside)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_same(descriptor: int, beside: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(beside))
+    except FileNotFoundError:
+        return False
+
+
+def _restore(beside: str, path: str) -> bool:
+    """Puts back what was moved away from a path, where nothing has taken its place; says whether there was any."""
+    old = os.path.join(beside, _OLD)
+    if os.path.lexists(path) or not os.path.lexists(old):
+        return False
+    os.rename(old, path)
+    return True
+
+
+def _put_in_place(part: str, path: str, old: str) -> None:
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.rename(part, path)  # over a file, at once
+    elif not exchanging.exchange(part, path):  # a folder that is not empty cannot be renamed over
+        os.rename(path, old)
+        os.rename(part, path)
