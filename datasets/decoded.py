@@ -28,13 +28,13 @@ from absl import logging
 
 from configs.cache import check_cache
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
-from datasets.conversion.disk import replacing
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example, Examples, StoredExamples, T
 from datasets.synthetic import SyntheticExamples
 from datasets.tuning import without_tuning
 from preprocessing import images
 from support.cores import usable_cores
+from support.disk import replacing
 from support.errors import InputError, first_line
 from support.progress import Progress
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from datasets.class_folders import find_folders
 from datasets.collection import Collection
-from datasets.conversion.image_folder import find_folders
-from datasets.conversion.shards import shuffled
 from datasets.examples import FileExamples
 from datasets.records import existing_folder
 from datasets.regular_files import check_local
+from datasets.source import shuffled
 from support.errors import InputError
 
 

@@ -18,11 +18,10 @@ from absl import logging
 from configs.evaluation import EvalOptions
 from configs.records import SLIM_NAMES, RecordNames
 from configs.training import DataOptions
-from datasets import tfrecord
+from datasets import manifest, tfrecord
 from datasets.collection import Collection
-from datasets.conversion import manifest
-from datasets.conversion.files import check_folder, in_one_form
 from datasets.examples import RecordExamples
+from datasets.files import check_folder, in_one_form
 from datasets.regular_files import read_file
 from datasets.spec import DatasetSpec
 from support.errors import InputError, first_line

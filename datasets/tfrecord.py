@@ -24,9 +24,9 @@ from absl import logging
 
 from configs.records import RecordNames
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
-from datasets.conversion.disk import replacing
-from datasets.conversion.files import problem_of
+from datasets.files import problem_of
 from datasets.record_faults import compression_of
+from support.disk import replacing
 from support.errors import InputError, first_line
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from datasets.conversion.source import Source
+from datasets.source import Source
 
 SharedPath = Callable[[str], Path]
 IMAGE = b'\xff\xd8\xff'

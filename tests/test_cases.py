@@ -18,9 +18,9 @@ from configs.conversion import ConvertConfig
 from configs.options import make_config
 from datasets.conversion import convert, verify
 from datasets.conversion.encode import encode
-from datasets.conversion.files import LeftOut
 from datasets.conversion.recipe import Encoding
 from datasets.dataset_factory import Dataset, get_dataset
+from datasets.files import LeftOut
 from datasets.input_pipeline import evaluation_batches, naming_failures, training_batches
 from engine.prediction.image_files import find_images, prepare
 from preprocessing import images

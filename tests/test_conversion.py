@@ -27,9 +27,9 @@ from configs.options import make_config
 from datasets import tfrecord
 from datasets.conversion import convert, recipe, shards, verify
 from datasets.conversion.journal import JOURNAL, LOCK, Journal
-from datasets.conversion.source import Source, SourceImage
 from datasets.conversion.workers import WorkerPool
 from datasets.dataset_factory import DATASETS, get_dataset
+from datasets.source import Source, SourceImage, shuffled
 from support.errors import InputError
 from tests.runs import files
 
@@ -281,8 +281,8 @@ def test_shards_are_nearly_equal_and_hold_every_image_once() -> None:
 
 def test_order_is_that_of_the_names_alone() -> None:
     images = _images(1000)
-    order = shards.shuffled(images)
-    assert shards.shuffled(images[::-1]) == order
+    order = shuffled(images)
+    assert shuffled(images[::-1]) == order
     positions = [int(image.name.split('/')[1].split('.')[0]) for image in order]
     assert abs(np.corrcoef(positions, np.arange(1000))[0, 1]) < 0.1
 

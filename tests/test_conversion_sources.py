@@ -18,9 +18,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets.conversion import cifar10, files, flowers, image_folder, imagenet, mnist
-from datasets.conversion.source import Source
+from datasets import class_folders as image_folder
+from datasets import files
+from datasets.conversion import cifar10, flowers, imagenet, mnist
 from datasets.dataset_factory import get_dataset
+from datasets.source import Source
 from support.errors import InputError
 from tests.sources import IMAGE, SharedPath, class_folders, described, names_and_labels, tar_bytes, write_files
 

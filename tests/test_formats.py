@@ -15,8 +15,8 @@ from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.options import make_config
 from configs.training import TrainConfig
-from datasets.conversion import files
-from datasets.conversion import image_folder as source
+from datasets import class_folders as source
+from datasets import files
 from datasets.conversion.convert import convert
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import FileExamples

@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from datasets import decoded, record_faults, records, tfds, tfrecord
+from datasets import decoded, manifest, record_faults, records, tfds, tfrecord
 from datasets.array_tables import save_arrays
-from datasets.conversion import archives, bounding_boxes, cifar10, imagenet_labels, journal, manifest, mnist
+from datasets.conversion import archives, bounding_boxes, cifar10, imagenet_labels, journal, mnist
 from datasets.conversion import tfds as tfds_source
 from datasets.conversion import unpack as unpacking
 from datasets.conversion.pickled_arrays import load_images

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from datasets.conversion.encode import BadImage, image_format, read_header
-from datasets.conversion.files import LeftOut
+from datasets.files import LeftOut
 from engine.prediction import image_files
 from engine.prediction.image_files import find_images, prepare, prepare_batches, split_input
 from preprocessing.preprocessing_factory import Preprocessing, get_preprocessing

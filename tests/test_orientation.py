@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datasets.conversion.orientation import read_orientation, turn
+from datasets.orientation import read_orientation, turn
 from engine.prediction.image_files import prepare
 from preprocessing.preprocessing_factory import get_preprocessing
 

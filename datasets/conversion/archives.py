@@ -18,9 +18,9 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from datasets.conversion.disk import replacing
-from datasets.conversion.files import Entry, check_name, is_of_system
+from datasets.files import Entry, check_name, is_of_system
 from datasets.regular_files import open_file
+from support.disk import replacing
 from support.errors import InputError
 
 _BLOCK = tarfile.BLOCKSIZE

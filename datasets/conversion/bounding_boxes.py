@@ -13,9 +13,9 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
-from datasets.conversion.files import list_folder
-from datasets.conversion.source import Box
+from datasets.files import list_folder
 from datasets.regular_files import read_file
+from datasets.source import Box
 from support.errors import InputError
 
 BoxesOfImage = Callable[[str, str], tuple[Box, ...]]

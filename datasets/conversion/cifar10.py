@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from PIL import Image
 
 from datasets.conversion.archives import decompress, list_tar
-from datasets.conversion.files import Entry, list_folder
 from datasets.conversion.pickled_arrays import load_images
-from datasets.conversion.source import Source, SourceImage, read_bytes
+from datasets.files import Entry, list_folder
+from datasets.source import Source, SourceImage, read_bytes
 from support.errors import InputError
 
 CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')

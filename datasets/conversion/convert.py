@@ -19,17 +19,18 @@ from typing import Any
 from absl import logging
 
 from configs.conversion import ConvertConfig, RecordOptions
-from datasets.conversion import manifest
-from datasets.conversion.disk import write_text
+from datasets import manifest
+from datasets.conversion.description import describe
 from datasets.conversion.journal import Journal
 from datasets.conversion.recipe import Encoding, Layout, Recipe, layout_of
 from datasets.conversion.shard_writer import write_shards
 from datasets.conversion.shards import Shard, default_count, fingerprint, plan_shards
-from datasets.conversion.source import Source, SourceImage
 from datasets.conversion.sources import check_options, open_source
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.regular_files import check_local
+from datasets.source import Source, SourceImage
 from support.cores import usable_cores
+from support.disk import write_text
 from support.errors import InputError
 from support.progress import Progress
 
@@ -112,7 +113,7 @@ class _Conversion:
             os.remove(path)  # files were taken away since it was written
         seconds = self._write(unfinished)
         finished = [self._journal.finished[shard.file] for shard in self._shards]
-        described = manifest.describe(self._conversion, self._source, finished)
+        described = describe(self._conversion, self._source, finished)
         for split, parts in described['splits'].items():
             if not parts['images']:
                 raise InputError(

@@ -11,8 +11,8 @@ import hashlib
 import os
 
 from datasets.conversion.archives import decompress, list_tar
-from datasets.conversion.files import Entry, LeftOut, is_image, list_folder, sort_images
-from datasets.conversion.source import Source, SourceImage
+from datasets.files import Entry, LeftOut, is_image, list_folder, sort_images
+from datasets.source import Source, SourceImage
 from support.errors import InputError
 
 CLASS_NAMES = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')

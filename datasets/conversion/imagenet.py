@@ -16,8 +16,8 @@ from absl import logging
 from datasets.conversion import imagenet_labels
 from datasets.conversion.archives import list_tar
 from datasets.conversion.bounding_boxes import BoxesOfImage, open_boxes
-from datasets.conversion.files import Entry, LeftOut, is_image, list_folder, list_names, list_subfolders, sort_images
-from datasets.conversion.source import Source, SourceImage
+from datasets.files import Entry, LeftOut, is_image, list_folder, list_names, list_subfolders, sort_images
+from datasets.source import Source, SourceImage
 from support.errors import InputError
 
 _TRAIN = ('ILSVRC2012_img_train.tar', 'train')

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from typing import Any
 
-from datasets.conversion.disk import PART, cannot_write, write_text
-from datasets.conversion.json_schema import type_problems
+from datasets.json_schema import type_problems
 from datasets.regular_files import refuse_irregular
+from support.disk import PART, cannot_write, write_text
 from support.errors import InputError, first_line
 from support.folder_lock import FolderLock
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from datasets.conversion.archives import decompress
-from datasets.conversion.source import Source, SourceImage, read_bytes
+from datasets.source import Source, SourceImage, read_bytes
 from support.errors import InputError
 
 CLASS_NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')

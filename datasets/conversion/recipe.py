@@ -7,7 +7,7 @@ layout_of('imagenet').pattern       # '{split}-{number:05d}-of-{count:05d}'
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from datasets.conversion.source import SourceImage
+from datasets.source import SourceImage
 from support.errors import unknown_name
 
 TFDS_PREFIX = 'tfds:'

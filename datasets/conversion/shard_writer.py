@@ -14,8 +14,8 @@ from datasets.conversion import writer
 from datasets.conversion.journal import FinishedShard, Journal
 from datasets.conversion.recipe import Recipe
 from datasets.conversion.shards import Shard, fingerprint
-from datasets.conversion.source import SourceImage
 from datasets.conversion.workers import WorkerPool
+from datasets.source import SourceImage
 from support.errors import InputError
 
 _TASKS_PER_PROCESS = 8  # so many that all processes end at nearly the same time

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from datasets.conversion.source import SourceImage
+from datasets.source import SourceImage, shuffled
 from support.errors import InputError
 
 # Large enough to be read at full speed from any disk, small enough to be moved about.
@@ -63,11 +63,6 @@ def plan_shards(splits: Mapping[str, Sequence[SourceImage]], counts: Mapping[str
             part = tuple(ordered[number * total // count : (number + 1) * total // count])
             shards.append(Shard(pattern.format(split=split, number=number, count=count), split, part))
     return shards
-
-
-def shuffled(images: Sequence[SourceImage]) -> list[SourceImage]:
-    """Returns the images in an order without a pattern: by a hash of their names."""
-    return sorted(images, key=lambda image: hashlib.sha256(image.name.encode()).digest())
 
 
 def fingerprint(shard: Shard) -> str:

@@ -8,9 +8,9 @@ from types import ModuleType
 
 from configs import cli
 from configs.conversion import SourceOptions
-from datasets.conversion.files import check_folder
 from datasets.conversion.recipe import TFDS_PREFIX, layout_of
-from datasets.conversion.source import Source
+from datasets.files import check_folder
+from datasets.source import Source
 from support.errors import InputError
 
 _FOLDERS = ('imagenet', 'image_folder')  # what cannot be downloaded

@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 from google.protobuf.message import DecodeError
 
-from datasets.conversion.source import Source, SourceImage
+from datasets.source import Source, SourceImage
 from datasets.tfds import TfdsBuilder, explained_download, open_builder
 from datasets.tfrecord import index_files
 from support.errors import InputError

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from configs import cli
 from configs.conversion import ConvertConfig
-from datasets.conversion.disk import PART, cannot_write
-from datasets.conversion.files import check_folder, list_names
-from datasets.conversion.manifest import LABELS
 from datasets.conversion.stopping import Stopped, signals_raise
+from datasets.files import check_folder, list_names
+from datasets.manifest import LABELS
 from datasets.regular_files import check_local
+from support.disk import PART, cannot_write
 from support.errors import InputError
 from support.progress import Progress
 

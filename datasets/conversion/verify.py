@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from configs.conversion import ConvertConfig
-from datasets.conversion import manifest, writer
-from datasets.conversion.files import in_one_form
+from datasets import manifest
+from datasets.conversion import writer
 from datasets.conversion.recipe import layout_of
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.conversion.workers import WorkerPool
+from datasets.files import in_one_form
 from datasets.regular_files import read_file
 from support.cores import usable_cores
 from support.errors import InputError, first_line

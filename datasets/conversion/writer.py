@@ -17,9 +17,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from datasets.conversion.disk import cannot_write, reason
 from datasets.conversion.recipe import Recipe
-from datasets.conversion.source import SourceImage
+from datasets.source import SourceImage
+from support.disk import cannot_write, reason
 from support.errors import InputError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import tensorflow as tf
 from configs.records import RecordNames
 from configs.training import AugmentOptions
 from datasets import dataset_factory
-from datasets.conversion.files import in_one_form
 from datasets.dataset_factory import Dataset
+from datasets.files import in_one_form
 from datasets.text_files import load_json, write_text
 from engine import checkpoints
 from nets import nets_factory

@@ -22,9 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from datasets.conversion.encode import BadImage, check_sides, encode, image_format, read_header
-from datasets.conversion.files import IMAGE_SUFFIXES, LeftOut, is_image, is_of_system, problem_of
-from datasets.conversion.orientation import read_orientation, turn
 from datasets.conversion.recipe import Encoding
+from datasets.files import IMAGE_SUFFIXES, LeftOut, is_image, is_of_system, problem_of
+from datasets.orientation import read_orientation, turn
 from preprocessing import batches
 from preprocessing import images as image_operations
 from preprocessing.preprocessing_factory import Preprocessing

@@ -16,7 +16,7 @@ from absl import logging
 
 from configs import early
 from configs.prediction import PredictConfig, PredictOptions, PredictOutputOptions
-from datasets.conversion.files import LeftOut
+from datasets.files import LeftOut
 from datasets.text_files import write_text
 from engine.prediction.image_files import Image, find_images, split_input
 from engine.prediction.prediction_output import FORMATS

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datasets.conversion.files import shown
+from datasets.files import shown
 from engine.prediction.predictor import Prediction
 from support.errors import InputError
 

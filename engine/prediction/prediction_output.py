@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from datasets.conversion.files import shown
+from datasets.files import shown
 from engine.prediction.predictor import Prediction
 
 CSV_HEADER = ('path', 'rank', 'index', 'label', 'probability', 'error')

@@ -1,6 +1,6 @@
 """`dataset.json` and `labels.txt`: what a complete data set holds.
 
-manifest.write('/data/records', manifest.describe(conversion, source, finished_shards))
+manifest.write('/data/records', describe(conversion, source, finished_shards))
 lines = manifest.summary(manifest.load('/data/records'))
 described = manifest.check(json.loads(text), 'dataset.json')       # every field there and of its type, or an InputError
 """
@@ -8,15 +8,12 @@ described = manifest.check(json.loads(text), 'dataset.json')       # every field
 import json
 import os
 import statistics
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from datasets.conversion.disk import write_text
-from datasets.conversion.journal import FinishedShard
-from datasets.conversion.json_schema import type_problems
-from datasets.conversion.source import Source
+from datasets.json_schema import type_problems
 from datasets.regular_files import read_file
+from support.disk import write_text
 from support.errors import InputError
 from support.tables import format_table
 from support.texts import decode_text
@@ -40,42 +37,6 @@ _SCHEMA = {
     'changed': {str: int},
     'skipped': [{'split': str, 'image': str, 'reason': str}],
 }
-
-
-def describe(conversion: Mapping[str, Any], source: Source, shards: Sequence[FinishedShard]) -> dict[str, Any]:
-    """Returns the content of dataset.json, which depends only on what was converted."""
-    changes: Counter[str] = Counter()
-    for shard in shards:
-        changes.update(shard.changes)
-    return {
-        'name': conversion['dataset_name'],
-        'options': {key: conversion[key] for key in ('resize_shorter_side', 'jpeg_quality')},
-        'class_names': list(source.class_names),
-        'class_ids': list(source.class_ids),
-        'channels': source.channels,
-        'splits': {split: _describe_split(split, shards, len(source.class_names)) for split in source.splits},
-        'changed': dict(sorted(changes.items())),
-        'skipped': [
-            {'split': shard.split, 'image': name, 'reason': reason}
-            for shard in shards
-            for name, reason in shard.skipped
-        ],
-    }
-
-
-def _describe_split(split: str, shards: Sequence[FinishedShard], num_classes: int) -> dict[str, Any]:
-    labels: Counter[int] = Counter()
-    files = []
-    for shard in shards:
-        if shard.split == split:
-            labels.update(shard.labels)
-            files.append({'file': shard.file, 'images': shard.num_images, 'bytes': shard.size, 'sha256': shard.sha256})
-    return {
-        'images': labels.total(),
-        'bytes': sum(file['bytes'] for file in files),
-        'images_per_class': [labels[label] for label in range(num_classes)],
-        'shards': files,
-    }
 
 
 def labels_text(class_names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from datasets.conversion.source import SourceImage
+from datasets.source import SourceImage
 from support.errors import InputError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.webp')

@@ -8,7 +8,8 @@ A source names images without reading them, so that any process can take any of 
 """
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 
 Box = tuple[float, float, float, float]
 
@@ -63,3 +64,8 @@ class Source:
     class_ids: tuple[str, ...] = ()
     read: Callable[[SourceImage], bytes] = read_bytes
     channels: int = 3
+
+
+def shuffled(images: Sequence[SourceImage]) -> list[SourceImage]:
+    """Returns the images in an order without a pattern: by a hash of their names."""
+    return sorted(images, key=lambda image: hashlib.sha256(image.name.encode()).digest())

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from absl import logging
 
 from configs import cli
-from datasets.conversion.files import (
+from datasets.files import (
     IMAGE_SUFFIXES,
     LeftOut,
     check_folder,
@@ -31,8 +31,8 @@ from datasets.conversion.files import (
     shown,
     sort_images,
 )
-from datasets.conversion.orientation import read_orientation
-from datasets.conversion.source import Source, SourceImage
+from datasets.orientation import read_orientation
+from datasets.source import Source, SourceImage
 from support.errors import InputError
 
 LABELS_FILE = 'labels.txt'
