@@ -111,7 +111,7 @@ def exit_status(call: Callable[[], int]) -> int:
     except WorkerLostError as error:
         console.print_error(error)
         sys.stdout.flush()
-        os._exit(os.EX_TEMPFAIL if error.is_passing else 1)
+        os._exit(os.EX_TEMPFAIL if error.is_transient else 1)
     except InputError as error:
         console.print_error(error)
         return 1

@@ -18,8 +18,8 @@ from export.export_factory import check_options
 from export.onnx_file import is_sample_folder, sample_folder, write_sample_test_data
 from export.output import check_free, check_output
 from export.source import Source, load_source
+from support.atomic_path import atomic_path, recover
 from support.errors import InputError, first_line
-from support.written_beside import recover, written_beside
 
 _FLAG = 'output_path'
 
@@ -41,7 +41,7 @@ def export(config: ExportConfig) -> str:
     if chosen.is_run:
         _check_beside(options, path)
     source = load_source(config, chosen.layout)
-    with written_beside(path, _FLAG) as part:
+    with atomic_path(path, _FLAG) as part:
         chosen.write(source, part)
         lines = chosen.verify(source, part)
         check_free(path, chosen.ending, options.overwrite, chosen.members)  # for as long as that took, others wrote too
@@ -83,7 +83,7 @@ def _write_beside(source: Source, path: str) -> None:
         raise InputError(f'--output_path={path}: {first_line(error)}') from error
     samples = sample_folder(path)
     if source.options.sample_test_data:
-        with written_beside(samples, _FLAG) as part:
+        with atomic_path(samples, _FLAG) as part:
             write_sample_test_data(source, path, part)
     elif os.path.isdir(samples):
         message = '%s holds sample data of the file that was replaced; export with --sample_test_data to renew it'

@@ -14,7 +14,7 @@ from engine.classifiers.onnx_runtime import open_onnx
 from export import verification
 from export.images import calibration_images, verification_images
 from export.source import Source
-from support import extras
+from support import optional_packages
 
 ENDING = '.onnx'
 _SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # of each folder of sample data
@@ -26,7 +26,7 @@ _PURPOSE = '--format=onnx'
 def check() -> None:
     """Raises InputError if what the export needs is not installed."""
     for package in ('onnx', 'onnxruntime'):
-        extras.load(package, _PURPOSE)
+        optional_packages.load(package, _PURPOSE)
 
 
 def write(source: Source, path: str) -> None:

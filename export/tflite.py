@@ -16,7 +16,7 @@ from export import serving, tflite_converter, tflite_graph, tflite_metadata, ver
 from export.images import calibration_images
 from export.source import Source
 from export.tflite_converter import Job
-from support import extras
+from support import optional_packages
 from support.errors import InputError
 
 ENDING = '.tflite'
@@ -25,7 +25,7 @@ _MOST_BYTES = 2**31 - 2**20  # the converter hands on graphs as protocol buffers
 
 def check() -> None:
     """Raises InputError if what the export needs is not installed."""
-    extras.load('ai_edge_litert.interpreter', '--format=tflite')
+    optional_packages.load('ai_edge_litert.interpreter', '--format=tflite')
 
 
 def write(source: Source, path: str) -> None:

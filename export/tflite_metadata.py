@@ -17,7 +17,7 @@ import numpy as np
 from engine.checkpoints import METADATA
 from engine.classifiers.description import CHECKSUM, checksum
 from export.source import Source
-from support import extras
+from support import optional_packages
 
 BUFFER_NAME, LABELS = 'TFLITE_METADATA', 'labels.txt'
 
@@ -50,7 +50,7 @@ def finish(converted: str, source: Source, path: str) -> None:
 
 def _with_buffer(content: bytes, metadata: bytes) -> bytearray:
     """Returns a model with one more buffer, which is its metadata."""
-    schema = extras.load('ai_edge_litert.schema_py_generated', 'writing TFLite files')
+    schema = optional_packages.load('ai_edge_litert.schema_py_generated', 'writing TFLite files')
     model = schema.ModelT.InitFromPackedBuf(content)
     entry, buffer = schema.MetadataT(), schema.BufferT()
     entry.name, entry.buffer = BUFFER_NAME, len(model.buffers)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from importing.onnx_file import OnnxFile
-from support import extras
+from support import optional_packages
 from support.errors import InputError, first_line
 
 T = TypeVar('T')
@@ -51,7 +51,7 @@ class Node:
 
     def attributes(self) -> dict[str, Any]:
         """Returns all attributes: numbers, tuples of numbers, str, or an array."""
-        onnx = extras.load('onnx', 'reading ONNX files')
+        onnx = optional_packages.load('onnx', 'reading ONNX files')
         try:
             read = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in self._proto.attribute}
             return {name: _plain(value) for name, value in read.items()}
@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 def _to_array(tensor: Any) -> np.ndarray:
-    return extras.load('onnx.numpy_helper', 'reading ONNX files').to_array(tensor)
+    return optional_packages.load('onnx.numpy_helper', 'reading ONNX files').to_array(tensor)
 
 
 def _constant(_: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
@@ -81,7 +81,7 @@ def _constant(_: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
 
 
 def _cast(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
-    onnx = extras.load('onnx', 'reading ONNX files')
+    onnx = optional_packages.load('onnx', 'reading ONNX files')
     return inputs[0].astype(onnx.helper.tensor_dtype_to_np_dtype(attributes['to']))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine import checkpoints
 from engine.classifiers import onnx_content
-from support import extras
+from support import optional_packages
 from support.errors import InputError, first_line
 
 # How the names of operators begin that compute with integers.
@@ -47,11 +47,11 @@ def load(path: str) -> OnnxFile:
     Raises:
         InputError: it is none, is damaged, is quantised, or does not take images.
     """
-    onnx = extras.load('onnx', 'reading ONNX files')
+    onnx = optional_packages.load('onnx', 'reading ONNX files')
     model = _read(onnx, path)
     described = _read_description(path, model)
     if model.functions:
-        model = extras.load('onnx.inliner', 'reading ONNX files').inline_local_functions(model)
+        model = optional_packages.load('onnx.inliner', 'reading ONNX files').inline_local_functions(model)
     _refuse_quantised(path, model.graph)
     try:
         _widen(model)
@@ -62,7 +62,7 @@ def load(path: str) -> OnnxFile:
 
 
 def _read(onnx: Any, path: str) -> Any:
-    protobuf_error = extras.load('google.protobuf.message', 'reading ONNX files').DecodeError
+    protobuf_error = optional_packages.load('google.protobuf.message', 'reading ONNX files').DecodeError
     advice = 'copy or download it again'
     try:
         with open(path, 'rb') as file:
@@ -108,7 +108,7 @@ def _widen(model: Any) -> None:
     Raises:
         ValueError: a tensor is damaged; its name.
     """
-    proto = extras.load('onnx', 'reading ONNX files').TensorProto
+    proto = optional_packages.load('onnx', 'reading ONNX files').TensorProto
     short = (proto.FLOAT16, proto.BFLOAT16)
     graph = model.graph
     for tensor in graph.initializer:
@@ -126,7 +126,7 @@ def _widen(model: Any) -> None:
 
 
 def _widen_tensor(tensor: Any) -> None:
-    helper = extras.load('onnx.numpy_helper', 'reading ONNX files')
+    helper = optional_packages.load('onnx.numpy_helper', 'reading ONNX files')
     name = tensor.name
     try:
         values = np.asarray(helper.to_array(tensor), np.float32)

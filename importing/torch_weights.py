@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from importing.layers import SourceLayer, Values
-from support import extras
+from support import optional_packages
 from support.errors import InputError, first_line
 
 _OF_KERNELS = {'weight': 'kernel', 'bias': 'bias'}
@@ -71,7 +71,7 @@ def _read(path: str, tensors: Mapping[str, str]) -> Values:
 
 
 def _open(path: str) -> Any:
-    safetensors = extras.load('safetensors', 'reading .safetensors files')
+    safetensors = optional_packages.load('safetensors', 'reading .safetensors files')
     try:
         return safetensors.safe_open(path, framework='numpy')
     except OSError as error:

@@ -10,7 +10,7 @@ from engine.classifiers.model_spec import ModelSpec
 from importing.layers import Pairs
 from importing.onnx_file import OnnxFile
 from importing.onnx_graph import NCHW, Graph
-from support import extras
+from support import optional_packages
 from support.errors import InputError, first_line
 
 _IMAGES = 4
@@ -99,7 +99,7 @@ def _make_images(spec: ModelSpec) -> np.ndarray:
 
 def _run_graph(file: OnnxFile, graph: Graph, images: np.ndarray, *names: str) -> list[np.ndarray]:
     """Returns values of the graph, float32 [images, ...]."""
-    onnxruntime = extras.load('onnxruntime', 'comparing with an ONNX file')
+    onnxruntime = optional_packages.load('onnxruntime', 'comparing with an ONNX file')
     if graph.layout == NCHW:
         images = images.transpose(0, 3, 1, 2)
     batch = file.input_shape[0] or 1
@@ -113,7 +113,7 @@ def _run_graph(file: OnnxFile, graph: Graph, images: np.ndarray, *names: str) ->
 
 
 def _open_session(onnxruntime: Any, file: OnnxFile, names: Sequence[str]) -> Any:
-    onnx = extras.load('onnx', 'reading ONNX files')
+    onnx = optional_packages.load('onnx', 'reading ONNX files')
     _modernise(onnx, file.model)
     del file.model.graph.output[:]
     for name in dict.fromkeys(names):

@@ -8,6 +8,7 @@ and keeps its traceback.
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable
 
 
@@ -19,13 +20,19 @@ class WorkerLostError(InputError):
     """Another worker has ended, hangs or has failed, so that the run cannot go on.
 
     Attributes:
-        is_passing: Whether starting all again is worth it: a worker has died or hangs, and none has said that something
+        is_transient: Whether starting all again is worth it: a worker has died or hangs, and none has said that something
             must be put right first.
     """
 
-    def __init__(self, message: str, is_passing: bool = True):
+    def __init__(self, message: str, is_transient: bool = True):
         super().__init__(message)
-        self.is_passing = is_passing
+        self.is_transient = is_transient
+
+
+def io_errors() -> tuple[type[Exception], ...]:
+    """Returns the exceptions of files that cannot be read or written: the system's, and TensorFlow's if it is loaded."""
+    tensorflow = sys.modules.get('tensorflow')
+    return (OSError,) if tensorflow is None else (OSError, tensorflow.errors.OpError)
 
 
 def first_line(error: Exception) -> str:

@@ -872,11 +872,11 @@ def test_a_main_thread_that_ends_in_time_is_not_ended_later(monkeypatch: pytest.
     assert ended == []
 
 
-@pytest.mark.parametrize(('is_passing', 'status'), [(True, 75), (False, 1)])
-def test_the_last_resort_ends_the_process_with_a_status(is_passing: bool, status: int) -> None:
+@pytest.mark.parametrize(('is_transient', 'status'), [(True, 75), (False, 1)])
+def test_the_last_resort_ends_the_process_with_a_status(is_transient: bool, status: int) -> None:
     code = (
         'from support.errors import WorkerLostError; from engine.distributed.connected import _end_process; '
-        f'_end_process(WorkerLostError("x", {is_passing}))'
+        f'_end_process(WorkerLostError("x", {is_transient}))'
     )
     finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (status, 'error: x\n')

@@ -27,7 +27,7 @@ from importing import description, importing, onnx_file, onnx_graph, sizes
 from importing.layers import NetLayer, fill, net_layers, pair, sketch_layers
 from nets import nets_factory
 from nets.variables import slim_variables
-from support import extras
+from support import optional_packages
 from support.errors import InputError
 from tests.graphs import (
     ARCHITECTURES,
@@ -967,6 +967,6 @@ def test_a_package_that_is_broken(tmp_path, monkeypatch):
     (tmp_path / 'broken.py').write_text("raise ImportError('libx.so.1: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"^reading: half_there cannot be loaded: No module named 'not_there'$"):
-        extras.load('half_there', 'reading')
+        optional_packages.load('half_there', 'reading')
     with pytest.raises(InputError, match=r'^reading: broken cannot be loaded: libx.so.1: cannot open'):
-        extras.load('broken', 'reading')
+        optional_packages.load('broken', 'reading')

@@ -25,7 +25,7 @@ from export import exporting, tflite, tflite_converter
 from export.source import Source, load_source
 from nets import nets_factory
 from nets.layers import LocalResponseNormalization
-from support import extras
+from support import optional_packages
 from support.errors import InputError
 from tests.runs import eval_config
 from tests.served_nets import LABELS, make_source, smooth_images
@@ -457,7 +457,7 @@ def test_a_file_that_ends_litert_by_a_signal_is_one_line(tmp_path):
     path = tmp_path / 'net.tflite'
     images = images_spec(1, 8, 8, 3)
     path.write_bytes(convert(lambda images: sum(tf.split(mean_colour(images), 3, axis=-1)), images))
-    schema = extras.load('ai_edge_litert.schema_py_generated', 'testing')
+    schema = optional_packages.load('ai_edge_litert.schema_py_generated', 'testing')
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     (options,) = (
         operator.builtinOptions
@@ -558,7 +558,7 @@ def test_the_missing_package_is_named(exports, monkeypatch):
     def load(package: str, purpose: str) -> None:
         raise InputError(f"{purpose} needs the extra `export`: pip install -e '.[export]'")
 
-    monkeypatch.setattr(extras, 'load', load)
+    monkeypatch.setattr(optional_packages, 'load', load)
     with pytest.raises(InputError, match=r'^reading TFLite files needs the extra'):
         load_classifier(str(exports['lenet', 'none'][1]))
     config = make_config(ExportConfig, checkpoint_path='/nowhere', output_path='/nowhere/a.tflite', format='tflite')

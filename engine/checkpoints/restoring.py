@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 ANY = -1  # a size that nothing says
 
 
-class Fate(enum.StrEnum):
+class RestoreStatus(enum.StrEnum):
     """What becomes of a variable."""
 
     RESTORED = 'restored'
@@ -51,7 +51,7 @@ class Row:
     name: str
     wanted: Shape | None
     found: Shape | None
-    fate: Fate
+    fate: RestoreStatus
     note: str = ''
     stops: bool = False
 
@@ -68,7 +68,7 @@ class Plan:
     rows: tuple[Row, ...]
     training_state: tuple[str, ...]
 
-    def names(self, fate: Fate) -> list[str]:
+    def names(self, fate: RestoreStatus) -> list[str]:
         """Returns the variables of which this becomes."""
         return [row.name for row in self.rows if row.fate is fate]
 
@@ -79,7 +79,7 @@ class Plan:
 
     def differences(self) -> str:
         """Returns the table of what does not fit, a line a variable, with both shapes."""
-        differing = [row for row in self.rows if row.stops or row.fate is Fate.UNUSED]
+        differing = [row for row in self.rows if row.stops or row.fate is RestoreStatus.UNUSED]
         rows = [('variable', 'in the net', 'in the checkpoint')]
         rows += [(row.name, _text(row.wanted), _text(row.found)) for row in differing]
         return format_table(rows, indent='  ')
@@ -90,7 +90,7 @@ class Plan:
         rows += [(row.name, _text(row.wanted), _text(row.found), str(row.fate), row.note) for row in self.rows]
         if self.training_state:
             what = f'training state: {describe_state(self.training_state)}'
-            rows.append((what, '', '', str(Fate.UNUSED), 'weights alone are taken'))
+            rows.append((what, '', '', str(RestoreStatus.UNUSED), 'weights alone are taken'))
         return format_table(rows, indent='  ')
 
 
@@ -133,18 +133,18 @@ def make_plan(
         make = functools.partial(Row, name, shape, found.get(name))
         scope = next((scope for scope in exclude_scopes if name.startswith(scope)), None)
         if scope is not None:
-            return make(Fate.EXCLUDED, f'{not_restored}={scope}')
+            return make(RestoreStatus.EXCLUDED, f'{not_restored}={scope}')
         if name not in found:
-            return make(Fate.MISSING, '--ignore_missing_vars', stops=not ignore_missing)
+            return make(RestoreStatus.MISSING, '--ignore_missing_vars', stops=not ignore_missing)
         if name in head:
-            return make(Fate.OTHER_SHAPE, 'other classes: it keeps its initial value')
+            return make(RestoreStatus.OTHER_SHAPE, 'other classes: it keeps its initial value')
         if found[name] != shape:
-            return make(Fate.OTHER_SHAPE, f'{not_restored}={name}', stops=True)
-        return make(Fate.RESTORED)
+            return make(RestoreStatus.OTHER_SHAPE, f'{not_restored}={name}', stops=True)
+        return make(RestoreStatus.RESTORED)
 
     rows = [row(name, shape) for name, shape in wanted.items()]
     left = sorted(set(found) - set(wanted) - set(unused))
-    rows += [Row(name, None, found[name], Fate.UNUSED) for name in left if not is_training_state(name)]
+    rows += [Row(name, None, found[name], RestoreStatus.UNUSED) for name in left if not is_training_state(name)]
     return Plan(tuple(rows), tuple(name for name in left if is_training_state(name)))
 
 
@@ -216,7 +216,7 @@ def restore(
     variables = {name: variable for name, variable in variables.items() if name not in absent}
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
     plan = make_plan(reader, wanted, unused=unused)
-    if plan.stopping or plan.names(Fate.UNUSED):
+    if plan.stopping or plan.names(RestoreStatus.UNUSED):
         _refuse_other_slots(prefix, plan, reader, wanted)
         raise InputError(
             f'{prefix} {_reason(plan, reader, wanted, labels_offset)}; what differs:\n{plan.differences()}'
@@ -237,8 +237,8 @@ def _value(reader: Reader, prefix: str, name: str, variable: tf.Variable) -> np.
 
 def _refuse_other_slots(prefix: str, plan: Plan, reader: Reader, wanted: Mapping[str, Shape]) -> None:
     """Raises, in one line instead of hundreds, if a run cannot resume because its optimizer is another."""
-    missing = plan.names(Fate.MISSING)
-    if len(missing) < len([*plan.stopping, *plan.names(Fate.UNUSED)]) or not all(map(is_slot, missing)):
+    missing = plan.names(RestoreStatus.MISSING)
+    if len(missing) < len([*plan.stopping, *plan.names(RestoreStatus.UNUSED)]) or not all(map(is_slot, missing)):
         return
     before, now = optimizer_of(reader.get_variable_to_shape_map()), optimizer_of(wanted)
     anew = f'or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
@@ -254,7 +254,7 @@ def _refuse_other_slots(prefix: str, plan: Plan, reader: Reader, wanted: Mapping
 
 
 def _reason(plan: Plan, reader: Reader, wanted: Mapping[str, Shape], labels_offset: int | None) -> str:
-    missing = plan.names(Fate.MISSING)
+    missing = plan.names(RestoreStatus.MISSING)
     has_averages = any(map(is_average, reader.get_variable_to_shape_map()))
     if missing and len(missing) == len(plan.stopping) and all(map(is_average, missing)) and not has_averages:
         return 'has no moving averages, which --moving_average_decay asks for: leave it out'
@@ -303,7 +303,7 @@ def warm_start(
             f'--checkpoint_path={path}: {prefix} does not fit the net{because}; what differs:\n{plan.differences()}\n'
             f'{_flags_that_allow(plan.stopping)}'
         )
-    restored = plan.names(Fate.RESTORED)
+    restored = plan.names(RestoreStatus.RESTORED)
     if not restored:
         raise InputError(f'--checkpoint_path={path}: {prefix} has none of the variables of the net{because}')
     values = {name: _value(reader, prefix, name, variables[name]) for name in restored}
@@ -313,8 +313,8 @@ def warm_start(
 
 
 def _flags_that_allow(rows: Sequence[Row]) -> str:
-    others = [row.name for row in rows if row.fate is Fate.OTHER_SHAPE]
-    missing = [row.name for row in rows if row.fate is Fate.MISSING]
+    others = [row.name for row in rows if row.fate is RestoreStatus.OTHER_SHAPE]
+    missing = [row.name for row in rows if row.fate is RestoreStatus.MISSING]
     ways = [f'leave out what has another shape with --checkpoint_exclude_scopes={",".join(others)}'] if others else []
     ways += ['let what is missing keep its initial value with --ignore_missing_vars'] if missing else []
     return f'To go on, {", and ".join(ways)}'
@@ -325,14 +325,16 @@ def _tell(prefix: str, plan: Plan, wanted: Mapping[str, Shape], labels_offset: i
     told = ', '.join(f'{number} {fate}' for fate, number in counts.items())
     logging.info('fine-tuning from %s: %s\n%s', prefix, told, plan.table())
     for row in plan.rows:
-        if row.fate is Fate.MISSING:
+        if row.fate is RestoreStatus.MISSING:
             logging.warning('%s is not in %s and keeps its initial value', row.name, prefix)
-        elif row.fate is Fate.OTHER_SHAPE:
+        elif row.fate is RestoreStatus.OTHER_SHAPE:
             logging.warning(
                 '%s is %s in the net and %s in %s: it keeps its initial value',
                 *(row.name, _text(row.wanted), _text(row.found), prefix),
             )
-    found = {row.name: row.found for row in plan.rows if row.found is not None and row.fate is not Fate.EXCLUDED}
+    found = {
+        row.name: row.found for row in plan.rows if row.found is not None and row.fate is not RestoreStatus.EXCLUDED
+    }
     fitting = fitting_labels_offset(wanted, found, labels_offset)
     if fitting is not None:
         logging.warning('with --labels_offset=%d instead of %d its last layer would fit', fitting, labels_offset)

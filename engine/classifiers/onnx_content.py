@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.checkpoints import METADATA
 from engine.classifiers import description
-from support import extras
+from support import optional_packages
 from support.errors import InputError, first_line
 
 BYTES = 'bytes'  # in the description of an export, how many lie before it
@@ -45,7 +45,7 @@ def checksums(model: Any) -> dict[str, str]:
 
 def _weights(graph: Any) -> dict[int, tuple[int, str]]:
     """Returns checksum and name of each weight by the checksum of what it is called."""
-    to_array = extras.load('onnx.numpy_helper', 'reading ONNX files').to_array
+    to_array = optional_packages.load('onnx.numpy_helper', 'reading ONNX files').to_array
     found = {}
     for tensor in graph.initializer:
         values = np.ascontiguousarray(to_array(tensor))
@@ -99,8 +99,8 @@ def check(path: str, metadata: Mapping[str, Any], model: Any = None) -> None:
 
 
 def _load(path: str) -> Any:
-    onnx = extras.load('onnx', 'reading ONNX files')
-    decode_error = extras.load('google.protobuf.message', 'reading ONNX files').DecodeError
+    onnx = optional_packages.load('onnx', 'reading ONNX files')
+    decode_error = optional_packages.load('google.protobuf.message', 'reading ONNX files').DecodeError
     try:
         return onnx.load(path)
     except decode_error as error:

@@ -15,7 +15,7 @@ from configs.foreign import ForeignOptions
 from engine.checkpoints import METADATA
 from engine.classifiers import description, onnx_content
 from engine.classifiers.classifier import Batches, Runtime
-from support import extras
+from support import optional_packages
 from support.errors import InputError, first_line
 
 _SILENT = 4  # onnxruntime warns of graphs that it then runs
@@ -136,7 +136,7 @@ class _Model:
 
 
 def _open_session(path: str) -> Any:
-    onnxruntime = extras.load('onnxruntime', f'{path}: running ONNX files')
+    onnxruntime = optional_packages.load('onnxruntime', f'{path}: running ONNX files')
     onnxruntime.set_default_logger_severity(_SILENT)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT

@@ -17,7 +17,7 @@ from engine.checkpoints import METADATA
 from engine.classifiers import description
 from engine.classifiers.classifier import Batches, Runtime
 from engine.classifiers.tflite_trial import refuse_deadly
-from support import extras
+from support import optional_packages
 from support.cores import usable_cores
 from support.errors import InputError, first_line
 
@@ -42,7 +42,7 @@ def open_tflite(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtim
     """
     metadata = _read_description(path)
     if description.CHECKSUM not in metadata:
-        extras.load('ai_edge_litert.interpreter', _PURPOSE)
+        optional_packages.load('ai_edge_litert.interpreter', _PURPOSE)
         refuse_deadly(path)
     model = _Model(path, foreign.output_name)
     quantize = metadata.get('quantize') or model.quantization()
@@ -121,7 +121,7 @@ class _Model:
 
 
 def _load(path: str) -> Any:
-    interpreter = extras.load('ai_edge_litert.interpreter', _PURPOSE)
+    interpreter = optional_packages.load('ai_edge_litert.interpreter', _PURPOSE)
     try:
         return interpreter.Interpreter(model_path=path, num_threads=usable_cores())
     except (ValueError, RuntimeError) as error:

@@ -161,7 +161,7 @@ class ConnectedCluster(Cluster):
         """Takes what a worker says, until it ends."""
         while (message := peer.receive()) is not None and self._take(index, message):
             if 'lost' in message:
-                self._lose(shown(message['lost']), is_passing=bool(message.get('passing', True)))
+                self._lose(shown(message['lost']), is_transient=bool(message.get('passing', True)))
         if index not in self._goodbyes:
             self._lose(f'{self._workers[index]} has ended{_ADVICE}')
 
@@ -217,14 +217,14 @@ class ConnectedCluster(Cluster):
         who = f'{stuck[0]} has not' if len(stuck) < self.count else 'no worker has'
         return f'{who} gone on for {patience:g} s (--worker_timeout_secs), as if its data did not come'
 
-    def _lose(self, why: str, is_passing: bool = True) -> None:
+    def _lose(self, why: str, is_transient: bool = True) -> None:
         """Notes that the run cannot go on; tells the others, and whoever waits in this process."""
         with self._news:
             if self._loss is not None or self._has_left.is_set():
                 return
             if self.is_chief:  # before the main thread knows, and leaves
-                self._send({'lost': why, 'passing': is_passing}, _PATIENCE)
-            self._loss, on_loss = WorkerLostError(why, is_passing), self._on_loss
+                self._send({'lost': why, 'passing': is_transient}, _PATIENCE)
+            self._loss, on_loss = WorkerLostError(why, is_transient), self._on_loss
             self._news.notify_all()
             # What else holds the main thread, such as a read from a disk that does not answer, is not waited for.
             self._last_resort = threading.Timer(_SECONDS_TO_END, _end_process, [self._loss])
@@ -251,4 +251,4 @@ def is_of_worker(message: Mapping[str, Any], count: int) -> bool:
 
 def _end_process(error: WorkerLostError) -> None:
     console.print_error(error)
-    os._exit(os.EX_TEMPFAIL if error.is_passing else 1)
+    os._exit(os.EX_TEMPFAIL if error.is_transient else 1)

@@ -1,6 +1,6 @@
 """Packages that only some commands need, and that only the extra `export` installs.
 
-onnx = extras.load('onnx', 'reading ONNX files')
+onnx = optional_packages.load('onnx', 'reading ONNX files')
 """
 
 import importlib

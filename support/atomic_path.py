@@ -1,6 +1,6 @@
 """Writing beside the place that is meant, which is taken once all is right.
 
-with written_beside('/tmp/alexnet.keras', 'output_path') as part:
+with atomic_path('/tmp/alexnet.keras', 'output_path') as part:
     write(part)
 
 What is written lies in a folder beside, `.part-alexnet.keras`, which its process keeps locked. A folder that nobody
@@ -13,11 +13,10 @@ import os
 import shutil
 from collections.abc import Iterator
 
-import tensorflow as tf
 from absl import logging
 
 from support import exchanging
-from support.errors import InputError, first_line
+from support.errors import InputError, first_line, io_errors
 
 PREFIX = '.part-'
 _OLD = 'old'  # in the folder beside: what was at the place, while it is replaced
@@ -26,7 +25,7 @@ _ATTEMPTS = 100
 
 
 @contextlib.contextmanager
-def written_beside(path: str, flag: str) -> Iterator[str]:
+def atomic_path(path: str, flag: str) -> Iterator[str]:
     """Gives a path of the same name to write to; at the end it takes the place of `path`, on an error it is deleted.
 
     Whoever is killed leaves at `path` what was there, or all of the new; where the file system cannot exchange two
@@ -47,7 +46,7 @@ def written_beside(path: str, flag: str) -> Iterator[str]:
             os.mkdir(os.path.dirname(part))
             yield part
             _put_in_place(part, place, os.path.join(beside, _OLD))
-    except (OSError, tf.errors.OpError) as error:
+    except io_errors() as error:
         raise InputError(f'--{flag}={path}: {first_line(error)}') from error
 
 
