@@ -281,13 +281,15 @@ def test_a_run_may_be_moved(tmp_path):
     ],
     ids=['missing', 'empty', 'no path', 'garbage', 'deleted'],
 )
-def test_without_a_usable_checkpoint_file_the_last_step_is_the_latest(tmp_path, text):
+def test_without_a_usable_checkpoint_file_the_last_step_is_the_latest(tmp_path, text, capfd, caplog):
     for step in (3, 20, 100):
         save(tmp_path, step)
     (tmp_path / 'checkpoint').unlink()
     if text is not None:
         (tmp_path / 'checkpoint').write_text(text)
+    capfd.readouterr(), caplog.clear()
     assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-100')
+    assert (caplog.text, *capfd.readouterr()) == ('', '', '')
 
 
 def test_checkpoint_file_may_name_an_earlier_one(tmp_path):

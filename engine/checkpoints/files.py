@@ -196,10 +196,15 @@ def _read_state(train_dir: str) -> Any:
     path = os.path.join(train_dir, STATE)
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, from which nothing may ever come
         return None
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel('ERROR')  # or it tells of a damaged file, in the words of its parser, each time
     try:
         state = tf.train.get_checkpoint_state(train_dir)
     except (tf.errors.OpError, ValueError):
         return None
+    finally:
+        logger.setLevel(level)
     # What follows a zero byte TensorFlow does not see: `config.cfg\0` would be a checkpoint whose index is config.cfg.
     return None if state is not None and '\0' in state.model_checkpoint_path else state
 
