@@ -13,7 +13,7 @@ from importing.onnx_graph import NCHW, Graph
 from support import optional_packages
 from support.errors import InputError, first_line
 
-_IMAGES = 4
+_IMAGES, _SQUARES = 4, 5  # of each kind; along a side
 _TOLERANCE = 1e-4  # of the largest logit
 _OLDEST = 7  # version of the operators that onnxruntime still has
 # What operators had before, and is now either how they always are or an input.
@@ -42,26 +42,26 @@ def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Mode
         InputError: they differ, or the graph cannot be run; what differs first.
     """
     images = _make_images(spec)
-    expected, results = (
-        value.reshape(_IMAGES, -1) for value in _run_graph(file, graph, images, graph.logits, graph.result)
-    )
-    found = np.asarray(model(images, training=False)).reshape(_IMAGES, -1)
+    expected, results = _run_graph(file, graph, images, graph.logits, graph.result)
+    expected, results = expected.reshape(len(images), -1), results.reshape(len(images), -1)
+    found = np.concatenate([model(part, training=False) for part in np.split(images, 2)]).reshape(len(images), -1)
     start, end = f'--source={file.path}: the', 'give the --model_name of a net that computes this; nothing was written'
     if found.shape != expected.shape:
-        raise InputError(
-            f'{start} graph gives {expected.shape[1]} results and {spec.model_name} {found.shape[1]} logits; {end}'
-        )
-    largest, difference = float(np.abs(expected).max()), float(np.abs(found - expected).max())
-    if not difference <= _TOLERANCE * largest:
-        raise InputError(
-            f'{start} logits of {spec.model_name} with its weights differ by {difference:.3g} from those of the graph, '
-            f'whose largest is {largest:.3g}: {_first_difference(file, graph, pairs, model, images[:1])}; {end}'
-        )
+        sizes = f'graph gives {expected.shape[1]} results and {spec.model_name} {found.shape[1]} logits'
+        raise InputError(f'{start} {sizes}; {end}')
+    for kind in (slice(_IMAGES, None), slice(_IMAGES)):  # the latter's figures are printed
+        largest, difference = np.abs(expected[kind]).max(), np.abs(found[kind] - expected[kind]).max()
+        if not difference <= _TOLERANCE * largest:
+            where = _first_difference(file, graph, pairs, model, images[kind])
+            raise InputError(
+                f'{start} logits of {spec.model_name} with its weights differ by {difference:.3g} from those of the '
+                f'graph, whose largest is {largest:.3g}: {where}; {end}'
+            )
     if graph.softmax and not np.abs(_softmax(expected, graph.softmax) - results).max() <= _TOLERANCE:
         raise InputError(f'{start} {graph.softmax} behind the logits is not over the classes; {end}')
     return (
-        f'compared {expected.size} logits of {_IMAGES} images with onnxruntime: largest difference {difference:.3g}, '
-        f'largest logit {largest:.3g}'
+        f'compared {expected[kind].size} logits of {_IMAGES} images with onnxruntime: largest difference '
+        f'{difference:.3g}, largest logit {largest:.3g}'
     )
 
 
@@ -90,11 +90,17 @@ def _softmax(logits: np.ndarray, operator: str) -> np.ndarray:
 
 
 def _make_images(spec: ModelSpec) -> np.ndarray:
-    """Returns random pixels as the net takes them, float32 [images, height, width, channels]."""
+    """Returns random pixels, then random squares, as the net takes them: float32 [images, height, width, channels].
+
+    To a convolution one place in noise is as any other, so that noise alone would hide a ReLU before a pooling.
+    """
     preprocessing = spec.make_preprocessing()
-    shape = (_IMAGES, spec.image_size, spec.image_size, preprocessing.source_channels)
-    pixels = np.random.RandomState(0).uniform(0, preprocessing.host_range, shape).astype(np.float32)
-    return np.asarray(preprocessing.device_eval(pixels))
+    size, channels = spec.image_size, preprocessing.source_channels
+    random, highest = np.random.RandomState(0), preprocessing.host_range
+    pixels = random.uniform(0, highest, (_IMAGES, size, size, channels))
+    squares = random.uniform(0, highest, (_IMAGES, _SQUARES, _SQUARES, channels)).repeat(-(-size // _SQUARES), 1)
+    squares = squares.repeat(-(-size // _SQUARES), 2)[:, :size, :size]
+    return np.asarray(preprocessing.device_eval(np.concatenate([pixels, squares]).astype(np.float32)))
 
 
 def _run_graph(file: OnnxFile, graph: Graph, images: np.ndarray, *names: str) -> list[np.ndarray]:

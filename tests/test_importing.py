@@ -627,6 +627,7 @@ OTHER_COMPUTATIONS = [
     (set_attribute('LRN', 'size', 3, 1), 'conv2', 'conv3'),
     (remove('LRN'), 'conv1', 'conv2'),
     (remove('Relu', 2), 'conv3', 'conv4'),
+    (remove('Relu', 4), 'conv5', 'fc6'),
     (insert_behind('Conv', 'Sigmoid'), 'conv1', 'conv2'),
     (insert_behind('Gemm', 'Neg', number=2), 'fc8', ''),
     (insert_behind('Gemm', 'Relu', number=2), 'fc8', ''),
@@ -644,6 +645,13 @@ def test_logits_that_differ(tmp_path, bvlc_file, edit, before, behind):
     logits = rf'--source={source}: the logits of bvlc_alexnet .* differ by \S+ from .*, whose largest is \S+'
     message = f'{logits}: {where}; give the --model_name of a net that computes this; nothing was written'
     refuse(source, 'bvlc_alexnet', tmp_path / 'run', message)
+
+
+def test_what_noise_alone_would_hide(tmp_path):
+    """Of 3x3 places one is positive in noise: then a ReLU before the pooling changes nothing."""
+    graph = write(tmp_path / 'whole.onnx', 'caffenet', ZOO, image_size=67)
+    source = edited(graph, tmp_path / 'net.onnx', remove('Relu', 4))
+    refuse(source, 'caffenet', tmp_path / 'run', 'the logits of caffenet .* what fc6 takes, which comes behind conv5')
 
 
 def test_logits_of_a_net_with_the_same_weights(tmp_path, bvlc_file):
