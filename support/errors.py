@@ -20,8 +20,8 @@ class WorkerLostError(InputError):
     """Another worker has ended, hangs or has failed, so that the run cannot go on.
 
     Attributes:
-        is_transient: Whether starting all again is worth it: a worker has died or hangs, and none has said that something
-            must be put right first.
+        is_transient: Whether starting all again is worth it: a worker has died or hangs, and none has said that
+            something must be put right first.
     """
 
     def __init__(self, message: str, is_transient: bool = True):
@@ -30,7 +30,7 @@ class WorkerLostError(InputError):
 
 
 def io_errors() -> tuple[type[Exception], ...]:
-    """Returns the exceptions of files that cannot be read or written: the system's, and TensorFlow's if it is loaded."""
+    """Returns the exceptions of file access: the system's, and TensorFlow's if it is loaded."""
     tensorflow = sys.modules.get('tensorflow')
     return (OSError,) if tensorflow is None else (OSError, tensorflow.errors.OpError)
 
