@@ -113,7 +113,7 @@ def test_the_python_example_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))  # of the embedded digits, and not the user's
-    example = code_block('python', 'training.train').replace('/tmp/lenet', str(tmp_path / 'lenet'))
+    example = code_block('python', 'import train').replace('/tmp/lenet', str(tmp_path / 'lenet'))
     exec(compile(example, 'README.md', 'exec'), {})
     assert 'evaluated 360 of 360' in capsys.readouterr().out
 
