@@ -26,6 +26,7 @@ _RETIRED = {
 }
 
 
+@np.errstate(invalid='ignore')  # of numbers that are not finite, which are refused
 def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Model, spec: ModelSpec) -> str:
     """Runs a graph and a net on the same images; returns a line that says how their logits compare.
 

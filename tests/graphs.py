@@ -86,7 +86,6 @@ class Style:
         softmax: Whether it ends with one.
         wrapped: Whether weights come through Identity and Transpose nodes, and are stored in another order.
         bias_nodes: Whether biases of convolutions are added by nodes of their own.
-        average: 'AveragePool', 'Pad' before it, 'Identity', or none.
     """
 
     opset: int = 17
@@ -98,19 +97,18 @@ class Style:
     softmax: bool = False
     wrapped: bool = False
     bias_nodes: bool = False
-    average: str = 'AveragePool'
 
 
 TORCHSCRIPT = Style()
-DYNAMO = Style(opset=18, flatten='Reshape', dense='Gemm', wrapped=True, dynamic=False, average='Identity')
+DYNAMO = Style(opset=18, flatten='Reshape', dense='Gemm', wrapped=True, dynamic=False)
 ZOO = Style(opset=9, flatten='Reshape', dynamic=False, dropout=True, softmax=True)
 STYLES = {
     'torchscript': TORCHSCRIPT,
     'dynamo': DYNAMO,
     'zoo': ZOO,
     'zoo, 2017': dataclasses.replace(ZOO, opset=3, flatten='attribute'),
-    'computed shapes': Style(flatten='computed', dense='MatMul', dropout=True, bias_nodes=True, average='Pad'),
-    'channels last': Style(channels_last=True, dense='Gemm', softmax=True, average=''),
+    'computed shapes': Style(flatten='computed', dense='MatMul', dropout=True, bias_nodes=True),
+    'channels last': Style(channels_last=True, dense='Gemm', softmax=True),
     'convolutions': Style(dense='Conv', wrapped=True),
 }
 
@@ -209,13 +207,8 @@ class Writer:
 
     def _write_averagepool(self) -> None:
         size = [self._average_size] * 2
-        if self._style.average == 'Pad':
-            self._add('Pad', self._constant(np.zeros(8, np.int64), wrap=False))
-        if self._style.average in ('AveragePool', 'Pad'):
-            self._add('AveragePool', kernel_shape=size, strides=size)
-            self._shape = (self._shape[0], *(side // self._average_size for side in self._shape[1:]))
-        elif self._style.average:
-            self._add(self._style.average)
+        self._add('AveragePool', kernel_shape=size, strides=size)
+        self._shape = (self._shape[0], *(side // self._average_size for side in self._shape[1:]))
 
     def _write_gemm(self, width: int) -> None:
         units, inputs = round(width * self._depth_multiplier) or self._classes, int(np.prod(self._shape))
