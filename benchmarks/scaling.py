@@ -73,8 +73,8 @@ class Case:
             plan_link_gbits=link_gbits,
             plan_latency_us=LATENCY_US,
         )
-        dataset = plan.planned_dataset(config)
-        return plan.make_plan(config, dataset, plan.count_trainable(config, dataset))
+        run = plan.planned_run(config)
+        return plan.make_plan(run, plan.count_trainable(run))
 
 
 Turns = dict[tuple[Case, int], list[dict[str, Any]]]

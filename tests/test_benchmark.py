@@ -89,6 +89,10 @@ def test_speeds_are_those_of_the_median_block() -> None:
         ({'mode': 'train', 'dataset_name': 'imagenet'}, '--dataset_dir is missing'),
         ({'mode': 'eval', 'eval_split_name': 'tests'}, '--eval_split_name=tests: digits has the splits train, test'),
         ({'mode': 'train', 'model_name': 'alexnet_v3'}, "unknown net 'alexnet_v3'"),
+        (
+            {'mode': 'step', 'num_clones': 2, 'gradient_accumulation_steps': 2, 'sync_batch_norm': True},
+            '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas',
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, Any], message: str) -> None:
