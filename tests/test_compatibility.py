@@ -1,7 +1,7 @@
 """Files that an earlier commit wrote are still read: a run, its exports, a converted data set.
 
 `fixtures/` was made by the commit before the folders of `engine/` were: lenet at 8 px and width 1/4, 30 steps of sgd at
-a learning rate of 0.1 on the embedded digits (`--dataset_dir=/tmp/dg`, seed 1), exported to ONNX, int8 TFLite and Keras;
+a learning rate of 0.1 on the embedded digits (`--dataset_dir=/tmp/dg`, seed 1), then to ONNX, int8 TFLite, Keras;
 and four images converted to TFRecords.
 """
 
