@@ -38,8 +38,8 @@ WORKER = """
 import os, sys
 sys.path.insert(0, {root!r})
 from configs.cluster import ClusterOptions
-from engine.cluster.joining import join, make_hello
-from engine.cluster.tasks import Task
+from engine.distributed.joining import join, make_hello
+from engine.distributed.tasks import Task
 
 options = ClusterOptions(worker_timeout_secs={timeout}, worker_join_timeout_secs=20)
 with join(Task({index}, {count}, {chief!r}, None, 'SLURM'), options, {{}}) as cluster:

@@ -206,7 +206,7 @@ PARSERS_BY_NAME = {
         ''.join(f'{json.dumps(row)}\n' for row in ({'dataset_name': 'mnist'}, SHARD)).encode(),
         _parse_journal,
     ),
-    'dataset.json': Parser('conversion/manifest', 'dataset.json', json.dumps(MANIFEST).encode(), _open_manifest),
+    'dataset.json': Parser('manifest', 'dataset.json', json.dumps(MANIFEST).encode(), _open_manifest),
     'labels.txt': Parser(
         'records',
         'labels.txt',
@@ -287,10 +287,11 @@ PRIMITIVES = {
 # That use a parser of another module and are tested with it, or read what is no file of a data set.
 USERS = {
     'decoded': 'cache',
+    'text_files': 'files of a run, see test_reliability.py',
     'conversion/verify': 'dataset.json',
     'service': 'the answer of a server',
     'conversion/encode': 'images, see test_conversion_encoding.py',
-    'conversion/orientation': 'images, see test_orientation.py',
+    'orientation': 'images, see test_orientation.py',
 }
 
 

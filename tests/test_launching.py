@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 LAUNCHER = """
 import os, sys
 sys.path.insert(0, {root!r})
-from engine.cluster.launching import launch
+from engine.distributed.launching import launch
 sys.exit(launch({count}, sys.argv[1:], os.environ, ending_secs={ending_secs}, saving_secs={saving_secs}))
 """
 # What all workers have: their number, their files, and a way to wait for others without end.
@@ -253,8 +253,8 @@ def test_a_flagfile_with_launch_workers_starts_no_launchers(tmp_path: Path) -> N
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from configs import cli
-from configs.config import TrainConfig
-from engine.cluster import launching, tasks
+from configs.training import TrainConfig
+from engine.distributed import launching, tasks
 
 def main(config):
     if config.cluster.launch_workers:

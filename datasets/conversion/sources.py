@@ -8,6 +8,7 @@ from types import ModuleType
 
 from configs import cli
 from configs.conversion import SourceOptions
+from datasets import class_folders
 from datasets.conversion.recipe import TFDS_PREFIX, layout_of
 from datasets.files import check_folder
 from datasets.source import Source
@@ -51,7 +52,7 @@ def open_source(options: SourceOptions, work_dir: str) -> Source:
     if name.startswith(TFDS_PREFIX):
         return _module('tfds').open_source(name.removeprefix(TFDS_PREFIX), source_dir)
     if name == 'image_folder':
-        return _module(name).open_source(source_dir)
+        return class_folders.open_source(source_dir)
     if name == 'imagenet':
         return _module(name).open_source(
             source_dir, options.validation_labels_file, options.class_names_file, options.bounding_box_dir
