@@ -30,7 +30,6 @@ from configs.cache import check_cache
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example, Examples, StoredExamples, T
-from datasets.synthetic import SyntheticExamples
 from datasets.tuning import without_tuning
 from preprocessing import images
 from support.cores import usable_cores
@@ -154,7 +153,7 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float, keeps
     """
     check_cache(cache)
     examples = dataset.examples
-    if not isinstance(examples, StoredExamples) or isinstance(examples, SyntheticExamples) or cache == 'off':
+    if not isinstance(examples, StoredExamples) or examples.are_synthetic or cache == 'off':
         return dataset
     if cache == 'auto' and (passes < 2 or not _is_small(examples, channels, keeps_bad)):
         return dataset

@@ -33,9 +33,11 @@ class Examples(abc.ABC):
 
     Attributes:
         advice: What to do about one that is damaged.
+        are_synthetic: Whether they are noise, which nobody reads or caches; batches of it are made at once.
     """
 
     advice: ClassVar[str] = 'make this file again'
+    are_synthetic: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __len__(self) -> int: ...

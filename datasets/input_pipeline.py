@@ -74,7 +74,7 @@ def training_batches(
         image: uint8 [batch / replicas, height, width, channels];
         label: int32 [batch / replicas] in 0 .. num_classes - 1.
     """
-    if isinstance(dataset.examples, synthetic.SyntheticExamples):
+    if dataset.examples.are_synthetic:
         return synthetic.training_batches(preprocessing, dataset.num_classes, batch_size // replicas)
     order = _training_order(dataset, seed, ONE_WORKER if service_job else worker, batch_size)
 
@@ -141,7 +141,7 @@ def evaluation_batches(
     first_of_share = worker.index * share
     own_count = count // batch_size * share + min(max(count % batch_size - first_of_share, 0), share)
     filling = -(-count // batch_size) * share - own_count
-    if isinstance(dataset.examples, synthetic.SyntheticExamples):
+    if dataset.examples.are_synthetic:
         return synthetic.evaluation_batches(preprocessing, dataset.num_classes, part, own_count, own_count + filling)
 
     @without_autograph

@@ -20,6 +20,8 @@ _NUM_CLASSES = 1001
 class SyntheticExamples(StoredExamples):
     """So many examples, all of one image of noise; `training_batches` and `evaluation_batches` give them faster."""
 
+    are_synthetic = True
+
     def __init__(self, num_examples: int):
         self._num_examples = num_examples
 

@@ -52,6 +52,7 @@ def open_source(options: SourceOptions, work_dir: str) -> Source:
     if name.startswith(TFDS_PREFIX):
         return _module('tfds').open_source(name.removeprefix(TFDS_PREFIX), source_dir)
     if name == 'image_folder':
+        assert source_dir is not None  # as checked
         return class_folders.open_source(source_dir)
     if name == 'imagenet':
         return _module(name).open_source(

@@ -252,7 +252,7 @@ def _describe(run: Run, mode: str) -> Figures:
         'preprocessing_name': spec.preprocessing_name,
         'image_size': spec.image_size,
         'mixed_precision': config.net.mixed_precision,
-        'dataset_name': 'synthetic' if isinstance(dataset.examples, SyntheticExamples) else dataset.name,
+        'dataset_name': 'synthetic' if dataset.examples.are_synthetic else dataset.name,
         'dataset_split_name': dataset.split,
         'batch_size': config.data.batch_size,
         'gradient_accumulation_steps': config.data.gradient_accumulation_steps,

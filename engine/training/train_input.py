@@ -63,7 +63,7 @@ class TrainInput:
         replicas = strategy.num_replicas_in_sync
         per_replica = distribution.batch_per_replica(data.batch_size, replicas) * data.gradient_accumulation_steps
         share = data.examples_per_step // cluster.count
-        if isinstance(self.dataset.examples, synthetic.SyntheticExamples) and data.synthetic_images == 'device':
+        if self.dataset.examples.are_synthetic and data.synthetic_images == 'device':
             batch = synthetic.make_batch(self.preprocessing, self.dataset.num_classes, per_replica)
             return distribution.SameBatch(strategy, batch)
         service_job = None
