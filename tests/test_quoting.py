@@ -8,6 +8,7 @@ import pytest
 from absl import logging
 
 from engine.training.train import log_end
+from tests.test_source import SOURCES
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,9 +28,7 @@ def _commands_with_values(path: Path) -> list[int]:
 
 
 def test_no_command_is_put_together_by_hand() -> None:
-    folders = ('configs', 'datasets', 'engine', 'export', 'importing', 'nets', 'preprocessing')
-    paths = [*ROOT.glob('*.py'), *(path for folder in folders for path in (ROOT / folder).rglob('*.py'))]
-    assert not [(path.name, line) for path in paths for line in _commands_with_values(path)]
+    assert not [(path.name, line) for path in SOURCES for line in _commands_with_values(path)]
 
 
 def test_the_command_that_is_printed_can_be_pasted(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from engine.distributed.joining import SOURCE_FOLDERS
+from tests.test_source import PACKAGES, ROOT
+
 # Each room, and those that it may import besides itself. A room stands below those that import it: there is no circle.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'support': (),
@@ -91,8 +93,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 WITHOUT_TENSORFLOW = ('support', 'configs')
 LARGEST_SHARE = 0.15
-FOLDERS = ('support', 'configs', 'preprocessing', 'nets', 'datasets', 'engine', 'export', 'importing')
-FILES = {path.relative_to(ROOT): path for folder in FOLDERS for path in sorted((ROOT / folder).rglob('*.py'))}
+FILES = {path.relative_to(ROOT): path for folder in PACKAGES for path in sorted((ROOT / folder).rglob('*.py'))}
 MODULES = {'.'.join(file.with_suffix('').parts).removesuffix('.__init__') for file in FILES}
 
 
@@ -116,7 +117,7 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize('room', MAY_IMPORT)
 def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
     allowed = {room, *MAY_IMPORT[room]}
-    others = {'benchmarks', 'tests', *FOLDERS}
+    others = {'benchmarks', 'tests', *PACKAGES}
     found = {
         f'{file} imports {module}'
         for file, path in FILES.items()
@@ -137,10 +138,11 @@ def test_the_table_has_no_circle_and_every_room_is_in_it() -> None:
 @pytest.mark.parametrize('room', WITHOUT_TENSORFLOW)
 def test_the_lowest_rooms_need_no_tensorflow(room: str) -> None:
     for path in (ROOT / room).rglob('*.py'):
-        for node in ast.parse(path.read_text()).body:
-            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ''] if isinstance(node, ast.ImportFrom) else []
-            assert not {'tensorflow', 'keras'} & {name.split('.')[0] for name in names}, path
+        assert not {'tensorflow', 'keras', 'numpy'} & {module.split('.')[0] for module in imports(path)}, path
+
+
+def test_workers_compare_all_source_that_they_run() -> None:
+    assert set(SOURCE_FOLDERS) == {room.split('.')[0] for room in ('engine.training', *MAY_IMPORT['engine.training'])}
 
 
 def test_engine_holds_folders_only() -> None:

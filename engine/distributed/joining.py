@@ -47,6 +47,7 @@ _MOST_STRAYS = 5  # that are spoken of
 # What may differ: where things lie on each machine, and what only the chief does.
 _OWN_OPTIONS = ('dataset_dir', 'train_dir', 'checkpoint_path', 'cache', 'eval_dir', 'results_path')
 _PACKAGES = ('tensorflow', 'keras', 'numpy')
+SOURCE_FOLDERS = ('configs', 'datasets', 'engine', 'nets', 'preprocessing', 'support')  # all that a worker runs
 
 Facts = Mapping[str, Any]
 _Hello = dict[str, Any]
@@ -82,7 +83,7 @@ def facts_of(config: Any) -> dict[str, Any]:
 def _source_digest() -> str:
     digest = hashlib.sha256()
     root = Path(__file__).parents[2]
-    for folder in ('configs', 'datasets', 'engine', 'nets', 'preprocessing'):
+    for folder in SOURCE_FOLDERS:
         for path in sorted((root / folder).rglob('*.py')):
             digest.update(f'{path.relative_to(root)}\n'.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
