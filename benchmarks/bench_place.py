@@ -22,7 +22,7 @@ from rounds import ROOT, Contestant, start_all, stop_all
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What belongs to a run of `bench.py`.
+    """Files and settings of a run of `bench.py`.
 
     Attributes:
         peers: Python interpreter that has PyTorch and Pillow.

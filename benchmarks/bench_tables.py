@@ -1,4 +1,4 @@
-"""What `make bench` measures, table by table: the contestants, their ratios, and what is asked for.
+"""The tables of `make bench`: contestants, ratios and targets.
 
     tables = dict(GROUPS['step'](place))
     tables['step float32 32']['ratios']['ours / PyTorch']['median']

@@ -1,4 +1,4 @@
-"""The files that the measurements read: photographs of 500x375 pixels, each so often that an epoch takes a while.
+"""Input files of the benchmarks: 500x375 photographs, repeated to make epochs long enough to time.
 
 files = prepare('../shared/data/imagenet_mini', 'build/bench')
 files['photographs']      # a folder of JPEGs for each class, under train/

@@ -1,4 +1,4 @@
-"""What was measured as tables of Markdown, and their place in a document.
+"""Results as Markdown tables, and where they go in a document.
 
 print(format_ratios(results['ratios']))
 text = replace_between_markers(text, new)

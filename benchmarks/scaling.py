@@ -1,4 +1,4 @@
-"""What a second worker brings, and whether `--plan` foretells it: `make bench-scaling`.
+"""The speedup of a second worker, compared with the prediction of `--plan`: `make bench-scaling`.
 
     PYTHONPATH=. python benchmarks/scaling.py --rounds=5
 
@@ -61,7 +61,7 @@ class Case:
         }
 
     def plan(self, images_per_second: float, link_gbits: float) -> plan.Plan:
-        """Returns what the model says of two workers, each of such a speed alone."""
+        """Returns the predicted plan of two workers, given the speed of one alone."""
         config = make_config(
             TrainConfig,
             **self.options,
@@ -81,7 +81,7 @@ Turns = dict[tuple[Case, int], list[dict[str, Any]]]
 
 
 def take_turn(case: Case, workers: int, flags: argparse.Namespace) -> dict[str, Any]:
-    """Measures the steps of so many workers, on a core each; returns the figures of the benchmark."""
+    """Runs the benchmark with several workers, one core each, and returns its figures."""
     path, log_path = (os.path.join(flags.work_dir, f'scaling.{kind}') for kind in ('json', 'log'))
     options = {
         **case.options,
@@ -130,7 +130,7 @@ def measure(cases: Sequence[Case], flags: argparse.Namespace) -> Turns:
 
 
 def step_seconds(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Returns what a step took, as median, low and high of the turns."""
+    """Returns seconds per step: median, low and high over the turns."""
     return spread([figures['batch_size'] / figures['images_per_second']['median'] for figures in turns])
 
 
@@ -175,7 +175,7 @@ def summarize(turns: Turns) -> dict[str, Any]:
 
 
 def _of_benchmark(turns: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Returns what the benchmark itself says of the communication: medians, None of what it does not say."""
+    """Returns the median communication figures of the benchmark, None where it reports none."""
     names = ('communication_share', 'bytes_per_step_sent', 'bytes_per_step_expected')
     told = {name: [figures[name] for figures in turns if figures.get(name) is not None] for name in names}
     return {name: statistics.median(values) if values else None for name, values in told.items()}

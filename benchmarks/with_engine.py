@@ -1,4 +1,4 @@
-"""What the scripts of this project do, by their functions: steps, host stage, both, or passes over evaluation data.
+"""The contestant of this project: training steps, host stage, both, or evaluation.
 
     PYTHONPATH=. python benchmarks/with_engine.py step --options='{"batch_size": 32}'
 

@@ -22,7 +22,7 @@ SIZE, CLASSES = 224, 1000
 
 
 def fit(options: dict[str, Any]) -> Callable[[int], None]:
-    """Returns what makes so many steps."""
+    """Returns a function that makes a number of training steps."""
     batch_size = options['batch_size']
     model = keras.models.clone_model(
         nets_factory.make_model('alexnet_v2', CLASSES, weight_decay=4e-5), clone_function=_as_keras_has_it
@@ -42,7 +42,7 @@ def _as_keras_has_it(layer: keras.Layer) -> keras.Layer:
 
 
 def product(options: dict[str, Any]) -> Callable[[int], None]:
-    """Returns what multiplies two square matrices so often."""
+    """Returns a function that multiplies two square matrices a number of times."""
     side, dtype = options['side'], options['dtype']
     left, right = (tf.cast(tf.random.stateless_normal((side, side), (0, seed)), dtype) for seed in range(2))
 

@@ -1,4 +1,4 @@
-"""What TensorFlow makes of the photographs: this project's pipeline, parts of the work alone, slim's graph, TFDS.
+"""TensorFlow input pipelines as contestants: this project's, its parts alone, slim's graph, TFDS.
 
     PYTHONPATH=. python benchmarks/with_tensorflow.py host --options='{"dataset_dir": "originals", "batch_size": 32}'
 

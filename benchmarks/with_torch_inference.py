@@ -20,7 +20,7 @@ CLASSES = 1001  # those of slim's TFRecords
 
 
 def evaluation(options: dict[str, Any]) -> Callable[[int], dict[str, float]]:
-    """Returns what evaluates so often, from image files to Recall@5; `folder` has a folder for each label."""
+    """Returns a function that evaluates repeatedly, from image files to Recall@5; `folder` has one folder a label."""
     import numpy as np
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
@@ -68,7 +68,7 @@ def evaluation(options: dict[str, Any]) -> Callable[[int], dict[str, float]]:
 
 
 def prediction(options: dict[str, Any]) -> Callable[[int], None]:
-    """Returns what classifies one prepared image so often; the weights are those of a file, made if it is not there."""
+    """Returns a function that classifies one prepared image repeatedly, with the weights of a file, made if missing."""
     path = options['weights_path']
     if not os.path.exists(path):
         torch.save(make_net().state_dict(), path)

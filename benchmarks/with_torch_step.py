@@ -16,7 +16,7 @@ from torch_alexnet import CLASSES, make_net
 
 
 def eager(options: dict[str, Any]) -> Callable[[], object]:
-    """Returns what makes a step."""
+    """Returns a function that makes a training step."""
     return _steps(options, compiled=False)
 
 
@@ -26,14 +26,14 @@ def compiled(options: dict[str, Any]) -> Callable[[], object]:
 
 
 def product(options: dict[str, Any]) -> Callable[[], object]:
-    """Returns what multiplies two square matrices."""
+    """Returns a function that multiplies two square matrices."""
     side, dtype = options['side'], getattr(torch, options['dtype'])
     left, right = (torch.randn(side, side).to(dtype) for _ in range(2))
     return lambda: (left @ right)[0, 0].item()
 
 
 def imports(options: dict[str, Any]) -> Callable[[], object]:
-    """Returns what does nothing."""
+    """Returns a function that does nothing."""
     del options
     return lambda: None
 

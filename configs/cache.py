@@ -1,4 +1,4 @@
-"""What `--cache` may be.
+"""Allowed values of `--cache`.
 
 check_cache('/data/cache')
 """

@@ -1,4 +1,4 @@
-"""What the scripts refuse before TensorFlow is imported, which takes seconds: unknown names, paths that do not exist.
+"""Checks before TensorFlow is imported, which takes seconds: unknown names, missing paths.
 
     check_names(config)
     check_training(config)
@@ -59,7 +59,7 @@ def check_checkpoint(path: str, flag: str = 'checkpoint_path') -> None:
 
 
 def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_path') -> InputError:
-    """Returns the error for a folder without a checkpoint, and with files of these names."""
+    """Returns the error for a folder without a checkpoint, given the names of its files."""
     names = list(names)
     incomplete = _without_index(names)
     if incomplete:

@@ -1,4 +1,4 @@
-"""What a file does not say of itself: options of the scripts that run exports of this project, and files of others.
+"""Options for foreign files, which do not describe themselves as exports of this project do.
 
 ForeignOptions(layout='NCHW', channel_order='BGR')
 """

@@ -1,4 +1,4 @@
-"""What `--help` prints: what everybody needs, then the other options in the groups of their config.
+"""The text of `--help`: the common options first, then the others in the groups of their config.
 
 print(help_text(__doc__, TrainConfig, RETIRED_TRAIN_FLAGS, usual=('model_name', 'dataset_dir'), example='python ...'))
 """

@@ -1,4 +1,4 @@
-"""What an option is, and configs made of them: frozen dataclasses, flat by name, or written as a flagfile.
+"""Options, and configs made of them: frozen dataclasses, flat by name, or written as a flagfile.
 
     config = make_config(TrainConfig, dataset_name='digits', batch_size=64)
     config.optimizer.momentum                      # groups of options, handed whole to the factory that reads them

@@ -1,4 +1,4 @@
-"""What TFRecords are called where that is not as slim has it: the names of their files, the keys of their examples.
+"""Names of TFRecord files and keys of their examples, where they differ from slim's.
 
 names = RecordNames(('image=image_raw', 'label=label'), 'photos-{split}-*.tfrecord')
 names.keys                  # {'image': 'image_raw', 'label': 'label'}

@@ -29,7 +29,7 @@ _KINDS = 'biufU'
 
 
 class DamagedTable(ValueError):
-    """What is there was not written by `save_arrays`, or has changed since."""
+    """The file was not written by `save_arrays`, or has changed since."""
 
 
 def save_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:

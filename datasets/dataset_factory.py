@@ -142,7 +142,7 @@ def get_dataset(
 
 
 def _refuse_smaller_labels(examples: StoredExamples, labels_offset: int, collection: Collection) -> None:
-    """Refuses an offset that takes away a class which has images, before the first of these is met in training.
+    """Refuses a `labels_offset` that would drop a class with images, before training meets one of them.
 
     Of records, which lie in no order of their labels, so many are read that they should have each class many times.
     """
@@ -158,7 +158,7 @@ def _refuse_smaller_labels(examples: StoredExamples, labels_offset: int, collect
 
 
 def _labels(examples: StoredExamples, count: int) -> Iterator[np.ndarray]:
-    """Yields int64 [some] labels: all of a folder, of records at most the first so many that can be read."""
+    """Yields labels in int64 batches: all of a folder; of records only the first that can be read, up to a limit."""
     if isinstance(examples, FileExamples):
         yield examples.labels
         return

@@ -50,7 +50,7 @@ class Entry(NamedTuple):
 
 
 class LeftOut:
-    """What a listing leaves out, counted, to be said in one line.
+    """Counts of what a listing leaves out, reported in one line.
 
     left_out = LeftOut()
     entries = list_folder('/data/photos', left_out)

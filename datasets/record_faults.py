@@ -1,4 +1,4 @@
-r"""What is wrong with a TFRecord file, a record or its image, in words.
+r"""Descriptions of faults in TFRecord files, records and their images.
 
 compression_of(b'\x1f\x8b\x08...')                          # 'GZIP'
 problem_of(record, tfrecord.SLIM_SCHEMA)                    # 'has no key image/encoded; its keys are ...'

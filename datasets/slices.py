@@ -50,7 +50,7 @@ class Part:
 
 
 def overlap(first: str, second: str, num_examples: Callable[[str], int]) -> bool:
-    """Returns whether two of these expressions share an example.
+    """Returns whether two slices share an example.
 
     Args:
         first: As `parse` takes it.

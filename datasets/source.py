@@ -1,4 +1,4 @@
-"""What a converter reads: the images of each split, and where the bytes of each lie.
+"""The source of a conversion: the images of each split, and where their bytes are.
 
 A source names images without reading them, so that any process can take any of them:
 

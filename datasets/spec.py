@@ -1,4 +1,4 @@
-"""What is known of a data set before any of its files is opened."""
+"""Facts about a data set that need none of its files."""
 
 import dataclasses
 from collections.abc import Callable

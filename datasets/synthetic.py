@@ -18,7 +18,7 @@ _NUM_CLASSES = 1001
 
 
 class SyntheticExamples(StoredExamples):
-    """So many examples, all of one image of noise; `training_batches` and `evaluation_batches` give them faster."""
+    """Examples that all have the same image of noise; `training_batches` and `evaluation_batches` give them faster."""
 
     are_synthetic = True
 

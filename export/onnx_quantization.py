@@ -28,7 +28,7 @@ _LARGEST = 127  # of a weight, and of the sum of two before they are rounded
 
 
 class _Images(quantization.CalibrationDataReader):
-    """What the quantiser runs the model on."""
+    """The calibration images, as the quantiser reads them."""
 
     def __init__(self, name: str, images: np.ndarray, batch_size: int | None):
         if batch_size is None:

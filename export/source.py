@@ -1,4 +1,4 @@
-"""What is exported: a net with the weights of a checkpoint, what belongs to them, and in which form it is wanted.
+"""The source of an export: a net with the weights of a checkpoint, its description, and the options.
 
 source = load_source(config)
 source.model, source.weights(), source.spec, source.interface

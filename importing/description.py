@@ -1,4 +1,4 @@
-"""What `model.json` of an import says: sizes from the source, the rest from flags and the data set.
+"""The content of an import's `model.json`: sizes from the source, the rest from flags and the data set.
 
 spec = describe(config.net, 'bvlc_alexnet', sizes)
 """

@@ -1,4 +1,4 @@
-"""What an ONNX graph says of a net: its layers with weights, in their order, its images, and where its logits are.
+"""Reads an ONNX graph: its layers with weights in order, its images, its logits.
 
 graph = read_graph(file, image_size=224)
 graph.layers[0].name, graph.layers[0].shapes      # "node 0 (Conv 'conv1')", {'kernel': (96, 3, 11, 11), 'bias': (96,)}
@@ -30,7 +30,7 @@ _SOFTMAXES = ('LogSoftmax', 'Softmax')
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """What was found in a graph.
+    """The result of reading a graph.
 
     Attributes:
         layers: Those that have weights.

@@ -15,7 +15,7 @@ _HIGHEST = 16.0  # as of the flag
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What a source says of a net.
+    """The sizes of a net found in a source.
 
     Attributes:
         image_size: Side of the images in pixels.

@@ -31,7 +31,7 @@ _FIXED = {'axis': -1, 'synchronized': False, 'renorm': False}
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """What a layer's inputs say of one of its moving statistics.
+    """A batch's value for one of a layer's moving statistics.
 
     Attributes:
         variable: `moving_mean` or `moving_variance`, float32 [channels].

@@ -1,4 +1,4 @@
-"""What slim's nets need and Keras lacks: its L2, its fully connected layers, dropout that can be repeated.
+"""Layers of slim that Keras lacks: slim's L2, fully connected layers, repeatable dropout.
 
     logits = model(images, training=True)      # random as any Keras model; `model.fit` trains it
     with step_randomness(seed, example_offset=0):

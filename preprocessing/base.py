@@ -1,4 +1,4 @@
-"""What every preprocessing gives the input pipeline and the training step.
+"""The interface between a preprocessing, the input pipeline and the training step.
 
     preprocessing = get_preprocessing('inception', 224)
     image = preprocessing.host_train(image, seed, boxes)       # tf.data, one image at a time
@@ -22,7 +22,7 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """What `device_eval` makes of pixels in [0, 255]: what exports store, and write into their graphs.
+    """The scaling of pixels in [0, 255] by `device_eval`, which exports store and write into their graphs.
 
     First the luma if `to_grayscale`, as `batches.to_grayscale` weighs it; then the channels reversed if
     `channel_order` is BGR; then (pixel - mean) / std; then, if `per_image`, `tf.image.per_image_standardization`.
@@ -92,7 +92,7 @@ class Preprocessing(abc.ABC):
     @property
     @abc.abstractmethod
     def normalization(self) -> Normalization:
-        """What `device_eval` does to the pixels."""
+        """The scaling that `device_eval` applies."""
 
     @abc.abstractmethod
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:

@@ -175,7 +175,7 @@ def _check_ratio(sides: tf.Tensor) -> tf.Operation | None:
 
 
 def _check_resized(size: tf.Tensor) -> tf.Operation | None:
-    """Refuses a resize to so many pixels that it would take all memory."""
+    """Refuses a resize that would take all memory."""
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[TOO_LARGE_RESIZED])
 

@@ -50,7 +50,7 @@ def solarization(threshold: int) -> tf.Tensor:
 
 
 def posterization(bits: int) -> tf.Tensor:
-    """Returns the table, int32 [256], that keeps the highest so many bits of each value."""
+    """Returns the table, int32 [256], that keeps the highest `bits` bits of each value."""
     return tf.constant([value & (256 - 2 ** (8 - bits)) for value in IDENTITY])
 
 

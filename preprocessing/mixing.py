@@ -23,7 +23,7 @@ _MIXING = 19  # the random quantity: beyond those of the families
 
 
 class Targets(NamedTuple):
-    """What a batch is to be recognised as: `share` of each label, and the rest of another; or just the label.
+    """The targets of a batch: `share` of each label and the rest of another, or just the label.
 
     Attributes:
         labels: int32 [batch].

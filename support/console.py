@@ -1,4 +1,4 @@
-"""What a process says on standard error: log lines, errors, and which of several workers says it.
+"""Standard error: log lines, errors, and the prefix of each worker.
 
 handler.setFormatter(console.Formatter())
 console.speak_as('worker 1')      # '[worker 1] ' before every line from now on, and no bars

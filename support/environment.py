@@ -1,4 +1,4 @@
-"""What must be set before TensorFlow and Keras are imported; every package that imports them calls `prepare` first.
+"""Settings needed before TensorFlow and Keras are imported; every package that imports them calls `prepare` first.
 
 prepare()
 """

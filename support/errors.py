@@ -17,7 +17,7 @@ class InputError(ValueError):
 
 
 class WorkerLostError(InputError):
-    """Another worker has ended, hangs or has failed, so that the run cannot go on.
+    """Another worker has ended, hangs or has failed, so that the run cannot continue.
 
     Attributes:
         is_transient: Whether starting all again is worth it: a worker has died or hangs, and none has said that

@@ -271,7 +271,7 @@ def write(path: Path, net: str, style: Style = TORCHSCRIPT, image_size: int | No
 
 
 def run_graph(path: Path, images: np.ndarray) -> np.ndarray:
-    """Returns what onnxruntime computes of images [batch, height, width, channels]."""
+    """Returns the outputs of onnxruntime for images [batch, height, width, channels]."""
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     (value,) = session.get_inputs()
     if value.shape[1] == images.shape[-1]:

@@ -117,7 +117,7 @@ class Run:
         return self._end(self.start(*flags))
 
     def finish_within(self, largest_file: int, *flags: str) -> tuple[int, str]:
-        """Trains where no file can be larger than so many bytes; returns the exit status and the output."""
+        """Trains with a limit on the size of files, in bytes; returns the exit status and the output."""
         reader, writer = self._server.Pipe(duplex=False)  # the limit would hold for a log file too
         process = self.start(*flags, output=writer, largest_file=largest_file)
         writer.close()
@@ -153,7 +153,7 @@ class Run:
         self.wait_for(lambda: self.last() > before, process)
 
     def parts(self, folder: str = '.') -> set[tuple[str, int, int]]:
-        """Returns what is not a whole checkpoint, by name, file and time: parts, and data without its index."""
+        """Returns incomplete checkpoints by name, inode and time: parts, and data without its index."""
         found = set()
         with contextlib.suppress(FileNotFoundError):  # it is renamed while we look
             for path in (self.train_dir / folder).iterdir():

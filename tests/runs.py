@@ -12,6 +12,7 @@ from configs.evaluation import EvalConfig
 from configs.options import make_config
 from configs.training import TrainConfig
 from datasets.conversion import journal
+from engine.classifiers.model_spec import ModelSpec
 from engine.training import run_dir
 
 _LOCKS = {run_dir.LOCK, journal.LOCK}  # who holds one stands in it, and no data
@@ -31,6 +32,21 @@ def small_config(dataset_dir: Path | str, train_dir: Path | str, /, **options: A
     """Returns the config of a small run, with some options replaced."""
     folders = {'dataset_dir': str(dataset_dir), 'train_dir': str(train_dir)}
     return make_config(TrainConfig, **{**SMALL_RUN, **folders, **options})
+
+
+def tiny_spec(num_classes: int, channels: int) -> ModelSpec:
+    """Returns a lenet of width 1/16 for 8x8 images, trained on no data set that is known."""
+    return ModelSpec.for_net(
+        'lenet',
+        num_classes=num_classes,
+        channels=channels,
+        preprocessing_name=None,
+        image_size=8,
+        depth_multiplier=1 / 16,
+        labels_offset=0,
+        use_grayscale=False,
+        dataset_name='',
+    )
 
 
 def saved_values(prefix: str) -> dict[str, np.ndarray]:
@@ -59,7 +75,7 @@ def checkpoint_files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
 
 
 def summaries(folder: Path | str) -> dict[str, dict[int, Any]]:
-    """Returns what the event files of a folder hold: by tag, and by step, an array."""
+    """Returns the values in a folder's event files, by tag and step, as arrays."""
     found: dict[str, dict[int, Any]] = defaultdict(dict)
     for path in sorted(Path(folder).glob('events.out.tfevents.*')):
         for record in tf.data.TFRecordDataset(str(path)):

@@ -73,7 +73,7 @@ def some_batch(count: int, channels: int = 3) -> tf.Tensor:
 
 
 def pillows(name: str, image: np.ndarray, magnitude: float, sign: int) -> np.ndarray:
-    """Returns what Pillow makes of one image."""
+    """Returns Pillow's result for one image."""
     squeezed = image[..., 0] if image.shape[-1] == 1 else image
     picture, strength = Image.fromarray(squeezed), magnitude / 10
     factor, gray = 1 + sign * 0.9 * strength, 128 if squeezed.ndim == 2 else (128, 128, 128)

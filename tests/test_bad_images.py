@@ -178,6 +178,7 @@ def test_the_same_bits_with_a_cache(
     ]  # each once in two epochs and a half
 
 
+@pytest.mark.full
 def test_a_run_that_goes_on_passes_over_the_same(records: Path, past: dict[str, np.ndarray], tmp_path: Path) -> None:
     for steps in (5, 24):
         last = _train(records, tmp_path / 'run', max_number_of_steps=steps)

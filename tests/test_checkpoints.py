@@ -132,7 +132,7 @@ def run_of_slims(trained, tmp_path):
 
 
 def state_of(digits_dir: Path, train_dir: Path, **options):
-    """Returns the state of a run that is about to go on."""
+    """Returns the state of a run before it resumes."""
     return open_run(small_config(digits_dir, train_dir, **options), SINGLE_PROCESS).state
 
 
@@ -542,7 +542,7 @@ def fail(*_, **__):
 
 
 def failing_after(calls: int, function):
-    """Returns the function, which works so many times."""
+    """Returns the function, which fails after `calls` calls."""
     left = [calls]
 
     def call(*arguments, **options):
@@ -583,7 +583,7 @@ def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch, pla
 
 @pytest.fixture
 def largest_file():
-    """Returns a context manager within which no file can grow beyond so many bytes, as on a full disk."""
+    """Returns a context manager that limits the size of files in bytes, as a full disk would."""
 
     @contextlib.contextmanager
     def limit(size: int):

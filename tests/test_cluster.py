@@ -59,7 +59,7 @@ def options_of(timeout: float = 20.0, join_timeout: float = 20.0) -> ClusterOpti
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """Returns what a call returns, or the error that it raises."""
+    """Returns the result of a call, or the error that it raises."""
     try:
         return call()
     except InputError as error:
@@ -78,12 +78,12 @@ def work_as(task: Task, work: Work, options: ClusterOptions | None = None, facts
 
 
 def meet(tasks: Sequence[Task], work: Work, options: ClusterOptions | None = None) -> list[Any]:
-    """Returns what becomes of workers that all do the same."""
+    """Returns the outcomes of workers that all do the same."""
     return all_outcomes([functools.partial(work_as, task, work, options) for task in tasks])
 
 
 def run(*works: Work, options: ClusterOptions | None = None) -> list[Any]:
-    """Returns what becomes of workers that meet and each do some work."""
+    """Returns the outcomes of workers that meet and then each do some work."""
     port = free_port(HOST)
     tasks = [task_of(index, len(works), port) for index in range(len(works))]
     calls = [functools.partial(work_as, task, work, options) for task, work in zip(tasks, works, strict=True)]
@@ -293,7 +293,7 @@ def test_another_can_listen_at_the_port_of_the_chief_while_they_are_connected() 
 
 
 def refusals(tasks: Sequence[Task], facts: Sequence[dict[str, Any]] | None = None) -> list[Any]:
-    """Returns what is said to workers of which the last one comes when the others wait."""
+    """Returns the refusals that workers get, the last of which arrives while the others wait."""
     facts = facts or [{}] * len(tasks)
 
     def come(number: int) -> Any:

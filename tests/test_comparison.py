@@ -17,7 +17,7 @@ from engine.classifiers.model_spec import ModelSpec
 from engine.evaluation import comparison
 from nets.variables import slim_variables
 from support.errors import InputError
-from tests.runs import eval_config
+from tests.runs import eval_config, tiny_spec
 
 
 def compare(*paths: Path | str, **options: Any) -> list[dict[str, Any]]:
@@ -111,17 +111,7 @@ def test_another_number_of_classes_is_refused(trained, digits_dir, tmp_path):
 @pytest.fixture
 def of_no_data_set(tmp_path) -> Path:
     """A folder as an import leaves it: a net of 1000 classes, of which nobody knows what it was trained on."""
-    spec = ModelSpec.for_net(
-        'lenet',
-        num_classes=1000,
-        channels=3,
-        preprocessing_name=None,
-        image_size=8,
-        depth_multiplier=1 / 16,
-        labels_offset=0,
-        use_grayscale=False,
-        dataset_name='',
-    )
+    spec = tiny_spec(num_classes=1000, channels=3)
     folder = tmp_path / 'imported'
     variables = {name: variable.value for name, variable in slim_variables(spec.make_model()).items()}
     checkpoints.save(str(folder), 0, variables, 0)

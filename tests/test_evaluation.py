@@ -36,7 +36,7 @@ def evaluate_slims(shared_path, tmp_path_factory):
     return lambda **more: evaluation.evaluate(eval_config(**options, **more))
 
 
-@pytest.mark.quick('averages')
+@pytest.mark.full
 @pytest.mark.parametrize(
     ('options', 'accuracy', 'recalls'),
     [

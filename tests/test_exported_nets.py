@@ -200,7 +200,7 @@ def test_a_name_in_capitals_is_no_folder(trained, tmp_path):
 # ------------------------------------------------------------------------ files of one batch
 
 
-@pytest.mark.quick('onnx', 'saved_model')
+@pytest.mark.quick('onnx')
 @pytest.mark.parametrize('name', ['saved_model', 'tflite', 'onnx', 'onnx int8'])
 def test_a_file_of_one_batch_takes_any_number_of_images(trained, tmp_path, name):
     form, _, quantize = name.partition(' ')

@@ -54,6 +54,7 @@ def calls(monkeypatch):
 BOUNDS = {3: 5e-6, 5: 1.5e-5}
 
 
+@pytest.mark.quick('*-shape0', '*-shape4')
 # Whole tiles, parts of them, images smaller than one, and of other widths than heights.
 @pytest.mark.parametrize(
     'shape', [(2, 12, 12, 64, 96), (3, 13, 7, 64, 64), (4, 3, 3, 96, 64), (1, 5, 6, 64, 64), (2, 1, 9, 3, 5)]

@@ -23,6 +23,7 @@ from engine.classifiers.model_spec import ModelSpec
 from engine.classifiers.saved_model_operators import refuse_unknown
 from nets.variables import slim_variables
 from support.errors import InputError
+from tests.runs import tiny_spec
 
 MUTATIONS = 150
 ASKED = {'preprocessing_name': 'lenet', 'image_size': 8}
@@ -31,18 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
 )  # Keras, saving tf.Variable
 
 
-def spec() -> ModelSpec:
-    return ModelSpec.for_net(
-        'lenet',
-        num_classes=4,
-        channels=1,
-        preprocessing_name=None,
-        image_size=8,
-        depth_multiplier=1 / 16,
-        labels_offset=0,
-        use_grayscale=False,
-        dataset_name='',
-    )
+SPEC = tiny_spec(num_classes=4, channels=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +81,8 @@ def export(folder: Path, kind: str) -> Path:
     from export.export_factory import FORMATS
     from export.source import Source
 
-    model = spec().make_model()
-    net = CheckpointNet('/run/model.ckpt-7', spec(), model, 7, False)
+    model = SPEC.make_model()
+    net = CheckpointNet('/run/model.ckpt-7', SPEC, model, 7, False)
     source = Source(net, Interface(layout='NCHW' if kind == 'onnx' else 'NHWC'), ExportOptions(format=kind), None, {})
     path = folder / f'net{FORMATS[kind].ending}' if FORMATS[kind].ending else folder / 'net'
     FORMATS[kind].write(source, str(path))
@@ -135,7 +125,7 @@ def state_file(folder: Path) -> Path:
 
 
 def checkpoint(folder: Path, suffix: str) -> Path:
-    variables = {name: variable.value for name, variable in slim_variables(spec().make_model()).items()}
+    variables = {name: variable.value for name, variable in slim_variables(SPEC.make_model()).items()}
     return Path(checkpoints.save(str(folder), 3, variables, 5) + suffix)
 
 
@@ -150,7 +140,7 @@ def python_labels(folder: Path) -> Path:
 
 
 def model_json(folder: Path) -> Path:
-    spec().save(str(folder))
+    SPEC.save(str(folder))
     return folder / 'model.json'
 
 
@@ -181,7 +171,7 @@ def read_source(path: str) -> None:
     from importing.sources import open_source
 
     source = open_source(path)
-    source.check(dataclasses.replace(spec(), image_size=source.find_sizes('lenet', None).image_size))
+    source.check(dataclasses.replace(SPEC, image_size=source.find_sizes('lenet', None).image_size))
 
 
 def read_description(path: str) -> None:

@@ -67,6 +67,9 @@ CASES = {
 }
 
 
+@pytest.mark.quick(
+    'plain', 'transparent-interlaced-own palette-offset', 'larger than its canvas', 'animated*', 'one pixel'
+)
 @pytest.mark.parametrize('case', CASES)
 def test_the_first_frame_is_pillows(case: str) -> None:
     """In the graph as when called, and as a conversion stores it."""

@@ -914,6 +914,7 @@ def test_bad_flags(tmp_path, monkeypatch, lenet_file, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.quick('notes', 'file', 'link')
 @pytest.mark.parametrize('there', ['run', 'notes', 'file', 'link'])
 def test_what_is_there_is_unharmed(tmp_path, lenet_file, trained, there):
     train_dir = tmp_path / 'run'

@@ -290,7 +290,7 @@ def graph_of(model: keras.Model) -> Any:
 
 
 def run(graph: Any, images: np.ndarray) -> np.ndarray:
-    """Returns what onnxruntime computes of images [batch, height, width, channels]."""
+    """Returns the outputs of onnxruntime for images [batch, height, width, channels]."""
     height, width, channels = images.shape[1:]
     model = make_model(
         graph.nodes,

@@ -38,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
     return folder, train(small_config(folder, train_dir, dataset_name='image_folder', max_number_of_steps=60))
 
 
+@pytest.mark.quick('True')
 @pytest.mark.parametrize('is_compared', [False, True])
 def test_a_folder_of_test_images_is_the_split_that_the_flag_says(run, tmp_path, is_compared):
     """Its labels are those of the run, though it lacks a class."""

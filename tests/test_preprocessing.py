@@ -291,6 +291,7 @@ def test_central_window_is_slims(shared_path: SharedPath) -> None:
     np.testing.assert_array_equal(windows[:, :2], (goldens['central_crop_in'] - windows[:, 2:]) // 2)
 
 
+@pytest.mark.quick('3-jpeg 4:2:0', '1-png')
 @pytest.mark.parametrize(
     'encode',
     [

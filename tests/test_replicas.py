@@ -45,7 +45,7 @@ def recorded_states() -> Iterator[list[TrainState]]:
 
 
 def copies(state: TrainState) -> dict[str, list[np.ndarray]]:
-    """Returns what each of two replicas has, by name."""
+    """Returns the values of each of two replicas, by name."""
     strategy = distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=2))
     return {
         name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]

@@ -115,6 +115,7 @@ def test_a_recipe_cut_short_learns_as_recorded(recipe: str, shared_path: Callabl
     assert evaluation['accuracy'] == pytest.approx(recorded, abs=0.06)  # other processors round otherwise
 
 
+@pytest.mark.full
 def test_a_run_goes_on_and_then_has_nothing_to_do(digits_run: Path) -> None:
     longer = run('train', *TINY, f'--train_dir={digits_run}', '--max_number_of_steps=8')
     assert longer.returncode == 0, longer.stderr
@@ -145,6 +146,7 @@ def test_a_signal_saves_and_ends_training(tmp_path: Path, number: int, status: i
 # --------------------------------------------------------------------- TensorBoard
 
 
+@pytest.mark.full
 def test_tensorboard_shows_the_run(digits_run: Path) -> None:
     command = [sys.executable, '-m', 'tensorboard.main', f'--logdir={digits_run}', '--port=0', '--load_fast=false']
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

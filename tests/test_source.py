@@ -33,6 +33,13 @@ def test_messages_are_raised_and_filled_in(path: Path) -> None:
         assert not (isinstance(called, ast.Name) and called.id.endswith('Error')), f'{path}:{node.lineno}: never raised'
 
 
+@pytest.mark.parametrize('path', SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_say_what_a_function_does_or_returns(path: Path) -> None:
+    for node in nodes(path, ast.FunctionDef):
+        text = ast.get_docstring(node) or ''
+        assert not text.startswith(('Returns what', 'Says whether')), f'{path}:{node.lineno}: {text.splitlines()[0]}'
+
+
 def test_only_the_command_line_touches_flags() -> None:
     for path in SOURCES:
         text = path.read_text()

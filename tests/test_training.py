@@ -608,6 +608,7 @@ def test_scalars_come_with_the_log_lines(train_digits, tmp_path, options, expect
         assert list(found[tag]) == expected, tag
 
 
+@pytest.mark.full
 def test_summaries_on_request(train_digits, tmp_path):
     train_digits(
         tmp_path, max_number_of_steps=4, save_summaries_steps=2, summarize_histograms=True, summarize_images=True

@@ -242,7 +242,7 @@ def test_recipes_have_no_such_flags(recipe: Path) -> None:
 
 
 def warnings_of(*flags: str) -> list[str]:
-    """Returns what a command that ends before TensorFlow is imported warns of."""
+    """Returns the warnings of a command that ends before TensorFlow is imported."""
     command = [sys.executable, 'train_image_classifier.py', *flags, '--dataset_dir=/no/such', '--dataset_name=imagenet']
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     *lines, last = finished.stderr.splitlines()

@@ -45,7 +45,7 @@ class WorkersRun(Run):
         super().__init__(server, train_dir, digits_dir, **{'max_number_of_steps': STEPS, **options})
 
     def start_workers(self, count: int = 2, *flags: str) -> list:
-        """Starts so many; their output goes to one file, as to one terminal."""
+        """Starts `count` workers; their output goes to one file, as to one terminal."""
         hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', count))
         return [self.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags) for index in range(count)]
 
@@ -208,7 +208,7 @@ def test_a_killed_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_faul
     fault.survived(begun.differences(uninterrupted))
 
 
-@pytest.mark.quick('0')
+@pytest.mark.full
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_hanging_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fault, victim: int) -> None:
     fault = make_fault(f'worker {victim} hangs')

@@ -35,7 +35,7 @@ class BadImage(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class EncodedImage:
-    """What a record stores of an image.
+    """An image as a record stores it.
 
     Attributes:
         data: The bytes of a JPEG or PNG file.
@@ -194,7 +194,7 @@ def _decode(data: bytes, found: str, decoder: Callable[[bytes], Any]) -> np.ndar
 
 
 def _decode_by_tensorflow(data: bytes) -> tf.Tensor:
-    """What `preprocessing.images.decode` does of it, without its choices, which take 0.25 ms here."""
+    """Decodes as `preprocessing.images.decode` does, without its dispatch in the graph, which takes 0.25 ms here."""
     return tf.io.decode_image(data, channels=3, expand_animations=False)
 
 

@@ -52,7 +52,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What the files of a data set look like.
+    """The layout of a data set's files.
 
     Attributes:
         pattern: Their names, with `{split}` and, unless a split is one file, `{number}` and `{count}`.

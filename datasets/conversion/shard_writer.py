@@ -48,7 +48,7 @@ def write_shards(
 
 
 def cut(images: Sequence[SourceImage], pieces: int) -> list[tuple[SourceImage, ...]]:
-    """Cuts images into at most so many pieces of nearly equal size, none of them small."""
+    """Cuts images into at most `pieces` parts of nearly equal size, none of them small."""
     total = len(images)
     count = max(1, min(pieces, total // _MIN_PIECE))
     return [tuple(images[i * total // count : (i + 1) * total // count]) for i in range(count)]

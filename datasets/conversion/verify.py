@@ -28,7 +28,7 @@ from support.texts import NotUtf8Error, decode_text
 
 @dataclasses.dataclass
 class Checked:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         problems: What is wrong with it, a line each.

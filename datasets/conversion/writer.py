@@ -1,4 +1,4 @@
-"""What worker processes do to write a data set: pieces of shards, which are then joined.
+"""Worker processes that write pieces of shards, which are then joined.
 
     prepare_worker()                                                                     # once in each process
     piece = write_piece('/data/.train-00000-of-00002.0.part', images, recipe, max_bad_images=0)
@@ -32,7 +32,7 @@ _CHUNK = 2**20
 
 @dataclasses.dataclass
 class Piece:
-    """What was written.
+    """A written piece.
 
     Attributes:
         path: The file.

@@ -148,7 +148,7 @@ class Rotation:
         return dataclasses.replace(self, times={**others, prefix: time_written})
 
     def without_surplus(self, max_to_keep: int, keep_every_n_hours: float | None) -> tuple['Rotation', list[str]]:
-        """Returns it without the oldest beyond `max_to_keep` (0: all stay), and which of these are to be deleted."""
+        """Returns the list without the oldest checkpoints beyond `max_to_keep` (0: keep all), and those to delete."""
         surplus = list(self.times)[: max(len(self.times) - max_to_keep, 0)] if max_to_keep else []
         preserved, deleted = self.last_preserved, []
         for prefix in surplus:
@@ -217,7 +217,7 @@ def newest_first(train_dir: str) -> list[str]:
 
 
 def checkpoint_of_step(train_dir: str, step: int) -> str | None:
-    """Returns the newest checkpoint of a step that a run may go on from; None where there is none."""
+    """Returns the newest checkpoint of a step from which a run can resume, or None."""
     return next((prefix for prefix in newest_first(train_dir) if checkpoint_step(prefix) == step), None)
 
 

@@ -1,4 +1,4 @@
-"""What kind of checkpoint a path means, by its content: a name says nothing.
+"""The format of a checkpoint, detected by its content, not its name.
 
 recognise('/tmp/lenet.keras')                  # Format.KERAS
 find_checkpoint('/tmp/tfmodel')                # '/tmp/tfmodel/model.ckpt-1000'

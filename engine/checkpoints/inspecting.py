@@ -1,4 +1,4 @@
-"""What is in a checkpoint, as text: variables, shapes, statistics, step, config.
+"""The content of a checkpoint as text: variables, shapes, statistics, step, config.
 
 for line in describe('/tmp/tfmodel'):
     print(line)

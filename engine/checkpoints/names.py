@@ -1,4 +1,4 @@
-"""What the names in a checkpoint say: which are no weights, whose slots they are, which are those of the last layer."""
+"""Kinds of names in a checkpoint: counters, slots, moving averages, the head."""
 
 from collections.abc import Iterable
 

@@ -26,7 +26,7 @@ ANY = -1  # a size that nothing says
 
 
 class RestoreStatus(enum.StrEnum):
-    """What becomes of a variable."""
+    """How a variable is restored, or why not."""
 
     RESTORED = 'restored'
     EXCLUDED = 'excluded'
@@ -43,7 +43,7 @@ class Row:
         name: Its name in the checkpoint.
         wanted: Its shape in the net; None if the net has no such variable.
         found: Its shape in the checkpoint, or None.
-        fate: What becomes of it.
+        status: What becomes of it.
         note: The flag because of which it is so, or that would allow it.
         stops: Whether nothing can be restored because of it.
     """
@@ -51,14 +51,14 @@ class Row:
     name: str
     wanted: Shape | None
     found: Shape | None
-    fate: RestoreStatus
+    status: RestoreStatus
     note: str = ''
     stops: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What becomes of every variable of a net and of a checkpoint.
+    """How every variable of a net and of a checkpoint is restored, or why not.
 
     Attributes:
         rows: Those of the net in its order, then those that only the checkpoint has.
@@ -68,9 +68,9 @@ class Plan:
     rows: tuple[Row, ...]
     training_state: tuple[str, ...]
 
-    def names(self, fate: RestoreStatus) -> list[str]:
+    def names(self, status: RestoreStatus) -> list[str]:
         """Returns the variables of which this becomes."""
-        return [row.name for row in self.rows if row.fate is fate]
+        return [row.name for row in self.rows if row.status is status]
 
     @property
     def stopping(self) -> list[Row]:
@@ -79,7 +79,7 @@ class Plan:
 
     def differences(self) -> str:
         """Returns the table of what does not fit, a line a variable, with both shapes."""
-        differing = [row for row in self.rows if row.stops or row.fate is RestoreStatus.UNUSED]
+        differing = [row for row in self.rows if row.stops or row.status is RestoreStatus.UNUSED]
         rows = [('variable', 'in the net', 'in the checkpoint')]
         rows += [(row.name, _text(row.wanted), _text(row.found)) for row in differing]
         return format_table(rows, indent='  ')
@@ -87,7 +87,7 @@ class Plan:
     def table(self) -> str:
         """Returns the table of all variables, a line each; training state that is not used is one line."""
         rows = [('variable', 'in the net', 'in the checkpoint', 'state', 'because of, or allowed by')]
-        rows += [(row.name, _text(row.wanted), _text(row.found), str(row.fate), row.note) for row in self.rows]
+        rows += [(row.name, _text(row.wanted), _text(row.found), str(row.status), row.note) for row in self.rows]
         if self.training_state:
             what = f'training state: {describe_state(self.training_state)}'
             rows.append((what, '', '', str(RestoreStatus.UNUSED), 'weights alone are taken'))
@@ -313,27 +313,27 @@ def warm_start(
 
 
 def _flags_that_allow(rows: Sequence[Row]) -> str:
-    others = [row.name for row in rows if row.fate is RestoreStatus.OTHER_SHAPE]
-    missing = [row.name for row in rows if row.fate is RestoreStatus.MISSING]
+    others = [row.name for row in rows if row.status is RestoreStatus.OTHER_SHAPE]
+    missing = [row.name for row in rows if row.status is RestoreStatus.MISSING]
     ways = [f'leave out what has another shape with --checkpoint_exclude_scopes={",".join(others)}'] if others else []
     ways += ['let what is missing keep its initial value with --ignore_missing_vars'] if missing else []
     return f'To go on, {", and ".join(ways)}'
 
 
 def _tell(prefix: str, plan: Plan, wanted: Mapping[str, Shape], labels_offset: int) -> None:
-    counts = collections.Counter(row.fate for row in plan.rows)
-    told = ', '.join(f'{number} {fate}' for fate, number in counts.items())
+    counts = collections.Counter(row.status for row in plan.rows)
+    told = ', '.join(f'{number} {status}' for status, number in counts.items())
     logging.info('fine-tuning from %s: %s\n%s', prefix, told, plan.table())
     for row in plan.rows:
-        if row.fate is RestoreStatus.MISSING:
+        if row.status is RestoreStatus.MISSING:
             logging.warning('%s is not in %s and keeps its initial value', row.name, prefix)
-        elif row.fate is RestoreStatus.OTHER_SHAPE:
+        elif row.status is RestoreStatus.OTHER_SHAPE:
             logging.warning(
                 '%s is %s in the net and %s in %s: it keeps its initial value',
                 *(row.name, _text(row.wanted), _text(row.found), prefix),
             )
     found = {
-        row.name: row.found for row in plan.rows if row.found is not None and row.fate is not RestoreStatus.EXCLUDED
+        row.name: row.found for row in plan.rows if row.found is not None and row.status is not RestoreStatus.EXCLUDED
     }
     fitting = fitting_labels_offset(wanted, found, labels_offset)
     if fitting is not None:

@@ -1,4 +1,4 @@
-"""What an export says of itself, as JSON inside its file: `Source.description` of `export/`, read again.
+"""The description inside an exported file, in JSON: written as `Source.description` of `export/`.
 
 description = parse(path, text)
 described = read(path, description)

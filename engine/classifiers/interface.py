@@ -14,7 +14,7 @@ from preprocessing.preprocessing_factory import Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """What a file takes and gives.
+    """Inputs and outputs of an exported file.
 
     Attributes:
         layout: 'NHWC' or 'NCHW', the axes of its images.

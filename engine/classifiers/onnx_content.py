@@ -1,4 +1,4 @@
-"""What an ONNX file computes with, as checksums: told apart from how a program happens to have written it.
+"""Checksums of what an ONNX file computes, independent of how a program serialised it.
 
     description['content'] = checksums(model)          # of an export
     check('/tmp/net.onnx', description)                # InputError: damaged

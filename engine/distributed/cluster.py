@@ -70,7 +70,7 @@ class Cluster:
         return any(self.gather(value))
 
     def check_same(self, facts: Mapping[str, Any]) -> None:
-        """Refuses to go on where the workers differ.
+        """Raises if the workers' facts differ.
 
         Raises:
             InputError: a table of what differs.
@@ -80,7 +80,7 @@ class Cluster:
             raise InputError(refusal)
 
     def watch(self, progress: Callable[[], int], on_loss: Callable[[str], None]) -> None:
-        """Begins to look for workers that do not go on.
+        """Starts watching for workers that make no progress.
 
         Args:
             progress: A number that grows while this worker goes on; another thread asks for it.

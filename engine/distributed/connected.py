@@ -43,7 +43,7 @@ class Worker:
 
 @dataclasses.dataclass
 class _Heard:
-    """What is known of a worker's life, by this process' clock (seconds)."""
+    """The last signs of life of a worker, in seconds of this process' clock."""
 
     last: float
     progress: int = -1
@@ -218,7 +218,7 @@ class ConnectedCluster(Cluster):
         return f'{who} gone on for {patience:g} s (--worker_timeout_secs), as if its data did not come'
 
     def _lose(self, why: str, is_transient: bool = True) -> None:
-        """Notes that the run cannot go on; tells the others, and whoever waits in this process."""
+        """Records that the run is lost; tells the other workers and the waiting threads of this process."""
         with self._news:
             if self._loss is not None or self._has_left.is_set():
                 return

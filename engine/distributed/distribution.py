@@ -80,7 +80,7 @@ def _abort_collectives(why: str) -> None:
 
 @functools.cache
 def batches_taken() -> tf.Variable:
-    """Returns the counter of the batches that this worker has taken, by which it is seen to go on: int64 scalar."""
+    """Returns the counter of batches taken by this worker, int64 scalar, which shows that it makes progress."""
     with tf.device('CPU:0'):
         return tf.Variable(0, trainable=False, dtype=tf.int64)
 

@@ -273,7 +273,7 @@ def is_hello(hello: Mapping[str, Any]) -> bool:
 
 
 def are_workers(answer: Any, count: int) -> bool:
-    """Returns whether the chief's answer tells of so many workers, in their order."""
+    """Returns whether the chief's answer lists `count` workers, in order."""
     if not isinstance(answer, list) or not all(isinstance(hello, dict) and is_hello(hello) for hello in answer):
         return False
     return [hello['index'] for hello in answer] == list(range(count))

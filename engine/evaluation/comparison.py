@@ -238,7 +238,7 @@ def _next(stream: Any, dataset: Dataset, way: Preprocessing, first: int, size: i
 
 
 class _Counter:
-    """What is known of one classifier so far."""
+    """Running counts of one classifier."""
 
     def __init__(self, classifier: Classifier, recall_at: tuple[int, ...]):
         self.classifier = classifier

@@ -1,4 +1,4 @@
-"""What TensorBoard shows: scalars, and on request histograms and a grid of images."""
+"""Event files for TensorBoard: scalars, and on request histograms and a grid of images."""
 
 import contextlib
 import math

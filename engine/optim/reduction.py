@@ -59,12 +59,12 @@ class Reduction:
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values, options=self._options)
 
     def bytes_sent(self, count: int) -> float:
-        """Returns how many bytes each replica has to send in a ring for the sum of so many numbers."""
+        """Returns the bytes that each replica sends in a ring to sum a given count of numbers."""
         return sent_in_ring(self.num_replicas, count * self.gradient_dtype.size)
 
 
 def sent_in_ring(members: int, size: float) -> float:
-    """Returns how many bytes each member of a ring sends so that all have the sum of their arrays of so many bytes."""
+    """Returns the bytes that each member of a ring sends to sum arrays of a given size."""
     return 2 * (members - 1) / members * size
 
 

@@ -1,4 +1,4 @@
-"""What a net sees in images: the most likely classes of each, from any file that holds a net.
+"""Prediction from Python: the most likely classes of images, by any file that holds a net.
 
 predictor = Predictor('/tmp/tfmodel')
 for prediction in predictor.predict(['cat.jpg', encoded_bytes, pixels], top_k=3):
@@ -41,7 +41,7 @@ class Guess:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a net says of an image.
+    """The prediction for one image.
 
     Attributes:
         path: Of the image; empty if it came as bytes or as an array.

@@ -22,7 +22,7 @@ Figures = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What some batches took.
+    """Time and traffic of a block of batches.
 
     Attributes:
         images: How many images they held.

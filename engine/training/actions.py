@@ -1,4 +1,4 @@
-"""What training does between steps: log, save, evaluate, write summaries.
+"""Actions between steps: log, save, evaluate, write summaries.
 
 Each action says with its `interval` when it is due; the loop knows nothing else of it, so a new one is a class here and
 a line in `actions_factory.py`.
@@ -54,7 +54,7 @@ class Moment:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images of these steps, in [0, 1], that were recognised as they were trained on."""
+        """Training accuracy of these steps, in [0, 1]."""
         return float(np.mean(self.report.accuracy, dtype=np.float64))
 
     @property
@@ -100,7 +100,7 @@ class Action(abc.ABC):
         """Called after every call of several steps; raises what has gone wrong beside training."""
 
     def finish(self) -> None:  # noqa: B027
-        """Called once, after the last step; waits for what goes on beside training."""
+        """Called once, after the last step; waits for work in the background."""
 
     def rescue(self, position: Position) -> None:  # noqa: B027
         """Called where an error ends training; keeps what was trained up to a position."""
@@ -146,7 +146,7 @@ class Log(Action):
 
 
 def log_interval(options: LogOptions) -> Interval:
-    """Returns when there is a log line: after the first step, and every so many."""
+    """Returns the interval of log lines: the first step, then every `--log_every_n_steps`."""
     return Interval(steps=options.log_every_n_steps, at_first=True)
 
 
@@ -159,7 +159,7 @@ def _extras(moment: Moment) -> Iterator[str]:
 
 
 class LeftToChief(Action):
-    """What only the chief does: due where it is due there, so that all workers do the same things in the same order."""
+    """An action of the chief, which is due on every worker so that all do the same things in the same order."""
 
     def __init__(self, interval: Interval, on_request: bool = False):
         self.interval, self.on_request = interval, on_request
@@ -250,7 +250,7 @@ class Evaluate(Action):
         self.results: Results | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
-        """Makes up for the evaluation of the checkpoint that training goes on from, if it was cut short."""
+        """Repeats the evaluation of the checkpoint that training resumes from, if it was cut short."""
         super().begin(position, last_step)
         self._best.go_back_to(position.step)
         self.ends_training = self._best.is_exhausted

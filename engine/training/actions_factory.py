@@ -1,4 +1,4 @@
-"""What happens between the steps of a run, made from its options.
+"""Makes the actions of a run from its options.
 
 evaluate = make_evaluation(run, best, signals)
 actions = make_actions(run, batches, evaluate, progress, saver)

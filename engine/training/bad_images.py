@@ -1,4 +1,4 @@
-"""What `--on_bad_image=skip` skips: each example is named once, and there may be no more than `--max_bad_images`.
+"""Skipping bad images (`--on_bad_image=skip`): names each once, and stops at more than `--max_bad_images`.
 
 bad_images = BadImages(data, dataset, preprocessing, cluster)
 training_batches(..., skipped=bad_images.skipped)

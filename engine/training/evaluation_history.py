@@ -1,4 +1,4 @@
-"""What was measured during training, kept in `train_dir/evaluations.json`: the best step, and when to give up.
+"""Results of evaluations during training, kept in `train_dir/evaluations.json`: the best step, and when to stop early.
 
 how = {'metric': 'accuracy', 'split': 'validation', 'averages': False}
 history = EvaluationHistory.load('/tmp/tfmodel', how).until(step)

@@ -1,4 +1,4 @@
-"""When something that is done every so many steps, or seconds, is due."""
+"""Intervals in steps or seconds."""
 
 import math
 import time

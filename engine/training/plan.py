@@ -1,4 +1,4 @@
-"""What a run would take on a cluster, by a model that is stated here: `train_image_classifier.py --plan`.
+"""The estimated time of a run on a cluster, by the model below: `train_image_classifier.py --plan`.
 
     run = planned_run(config)
     plan = make_plan(run, gradient_numbers=count_trainable(run))
@@ -44,7 +44,7 @@ from support.tables import format_table
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run would take.
+    """The estimate for a run.
 
     Attributes:
         replicas: Devices of all workers.

@@ -1,4 +1,4 @@
-"""Where a run is: what a checkpoint keeps beside the variables, so that a run can go on exactly.
+"""The position of a run, which a checkpoint keeps beside the variables, so that a run resumes exactly.
 
 position = Position.load('/tmp/tfmodel/model.ckpt-100', batch_size=32)
 position = position.after(steps=10, batch_size=32)
@@ -34,7 +34,7 @@ class Position:
         return self.images_seen + self.images_skipped
 
     def after(self, steps: int, batch_size: int) -> 'Position':
-        """Returns the position so many steps later."""
+        """Returns the position `num_steps` later."""
         return dataclasses.replace(self, step=self.step + steps, images_seen=self.images_seen + steps * batch_size)
 
     def counters(self) -> dict[str, np.int64]:

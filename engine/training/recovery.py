@@ -62,7 +62,7 @@ def agreeing_on_finite(cluster: Cluster) -> Iterator[None]:
 
 
 class Recovery:
-    """Goes back at most so many times in a run.
+    """Returns to an earlier checkpoint, at most a given number of times in a run.
 
     All batches since the checkpoint are skipped, for which of them did the harm cannot be told: the loss shows it only
     after the weights have been spoiled. Every later number follows from the new position, so that a run that goes on
@@ -90,7 +90,7 @@ class Recovery:
         self._cluster = cluster
 
     def __call__(self, error: NonFiniteError, recoveries: int) -> Position:
-        """Returns where training goes on.
+        """Returns the position from which training continues.
 
         Args:
             error: What happened.

@@ -42,7 +42,7 @@ _EPOCHS_OF_EMBEDDED = 15.0
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run consists of. Its parts that take time or memory are made when they are asked for.
+    """The parts of a run. Those that take time or memory are made on first use.
 
     Attributes:
         config: All its options.

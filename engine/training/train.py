@@ -146,7 +146,7 @@ def log_plan(run: Run, last_step: float) -> None:
 
 
 def log_end(step: int, train_dir: str, eval_split: str | None, stopped_by: int | None, is_chief: bool) -> None:
-    """Logs how to go on; what to do with `train_dir`, the chief, which has it."""
+    """Logs how to resume or evaluate; the chief, which has `train_dir`, prints the command."""
     if stopped_by is not None:
         logging.info(
             'stopped at step %d; the same command goes on from there (%s)',

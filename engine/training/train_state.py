@@ -1,4 +1,4 @@
-"""What training changes: the weights, what the optimizer keeps of them, their moving averages.
+"""The state of training: weights, optimizer slots, moving averages.
 
 with strategy.scope():
     state = make_state(config, spec)
@@ -49,7 +49,7 @@ class TrainState:
 
     @property
     def moving_statistics(self) -> list[tuple[keras.Variable, float]]:
-        """What batch normalisation keeps beside the trained variables, and the share of it that a step keeps.
+        """Moving statistics of batch normalisation, each with its decay.
 
         With `--freeze_batch_norm` only that of the trained layers moves.
         """
@@ -106,7 +106,7 @@ def _batch_norms(model: keras.Model) -> list[BatchNormalization]:
 
 
 def _freeze_batch_norm(model: keras.Model, options: CheckpointOptions) -> None:
-    """Freezes batch normalisation outside of the trained scopes, or says that it goes on moving.
+    """Freezes batch normalisation outside of the trained scopes, or logs that its statistics keep moving.
 
     Raises:
         InputError: `--freeze_batch_norm`, and there is none outside of them.

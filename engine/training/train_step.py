@@ -32,7 +32,7 @@ from preprocessing.augmentation import Augmentation
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
-    """What a call of several steps tells.
+    """The results of a call of several steps.
 
     Attributes:
         cross_entropy: float32 [steps], mean over the global batch, before each step's update.
@@ -170,8 +170,8 @@ class ReplicaStep:
     def _compute_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns what rows of the batch add to the loss and the recognised examples, float32 [2], to the statistics of
-        batch normalisation, and to the gradients.
+        """Returns the sums over rows of the batch: the loss and the correct examples, float32 [2], the statistics of
+        batch normalisation, and the gradients.
 
         Args:
             batch: The rows: a part of the replica's share.
@@ -235,7 +235,7 @@ def make_steps(
     batch_size: int,
     batches_taken: tf.Variable | None = None,
 ) -> RunSteps:
-    """Returns `run(iterator, position, num_steps)`: so many steps in one call of a compiled function.
+    """Returns `run(iterator, position, num_steps)`, which makes several steps in one call of a compiled function.
 
     Args:
         strategy: Over the devices.
