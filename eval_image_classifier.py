@@ -33,10 +33,9 @@ def main(config: EvalConfig) -> int:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     with cli.quiet_import(silent=is_worker):
         from engine import evaluation
-        from engine.evaluation import comparison
 
     if config.evaluation.compare:
-        comparison.compare(config)
+        evaluation.compare(config)
     else:
         evaluation.evaluate(config)
     return 0

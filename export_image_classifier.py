@@ -11,7 +11,7 @@ from configs.export import ExportConfig
 EXAMPLE = (
     'python export_image_classifier.py --checkpoint_path=/tmp/digits --format=tflite --output_path=/tmp/digits.tflite'
 )
-USUAL = ('checkpoint_path', 'format', 'output_path', 'quantize', 'include_preprocessing')
+USUAL = ('checkpoint_path', 'format', 'output_path', 'quantize', 'includes_preprocessing')
 
 
 def main(config: ExportConfig) -> int:

@@ -71,7 +71,8 @@ def run(
     def parse(argv: list[str]) -> list[str]:
         _define_help_flags(show_help)
         rest, names = _parse_flags(argv, positional)
-        given.update(names)
+        aliases = options_lib.aliases(config_class)
+        given.update(aliases.get(name, name) for name in names)
         return rest
 
     def call_main(arguments: Sequence[str]) -> int:
@@ -136,6 +137,8 @@ def define_flags(config_class: type, retired_flags: Sequence[RetiredFlag] = ()) 
             _define(flags.DEFINE_string, option.name, default or None, option.help)
         else:
             _define(_DEFINERS[option.kind], option.name, option.default, option.help)
+        if option.alias is not None:
+            flags.DEFINE_alias(option.alias, option.name)
     for retired in retired_flags:
         _define(_DEFINERS[retired.kind], retired.name, retired.default, f"Accepted as slim's: {retired.answer}.")
 

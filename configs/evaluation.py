@@ -6,12 +6,10 @@ make_config(EvalConfig, checkpoint_path='/tmp/tfmodel', dataset_split_name='vali
 import dataclasses
 
 from configs.cluster import ClusterOptions
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import Options, option
 from configs.records import RecordNames
 from configs.training import DeviceOptions
-
-_FROM_RUN = 'Default: as the run was trained (model.json); a contradiction is an error unless --force.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +56,9 @@ class EvalOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalNetOptions(Options):
-    """The net, where there is no model.json, or to check against it."""
+class EvalNetOptions(NetOverrides):
+    """The net, where there is no model.json, or to check against it: a contradiction is an error without `force`."""
 
-    model_name: str | None = option(None, f'Net. {_FROM_RUN}')
-    preprocessing_name: str | None = option(None, f'Preprocessing. {_FROM_RUN}')
-    eval_image_size: int | None = option(None, f'Side of the images in pixels. {_FROM_RUN}', lower=1, upper=2**13)
-    labels_offset: int | None = option(
-        None, f'Subtracted from the labels and the number of classes. {_FROM_RUN}', lower=0
-    )
-    use_grayscale: bool | None = option(None, f'Give the net one gray channel. {_FROM_RUN}')
-    channels: int | None = option(None, f'Channels of the images that the net takes. {_FROM_RUN}', choices=(1, 3))
-    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}', above=0.0, upper=16.0)
-    global_pool: bool | None = option(None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}')
     force: bool = option(False, 'Let flags contradict model.json.')
     mixed_precision: str = option(
         'float32',

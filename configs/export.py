@@ -6,8 +6,9 @@ make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras', output
 import dataclasses
 import os
 import re
+from typing import Any
 
-from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS
+from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS, NetOverrides
 from configs.names import EXPORT_ENDINGS
 from configs.options import Options, option
 from support.errors import InputError
@@ -60,11 +61,13 @@ class ExportOptions(Options):
     channel_order: str | None = option(
         None,
         "Order of the channels of the file's images. Default: as the net's preprocessing gives them, BGR for caffe, "
-        'else RGB; RGB with --include_preprocessing.',
+        'else RGB; RGB with --includes_preprocessing.',
         choices=CHANNEL_ORDERS,
     )
-    include_preprocessing: bool = option(
-        False, 'Let the file take pixels from 0 to 255 and scale them itself; cropped and resized they come to it.'
+    includes_preprocessing: bool = option(
+        False,
+        'Let the file take pixels from 0 to 255 and scale them itself; cropped and resized they come to it.',
+        alias='include_preprocessing',
     )
     encoded_input: bool = option(
         False, 'saved_model: let it take encoded images (JPEG, PNG, ...) and do all of the preprocessing itself.'
@@ -112,26 +115,18 @@ class ExportOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportNetOptions(Options):
-    """The net, where there is no model.json. The number of classes and of channels is known from the weights."""
+class ExportNetOptions(NetOverrides):
+    """The net, where there is no model.json, and the data set that it was trained on."""
 
-    model_name: str | None = option(None, f'Net. {_FROM_RUN}, else alexnet_v2.')
-    preprocessing_name: str | None = option(None, f"Preprocessing. {_FROM_RUN}, else the net's own.")
-    image_size: int | None = option(
-        None, f"Side of the images in pixels. {_FROM_RUN}, else the net's own.", lower=1, upper=2**13
-    )
-    labels_offset: int | None = option(
-        None, f'What was subtracted from the labels and the number of classes. {_FROM_RUN}, else 0.', lower=0
-    )
-    use_grayscale: bool | None = option(None, f'Whether the net takes one gray channel of images. {_FROM_RUN}.')
-    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}, else 1.', above=0.0, upper=16.0)
-    global_pool: bool | None = option(
-        None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}, else not.'
-    )
     dataset_name: str | None = option(
         None, f'Data set of the training: a note for evaluation, and where images to compare with are. {_FROM_RUN}.'
     )
     dataset_dir: str | None = option(None, f'Folder of the data set. {_FROM_RUN}.', path=True)
+
+    def given(self) -> dict[str, Any]:
+        """Returns what flags say of the net, by the names of `ModelSpec`'s fields."""
+        named = {} if self.dataset_name is None else {'dataset_name': self.dataset_name}
+        return {**super().given(), **named}
 
 
 @dataclasses.dataclass(frozen=True)

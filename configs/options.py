@@ -37,14 +37,16 @@ def option(
     regex: bool = False,
     fixed: bool = False,
     path: bool = False,
+    alias: str | None = None,
 ) -> Any:
     """Declares one option: its default, its help, and what is allowed (a choice, a bound, or a regular expression).
 
     Bounds are closed, but for `above`. A run that goes on must have the same value as before of one that is `fixed`.
-    Of a `path`, `~` and `~user` are expanded, wherever the value comes from.
+    Of a `path`, `~` and `~user` are expanded, wherever the value comes from. An `alias` is another name of the option.
     """
     allowed = {'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'regex': regex}
-    return dataclasses.field(default=default, metadata={'help': help, **allowed, 'fixed': fixed, 'path': path})
+    metadata = {'help': help, **allowed, 'fixed': fixed, 'path': path, 'alias': alias}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Options:
@@ -162,6 +164,7 @@ class Option:
     fixed: bool
     path: bool
     choices: tuple[str, ...]
+    alias: str | None
 
 
 def flat_options(config_class: type) -> dict[str, Option]:
@@ -185,8 +188,14 @@ def flat_options(config_class: type) -> dict[str, Option]:
                 metadata['fixed'],
                 metadata['path'],
                 metadata['choices'],
+                metadata['alias'],
             )
     return options
+
+
+def aliases(config_class: type) -> dict[str, str]:
+    """Returns the name of each option that has another one, by that."""
+    return {option.alias: option.name for option in flat_options(config_class).values() if option.alias is not None}
 
 
 def _option_type(hint: Any) -> tuple[type, bool]:
@@ -204,6 +213,8 @@ def make_config(config_class: type[ConfigT], **values: Any) -> ConfigT:
         InputError: a value outside what its option allows, or a name that is no option of this config.
     """
     options = flat_options(config_class)
+    names = aliases(config_class)
+    values = {names.get(name, name): value for name, value in values.items()}
     unknown = sorted(set(values) - set(options))
     if unknown:
         raise InputError(f'no option named {", ".join(unknown)} in {config_class.__name__}')

@@ -5,10 +5,8 @@ make_config(PredictConfig, images=('cat.jpg', 'photos'), checkpoint_path='/tmp/t
 
 import dataclasses
 
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import Options, option
-
-_FROM_RUN = 'Default: as the run was trained (model.json), or as the file says'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,29 +57,10 @@ class PredictOutputOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictNetOptions(Options):
-    """The net, where there is no model.json, and the file does not say it either."""
-
-    model_name: str | None = option(None, f'Net. {_FROM_RUN}, else alexnet_v2.')
-    preprocessing_name: str | None = option(None, f"Preprocessing. {_FROM_RUN}, else the net's own.")
-    image_size: int | None = option(
-        None, f"Side of the images in pixels. {_FROM_RUN}, else the net's own.", lower=1, upper=2**13
-    )
-    labels_offset: int | None = option(
-        None, f'What was subtracted from the labels and the number of classes. {_FROM_RUN}, else 0.', lower=0
-    )
-    use_grayscale: bool | None = option(None, f'Whether the net takes one gray channel of images. {_FROM_RUN}.')
-    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}, else 1.', above=0.0, upper=16.0)
-    global_pool: bool | None = option(
-        None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}, else not.'
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class PredictConfig:
     """All that `engine.prediction.predict.predict` depends on."""
 
     prediction: PredictOptions = PredictOptions()
     output: PredictOutputOptions = PredictOutputOptions()
-    net: PredictNetOptions = PredictNetOptions()
+    net: NetOverrides = NetOverrides()
     foreign: ForeignOptions = ForeignOptions()

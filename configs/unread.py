@@ -233,7 +233,7 @@ _OF_RUN_FILES: dict[str, Reader] = {
 _EVAL: dict[str, Reader] = {
     'checkpoint_path': Unless('compare'),
     **dict.fromkeys(('compare', 'dataset_name', 'dataset_dir', 'dataset_split_name', 'batch_size', 'max_num_batches')),
-    **dict.fromkeys(('recall_at', 'moving_average_decay', 'model_name', 'preprocessing_name', 'eval_image_size')),
+    **dict.fromkeys(('recall_at', 'moving_average_decay', 'model_name', 'preprocessing_name', 'image_size')),
     **dict.fromkeys(('labels_offset', 'use_grayscale', 'channels', 'depth_multiplier', 'global_pool')),
     **dict.fromkeys(('force', 'mixed_precision')),
     'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
@@ -251,7 +251,7 @@ _PREDICT: dict[str, Reader] = {
     **dict.fromkeys(('images', 'checkpoint_path', 'moving_average_decay', 'mixed_precision', 'devices', 'batch_size')),
     **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation')),
     **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
-    **dict.fromkeys(('depth_multiplier', 'global_pool')),
+    **dict.fromkeys(('channels', 'depth_multiplier', 'global_pool')),
     **_OF_RUN_FILES,
 }
 
@@ -262,7 +262,7 @@ _EXPORT: dict[str, Reader] = {
     'output': With('format', _RUN_FORMATS, refused=True),
     'layout': With('format', _RUN_FORMATS, refused=True),
     'channel_order': With('format', _RUN_FORMATS, refused=True),
-    'include_preprocessing': With('format', _RUN_FORMATS, refused=True),
+    'includes_preprocessing': With('format', _RUN_FORMATS, refused=True),
     'verification_images': With('format', _RUN_FORMATS, refused=True),
     'batch_size': With('format', _RUN_FORMATS, refused=True),
     'opset': With('format', ('onnx',), refused=True),
@@ -272,7 +272,7 @@ _EXPORT: dict[str, Reader] = {
     'calibration_images': With('quantize', ('int8', 'qdq'), refused=True),
     'sample_test_data': With('format', ('onnx',), refused=True),
     **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
-    **dict.fromkeys(('depth_multiplier', 'global_pool', 'dataset_name', 'dataset_dir')),
+    **dict.fromkeys(('channels', 'depth_multiplier', 'global_pool', 'dataset_name', 'dataset_dir')),
 }
 
 _IMPORT: dict[str, Reader] = {

@@ -134,6 +134,7 @@ def evaluation_batches(
     Returns:
         image: float32 [batch / replicas, height, width, channels];
         label: int32 [batch / replicas];
+        number: int64 [batch / replicas], the position of each example in the split;
         mask: bool [batch / replicas], False for what only fills up the last batch.
     """
     count = dataset.num_examples if num_examples is None else num_examples
@@ -148,7 +149,7 @@ def evaluation_batches(
     def load(i: tf.Tensor) -> dict[str, tf.Tensor]:
         number = i // share * batch_size + first_of_share + i % share
         prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number, with_boxes=False))
-        return {**prepared, 'mask': tf.constant(True)}
+        return {**prepared, 'number': number, 'mask': tf.constant(True)}
 
     prepared = tf.data.Dataset.range(own_count).map(load, num_parallel_calls=usable_cores(), deterministic=True)
     zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in prepared.element_spec.items()}

@@ -82,7 +82,7 @@ def training_batches(preprocessing: Preprocessing, num_classes: int, batch_size:
 def evaluation_batches(
     preprocessing: Preprocessing, num_classes: int, batch_size: int, num_examples: int, num_rows: int
 ) -> tf.data.Dataset:
-    """Returns batches as `input_pipeline.evaluation_batches` does: float32 images, labels and the mask.
+    """Returns batches as `input_pipeline.evaluation_batches` does.
 
     Args:
         preprocessing: How images are prepared.
@@ -94,7 +94,8 @@ def evaluation_batches(
     batch = make_batch(preprocessing, num_classes, batch_size)
     batch['image'] = tf.cast(batch['image'], tf.float32)
 
-    def with_mask(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**batch, 'mask': number * batch_size + tf.range(batch_size, dtype=tf.int64) < num_examples}
+    def with_numbers(index: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers = index * batch_size + tf.range(batch_size, dtype=tf.int64)
+        return {**batch, 'number': numbers, 'mask': numbers < num_examples}
 
-    return tf.data.Dataset.range(num_rows // batch_size).map(with_mask)
+    return tf.data.Dataset.range(num_rows // batch_size).map(with_numbers)

@@ -9,7 +9,7 @@ from export.source import Source
 from support.errors import InputError, unknown_name
 
 # What only files that are run have a choice of.
-_OF_RUN_FILES = ('output', 'layout', 'channel_order', 'include_preprocessing', 'verification_images', 'batch_size')
+_OF_RUN_FILES = ('output', 'layout', 'channel_order', 'includes_preprocessing', 'verification_images', 'batch_size')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,22 +112,21 @@ def load_source(config: ExportConfig, default_layout: str = 'NHWC') -> Source:
     Raises:
         InputError: there is none, it is damaged, or of another net than the flags say.
     """
-    options, asked = config.export, dataclasses.asdict(config.net)
-    dataset_dir = asked.pop('dataset_dir')
-    averages, scope = bool(options.moving_average_decay), options.checkpoint_scope
-    net = load_checkpoint(options.checkpoint_path, asked, averages, scope=scope)
-    reader = checkpoints.open_checkpoint(net.prefix, scope)
-    names = reader.get_variable_to_shape_map()
-    state = [name for name in names if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)]
+    options, averages = config.export, bool(config.export.moving_average_decay)
+    checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(options.checkpoint_path), options.checkpoint_scope)
+    net = load_checkpoint(checkpoint, config.net, averages)
+    state = [
+        name for name in checkpoint.shapes if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)
+    ]
     kept = [name for name in state if checkpoints.is_average(name) or not net.averaged]  # slots are of raw weights
     interface = Interface(
         options.layout or default_layout,
-        options.channel_order or _own_order(net.spec, options.include_preprocessing),
-        options.include_preprocessing,
+        options.channel_order or _own_order(net.spec, options.includes_preprocessing),
+        options.includes_preprocessing,
         options.output,
     )
-    state_values = {name: checkpoints.read(reader, net.prefix, name) for name in kept}
-    return Source(net, interface, options, dataset_dir, state_values)
+    state_values = {name: checkpoint.read(name) for name in kept}
+    return Source(net, interface, options, config.net.dataset_dir, state_values)
 
 
 def _own_order(spec: ModelSpec, include_preprocessing: bool) -> str:

@@ -37,12 +37,12 @@ def compare_tensors(path: str, expected: Mapping[str, np.ndarray]) -> str:
     Raises:
         InputError: something differs.
     """
-    reader = checkpoints.open_checkpoint(path)
-    names = set(reader.get_variable_to_shape_map())
+    checkpoint = checkpoints.Checkpoint(path)
+    names = set(checkpoint.shapes)
     if names != set(expected):
         raise _failure(f'it holds other variables: {", ".join(sorted(names ^ set(expected)))}')
     for name, value in expected.items():
-        found = checkpoints.read(reader, path, name)
+        found = checkpoint.read(name)
         if found.dtype != value.dtype or found.shape != value.shape or found.tobytes() != value.tobytes():
             raise _failure(f'{name} differs')
     numbers = sum(value.size for value in expected.values())
@@ -100,7 +100,7 @@ def compare_spec(source: Source, path: str) -> str:
     Raises:
         InputError: it would take it for another net.
     """
-    if ModelSpec.of_checkpoint(path) != source.spec:
+    if ModelSpec.of_checkpoint(checkpoints.Checkpoint(path)) != source.spec:
         raise _failure('it is described as another net')
     spec = source.spec
     return f'compared what it says of itself: {spec.model_name}, {spec.num_classes} classes, {spec.image_size} px'
@@ -110,7 +110,7 @@ def model_from(source: Source, path: str) -> keras.Model:
     """Makes the net anew, with the weights that were written."""
     model = source.spec.make_model(seed=1)
     weights = {name: variable.value for name, variable in slim_variables(model).items()}
-    checkpoints.restore(path, weights)
+    checkpoints.restore(checkpoints.Checkpoint(path), weights)
     return model
 
 

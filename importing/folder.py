@@ -79,9 +79,9 @@ def write(path: str, model: keras.Model, spec: ModelSpec, overwrite: bool) -> st
 
 def _compare(prefix: str, tensors: Mapping[str, np.ndarray]) -> str:
     """Reads a checkpoint back; returns a line that says that it is equal to the bit."""
-    reader = checkpoints.open_checkpoint(prefix)
+    checkpoint = checkpoints.Checkpoint(prefix)
     for name, value in tensors.items():
-        if checkpoints.read(reader, prefix, name).tobytes() != value.tobytes():
+        if checkpoint.read(name).tobytes() != value.tobytes():
             raise InputError(f'{name} does not read back as it was written; nothing was kept')
     numbers = sum(value.size for value in tensors.values())
     return f'compared {len(tensors)} tensors of the checkpoint, {numbers} numbers: equal'

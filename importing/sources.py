@@ -110,7 +110,7 @@ def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
     described = description.read(f'--source={file.path}', file.description)
     spec, interface = described.spec, described.interface
     for flag, is_given in (
-        ('--include_preprocessing', interface.include_preprocessing),
+        ('--includes_preprocessing', interface.include_preprocessing),
         (f'--channel_order={interface.channel_order}', interface.reverses_channels(spec.make_preprocessing())),
         (f'--quantize={file.description.get("quantize")}', file.description.get('quantize', 'none') not in _WIDENED),
     ):

@@ -153,7 +153,7 @@ def weights(path: Path) -> bytes:
 def roads(trained, tmp_path) -> dict[str, tuple[Write, Write]]:
     from engine.classifiers.model_spec import ModelSpec
 
-    spec = ModelSpec.of_checkpoint(trained.checkpoint_path)
+    spec = ModelSpec.of_checkpoint(checkpoints.Checkpoint(trained.checkpoint_path))
     second = tmp_path / 'second'
     Importing(spec, 1)(str(second))
     return {

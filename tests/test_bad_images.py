@@ -17,7 +17,7 @@ from datasets.dataset_factory import get_dataset
 from datasets.decoded import with_cache
 from datasets.input_pipeline import training_batches
 from datasets.order import ONE_WORKER, Worker, make_order
-from engine import training
+from engine import checkpoints, training
 from engine.training.position import Position
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
@@ -229,7 +229,7 @@ def test_what_was_trained_is_saved(records: Path, past: dict[str, np.ndarray], t
         with pytest.raises(InputError, match=message):
             _train(records, run, on_bad_image='stop')
         latest = tf.train.latest_checkpoint(str(run))
-        assert Position.load(latest, BATCH) == Position(step=steps, images_seen=steps * BATCH)
+        assert Position.load(checkpoints.Checkpoint(latest), BATCH) == Position(step=steps, images_seen=steps * BATCH)
         assert sorted(name for name in os.listdir(run) if name.endswith('.index')) == [f'model.ckpt-{steps}.index']
     _assert_same(saved_values(latest), _train(records, tmp_path / 'short', max_number_of_steps=steps))
     _assert_same(_train(records, run), past)  # and with skip it goes on past it
@@ -246,4 +246,5 @@ def test_a_bad_image_to_evaluate_loses_nothing(records: Path, tmp_path: Path) ->
     options = {'eval_every_steps': 5, 'eval_split_name': 'train', 'save_interval_steps': 100}
     with pytest.raises(InputError, match='record 7: its image cannot be prepared'):
         _train(records, tmp_path / 'run', **options)
-    assert Position.load(tf.train.latest_checkpoint(str(tmp_path / 'run')), BATCH).step == 5
+    latest = tf.train.latest_checkpoint(str(tmp_path / 'run'))
+    assert Position.load(checkpoints.Checkpoint(latest), BATCH).step == 5

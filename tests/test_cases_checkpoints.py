@@ -14,11 +14,10 @@ import tensorflow as tf
 from configs import early
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
 from engine import checkpoints, evaluation
 from engine.classifiers import Classifier, load_classifier
-from engine.evaluation import comparison
 from export.exporting import export
 from support.errors import InputError
 from tests.runs import eval_config, saved_values
@@ -26,7 +25,7 @@ from tests.runs import eval_config, saved_values
 pytest_plugins = ['tests.cases']
 
 Loader = Callable[..., Classifier]
-NET = {'model_name': 'cifarnet'}
+NET = NetOverrides(model_name='cifarnet')
 # Folder of the case -> whether its weights are averages, their scope, and the name of the checkpoint in it.
 READ: dict[str, tuple[bool, str | None, str]] = {
     'averages_only': (True, None, 'model.ckpt-3600'),
@@ -75,7 +74,7 @@ def test_prediction(name: str, case: Callable[[str], Path], images: np.ndarray, 
 def test_evaluation_and_comparison(name: str, case: Callable[[str], Path], shared_path, tmp_path: Path) -> None:
     averages, scope, _ = READ[name]
     options: dict[str, Any] = {
-        **NET,
+        **NET.given(),
         'dataset_name': 'cifar10',
         'dataset_dir': str(shared_path('data/cifar10')),
         'max_num_batches': 2,
@@ -84,7 +83,7 @@ def test_evaluation_and_comparison(name: str, case: Callable[[str], Path], share
     }
     results = evaluation.evaluate(eval_config(case(name), eval_dir=str(tmp_path / 'eval'), **options))
     assert float(results['accuracy']) > 0.5
-    (compared,) = comparison.compare(make_config(EvalConfig, compare=(str(case(name)),), **options))
+    (compared,) = evaluation.compare(make_config(EvalConfig, compare=(str(case(name)),), **options))
     assert compared['accuracy'] == results['accuracy']
 
 
@@ -94,7 +93,9 @@ def test_export(name: str, case: Callable[[str], Path], tmp_path: Path, shared_p
     path = str(tmp_path / 'net')
     options = {'checkpoint_scope': scope, 'moving_average_decay': 0.999 if averages else None}
     export(
-        make_config(ExportConfig, checkpoint_path=str(case(name)), output_path=path, format='slim', **NET, **options)
+        make_config(
+            ExportConfig, checkpoint_path=str(case(name)), output_path=path, format='slim', **NET.given(), **options
+        )
     )
     original = saved_values(str(shared_path('goldens/checkpoints/cifarnet_cifar10') / 'model.ckpt-3600'))
     exported = saved_values(checkpoints.find_checkpoint(path))
@@ -139,7 +140,7 @@ def test_the_net_need_not_be_guessed(case: Callable[[str], Path]) -> None:
     with pytest.raises(InputError, match=r'give --model_name=cifarnet$'):
         load_classifier(str(case('no_state_file')))
     with pytest.raises(InputError, match=r'not of lenet: its names are those of cifarnet; what differs:\n'):
-        load_classifier(str(case('no_state_file')), {'model_name': 'lenet'})
+        load_classifier(str(case('no_state_file')), NetOverrides(model_name='lenet'))
 
 
 @pytest.mark.parametrize('ending', ['', '.data-00000-of-00001'])
@@ -183,7 +184,7 @@ def test_a_plain_keras_file(tmp_path: Path) -> None:
     model.save(path)
     for where in (path, str(tmp_path)):
         with pytest.raises(InputError) as error:
-            load_classifier(where, {'model_name': 'alexnet'})
+            load_classifier(where, NetOverrides(model_name='alexnet'))
         lines = str(error.value).splitlines()
         assert lines[0].startswith(f'{path} has no ')
         assert lines[0].endswith(', so it is not of alexnet; what differs:')

@@ -142,7 +142,7 @@ def test_every_optimizer_of_tensorflow_1_goes_on(run_of_slims, digits_dir, optim
     assert set(TENSORFLOW_1) == set(OPTIMIZERS) - {'lars', 'lamb'}
     train_dir = run_of_slims(optimizer)
     state = state_of(digits_dir, train_dir, optimizer=optimizer, moving_average_decay=0.9)
-    restore_run(str(train_dir / 'model.ckpt-1'), state, labels_offset=0)
+    restore_run(checkpoints.Checkpoint(str(train_dir / 'model.ckpt-1')), state, labels_offset=0)
     values = saved_values(str(train_dir / 'model.ckpt-1'))
     assert values.pop('global_step') == 1
     restored = state.saved_variables()
@@ -164,7 +164,7 @@ def test_a_run_does_not_go_on_with_another_optimizer(run_of_slims, digits_dir, b
     prefix = str(train_dir / 'model.ckpt-1')
     state = state_of(digits_dir, train_dir, **options)
     with pytest.raises(InputError, match=re.escape(f'{prefix} cannot go on so: {message}')) as error:
-        restore_run(prefix, state, labels_offset=0)
+        restore_run(checkpoints.Checkpoint(prefix), state, labels_offset=0)
     assert str(error.value).endswith(
         f', or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
     )
@@ -175,14 +175,14 @@ def test_a_run_whose_scopes_were_fewer_does_not_go_on(train_digits, digits_dir, 
     latest = train_digits(tmp_path, max_number_of_steps=1, trainable_scopes=('LeNet/fc4',)).checkpoint_path
     state = state_of(digits_dir, tmp_path)
     with pytest.raises(InputError, match='it lacks slots of --optimizer=momentum: 6 Momentum; give the --trainable_s'):
-        restore_run(latest, state, labels_offset=0)
+        restore_run(checkpoints.Checkpoint(latest), state, labels_offset=0)
 
 
 def test_averages_that_a_run_has_not_kept(run_of_slims, train_digits, digits_dir, tmp_path):
     latest = train_digits(tmp_path / 'run', max_number_of_steps=1).checkpoint_path
     state = state_of(digits_dir, tmp_path / 'run', moving_average_decay=0.9)
     with pytest.raises(InputError, match='has no moving averages, which --moving_average_decay asks for: leave it out'):
-        restore_run(latest, state, labels_offset=0)
+        restore_run(checkpoints.Checkpoint(latest), state, labels_offset=0)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_averages_that_a_run_has_not_kept(run_of_slims, train_digits, digits_dir
 def test_what_a_run_does_not_go_on_with_is_named(run_of_slims, digits_dir, caplog, options, left):
     train_dir = run_of_slims('momentum')
     state = state_of(digits_dir, train_dir, **options)
-    restore_run(str(train_dir / 'model.ckpt-1'), state, labels_offset=0)
+    restore_run(checkpoints.Checkpoint(str(train_dir / 'model.ckpt-1')), state, labels_offset=0)
     message = f'has more than this run goes on with, and later checkpoints will not: {left}. That is for another'
     assert (message in caplog.text) == (left is not None)
     assert ('has more than' in caplog.text) == (left is not None)
@@ -256,7 +256,7 @@ def test_checkpoint_file_is_relative(tmp_path):
 def restored(prefix: str, size: int = 3) -> float:
     """Restores what `save` has written; returns the step that its values stand for."""
     variable = tf.Variable(tf.zeros([size]))
-    checkpoints.restore(prefix, {'net/weights': variable})
+    checkpoints.restore(checkpoints.Checkpoint(prefix), {'net/weights': variable})
     values = set(variable.numpy())
     assert len(values) == 1
     return values.pop()
@@ -406,7 +406,7 @@ def test_a_damaged_checkpoint_is_named_and_changes_nothing(tmp_path, damage):
     DAMAGES[damage](tmp_path)
     variable = tf.Variable(tf.zeros([1000]))
     with pytest.raises(checkpoints.DamagedCheckpointError) as error:
-        checkpoints.restore(prefix, {'net/weights': variable})
+        checkpoints.restore(checkpoints.Checkpoint(prefix), {'net/weights': variable})
     message = str(error.value)
     assert message.startswith(f'{prefix}: ')
     assert re.search('truncated or damaged|not a checkpoint that can be read', message)
@@ -446,7 +446,7 @@ def test_a_checkpoint_of_another_net_is_answered_with_a_table(tmp_path):
         'net/biases': tf.Variable(tf.ones([8])),
     }
     with pytest.raises(InputError) as error:
-        checkpoints.restore(prefix, wanted)
+        checkpoints.restore(checkpoints.Checkpoint(prefix), wanted)
     assert str(error.value) == (
         f'{prefix} is not of this net or run; what differs:\n'
         '  variable     in the net  in the checkpoint\n'
@@ -461,7 +461,7 @@ def test_a_checkpoint_of_another_net_is_answered_with_a_table(tmp_path):
 def test_numbers_of_another_kind_are_converted(tmp_path, dtype):
     prefix = checkpoints.save(str(tmp_path), 1, {'net/weights': tf.cast(tf.constant([1, 2, 3]), dtype)}, 5)
     for restore in (
-        lambda variable: checkpoints.restore(prefix, {'net/weights': variable}),
+        lambda variable: checkpoints.restore(checkpoints.Checkpoint(prefix), {'net/weights': variable}),
         lambda variable: checkpoints.warm_start(prefix, {'net/weights': variable}, [], ignore_missing=False),
     ):
         variable = tf.Variable(tf.zeros([3]))
@@ -472,16 +472,16 @@ def test_numbers_of_another_kind_are_converted(tmp_path, dtype):
 def test_words_are_no_weights(tmp_path):
     prefix = checkpoints.save(str(tmp_path), 1, {'net/weights': tf.constant(['a', 'b', 'c'])}, 5)
     with pytest.raises(InputError, match=f'{prefix}: net/weights holds object, not numbers'):
-        checkpoints.restore(prefix, {'net/weights': tf.Variable(tf.zeros([3]))})
+        checkpoints.restore(checkpoints.Checkpoint(prefix), {'net/weights': tf.Variable(tf.zeros([3]))})
 
 
 def test_unused_names_are_allowed(tmp_path):
     prefix = checkpoints.save(str(tmp_path), 1, {'a': tf.ones([2]), 'b': tf.ones([2])}, 5)
     variable = tf.Variable([0.0, 0.0])
-    checkpoints.restore(prefix, {'a': variable}, unused=['b', 'c'])
+    checkpoints.restore(checkpoints.Checkpoint(prefix), {'a': variable}, unused=['b', 'c'])
     assert variable.numpy().all()
     with pytest.raises(InputError, match=r'  b +missing +2'):
-        checkpoints.restore(prefix, {'a': variable})
+        checkpoints.restore(checkpoints.Checkpoint(prefix), {'a': variable})
 
 
 # ------------------------------------------------------------------------ the number of classes
@@ -531,7 +531,7 @@ def test_labels_offset_is_suggested_when_a_run_goes_on(of_classes, digits_dir, c
     with pytest.raises(
         InputError, match=f'has {classes} classes, and the data set 10 with --labels_offset=0: {message}'
     ):
-        restore_run(prefix, state, labels_offset=0)
+        restore_run(checkpoints.Checkpoint(prefix), state, labels_offset=0)
 
 
 # ------------------------------------------------------------------------ saves that fail

@@ -9,19 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
+from configs.training import DeviceOptions
+from datasets.input_pipeline import evaluation_batches
 from engine import checkpoints, evaluation
 from engine.classifiers import Classifier, Runtime, in_batches, load_classifier, loading, softmax
 from engine.classifiers.interface import Interface
 from engine.classifiers.model_spec import ModelSpec
-from engine.evaluation import comparison
+from engine.distributed.cluster import SINGLE_PROCESS
+from engine.distributed.distribution import make_strategy
+from engine.evaluation.compare import Agreement
+from engine.evaluation.eval_dataset import find_dataset
+from engine.evaluation.measure import EvalSource, ScoredBatch, measure
+from engine.evaluation.subject import FileSubject
 from nets.variables import slim_variables
 from support.errors import InputError
 from tests.runs import eval_config, tiny_spec
 
 
 def compare(*paths: Path | str, **options: Any) -> list[dict[str, Any]]:
-    return comparison.compare(eval_config('', compare=tuple(map(str, paths)), **options))
+    return evaluation.compare(eval_config('', compare=tuple(map(str, paths)), **options))
 
 
 # ------------------------------------------------------------------------ the table
@@ -58,26 +65,40 @@ def test_each_has_the_numbers_of_its_own_evaluation(trained, tmp_path, capsys):
     assert [row.split()[3] for row in rows] == [f'{raw["accuracy"]:.2%}'] * 2
 
 
-@pytest.mark.full
+class Seen:
+    """Keeps all batches: an observer."""
+
+    def __init__(self) -> None:
+        self.batches: list[ScoredBatch] = []
+
+    def observe(self, batch: ScoredBatch) -> None:
+        self.batches.append(batch)
+
+
 def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     """Beside the net stands one that says class 3 of every image, and prepares images in another way."""
-    net = load_classifier(trained.checkpoint_path)
+    net, strategy = load_classifier(trained.checkpoint_path), make_strategy(DeviceOptions(devices='cpu'))
     spec = dataclasses.replace(net.spec, preprocessing_name='inception', channels=3)
     constant = Classifier(
         'constant', 'x', spec, 0, Interface(), lambda images: np.eye(10, dtype=np.float32)[[3] * len(images)]
     )
-    dataset = comparison.find_dataset(eval_config(''), net)
-    first, second = comparison.measure([net, constant], dataset, 100, (1, 5))
-    images = iter(comparison.input_pipeline.evaluation_batches(dataset, net.preprocessing, dataset.num_examples))
-    batch = next(images)
-    said = net.scores(batch['image'].numpy()).argmax(axis=-1)
-    assert first['agreement'] == 1.0
-    assert second['agreement'] == np.mean(said == 3)
+    dataset = find_dataset(eval_config(''), net.path, net.spec, SINGLE_PROCESS)
+    agreement, seen = Agreement(2), Seen()
+    source = EvalSource(dataset, strategy, batch_size=100)
+    subjects = [FileSubject(each, strategy) for each in (net, constant)]
+    _, second = measure(subjects, source, (1, 5), [agreement, seen])
+    batch = next(iter(evaluation_batches(dataset, net.preprocessing, dataset.num_examples)))
+    scores = net.scores(batch['image'].numpy())
+    assert agreement.counts == [360, np.sum(scores.argmax(axis=-1) == 3)]
     assert second['accuracy'] == np.mean(batch['label'].numpy() == 3)
+    assert [len(each.numbers) for each in seen.batches] == [100, 100, 100, 60]
+    np.testing.assert_array_equal(np.concatenate([each.numbers for each in seen.batches]), np.arange(360))
+    np.testing.assert_array_equal(np.concatenate([each.labels for each in seen.batches]), batch['label'])
+    np.testing.assert_allclose(np.concatenate([each.scores[0] for each in seen.batches]), scores, atol=1e-5)
     broken = dataclasses.replace(constant, run=lambda images: np.full((len(images), 10), np.nan, np.float32))
     with pytest.raises(InputError, match='constant gives values that are not finite: it is damaged, or has diverged'):
-        comparison.measure([broken], dataset, 100, (1,))
-    (part,) = comparison.measure([net], dataset, 50, (1,), max_batches=2)
+        measure([FileSubject(broken, strategy)], source, (1,))
+    (part,) = measure(subjects[:1], EvalSource(dataset, strategy, batch_size=50, max_batches=2), (1,))
     assert part['num_examples'] == 100
 
 
@@ -160,7 +181,7 @@ def load(monkeypatch):
 
     def load(opened: Runtime, asked: dict[str, Any] | None = None, **foreign: Any) -> Classifier:
         monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path, foreign: opened)
-        return load_classifier('net.onnx', asked, ForeignOptions(**foreign))
+        return load_classifier('net.onnx', NetOverrides(**(asked or {})), ForeignOptions(**foreign))
 
     return load
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import tensorflow as tf
 from datasets import dataset_factory, input_pipeline, tfrecord
 from engine import checkpoints, evaluation
 from engine.classifiers.model_spec import ModelSpec
-from engine.evaluation import comparison
+from engine.evaluation import results
 from nets.variables import slim_variables
 from support.errors import InputError
 from tests.runs import eval_config, files, saved_values, summaries
@@ -151,7 +150,7 @@ def test_the_split_of_a_run_is_remembered(train_digits, tmp_path, caplog, traine
     caplog.clear()
     for path in (tmp_path, tmp_path / 'best'):
         measured = evaluation.evaluate(eval_config(path))
-        (compared,) = comparison.compare(eval_config('', compare=(str(path),)))
+        (compared,) = evaluation.compare(eval_config('', compare=(str(path),)))
         assert measured['dataset_split_name'] == expected
         assert compared['num_examples'] == measured['num_examples']
     warned = [record.getMessage() for record in caplog.records if 'shares examples' in record.getMessage()]
@@ -181,6 +180,7 @@ def test_everything_that_an_evaluation_leaves_behind(trained, digits_dir, logits
         'loss': pytest.approx(loss_of(*logits_and_labels), rel=1e-6),
         'step': 300,
         'checkpoint_path': trained.checkpoint_path,
+        'kind': 'checkpoint',
         'model_name': 'lenet',
         'dataset_name': 'digits',
         'dataset_split_name': 'test',
@@ -299,7 +299,11 @@ def test_flags_stand_in_for_model_file(trained, without_model_file, digits_dir, 
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        ({}, '--dataset_dir is missing: where the TFRecords of imagenet lie'),
+        ({}, 'no model.json in .* that would name its net: give --model_name=lenet'),
+        (
+            {'model_name': 'lenet', 'image_size': 8, 'depth_multiplier': 0.25},
+            '--dataset_dir is missing: where the TFRecords of imagenet lie',
+        ),
         ({'dataset_name': 'digits', 'model_name': 'lenet'}, r'is not of this net or run; what differs:\n'),
         ({**RIGHT_FLAGS, 'depth_multiplier': 1.0}, r'LeNet/conv1/weights +5x5x1x32 +5x5x1x8'),
         ({**RIGHT_FLAGS, 'model_name': 'lennet'}, r"unknown net 'lennet' \(did you mean 'lenet'\?\)"),
@@ -326,17 +330,19 @@ def test_flags_that_agree_with_model_file(trained, logits_and_labels, tmp_path):
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        ({'model_name': 'alexnet_v2'}, 'model_name: lenet, alexnet_v2'),
-        ({'preprocessing_name': 'inception'}, 'preprocessing_name: lenet, inception'),
-        ({'eval_image_size': 12}, 'image_size: 8, 12'),
-        ({'labels_offset': 1}, 'labels_offset: 0, 1'),
-        ({'use_grayscale': True}, 'use_grayscale: False, True'),
-        ({'depth_multiplier': 1.0}, 'depth_multiplier: 0.25, 1.0'),
-        ({'eval_image_size': 12, 'depth_multiplier': 1.0}, 'image_size: 8, 12; depth_multiplier: 0.25, 1.0'),
+        ({'model_name': 'alexnet_v2'}, r'--model_name=alexnet_v2 \(lenet\)'),
+        ({'preprocessing_name': 'inception'}, r'--preprocessing_name=inception \(lenet\)'),
+        ({'image_size': 12}, r'--image_size=12 \(8\)'),
+        ({'labels_offset': 1}, r'--labels_offset=1 \(0\)'),
+        ({'use_grayscale': True}, r'--use_grayscale=True \(False\)'),
+        ({'depth_multiplier': 1.0}, r'--depth_multiplier=1.0 \(0.25\)'),
+        ({'eval_image_size': 12, 'depth_multiplier': 1.0}, r'--image_size=12 \(8\), --depth_multiplier=1.0 \(0.25\)'),
     ],
 )
 def test_flags_that_contradict_model_file(trained, tmp_path, flags, message):
-    with pytest.raises(InputError, match=f'flags or data set contradict how the net was trained .*{message}.*--force'):
+    with pytest.raises(
+        InputError, match=f'flags contradict how the net was trained .*{message}; leave them out, or give --force'
+    ):
         evaluation.evaluate(eval_config(trained.checkpoint_path, eval_dir=str(tmp_path / 'eval'), **flags))
     assert not (tmp_path / 'eval').exists()
 
@@ -346,7 +352,7 @@ def test_force_lets_flags_contradict(train_digits, tmp_path):
     """Net and checkpoint still fit, since vgg resizes to the same size."""
     train_digits(tmp_path / 'run', max_number_of_steps=5, preprocessing_name='inception', train_image_size=12)
     options = {'preprocessing_name': 'vgg', 'eval_dir': str(tmp_path / 'eval')}
-    with pytest.raises(InputError, match='preprocessing_name: inception, vgg'):
+    with pytest.raises(InputError, match=r'--preprocessing_name=vgg \(inception\); .*--force'):
         evaluation.evaluate(eval_config(tmp_path / 'run', **options))
     results = evaluation.evaluate(eval_config(tmp_path / 'run', force=True, **options))
     assert results['num_examples'] == 360
@@ -354,7 +360,7 @@ def test_force_lets_flags_contradict(train_digits, tmp_path):
 
 def test_data_of_other_classes(trained, shared_path):
     options = {'dataset_name': 'imagenet', 'dataset_dir': str(shared_path('data/imagenet_mini'))}
-    with pytest.raises(InputError, match=r'num_classes: 10, 1001; .*choose another data set'):
+    with pytest.raises(InputError, match=r'has 10 classes, but imagenet in .* has 1001: choose another data set'):
         evaluation.evaluate(eval_config(trained.checkpoint_path, **options))
 
 
@@ -408,8 +414,7 @@ def arriving(trained, tmp_path, monkeypatch):
     shutil.copyfile(source / 'model.json', folder / 'model.json')
     values = {name: tf.constant(value) for name, value in saved_values(trained.checkpoint_path).items()}
     coming = [100, 200, 300]
-    module = sys.modules['engine.evaluation.evaluate']  # the package has the function by that name
-    report = module.report
+    report = results.report
 
     def arrive():
         if coming:
@@ -420,7 +425,7 @@ def arriving(trained, tmp_path, monkeypatch):
         report(*arguments)
         arrive()
 
-    monkeypatch.setattr(module, 'report', report_and_arrive)
+    monkeypatch.setattr(results, 'report', report_and_arrive)
     arrive()
     return folder
 
@@ -491,5 +496,20 @@ def test_a_damaged_model_file(trained, tmp_path, change, message):
 
 def test_a_data_set_of_other_label_names_contradicts(trained, shared_path):
     options = {'dataset_name': 'mnist', 'dataset_dir': str(shared_path('goldens/tfrecords/mnist'))}
-    with pytest.raises(InputError, match=r'label_names: 0/1/2/3/\.\.\., zero/one/two/three/\.\.\.; .*or give --force'):
+    with pytest.raises(
+        InputError, match=r"other classes than mnist in .*: number 0 is '0' there, 'zero' here; .*or give --force"
+    ):
         evaluation.evaluate(eval_config(trained.checkpoint_path, **options))
+
+
+def test_images_in_colour_for_a_net_of_gray_ones(trained, shared_path, tmp_path):
+    """The classes are the same in number; with the flags they are turned to gray."""
+    options = {'dataset_name': 'cifar10', 'dataset_dir': str(shared_path('data/cifar10')), 'eval_dir': str(tmp_path)}
+    with pytest.raises(
+        InputError, match=r'takes gray images, but cifar10 in .*: --use_grayscale and --force turns them'
+    ):
+        evaluation.evaluate(eval_config(trained.checkpoint_path, **options))
+    grey = evaluation.evaluate(
+        eval_config(trained.checkpoint_path, use_grayscale=True, force=True, max_num_batches=1, **options)
+    )
+    assert grey['num_examples'] == 100

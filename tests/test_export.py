@@ -43,9 +43,8 @@ def export(checkpoint_path: Path | str, output_path: Path | str, **options) -> P
 
 def read_all(path: Path | str) -> dict[str, np.ndarray]:
     """Returns everything in a checkpoint of any format by name, read as `--checkpoint_path` is."""
-    prefix = checkpoints.find_checkpoint(str(path))
-    reader = checkpoints.open_checkpoint(prefix)
-    return {name: checkpoints.read(reader, prefix, name) for name in reader.get_variable_to_shape_map()}
+    checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(str(path)))
+    return {name: checkpoint.read(name) for name in checkpoint.shapes}
 
 
 def assert_equal(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -187,8 +186,9 @@ def test_a_chain_of_formats_loses_nothing(exported, tmp_path, name):
     for step, (other, output) in enumerate(OUTPUTS.items()):
         path = export(exported[name], tmp_path / str(step) / output, format=other)
         assert_equal(weights_of(read_all(path)), weights)
-        assert ModelSpec.of_checkpoint(checkpoints.find_checkpoint(str(path))) == ModelSpec.of_checkpoint(
-            checkpoints.find_checkpoint(str(exported[name]))
+        ours, theirs = (checkpoints.find_checkpoint(str(each)) for each in (path, exported[name]))
+        assert ModelSpec.of_checkpoint(checkpoints.Checkpoint(ours)) == ModelSpec.of_checkpoint(
+            checkpoints.Checkpoint(theirs)
         )
 
 
@@ -264,7 +264,7 @@ def test_foreign_files_in_bfloat16_are_read(tmp_path, capsys, ending):
     model.save(path) if ending == '.keras' else model.save_weights(path)
     expected = tf.cast(model.layers[-1].kernel.value, tf.float32).numpy()
     weights, biases = tf.Variable(tf.zeros([2, 3])), tf.Variable(tf.ones([3]))
-    checkpoints.restore(path, {'net/fc/weights': weights, 'net/fc/biases': biases})
+    checkpoints.restore(checkpoints.Checkpoint(path), {'net/fc/weights': weights, 'net/fc/biases': biases})
     np.testing.assert_array_equal(weights.numpy(), expected)
     assert not biases.numpy().any()
     assert inspect([path]) == 0

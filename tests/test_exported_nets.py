@@ -15,7 +15,6 @@ from configs.export import ExportConfig, with_format
 from configs.options import flat_options, make_config
 from engine import evaluation
 from engine.classifiers import size_in_bytes
-from engine.evaluation import comparison
 from engine.prediction.image_files import find_images
 from engine.prediction.predictor import Predictor
 from export import export_factory, exporting, images, verification
@@ -61,7 +60,7 @@ def test_every_format_is_here_and_in_the_help():
 @pytest.mark.full
 def test_all_are_compared_with_the_checkpoint(trained, exported, tmp_path, capsys):
     paths = [trained.checkpoint_path, *map(str, exported.values())]
-    first, *others = comparison.compare(eval_config('', compare=tuple(paths)))
+    first, *others = evaluation.compare(eval_config('', compare=tuple(paths)))
     assert first['num_examples'] == 360
     for name, result in zip(FORMS, others, strict=True):
         assert result['step'] == 300
@@ -208,7 +207,7 @@ def test_a_file_of_one_batch_takes_any_number_of_images(trained, tmp_path, name)
     export(trained.checkpoint_path, path, format=form, quantize=quantize or 'none', batch_size=7)
     assert json.loads(Path(f'{path}.json').read_text())['batch_size'] == 7
     assert size_in_bytes(str(path)) > 10_000
-    first, other = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
+    first, other = evaluation.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
     assert (first['num_examples'], other['num_examples']) == (360, 360)
     assert other['agreement'] >= 0.98 if quantize else other['accuracy'] == first['accuracy']
     digits = [(pixels * 255 / 16).astype(np.uint8) for pixels in load_digits().images[:9]]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.foreign import NetOverrides
 from engine import checkpoints
 from engine.checkpoints import files, other_formats
 from engine.classifiers import description, load_classifier
@@ -26,7 +27,7 @@ from support.errors import InputError
 from tests.runs import tiny_spec
 
 MUTATIONS = 150
-ASKED = {'preprocessing_name': 'lenet', 'image_size': 8}
+ASKED = NetOverrides(preprocessing_name='lenet', image_size=8)
 pytestmark = pytest.mark.filterwarnings(
     'ignore:__array__ implementation:DeprecationWarning'
 )  # Keras, saving tf.Variable
@@ -156,9 +157,9 @@ def saved_model(folder: Path) -> Path:
 
 
 def read_everything(path: str) -> None:
-    reader = checkpoints.open_checkpoint(path)
-    for name in reader.get_variable_to_shape_map():
-        checkpoints.read(reader, path, name)
+    checkpoint = checkpoints.Checkpoint(path)
+    for name in checkpoint.shapes:
+        checkpoint.read(name)
 
 
 def read_state(path: str) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from configs.export import ExportConfig
+from configs.foreign import NetOverrides
 from configs.importing import ImportConfig
 from configs.options import make_config
 from engine import evaluation
 from engine.classifiers import load_classifier
 from engine.classifiers.model_spec import ModelSpec
-from engine.evaluation import comparison
 from export import exporting
 from importing import importing
 from support.errors import InputError
@@ -71,11 +71,11 @@ def test_every_format_keeps_it(pooled: Path, tmp_path: Path) -> None:
     for form, name in FORMATS.items():
         options = {'checkpoint_path': str(pooled), 'format': form, 'output_path': str(tmp_path / name)}
         path = exporting.export(make_config(ExportConfig, **options))
-        asked = {'image_size': 259, 'global_pool': True, 'depth_multiplier': 1 / 16} if form == 'slim' else {}
+        asked = NetOverrides(image_size=259, global_pool=True, depth_multiplier=1 / 16)
         if form == 'onnx':
             importing.import_weights(make_config(ImportConfig, source=path, train_dir=str(tmp_path / 'imported')))
             np.testing.assert_allclose(load_classifier(str(tmp_path / 'imported')).scores(images), expected, atol=1e-5)
-        classifier = load_classifier(path, asked)
+        classifier = load_classifier(path, asked if form == 'slim' else NetOverrides())
         assert classifier.spec.global_pool
         np.testing.assert_allclose(classifier.scores(images), expected, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_every_format_keeps_it(pooled: Path, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_several_are_compared(pooled: Path) -> None:
     config = eval_config('', compare=(str(pooled), str(pooled)), dataset_split_name='test[:8]', global_pool=True)
-    assert comparison.compare(config)[1]['agreement'] == 1
+    assert evaluation.compare(config)[1]['agreement'] == 1
 
 
 def test_a_model_file_without_the_field(pooled: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def load(train_dir: Path) -> keras.Model:
     assert spec is not None
     model = spec.make_model(seed=1)
     weights = {name: variable.value for name, variable in slim_variables(model).items()}
-    checkpoints.restore(checkpoints.find_checkpoint(str(train_dir)), weights)
+    checkpoints.restore(checkpoints.Checkpoint(checkpoints.find_checkpoint(str(train_dir))), weights)
     return model
 
 
@@ -344,7 +344,7 @@ def test_an_export_comes_back_as_it_was(make_run, tmp_path, net, image_size, opt
     ('options', 'message'),
     [
         ({'channel_order': 'RGB'}, 'an export with --channel_order=RGB; export the net without it'),
-        ({'include_preprocessing': True}, 'an export with --include_preprocessing; export the net without it'),
+        ({'includes_preprocessing': True}, 'an export with --includes_preprocessing; export the net without it'),
     ],
 )
 def test_exports_that_are_not_the_net_alone(make_run, tmp_path, options, message):

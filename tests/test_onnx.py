@@ -18,7 +18,7 @@ import pytest
 from keras import layers
 
 from configs.export import ExportConfig
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
 from datasets import input_pipeline
 from datasets.dataset_factory import get_dataset
@@ -624,7 +624,7 @@ FOREIGN: dict[str, Callable[[], Any]] = {
     'float16': lambda: foreign_mean(('N', *IMAGES[1:]), ('N', 3), FLOAT16),
     'said any batch': foreign_reshape,
 }
-ASKED = {'preprocessing_name': 'lenet', 'image_size': 8}
+ASKED = NetOverrides(preprocessing_name='lenet', image_size=8)
 
 
 @pytest.mark.parametrize('name', FOREIGN)

@@ -11,7 +11,7 @@ from configs.prediction import PredictConfig
 from datasets.dataset_factory import get_dataset
 from engine import evaluation
 from engine.classifiers.model_spec import ModelSpec
-from engine.evaluation.comparison import compare
+from engine.evaluation import compare
 from engine.prediction import predict as predicting
 from engine.training.train import TrainResult, train
 from support.errors import InputError

@@ -18,7 +18,7 @@ from PIL import Image
 
 from configs import cli
 from configs.export import ExportConfig
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
 from configs.prediction import PredictConfig
 from datasets.dataset_factory import get_dataset
@@ -169,7 +169,7 @@ def of_another(monkeypatch, run: Callable[[np.ndarray], np.ndarray], **options: 
     """A predictor of a file of another program, which runs as `run` does."""
     opened = Runtime('x', (None, 8, 8, 1), 4, {}, run)
     monkeypatch.setattr(loading, 'find_runtime', lambda path: lambda path, foreign: opened)
-    asked = {'preprocessing_name': 'lenet', 'labels_offset': 1}
+    asked = NetOverrides(preprocessing_name='lenet', labels_offset=1)
     return Predictor('net.onnx', asked, ForeignOptions(**options))
 
 

@@ -19,7 +19,6 @@ from configs.training import TrainConfig
 from engine import checkpoints, evaluation, training
 from engine.checkpoints import files as checkpoint_files
 from engine.distributed.kernels import describe_kernels
-from engine.evaluation.evaluator import Evaluator
 from engine.training import actions
 from engine.training.evaluation_history import EvaluationHistory
 from engine.training.position import Position
@@ -286,18 +285,18 @@ def test_a_run_cannot_begin_with_weights_that_are_not_finite(trained, train_digi
 @pytest.mark.full
 def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path, monkeypatch, caplog):
     options = {'save_interval_steps': 10, 'learning_rate': 0.1, 'seed': 3, **CHECKED}
-    evaluate, calls = Evaluator.__call__, []
+    measure, calls = actions.measure, []
 
-    def interrupted(evaluator, should_stop):
-        calls.append(evaluator)
+    def interrupted(subjects, source, recall_at, *, should_stop):
+        calls.append(source)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             while not should_stop():
                 time.sleep(0.01)
-        return evaluate(evaluator, should_stop)
+        return measure(subjects, source, recall_at, should_stop=should_stop)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Evaluator, '__call__', interrupted)
+        patched.setattr(actions, 'measure', interrupted)
         caplog.set_level(logging.INFO, logger='absl')
         stopped = train_digits(tmp_path, **options)
     assert (stopped.step, stopped.stopped_by) == (20, signal.SIGTERM)

@@ -16,10 +16,10 @@ import pytest
 import tensorflow as tf
 
 from configs.export import ExportConfig
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
+from engine import evaluation
 from engine.classifiers import Interface, in_batches, load_classifier
-from engine.evaluation import comparison
 from export import exporting, saved_model, serving
 from export.source import Source
 from nets import nets_factory
@@ -192,7 +192,7 @@ def test_the_script_compares_what_it_writes(trained, shared_path, tmp_path, caps
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith('compared 32 images of digits, split test: ') for line in lines)
     assert 'compared 8 encoded images: probabilities differ by at most 0' in lines
-    original, other = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(folder))))
+    original, other = evaluation.compare(eval_config('', compare=(trained.checkpoint_path, str(folder))))
     assert (other['kind'], other['step'], other['accuracy']) == ('SavedModel', 300, original['accuracy'])
     with pytest.raises(InputError, match=r'exists; give another name, or --overwrite'):
         export()
@@ -268,7 +268,7 @@ FOREIGN: dict[str, Callable[[Path], str]] = {
 @pytest.mark.parametrize('name', FOREIGN)
 def test_foreign_ones_run_on_any_batch(tmp_path, name):
     path = FOREIGN[name](tmp_path / 'net')
-    asked = {'preprocessing_name': 'lenet', 'image_size': 8}
+    asked = NetOverrides(preprocessing_name='lenet', image_size=8)
     classifier = load_classifier(path, asked, ForeignOptions(includes_preprocessing=name == 'bytes'))
     assert (classifier.kind, classifier.spec.num_classes, classifier.step) == ('SavedModel', 3, -1)
     images = smooth_images(classifier.preprocessing, 5)
@@ -323,7 +323,7 @@ def test_one_of_tensorflow_1_is_opened_without_a_word(tmp_path, caplog, capfd):
     path = of_tensorflow_1(tmp_path / 'net')
     caplog.clear()
     capfd.readouterr()
-    load_classifier(path, {'preprocessing_name': 'lenet'})
+    load_classifier(path, NetOverrides(preprocessing_name='lenet'))
     assert not caplog.records
     assert capfd.readouterr() == ('', '')
 
@@ -331,7 +331,7 @@ def test_one_of_tensorflow_1_is_opened_without_a_word(tmp_path, caplog, capfd):
 @pytest.mark.filterwarnings('ignore:.*(simple_save|build_tensor_info|Deprecated|deprecated)')
 def test_one_of_several_outputs_is_chosen(tmp_path):
     path = of_tensorflow_1(tmp_path / 'net')
-    asked = {'preprocessing_name': 'lenet'}
+    asked = NetOverrides(preprocessing_name='lenet')
     classifier = load_classifier(path, asked, ForeignOptions(output_name='probabilities'))
     assert classifier.interface.output == 'probabilities'
     message = '--output_name=classes: .* gives classes, logits, probabilities; one output of floats'
@@ -344,14 +344,14 @@ def test_what_is_no_classifier_is_refused(tmp_path, name):
     make, message = UNFIT[name]
     path = make(tmp_path / 'net')
     with pytest.raises(InputError) as error:
-        load_classifier(path, {'preprocessing_name': 'lenet', 'image_size': 8})
+        load_classifier(path, NetOverrides(preprocessing_name='lenet', image_size=8))
     assert str(error.value).startswith(f'{path} {message}')
 
 
 def test_what_cannot_be_run_is_one_line(tmp_path):
     path = save(tmp_path / 'net', lambda x: mean_colour(tf.ensure_shape(x, [7, 8, 8, 3])), IMAGE)
     with pytest.raises(InputError, match=rf'^{path} cannot be run: Shape of tensor x \[2,8,8,3\] is not compatible'):
-        load_classifier(path, {'preprocessing_name': 'lenet'})
+        load_classifier(path, NetOverrides(preprocessing_name='lenet'))
 
 
 # ------------------------------------------------------------------------ damage

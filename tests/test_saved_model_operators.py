@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from engine.classifiers import load_classifier
 from engine.classifiers.saved_model_operators import COMPUTING, RESTORING, WRITING, refuse_unknown
 from support.errors import InputError
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:.*(simple_save|build_tensor_info|Deprecated|deprecated)'),
 ]
 IMAGES = tf.TensorSpec([None, 8, 8, 3], tf.float32, name='x')
-ASKED = {'preprocessing_name': 'lenet'}
+ASKED = NetOverrides(preprocessing_name='lenet')
 
 
 def mean(x: tf.Tensor) -> tf.Tensor:

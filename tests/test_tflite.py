@@ -17,10 +17,10 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers.table import Table
 
 from configs.export import ExportConfig
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
+from engine import evaluation
 from engine.classifiers import Interface, description, in_batches, load_classifier, tflite_runtime
-from engine.evaluation import comparison
 from export import exporting, tflite, tflite_converter
 from export.source import Source, load_source
 from nets import nets_factory
@@ -234,7 +234,7 @@ def test_a_trained_net_loses_next_to_nothing(trained, tmp_path, capsys):
     assert '32 images of digits, split test: probabilities differ by at most' in capsys.readouterr().out
     said = json.loads((tmp_path / 'net.tflite.json').read_text())
     assert said == json.loads(json.dumps(load_source(config).description()))
-    original, integers = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
+    original, integers = evaluation.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
     assert (integers['kind'], integers['step'], integers['num_examples']) == ('TFLite int8', 300, 360)
     assert original['accuracy'] > 0.9
     assert integers['accuracy'] >= original['accuracy'] - 0.005
@@ -408,7 +408,7 @@ def foreign(tmp_path_factory) -> dict[str, str]:
     ],
 )
 def test_foreign_files_run_on_any_batch(foreign, name, options):
-    asked = {'preprocessing_name': 'lenet', 'image_size': 8}
+    asked = NetOverrides(preprocessing_name='lenet', image_size=8)
     classifier = load_classifier(foreign[name], asked, ForeignOptions(**options))
     assert (classifier.kind, classifier.spec.num_classes, classifier.step) == (
         'TFLite uint8' if name == 'bytes' else 'TFLite',
@@ -435,11 +435,11 @@ def test_foreign_files_run_on_any_batch(foreign, name, options):
 )
 def test_foreign_files_that_are_no_classifiers(foreign, name, message):
     with pytest.raises(InputError, match=rf'^{foreign[name]} {message}'):
-        load_classifier(foreign[name], {'preprocessing_name': 'lenet'})
+        load_classifier(foreign[name], NetOverrides(preprocessing_name='lenet'))
 
 
 def test_one_of_several_outputs_is_chosen(foreign):
-    path, asked = foreign['two_outputs'], {'preprocessing_name': 'lenet'}
+    path, asked = foreign['two_outputs'], NetOverrides(preprocessing_name='lenet')
     with pytest.raises(
         InputError, match=r'gives 2 tensors, (\S+), (\S+); one of images to one is needed; --output_name'
     ):
@@ -469,7 +469,7 @@ def test_a_file_that_ends_litert_by_a_signal_is_one_line(tmp_path):
     builder.Finish(model.Pack(builder), file_identifier=b'TFL3')
     path.write_bytes(bytes(builder.Output()))
     with pytest.raises(InputError, match=f'^{path}: LiteRT crashed with SIG[A-Z]+ while running it: damaged'):
-        load_classifier(str(path), {'preprocessing_name': 'lenet'})
+        load_classifier(str(path), NetOverrides(preprocessing_name='lenet'))
 
 
 # ------------------------------------------------------------------------ damage, and what is missing

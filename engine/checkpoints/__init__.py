@@ -2,7 +2,7 @@
 
     checkpoints.save(train_dir, step, {'alexnet_v2/conv1/weights': variable, ...}, max_to_keep=5)
     prefix = checkpoints.find_checkpoint(train_dir)            # the latest one, or the file that was named
-    checkpoints.restore(prefix, {'alexnet_v2/conv1/weights': variable, ...})
+    checkpoints.restore(checkpoints.Checkpoint(prefix), {'alexnet_v2/conv1/weights': variable, ...})
 
 They are written by the same kernel as TensorFlow 1's `Saver` wrote them with (a table of name -> tensor), so a
 checkpoint of slim's is read like one of ours, and ours have the format that slim reads. The object graph that
@@ -45,14 +45,7 @@ from engine.checkpoints.names import (
     is_training_state,
     optimizer_of,
 )
-from engine.checkpoints.reading import (
-    DamagedCheckpointError,
-    Reader,
-    open_checkpoint,
-    read,
-    read_int,
-    read_metadata,
-)
+from engine.checkpoints.reading import Checkpoint, DamagedCheckpointError
 from engine.checkpoints.restoring import ANY, describe_state, make_plan, restore, warm_start
 from engine.checkpoints.saving import Saver, save
 
@@ -63,9 +56,9 @@ __all__ = [
     'METADATA',
     'RECOVERIES_KEY',
     'STEP_KEY',
+    'Checkpoint',
     'DamagedCheckpointError',
     'Format',
-    'Reader',
     'Saver',
     'checkpoint_of_step',
     'checkpoint_step',
@@ -86,11 +79,7 @@ __all__ = [
     'make_plan',
     'new_checkpoints',
     'newest_first',
-    'open_checkpoint',
     'optimizer_of',
-    'read',
-    'read_int',
-    'read_metadata',
     'recognise',
     'restore',
     'save',

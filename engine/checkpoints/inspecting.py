@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from engine.checkpoints.files import checkpoint_step
 from engine.checkpoints.formats import find_checkpoint, recognise
-from engine.checkpoints.names import STEP_KEY, is_training_state
-from engine.checkpoints.reading import open_checkpoint, read, read_int, read_metadata
+from engine.checkpoints.names import is_training_state
+from engine.checkpoints.reading import Checkpoint
 from support.errors import InputError, first_line
 from support.tables import format_table
 
@@ -32,20 +31,20 @@ def describe(path: str) -> Iterator[str]:
         DamagedCheckpointError: it cannot be read, as a whole or in one of its variables.
     """
     prefix = find_checkpoint(path)
-    reader = open_checkpoint(prefix)
-    names = sorted(reader.get_variable_to_shape_map(), key=lambda name: (is_training_state(name), name))
-    step = read_int(prefix, STEP_KEY, checkpoint_step(prefix))
+    checkpoint = Checkpoint(prefix)
+    names = sorted(checkpoint.shapes, key=lambda name: (is_training_state(name), name))
+    step = checkpoint.step
     yield f'{prefix}: {recognise(prefix)}, step {step if step >= 0 else "unknown"}'
     rows: list[tuple[str, ...]] = [_HEADER]
     numbers = 0
     for name in names:
-        value = read(reader, prefix, name)
+        value = checkpoint.read(name)
         rows.append((name, 'x'.join(map(str, value.shape)) or 'scalar', value.dtype.name, *_statistics(value)))
         numbers += 0 if is_training_state(name) else value.size
     yield format_table(rows, numbers=True)
     weights = [name for name in names if not is_training_state(name)]
     yield f'{len(weights)} weights of {numbers} numbers, training state: {len(names) - len(weights)} tensors'
-    yield from _config(prefix)
+    yield from _config(checkpoint)
 
 
 def _statistics(value: np.ndarray) -> tuple[str, ...]:
@@ -62,14 +61,14 @@ def _statistics(value: np.ndarray) -> tuple[str, ...]:
     return (*(f'{number:.5g}' for number in (finite.mean(), finite.std(), finite.min(), finite.max())), bad)
 
 
-def _config(prefix: str) -> Iterator[str]:
+def _config(checkpoint: Checkpoint) -> Iterator[str]:
     """Yields what is known of the run: what the file itself says, else the files beside it."""
-    known = {key: value for key, value in read_metadata(prefix).items() if key != 'crc32'}
+    known = {key: value for key, value in checkpoint.metadata.items() if key != 'crc32'}
     if known:
         yield f'in the file: {json.dumps(known)}'
         return
     for name in _BESIDE:
-        path = os.path.join(os.path.dirname(prefix), name)
+        path = os.path.join(os.path.dirname(checkpoint.prefix), name)
         if not tf.io.gfile.exists(path):
             yield f'{path}: none'
             continue

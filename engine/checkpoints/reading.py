@@ -1,21 +1,23 @@
-"""Reading checkpoints, whichever format they have."""
+"""Reading checkpoints, whichever format they have.
+
+checkpoint = Checkpoint('/tmp/tfmodel/model.ckpt-1000')
+checkpoint.step, checkpoint.shapes, checkpoint.read('alexnet_v2/conv1/weights')
+"""
 
 import os
 import re
 import zipfile
 import zlib
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from engine.checkpoints.files import SUFFIXES
+from engine.checkpoints.files import SUFFIXES, checkpoint_step
 from engine.checkpoints.formats import Format, recognise
 from engine.checkpoints.keras_files import KerasReader
-from engine.checkpoints.names import is_counter
+from engine.checkpoints.names import STEP_KEY, is_counter
 from support.errors import InputError, first_line
-
-T = TypeVar('T')
 
 # TensorFlow's, HDF5's and zip's, in this order; a file cut short may show as any of them.
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -28,107 +30,84 @@ _PASSING = (tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError, t
 _DAMAGE_OF_KERAS_FILES: tuple[type[Exception], ...] = (*_DAMAGE, TypeError, ArithmeticError)
 
 
-class Reader(Protocol):
-    """An open checkpoint: a table of name -> tensor, of which `tf.train.load_checkpoint` returns one too."""
-
-    def get_variable_to_shape_map(self) -> dict[str, list[int]]:
-        """Returns the shape of each variable by name."""
-
-    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
-        """Returns the dtype of each variable by name."""
-
-    def has_tensor(self, name: str) -> bool:
-        """Returns whether there is such a variable."""
-
-    def get_tensor(self, name: str) -> np.ndarray:
-        """Reads a variable."""
-
-
-class ScopedReader:
-    """A checkpoint, seen without a prefix that its names have and the net's do not. Counters have no prefix."""
-
-    def __init__(self, reader: Reader, scope: str) -> None:
-        """Takes an open checkpoint and the prefix, without the slash behind it."""
-        self.reader, self._start = reader, f'{scope}/'
-
-    def get_variable_to_shape_map(self) -> dict[str, list[int]]:
-        """Returns the shape of each variable by name."""
-        return self._short(self.reader.get_variable_to_shape_map())
-
-    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
-        """Returns the dtype of each variable by name."""
-        return self._short(self.reader.get_variable_to_dtype_map())
-
-    def has_tensor(self, name: str) -> bool:
-        """Returns whether there is such a variable."""
-        return self.reader.has_tensor(self._long(name))
-
-    def get_tensor(self, name: str) -> np.ndarray:
-        """Reads a variable."""
-        return self.reader.get_tensor(self._long(name))
-
-    def _long(self, name: str) -> str:
-        return name if is_counter(name) else self._start + name
-
-    def _short(self, by_name: dict[str, T]) -> dict[str, T]:
-        return {
-            name.removeprefix(self._start): value
-            for name, value in by_name.items()
-            if name.startswith(self._start) or is_counter(name)
-        }
-
-
 class DamagedCheckpointError(InputError):
     """A checkpoint that cannot be read: missing, truncated, or none at all."""
 
 
-def open_checkpoint(prefix: str, scope: str | None = None) -> Reader:
-    """Opens a checkpoint for reading: TensorFlow's, by its prefix, or a `.keras` or `.weights.h5` file.
+class Checkpoint:
+    """An open checkpoint of any format: a table of name -> tensor.
 
-    Args:
-        prefix: Where it lies.
-        scope: What all names in it begin with, as `--checkpoint_scope` says; they are known without it.
-
-    Raises:
-        DamagedCheckpointError: it is missing, truncated, or no checkpoint.
-        InputError: no name in it begins with the scope.
+    Attributes:
+        prefix: Where it lies: the prefix of TensorFlow's files, or a `.keras` or `.weights.h5` file.
+        shapes: The shape of each variable by name.
+        metadata: The description that `export/` wrote into a `.keras` or `.weights.h5` file, else empty.
     """
-    reader = _open(prefix)
-    scope = (scope or '').rstrip('/')
-    if not scope:
-        return reader
-    names = reader.get_variable_to_shape_map()
-    if not any(name.startswith(f'{scope}/') for name in names):
-        starts = sorted({name.partition('/')[0] for name in names if '/' in name})
-        raise InputError(
-            f'--checkpoint_scope={scope}: no name in {prefix} begins so; they begin with {", ".join(starts[:10])}'
-        )
-    return ScopedReader(reader, scope)
+
+    def __init__(self, prefix: str, scope: str | None = None):
+        """Opens a checkpoint for reading.
+
+        Args:
+            prefix: Where it lies.
+            scope: Prefix that is removed from all names, as `--checkpoint_scope` says; counters have none.
+
+        Raises:
+            DamagedCheckpointError: it is missing, truncated, or no checkpoint.
+            InputError: no name in it begins with the scope.
+        """
+        self.prefix = prefix
+        self._damage, self._reader, found = _open(prefix)
+        self.metadata: dict[str, Any] = self._reader.metadata if isinstance(self._reader, KerasReader) else {}
+        start = f'{scope.rstrip("/")}/' if scope else ''
+        if start and not any(name.startswith(start) for name in found):
+            starts = sorted({name.partition('/')[0] for name in found if '/' in name})
+            raise InputError(
+                f'--checkpoint_scope={scope}: no name in {prefix} begins so; they begin with {", ".join(starts[:10])}'
+            )
+        self._names = {name.removeprefix(start): name for name in found if name.startswith(start) or is_counter(name)}
+        self.shapes = {name: found[full_name] for name, full_name in self._names.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads one tensor.
+
+        Raises:
+            DamagedCheckpointError: the checkpoint is damaged.
+        """
+        try:
+            return self._reader.get_tensor(self._names[name])
+        except self._damage as error:
+            raise _failure(self.prefix, f'truncated or damaged: {name} cannot be read', error) from error
+
+    def read_int(self, name: str, default: int) -> int:
+        """Reads an integer such as `global_step`, or returns the default where the checkpoint has none.
+
+        Raises:
+            DamagedCheckpointError: the checkpoint is damaged, or has something else by this name.
+        """
+        if name not in self.shapes:
+            return default
+        value = self.read(name)
+        if value.shape or not np.issubdtype(value.dtype, np.integer):
+            found = f'{value.dtype} of shape {list(value.shape)}'
+            raise DamagedCheckpointError(f'{self.prefix}: {name} is {found}, not an integer')
+        return int(value)
+
+    @property
+    def step(self) -> int:
+        """After how many steps it was written, by its content, else its name; -1 if neither says."""
+        return self.read_int(STEP_KEY, checkpoint_step(self.prefix))
 
 
-def _open(prefix: str) -> Reader:
+def _open(prefix: str) -> tuple[tuple[type[Exception], ...], Any, dict[str, tuple[int, ...]]]:
+    """Returns the errors that mean damage, the reader that raises them, and the shapes of all variables."""
     damage = _DAMAGE
     try:
-        if recognise(prefix) in (Format.KERAS, Format.WEIGHTS_H5):
-            damage = _DAMAGE_OF_KERAS_FILES
-            return KerasReader(prefix)
-        return tf.train.load_checkpoint(prefix)
+        is_of_keras = recognise(prefix) in (Format.KERAS, Format.WEIGHTS_H5)
+        damage = _DAMAGE_OF_KERAS_FILES if is_of_keras else _DAMAGE
+        reader = KerasReader(prefix) if is_of_keras else tf.train.load_checkpoint(prefix)
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     except damage as error:
         raise _failure(prefix, 'not a checkpoint that can be read', error) from error
-
-
-def read(reader: Reader, prefix: str, name: str) -> np.ndarray:
-    """Reads one tensor.
-
-    Raises:
-        DamagedCheckpointError: the checkpoint is damaged.
-    """
-    opened = reader.reader if isinstance(reader, ScopedReader) else reader
-    damage = _DAMAGE_OF_KERAS_FILES if isinstance(opened, KerasReader) else _DAMAGE
-    try:
-        return reader.get_tensor(name)
-    except damage as error:
-        raise _failure(prefix, f'truncated or damaged: {name} cannot be read', error) from error
+    return damage, reader, shapes
 
 
 def _failure(prefix: str, problem: str, error: Exception) -> InputError:
@@ -144,24 +123,3 @@ def _failure(prefix: str, problem: str, error: Exception) -> InputError:
     if isinstance(error, _PASSING):
         return InputError(f'{prefix}: cannot be read now: {first_line(error)}')
     return DamagedCheckpointError(f'{prefix}: {problem}: {first_line(error)}')
-
-
-def read_int(prefix: str, name: str, default: int) -> int:
-    """Reads an integer such as `global_step`, or returns the default where the checkpoint has none.
-
-    Raises:
-        DamagedCheckpointError: the checkpoint cannot be read, or has something else by this name.
-    """
-    reader = open_checkpoint(prefix)
-    if not reader.has_tensor(name):
-        return default
-    value = read(reader, prefix, name)
-    if value.shape or not np.issubdtype(value.dtype, np.integer):
-        raise DamagedCheckpointError(f'{prefix}: {name} is {value.dtype} of shape {list(value.shape)}, not an integer')
-    return int(value)
-
-
-def read_metadata(prefix: str) -> dict[str, Any]:
-    """Returns the description that `export/` wrote into a `.keras` or `.weights.h5` file, or an empty one."""
-    reader = open_checkpoint(prefix)
-    return reader.metadata if isinstance(reader, KerasReader) else {}

@@ -1,6 +1,6 @@
 """Giving variables the values of a checkpoint, and saying what becomes of each.
 
-restore(prefix, variables)                     # all of them, or an error that says why not: a run goes on
+restore(checkpoint, variables)                  # all of them, or an error that says why not: a run goes on
 warm_start(path, variables, ...)               # what fits, with a table: another run begins
 """
 
@@ -17,7 +17,7 @@ from absl import logging
 from engine.checkpoints.formats import find_checkpoint
 from engine.checkpoints.hints import explain
 from engine.checkpoints.names import head_names, is_average, is_slot, is_training_state, optimizer_of
-from engine.checkpoints.reading import Reader, open_checkpoint, read
+from engine.checkpoints.reading import Checkpoint
 from support.errors import InputError
 from support.tables import format_table
 
@@ -107,7 +107,7 @@ def describe_state(names: Iterable[str]) -> str:
 
 
 def make_plan(
-    reader: Reader,
+    checkpoint: Checkpoint,
     wanted: Mapping[str, Shape],
     *,
     exclude_scopes: Sequence[str] = (),
@@ -118,14 +118,14 @@ def make_plan(
     """Decides what becomes of every variable.
 
     Args:
-        reader: Of the checkpoint.
+        checkpoint: It, open.
         wanted: Shape of each variable of the net, by its name in the checkpoint, from the first layer to the last.
         exclude_scopes: Prefixes of names that are not restored.
         ignore_missing: Whether a variable may be missing in the checkpoint.
         keep_other_head: Whether the last layer may keep its values where it has another number of classes.
         unused: Names that the checkpoint may have besides; they are not spoken of.
     """
-    found = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    found = checkpoint.shapes
     head = head_of_another_size(wanted, found) if keep_other_head else {}
     not_restored = '--checkpoint_exclude_scopes'
 
@@ -186,61 +186,58 @@ def _classes(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> tuple[i
 
 
 def restore(
-    prefix: str,
+    checkpoint: Checkpoint,
     variables: Mapping[str, tf.Variable],
     unused: Iterable[str] = (),
     *,
     optional: Iterable[str] = (),
     labels_offset: int | None = None,
-    scope: str | None = None,
 ) -> Plan:
     """Assigns every variable its value from the checkpoint; all are checked before any is changed.
 
     Args:
-        prefix: The checkpoint.
+        checkpoint: It, open.
         variables: What to assign, by the name in the checkpoint.
         unused: Names that the checkpoint may have beside these, besides counters, slots and moving averages.
         optional: Names of variables that keep their values if the checkpoint lacks them.
         labels_offset: Of the data set; with it, a last layer of other classes is answered with the one that fits.
-        scope: What all names in the checkpoint begin with, see `open_checkpoint`.
 
     Returns:
         What was decided; it names the training state that nobody asked for.
 
     Raises:
-        DamagedCheckpointError: the checkpoint is missing, or damaged.
+        DamagedCheckpointError: the checkpoint is damaged.
         InputError: it is of another net or run (with a table of what differs), or of another optimizer.
     """
-    reader = open_checkpoint(prefix, scope)
-    absent = set(optional) - set(reader.get_variable_to_shape_map())
+    absent = set(optional) - set(checkpoint.shapes)
     variables = {name: variable for name, variable in variables.items() if name not in absent}
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-    plan = make_plan(reader, wanted, unused=unused)
+    plan = make_plan(checkpoint, wanted, unused=unused)
     if plan.stopping or plan.names(RestoreStatus.UNUSED):
-        _refuse_other_slots(prefix, plan, reader, wanted)
-        raise InputError(
-            f'{prefix} {_reason(plan, reader, wanted, labels_offset)}; what differs:\n{plan.differences()}'
-        )
-    values = {name: _value(reader, prefix, name, variable) for name, variable in variables.items()}
+        _refuse_other_slots(plan, checkpoint, wanted)
+        reason = _reason(plan, checkpoint, wanted, labels_offset)
+        raise InputError(f'{checkpoint.prefix} {reason}; what differs:\n{plan.differences()}')
+    values = {name: _value(checkpoint, name, variable) for name, variable in variables.items()}
     for name, variable in variables.items():
         variable.assign(values[name])
     return plan
 
 
-def _value(reader: Reader, prefix: str, name: str, variable: tf.Variable) -> np.ndarray:
+def _value(checkpoint: Checkpoint, name: str, variable: tf.Variable) -> np.ndarray:
     """Reads a value for a variable; other programs may have kept it as another kind of number."""
-    value, dtype = read(reader, prefix, name), variable.dtype.as_numpy_dtype
+    value, dtype = checkpoint.read(name), variable.dtype.as_numpy_dtype
     if value.dtype.kind not in 'fiub' and value.dtype != tf.bfloat16.as_numpy_dtype:
-        raise InputError(f'{prefix}: {name} holds {value.dtype}, not numbers, so it is not of this net')
+        raise InputError(f'{checkpoint.prefix}: {name} holds {value.dtype}, not numbers, so it is not of this net')
     return value if value.dtype == dtype else value.astype(dtype)
 
 
-def _refuse_other_slots(prefix: str, plan: Plan, reader: Reader, wanted: Mapping[str, Shape]) -> None:
+def _refuse_other_slots(plan: Plan, checkpoint: Checkpoint, wanted: Mapping[str, Shape]) -> None:
     """Raises, in one line instead of hundreds, if a run cannot resume because its optimizer is another."""
     missing = plan.names(RestoreStatus.MISSING)
     if len(missing) < len([*plan.stopping, *plan.names(RestoreStatus.UNUSED)]) or not all(map(is_slot, missing)):
         return
-    before, now = optimizer_of(reader.get_variable_to_shape_map()), optimizer_of(wanted)
+    prefix = checkpoint.prefix
+    before, now = optimizer_of(checkpoint.shapes), optimizer_of(wanted)
     anew = f'or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
     if before == now:
         advice = (
@@ -253,12 +250,12 @@ def _refuse_other_slots(prefix: str, plan: Plan, reader: Reader, wanted: Mapping
     raise InputError(f'{prefix} cannot go on so: {advice}, {anew}')
 
 
-def _reason(plan: Plan, reader: Reader, wanted: Mapping[str, Shape], labels_offset: int | None) -> str:
+def _reason(plan: Plan, checkpoint: Checkpoint, wanted: Mapping[str, Shape], labels_offset: int | None) -> str:
     missing = plan.names(RestoreStatus.MISSING)
-    has_averages = any(map(is_average, reader.get_variable_to_shape_map()))
+    has_averages = any(map(is_average, checkpoint.shapes))
     if missing and len(missing) == len(plan.stopping) and all(map(is_average, missing)) and not has_averages:
         return 'has no moving averages, which --moving_average_decay asks for: leave it out'
-    found = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    found = checkpoint.shapes
     classes, other = _classes(wanted, found)
     if labels_offset is not None and classes != other:
         fitting = fitting_labels_offset(wanted, found, labels_offset)
@@ -287,17 +284,19 @@ def warm_start(
         exclude_scopes: Prefixes of names that keep their initial values.
         ignore_missing: Warn, instead of failing, of variables that the checkpoint lacks.
         labels_offset: Of the data set; for the warning.
-        scope: What all names in the checkpoint begin with, see `open_checkpoint`.
+        scope: Prefix that is removed from all names in the checkpoint.
 
     Raises:
         InputError: no checkpoint, nothing to restore, a variable that is missing or has another shape.
     """
-    prefix = find_checkpoint(path)
-    reader = open_checkpoint(prefix, scope)
+    checkpoint = Checkpoint(find_checkpoint(path), scope)
+    prefix = checkpoint.prefix
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-    hint = explain(reader.get_variable_to_shape_map(), list(wanted))
+    hint = explain(checkpoint.shapes, list(wanted))
     because = f': {hint}' if hint else ''
-    plan = make_plan(reader, wanted, exclude_scopes=exclude_scopes, ignore_missing=ignore_missing, keep_other_head=True)
+    plan = make_plan(
+        checkpoint, wanted, exclude_scopes=exclude_scopes, ignore_missing=ignore_missing, keep_other_head=True
+    )
     if plan.stopping:
         raise InputError(
             f'--checkpoint_path={path}: {prefix} does not fit the net{because}; what differs:\n{plan.differences()}\n'
@@ -306,7 +305,7 @@ def warm_start(
     restored = plan.names(RestoreStatus.RESTORED)
     if not restored:
         raise InputError(f'--checkpoint_path={path}: {prefix} has none of the variables of the net{because}')
-    values = {name: _value(reader, prefix, name, variables[name]) for name in restored}
+    values = {name: _value(checkpoint, name, variables[name]) for name in restored}
     for name, value in values.items():
         variables[name].assign(value)
     _tell(prefix, plan, wanted, labels_offset)

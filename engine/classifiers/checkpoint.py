@@ -1,6 +1,6 @@
 """A checkpoint as a net with weights: which net it is, and the Keras model.
 
-net = load_checkpoint('/tmp/tfmodel', asked={}, averages=False)
+net = load_checkpoint(checkpoints.Checkpoint('/tmp/tfmodel/model.ckpt-1000'), NetOverrides(), averages=False)
 net.model, net.spec, net.step
 """
 
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from configs.foreign import NetOverrides
 from configs.training import NetOptions
 from engine import checkpoints
 from engine.classifiers.classifier import Classifier
@@ -31,9 +32,9 @@ class CheckpointNet:
     Attributes:
         prefix: Where they come from: a file, or the prefix of TensorFlow's files.
         spec: The net, and how its images are prepared.
-        model: It: float32 images to float32 logits.
-        step: After how many steps.
-        averaged: Whether the weights are moving averages.
+        model: float32 images to float32 logits.
+        step: After how many steps they were written.
+        averaged: Whether they are moving averages.
     """
 
     prefix: str
@@ -44,38 +45,56 @@ class CheckpointNet:
 
 
 def load_checkpoint(
-    path: str,
-    asked: Mapping[str, Any],
-    averages: bool,
-    mixed_precision: str = 'float32',
-    *,
-    scope: str | None = None,
-    flag: str = 'checkpoint_path',
+    checkpoint: checkpoints.Checkpoint, net: NetOverrides, averages: bool, mixed_precision: str = 'float32'
 ) -> CheckpointNet:
-    """Reads a checkpoint.
+    """Makes the net of a checkpoint, with its weights.
 
     Args:
-        path: A checkpoint, a `.keras` or `.weights.h5` file, or a folder, of which the latest one is read.
-        asked: Fields of ModelSpec that flags say; None is not asked.
+        checkpoint: It.
+        net: What flags say of the net.
         averages: Take the moving averages as the weights.
         mixed_precision: Arithmetic of the layers.
-        scope: What all names in the checkpoint begin with, see `checkpoints.open_checkpoint`.
-        flag: What messages call the path.
 
     Raises:
-        InputError: there is none, it is damaged, or of another net than the flags say.
+        InputError: it is damaged, or of another net than the flags say.
     """
-    prefix = checkpoints.find_checkpoint(path, flag)
-    given = {name: value for name, value in asked.items() if value is not None}
-    spec = _resolve_spec(prefix, given, averages, scope)
+    spec = resolve_spec(checkpoint, net, averages)
     model = spec.make_model(mixed_precision=mixed_precision)
+    restore_weights(checkpoint, model, averages)
+    return CheckpointNet(checkpoint.prefix, spec, model, max(checkpoint.step, 0), averages)
+
+
+def resolve_spec(
+    checkpoint: checkpoints.Checkpoint, net: NetOverrides, averages: bool, force: bool | None = None
+) -> ModelSpec:
+    """Returns which net a checkpoint is of: by its own description or model.json, else by flags and its shapes.
+
+    Args:
+        checkpoint: It.
+        net: What flags say of the net.
+        averages: Whether its moving averages are the weights.
+        force: Whether flags may contradict model.json; None where no flag asks for that.
+
+    Raises:
+        InputError: flags contradict model.json, or it is of another net.
+    """
+    trained = ModelSpec.of_checkpoint(checkpoint)
+    if trained is None:
+        return _spec_from_shapes(checkpoint, net.given(), averages)
+    if force:
+        return dataclasses.replace(trained, **net.given())
+    refuse_contradictions(checkpoint.prefix, trained, net, '' if force is None else ', or give --force')
+    return with_labels_offset(trained, net.labels_offset)
+
+
+def restore_weights(
+    checkpoint: checkpoints.Checkpoint, model: keras.Model, averages: bool, labels_offset: int | None = None
+) -> None:
+    """Gives a net the weights of a checkpoint, or their moving averages; see `checkpoints.restore`."""
     suffix = ExponentialMovingAverage.SUFFIX if averages else ''
     variables = slim_variables(model)
-    checkpoints.restore(
-        prefix, {name + suffix: variable.value for name, variable in variables.items()}, unused=variables, scope=scope
-    )
-    step = checkpoints.read_int(prefix, checkpoints.STEP_KEY, max(checkpoints.checkpoint_step(prefix), 0))
-    return CheckpointNet(prefix, spec, model, step, averages)
+    values = {name + suffix: variable.value for name, variable in variables.items()}
+    checkpoints.restore(checkpoint, values, unused=variables, labels_offset=labels_offset)
 
 
 def make_classifier(net: CheckpointNet) -> Classifier:
@@ -97,47 +116,37 @@ def with_labels_offset(spec: ModelSpec, asked: int | None) -> ModelSpec:
     return spec if asked is None or spec.dataset_name else dataclasses.replace(spec, labels_offset=asked)
 
 
-def refuse_contradictions(path: str, spec: ModelSpec, asked: Mapping[str, Any]) -> None:
+def refuse_contradictions(path: str, spec: ModelSpec, net: NetOverrides, or_else: str = '') -> None:
     """Refuses flags that say another net than what was written says.
 
     Raises:
-        InputError: the flags, and in brackets what is true.
+        InputError: the flags, and in brackets what is true; `or_else` ends the advice.
     """
     differing = [
         f'--{name}={value} ({getattr(spec, name)})'
-        for name, value in asked.items()
+        for name, value in net.given().items()
         if value != getattr(spec, name) and not (name == 'labels_offset' and not spec.dataset_name)
     ]
     if differing:
-        raise InputError(
-            f'{path}: flags contradict how the net was trained (model.json): {", ".join(differing)}; leave them out'
-        )
+        contradiction = f'flags contradict how the net was trained (model.json): {", ".join(differing)}'
+        raise InputError(f'{path}: {contradiction}; leave them out{or_else}')
 
 
-def _resolve_spec(prefix: str, asked: Mapping[str, Any], averages: bool, scope: str | None) -> ModelSpec:
-    reader = checkpoints.open_checkpoint(prefix, scope)
-    trained = ModelSpec.of_checkpoint(prefix)
-    if trained is None:
-        return _spec_from_shapes(prefix, reader, asked, averages)
-    refuse_contradictions(prefix, trained, asked)
-    return with_labels_offset(trained, asked.get('labels_offset'))
-
-
-def _spec_from_shapes(prefix: str, reader: checkpoints.Reader, asked: Mapping[str, Any], averages: bool) -> ModelSpec:
+def _spec_from_shapes(checkpoint: checkpoints.Checkpoint, asked: Mapping[str, Any], averages: bool) -> ModelSpec:
     """Returns the spec of a checkpoint that comes without one, as slim's do.
 
     Raises:
         InputError: it is not of this net.
     """
+    prefix, shapes = checkpoint.prefix, checkpoint.shapes
     model_name = asked.get('model_name', NetOptions().model_name)
     names = ModelSpec.variable_names(model_name)
     head = checkpoints.head_names(names)
-    shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     if averages:
         shapes = {name.removesuffix(ExponentialMovingAverage.SUFFIX): shape for name, shape in shapes.items()}
     absent = [name for name in (names[0], *head) if not shapes.get(name)]
     if absent:
-        raise _not_of_net(prefix, reader, model_name, absent, is_asked='model_name' in asked)
+        raise _not_of_net(checkpoint, model_name, absent, is_asked='model_name' in asked)
     channels = shapes[names[0]][-2]
     if asked.get('channels', channels) != channels:
         raise InputError(f'--channels={asked["channels"]}: {prefix} takes images of {channels} channels; leave it out')
@@ -156,18 +165,18 @@ def _spec_from_shapes(prefix: str, reader: checkpoints.Reader, asked: Mapping[st
 
 
 def _not_of_net(
-    prefix: str, reader: checkpoints.Reader, model_name: str, absent: Sequence[str], is_asked: bool
+    checkpoint: checkpoints.Checkpoint, model_name: str, absent: Sequence[str], is_asked: bool
 ) -> InputError:
     """Returns the error for a checkpoint that lacks the first or the last layer of a net.
 
     Args:
-        prefix: The checkpoint.
-        reader: It, open.
+        checkpoint: It.
         model_name: The net.
         absent: What it lacks.
         is_asked: Whether flags named the net; without, the advice is to name another.
     """
-    wanted, found = ModelSpec.variable_shapes(model_name), reader.get_variable_to_shape_map()
+    prefix, found = checkpoint.prefix, checkpoint.shapes
+    wanted = ModelSpec.variable_shapes(model_name)
     hint = checkpoints.explain(found, list(wanted))
     others = [] if hint else [name for name in NETS if found.keys() >= ModelSpec.variable_shapes(name).keys()]
     start = f'{prefix} has no {", ".join(absent)}, so it is not of {model_name}'
@@ -180,4 +189,4 @@ def _not_of_net(
     if others:
         hint = f'its names are those of {" or ".join(others)}'
     because = f': {hint}' if hint else ''
-    return InputError(f'{start}{because}; what differs:\n{checkpoints.make_plan(reader, wanted).differences()}')
+    return InputError(f'{start}{because}; what differs:\n{checkpoints.make_plan(checkpoint, wanted).differences()}')

@@ -73,9 +73,9 @@ def read(path: str, description: Mapping[str, Any]) -> Described:
         InputError: it is damaged, by another version, or contradicts itself.
     """
     try:
-        spec = ModelSpec.from_json(description['model'])
-        if spec is None:
+        if description['model'] is None:
             raise ValueError('no net')
+        spec = ModelSpec.from_json(description['model'])
         interface, step = Interface(**description['interface']), int(description[checkpoints.STEP_KEY])
         if not 0 <= step <= _MAX_STEP:
             raise ValueError(f'{checkpoints.STEP_KEY} is not from 0 to {_MAX_STEP}')

@@ -1,20 +1,21 @@
 """A classifier of any path: checkpoints of ours and slim's, `.keras`, SavedModel, `.tflite`, `.onnx`.
 
     classifier = load_classifier('/tmp/net.tflite')
-    classifier = load_classifier('alexnet.onnx', {'preprocessing_name': 'caffe'}, ForeignOptions(channel_order='BGR'))
+    net = NetOverrides(preprocessing_name='caffe')
+    classifier = load_classifier('alexnet.onnx', net, ForeignOptions(channel_order='BGR'))
 
 What runs the last two is imported only where it is needed.
 """
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
+from engine import checkpoints
 from engine.checkpoints.other_formats import is_onnx
 from engine.classifiers import description
 from engine.classifiers.checkpoint import (
@@ -38,12 +39,11 @@ _FAMILIES = sorted({family.__name__.lower() for family in preprocessing_factory.
 
 def load_classifier(
     path: str,
-    asked: Mapping[str, Any] | None = None,
+    net: NetOverrides = NetOverrides(),
     foreign: ForeignOptions = ForeignOptions(),
     *,
     averages: bool = False,
     mixed_precision: str = 'float32',
-    size_flag: str = 'image_size',
     path_flag: str = 'checkpoint_path',
 ) -> Classifier:
     """Opens whatever lies at a path.
@@ -51,31 +51,28 @@ def load_classifier(
     Args:
         path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel; `~`
             is the home folder.
-        asked: Fields of ModelSpec that flags say; None is not asked.
+        net: What flags say of the net.
         foreign: What flags say of a file that does not say it itself.
         averages: Of a checkpoint, take the moving averages as the weights.
         mixed_precision: Of a checkpoint, the arithmetic of the layers.
-        size_flag: What messages call `image_size`.
         path_flag: What messages call the path.
 
     Raises:
         InputError: there is nothing, it is damaged, does not say enough of itself, or flags contradict it.
     """
     path = os.path.expanduser(path)
-    asked = {name: value for name, value in (asked or {}).items() if value is not None}
     open_runtime = find_runtime(path)
     if open_runtime is None:
+        checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(path, path_flag), foreign.checkpoint_scope)
         with zero_weights():
-            net = load_checkpoint(
-                path, asked, averages, mixed_precision, scope=foreign.checkpoint_scope, flag=path_flag
-            )
-        classifier = make_classifier(net)
+            loaded = load_checkpoint(checkpoint, net, averages, mixed_precision)
+        classifier = make_classifier(loaded)
     else:
         if averages:
             raise InputError(f'--moving_average_decay: {path} has but one set of weights; leave the flag out')
         if mixed_precision != 'float32':
             raise InputError(f'--mixed_precision={mixed_precision}: {path} computes as it was exported; leave it out')
-        classifier = _from_runtime(path.rstrip('/'), open_runtime(path, foreign), asked, foreign, size_flag)
+        classifier = _from_runtime(path.rstrip('/'), open_runtime(path, foreign), net, foreign)
     if foreign.labels_path is None:
         return classifier
     spec = classifier.spec
@@ -112,17 +109,15 @@ def find_runtime(path: str) -> Callable[[str, ForeignOptions], Runtime] | None:
     return None
 
 
-def _from_runtime(
-    path: str, runtime: Runtime, asked: Mapping[str, Any], foreign: ForeignOptions, size_flag: str
-) -> Classifier:
+def _from_runtime(path: str, runtime: Runtime, net: NetOverrides, foreign: ForeignOptions) -> Classifier:
     if 'model' in runtime.metadata:
         described = description.read(path, runtime.metadata)
         spec, interface, step = described.spec, described.interface, described.step
-        refuse_contradictions(path, spec, asked)
-        spec = with_labels_offset(spec, asked.get('labels_offset'))
+        refuse_contradictions(path, spec, net)
+        spec = with_labels_offset(spec, net.labels_offset)
         _refuse_other_interface(path, interface, foreign)
     else:
-        (spec, interface), step = _spec_of_foreign(path, runtime, asked, foreign, size_flag), -1
+        (spec, interface), step = _spec_of_foreign(path, runtime, net, foreign), -1
     classifier = Classifier(path, runtime.kind, spec, step, interface, runtime.run)
     _check_shape(classifier, runtime)
     return classifier if 'model' in runtime.metadata else _with_likely_output(classifier)
@@ -144,15 +139,15 @@ def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOpt
 
 
 def _spec_of_foreign(
-    path: str, runtime: Runtime, asked: Mapping[str, Any], foreign: ForeignOptions, size_flag: str
+    path: str, runtime: Runtime, asked: NetOverrides, foreign: ForeignOptions
 ) -> tuple[ModelSpec, Interface]:
     """Returns the description of a foreign file, from its shapes and from flags.
 
     Raises:
         InputError: that is not enough.
     """
-    net = nets_factory.get_net(asked['model_name']) if 'model_name' in asked else None
-    preprocessing_name = asked.get('preprocessing_name') or (net.preprocessing if net else None)
+    net = nets_factory.get_net(asked.model_name) if asked.model_name else None
+    preprocessing_name = asked.preprocessing_name or (net.preprocessing if net else None)
     if preprocessing_name is None:
         raise InputError(
             f'{path} does not say how its images are prepared: give --preprocessing_name, for instance '
@@ -165,25 +160,25 @@ def _spec_of_foreign(
     channels, height, width = rest if layout == 'NCHW' else (rest[2], *rest[:2])
     if height != width:
         raise InputError(f'{path} takes images of {height}x{width} pixels; only square ones are prepared here')
-    if height and asked.get('image_size', height) != height:
-        raise InputError(f'--{size_flag}={asked["image_size"]}, but {path} takes images of {height} pixels')
-    size = height or asked.get('image_size') or (net.image_size if net else None)
+    if height and asked.image_size not in (None, height):
+        raise InputError(f'--image_size={asked.image_size}, but {path} takes images of {height} pixels')
+    size = height or asked.image_size or (net.image_size if net else None)
     if size is None:
-        raise InputError(f'{path} takes images of any size: give --{size_flag}')
+        raise InputError(f'{path} takes images of any size: give --image_size')
     if size > _MAX_SIDE:
         raise InputError(f'{path} takes images of {size} pixels; at most {_MAX_SIDE} are prepared here')
     if channels not in (None, 1, 3):
         raise InputError(f'{path} takes images of {channels} channels with --layout={layout}; 3 and 1 are known')
     spec = ModelSpec(
-        model_name=asked.get('model_name', ''),
+        model_name=asked.model_name or '',
         num_classes=runtime.num_classes,
         image_size=size,
-        channels=channels or asked.get('channels', 3),
+        channels=channels or asked.channels or 3,
         preprocessing_name=preprocessing_name,
         depth_multiplier=1.0,
-        labels_offset=asked.get('labels_offset', 0),
-        use_grayscale=asked.get('use_grayscale', False),
-        dataset_name=asked.get('dataset_name', ''),
+        labels_offset=asked.labels_offset or 0,
+        use_grayscale=bool(asked.use_grayscale),
+        dataset_name='',
         dataset_dir='',
         label_names=(),
     )

@@ -225,7 +225,7 @@ class ModelSpec:
             InputError: it is damaged.
         """
         path = os.path.join(train_dir, FILE_NAME)
-        return load_json(path, cls._from_values, 'put it right, or move it away and give the flags of the net')
+        return load_json(path, cls.from_json, 'put it right, or move it away and give the flags of the net')
 
     @staticmethod
     def load_kernels(train_dir: str) -> str | None:
@@ -233,34 +233,25 @@ class ModelSpec:
         return load_json(os.path.join(train_dir, FILE_NAME), lambda values: values.get(_KERNELS), 'put it right')
 
     @classmethod
-    def of_checkpoint(cls, prefix: str) -> 'ModelSpec | None':
+    def of_checkpoint(cls, checkpoint: checkpoints.Checkpoint) -> 'ModelSpec | None':
         """Returns the spec of a checkpoint's net: an export's own description, else model.json beside it.
 
         Raises:
             InputError: that is damaged, or the exported file is.
         """
-        exported = checkpoints.read_metadata(prefix).get('model')
+        exported = checkpoint.metadata.get('model')
         if exported is None:
-            return cls.load(os.path.dirname(prefix))
+            return cls.load(os.path.dirname(checkpoint.prefix))
         try:
-            return cls._from_values(exported)
+            return cls.from_json(exported)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            message = f'{prefix}: what it says of its net is damaged, or by another version: {first_line(error)}'
-            raise InputError(message) from error
+            raise InputError(
+                f'{checkpoint.prefix}: what it says of its net is damaged, or by another version: {first_line(error)}'
+            ) from error
 
     @classmethod
-    def to_json_of(cls, prefix: str) -> dict[str, Any] | None:
-        """Returns `of_checkpoint` as JSON values, for other workers."""
-        spec = cls.of_checkpoint(prefix)
-        return None if spec is None else dataclasses.asdict(spec)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any] | None) -> 'ModelSpec | None':
-        """Returns the spec of such values."""
-        return None if values is None else cls._from_values(values)
-
-    @classmethod
-    def _from_values(cls, values: dict[str, Any]) -> 'ModelSpec':
+    def from_json(cls, values: dict[str, Any]) -> 'ModelSpec':
+        """Returns the spec whose fields, in JSON's types, are `values`; raises what they are wrong by."""
         lists = {'label_names': values['label_names'], 'record_keys': values.get('record_keys', ())}
         for name, items in lists.items():
             if not isinstance(items, list | tuple):

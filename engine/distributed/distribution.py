@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 from tensorflow.python.eager import context
@@ -168,6 +169,19 @@ def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.d
         return make_batches()
     options = tf.distribute.InputOptions(experimental_fetch_to_device=on_gpus)
     return strategy.distribute_datasets_from_function(lambda _: make_batches(), options)
+
+
+def gather_rows(strategy: tf.distribute.Strategy, cluster: Cluster, value: Any) -> np.ndarray:
+    """Returns the rows that all replicas of all workers have of a value, in the order of the replicas."""
+    if cluster.count > 1:
+        value = strategy.gather(value, axis=0)
+    return local_rows(strategy, value)
+
+
+def local_rows(strategy: tf.distribute.Strategy, value: Any) -> np.ndarray:
+    """Returns the rows that this worker's replicas have of a value."""
+    rows = [np.asarray(part) for part in strategy.experimental_local_results(value)]
+    return np.concatenate(rows) if len(rows) > 1 else rows[0]
 
 
 class SameBatch:

@@ -13,13 +13,19 @@ from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from preprocessing.mixing import Targets
 
 
-def clip_recall_at(recall_at: Iterable[int], num_classes: int) -> tuple[int, ...]:
+def clip_recall_at(recall_at: Iterable[int], num_classes: int, *, warn: bool = False) -> tuple[int, ...]:
     """Returns the values of k, those above the number of classes lowered to it, each once, in order."""
-    return tuple(dict.fromkeys(min(k, num_classes) for k in recall_at))
+    given = tuple(recall_at)
+    clipped = tuple(dict.fromkeys(min(k, num_classes) for k in given))
+    if warn and clipped != given:
+        shown = ','.join(map(str, clipped))
+        logging.warning('Recall@k is measured at k = %s: there are %d classes', shown, num_classes)
+    return clipped
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 failures = predict(make_config(PredictConfig, images=('photos',), checkpoint_path='/tmp/tfmodel'))
 """
 
-import dataclasses
 import os
 import sys
 import time
@@ -47,7 +46,7 @@ def predict(config: PredictConfig) -> int:
     named = _find(options.images)
     predictor = Predictor(
         options.checkpoint_path,
-        dataclasses.asdict(config.net),
+        config.net,
         config.foreign,
         averages=bool(options.moving_average_decay),
         mixed_precision=options.mixed_precision,

@@ -8,13 +8,12 @@ for prediction in predictor.predict(['cat.jpg', encoded_bytes, pixels], top_k=3)
 import collections
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.training import DeviceOptions
 from engine.classifiers import load_classifier, softmax
 from engine.distributed import distribution
@@ -64,7 +63,7 @@ class Predictor:
     def __init__(
         self,
         path: str,
-        asked: Mapping[str, Any] | None = None,
+        net: NetOverrides = NetOverrides(),
         foreign: ForeignOptions = ForeignOptions(),
         *,
         averages: bool = False,
@@ -77,7 +76,7 @@ class Predictor:
 
         Args:
             path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel.
-            asked: Fields of ModelSpec, where the path does not say them.
+            net: What the path does not say of the net.
             foreign: What else a file of others does not say.
             averages: Of a checkpoint, take the moving averages as the weights.
             mixed_precision: Of a checkpoint, the arithmetic of the layers.
@@ -92,7 +91,7 @@ class Predictor:
         strategy = distribution.make_strategy(DeviceOptions(devices=devices, num_clones=1))
         set_precision(mixed_precision, strategy)
         with strategy.scope():
-            self.classifier = load_classifier(path, asked, foreign, averages=averages, mixed_precision=mixed_precision)
+            self.classifier = load_classifier(path, net, foreign, averages=averages, mixed_precision=mixed_precision)
         self._batch_size, self._apply_exif_orientation = batch_size, apply_exif_orientation
 
     def predict(self, images: Iterable[Image], top_k: int = 5) -> list[Prediction]:

@@ -25,7 +25,9 @@ from datasets.synthetic import SyntheticExamples
 from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster
 from engine.distributed.joining import join_cluster
-from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.measure import EvalSource
+from engine.evaluation.measure import measure as count
+from engine.evaluation.subject import ReplicatedNet
 from engine.optim.reduction import Reduction
 from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
 from engine.training.position import Position
@@ -165,29 +167,20 @@ def _train_mode(run: Run, _: BenchmarkOptions) -> Work:
 def _eval_mode(run: Run, options: BenchmarkOptions) -> Work:
     """Evaluates the first batches of the split, anew for each block, with the weights that the net begins with."""
     config, strategy = run.config, run.strategy
-    preprocessing = run.spec.make_preprocessing()
     with strategy.scope():
         model = run.spec.make_model(mixed_precision=config.net.mixed_precision)
+    net = ReplicatedNet(model, run.spec.make_preprocessing(), strategy, config.devices)
 
     @functools.cache
-    def make_evaluator(num_batches: int) -> Evaluator:
-        return Evaluator(
-            model,
-            run.dataset,
-            preprocessing,
-            strategy,
-            batch_size=config.data.batch_size,
-            recall_at=config.evaluation.recall_at,
-            max_batches=num_batches,
-            xla=distribution.use_xla(config.devices, strategy),
-            fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
-            cluster=run.cluster,
-        )
+    def make_source(num_batches: int) -> EvalSource:
+        batch_size = config.data.batch_size
+        return EvalSource(run.dataset, strategy, batch_size=batch_size, max_batches=num_batches, cluster=run.cluster)
 
     def work(num_steps: int) -> Block:
-        # An evaluator always makes the same number of batches; another one would have to be compiled.
-        num_batches = 1 if num_steps == 1 else _block_size(options.num_steps)
-        return Block(int(make_evaluator(num_batches)()['num_examples']))
+        # A source always has the same number of batches; another one would have to be compiled.
+        source = make_source(1 if num_steps == 1 else _block_size(options.num_steps))
+        (counted,) = count([net], source, config.evaluation.recall_at)
+        return Block(counted['num_examples'])
 
     return work
 

@@ -15,9 +15,9 @@ from absl import logging
 
 from configs.training import LogOptions
 from engine import checkpoints
-from engine.distributed.cluster import SINGLE_PROCESS, Cluster
-from engine.evaluation.evaluate import report, write_summaries
-from engine.evaluation.evaluator import EvaluationStopped, Evaluator, Results
+from engine.evaluation.measure import EvalSource, EvaluationStopped, Results, measure
+from engine.evaluation.results import report, write_summaries
+from engine.evaluation.subject import ReplicatedNet
 from engine.evaluation.summaries import FLUSH_SECONDS, SummaryWriter
 from engine.training.best_checkpoint import BestCheckpoint
 from engine.training.intervals import Interval
@@ -236,17 +236,17 @@ class Evaluate(Action):
     def __init__(
         self,
         interval: Interval,
-        evaluator: Evaluator,
+        net: ReplicatedNet,
+        source: EvalSource,
+        recall_at: tuple[int, ...],
         state: TrainState,
         writer: SummaryWriter,
-        num_examples: int,
         best: BestCheckpoint,
         should_stop: Callable[[], bool],
-        cluster: Cluster = SINGLE_PROCESS,
     ):
-        self.interval, self._cluster = interval, cluster
-        self._evaluator, self._state, self._best, self._should_stop = evaluator, state, best, should_stop
-        self._writer, self._num_examples = writer, num_examples
+        self.interval = interval
+        self._net, self._source, self._recall_at = net, source, recall_at
+        self._state, self._writer, self._best, self._should_stop = state, writer, best, should_stop
         self.results: Results | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
@@ -269,13 +269,13 @@ class Evaluate(Action):
         _check_variables(values, position)  # logits that are not numbers would be counted as the first class
         try:
             with _averages_as_weights(self._state):
-                measured = self._evaluator(self._should_stop)
+                (measured,) = measure([self._net], self._source, self._recall_at, should_stop=self._should_stop)
         except EvaluationStopped:
             logging.info('the evaluation was cut short; it comes first when training goes on')
             return
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
-        if self._cluster.is_chief:
-            report(self.results, self._num_examples)
+        if self._source.cluster.is_chief:
+            report(self.results, self._source.dataset.num_examples)
             write_summaries(self._writer, self.results)
         self._best.take(self.results, values)
         self.ends_training = self._best.is_exhausted

@@ -6,11 +6,13 @@ actions = make_actions(run, batches, evaluate, progress, saver)
 
 import math
 
+from configs.evaluation import EvalOptions
 from datasets import dataset_factory, decoded
 from engine import checkpoints
-from engine.distributed import distribution
-from engine.evaluation.evaluate import eval_dir
-from engine.evaluation.evaluator import DEFAULT_BATCH_SIZE, Evaluator
+from engine.evaluation.measure import EvalSource
+from engine.evaluation.metrics import clip_recall_at
+from engine.evaluation.results import eval_dir
+from engine.evaluation.subject import ReplicatedNet
 from engine.evaluation.summaries import SummaryWriter
 from engine.training.actions import Action, Evaluate, LeftToChief, Log, Save, Scalars, Summarize, log_interval
 from engine.training.best_checkpoint import BestCheckpoint
@@ -84,26 +86,15 @@ def make_evaluation(run: Run, best: BestCheckpoint, signals: TrainingSignals) ->
     )
     cluster.check_same({'examples to evaluate': measured.identity()})
     measured = decoded.with_cache(measured, cache_mode(config.data), run.preprocessing.source_channels, math.inf)
-    evaluator = Evaluator(
-        run.state.model,
-        measured,
-        run.preprocessing,
-        run.strategy,
-        batch_size=DEFAULT_BATCH_SIZE,
-        recall_at=checks.recall_at,
-        xla=distribution.use_xla(config.devices, run.strategy),
-        fast_convolutions=distribution.use_fast_convolutions(config.devices, run.strategy),
-        cluster=cluster,
-    )
     epochs = checks.eval_every_epochs * dataset.num_examples / config.data.examples_per_step
     has_averages = run.state.averages is not None
     return Evaluate(
         Interval(steps=checks.eval_every_steps or epochs),
-        evaluator,
+        ReplicatedNet(run.state.model, run.preprocessing, run.strategy, config.devices),
+        EvalSource(measured, run.strategy, batch_size=EvalOptions().batch_size, cluster=cluster),
+        clip_recall_at(checks.recall_at, measured.num_classes, warn=True),
         run.state,
         SummaryWriter(eval_dir(config.checkpoint.train_dir, measured.split, has_averages)),
-        measured.num_examples,
         best,
         signals.is_set,
-        cluster,
     )

@@ -1,6 +1,6 @@
 """The position of a run, which a checkpoint keeps beside the variables, so that a run resumes exactly.
 
-position = Position.load('/tmp/tfmodel/model.ckpt-100', batch_size=32)
+position = Position.load(checkpoints.Checkpoint('/tmp/tfmodel/model.ckpt-100'), batch_size=32)
 position = position.after(steps=10, batch_size=32)
 position.counters()                              # {'global_step': 110, 'images_seen': 3520}
 """
@@ -45,16 +45,16 @@ class Position:
         return {name: np.int64(value) for name, value in kept.items()}
 
     @classmethod
-    def load(cls, prefix: str, batch_size: int) -> 'Position':
+    def load(cls, checkpoint: checkpoints.Checkpoint, batch_size: int) -> 'Position':
         """Reads it from a checkpoint; one of slim's has only the step.
 
         Raises:
             DamagedCheckpointError: it cannot be read.
         """
-        step = checkpoints.read_int(prefix, checkpoints.STEP_KEY, checkpoints.checkpoint_step(prefix))
+        step = checkpoint.step
         return cls(
             step,
-            checkpoints.read_int(prefix, checkpoints.IMAGES_SEEN_KEY, step * batch_size),
-            checkpoints.read_int(prefix, checkpoints.IMAGES_SKIPPED_KEY, 0),
-            checkpoints.read_int(prefix, checkpoints.RECOVERIES_KEY, 0),
+            checkpoint.read_int(checkpoints.IMAGES_SEEN_KEY, step * batch_size),
+            checkpoint.read_int(checkpoints.IMAGES_SKIPPED_KEY, 0),
+            checkpoint.read_int(checkpoints.RECOVERIES_KEY, 0),
         )

@@ -17,7 +17,7 @@ from configs.training import TrainConfig, TrainEvalOptions
 from engine import checkpoints
 from engine.distributed.joining import join_cluster
 from engine.distributed.kernels import describe_kernels
-from engine.evaluation.evaluator import Results
+from engine.evaluation.measure import Results
 from engine.training import run_dir
 from engine.training.actions_factory import make_actions, make_evaluation
 from engine.training.best_checkpoint import BestCheckpoint, make_best

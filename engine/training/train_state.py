@@ -177,10 +177,11 @@ def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainSt
         logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
     for prefix in candidates:
         try:
-            restore_run(prefix, state, data.labels_offset)
+            checkpoint = checkpoints.Checkpoint(prefix)
+            restore_run(checkpoint, state, data.labels_offset)
             if options.checkpoint_path:
                 logging.info('--checkpoint_path is ignored: --train_dir has a checkpoint')
-            position = Position.load(prefix, data.batch_size)
+            position = Position.load(checkpoint, data.batch_size)
         except checkpoints.DamagedCheckpointError as error:
             logging.warning('%s; trying the checkpoint before it', error)
             damaged.append(prefix)
@@ -199,23 +200,23 @@ def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainSt
     return None
 
 
-def restore_run(latest: str, state: TrainState, labels_offset: int) -> None:
+def restore_run(checkpoint: checkpoints.Checkpoint, state: TrainState, labels_offset: int) -> None:
     """Restores weights, slots and averages; where the run is says `engine.training.position`.
 
     Raises:
-        DamagedCheckpointError: the checkpoint cannot be read.
+        DamagedCheckpointError: the checkpoint is damaged.
         InputError: it is of another net, or of another optimizer.
     """
     optional = state.loss_scale.variables if state.loss_scale else ()
-    plan = checkpoints.restore(latest, state.saved_variables(), optional=optional, labels_offset=labels_offset)
+    plan = checkpoints.restore(checkpoint, state.saved_variables(), optional=optional, labels_offset=labels_offset)
     left = [name for name in plan.training_state if not checkpoints.is_counter(name)]
     if left:
         logging.warning(
             '%s has more than this run goes on with, and later checkpoints will not: %s. That is for another '
             '--optimizer, --mixed_precision, --trainable_scopes or --moving_average_decay',
-            *(latest, checkpoints.describe_state(left)),
+            *(checkpoint.prefix, checkpoints.describe_state(left)),
         )
-    logging.info('continuing from %s', latest)
+    logging.info('continuing from %s', checkpoint.prefix)
 
 
 def warm_start(options: CheckpointOptions, state: TrainState, labels_offset: int) -> None:

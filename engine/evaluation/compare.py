@@ -1,0 +1,125 @@
+"""Evaluation of anything that classifies, several at once: the same images once through each.
+
+results = compare(make_config(EvalConfig, compare=('/tmp/tfmodel', '/tmp/net.tflite', '/tmp/net.onnx')))
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from configs.cluster import ClusterOptions
+from configs.evaluation import EvalConfig, EvalOutputOptions
+from engine.classifiers import size_in_bytes
+from engine.distributed import distribution
+from engine.distributed.cluster import SINGLE_PROCESS
+from engine.distributed.kernels import set_precision
+from engine.evaluation.eval_dataset import check_classes, find_dataset
+from engine.evaluation.measure import EvalSource, Results, ScoredBatch, Subject, measure
+from engine.evaluation.results import write_results
+from engine.evaluation.subject import open_subject
+from support.errors import InputError
+from support.tables import format_table
+
+
+def compare(config: EvalConfig) -> list[Results]:
+    """Evaluates all that `--compare` names over the same examples, and prints a table.
+
+    Returns:
+        Of each what `measure` returns, and kind, bytes, path, step; images_per_second, of its runs alone, without
+        reading and preparing the images; and agreement, the share of images whose first class is that of the first.
+
+    Raises:
+        InputError: whatever the user can put right; nothing is written then.
+    """
+    options = config.evaluation
+    _refuse_options_of_one(config.output, config.cluster)
+    strategy = distribution.make_strategy(config.devices)
+    set_precision(config.net.mixed_precision, strategy)
+    subjects = [open_subject(path, config, strategy, SINGLE_PROCESS, 'compare') for path in options.compare]
+    dataset = find_dataset(config, subjects[0].path, subjects[0].spec, SINGLE_PROCESS)
+    for subject in subjects:
+        check_classes(subject.path, subject.spec, dataset, config.net.force)
+    source = EvalSource(dataset, strategy, batch_size=options.batch_size, max_batches=options.max_num_batches)
+    timed, agreement = [_Timed(subject, source) for subject in subjects], Agreement(len(subjects))
+    measured = measure(timed, source, options.recall_at, [agreement])
+    results = [
+        {
+            'kind': subject.kind,
+            'bytes': size_in_bytes(subject.path),
+            'path': subject.path,
+            'step': subject.step,
+            **counted,
+            'images_per_second': round(clock.images / clock.seconds, 1),
+            'agreement': agreeing / counted['num_examples'],
+        }
+        for subject, clock, counted, agreeing in zip(subjects, timed, measured, agreement.counts, strict=True)
+    ]
+    print(_table(options.compare, results))
+    print(f'evaluated {source.num_examples} of {dataset.num_examples}', flush=True)
+    if config.output.results_path:
+        facts = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split}
+        write_results(config.output.results_path, {**facts, 'compared': results})
+    return results
+
+
+class Agreement:
+    """Counts the examples that each classifier puts into the same class as the first one: an observer.
+
+    Attributes:
+        counts: Of each classifier.
+    """
+
+    def __init__(self, num_subjects: int):
+        self.counts = [0] * num_subjects
+
+    def observe(self, batch: ScoredBatch) -> None:
+        """Counts a batch."""
+        first, *_ = top = [scores.argmax(axis=-1) for scores in batch.scores]
+        self.counts = [count + int((classes == first).sum()) for count, classes in zip(self.counts, top, strict=True)]
+
+
+class _Timed:
+    """A classifier and the time that its runs take; the first batch runs twice, as it compiles or makes room."""
+
+    def __init__(self, subject: Subject, source: EvalSource):
+        self._subject, self._source = subject, source
+        self.preprocessing, self.output = subject.preprocessing, subject.output
+        self.images, self.seconds = 0, 0.0
+
+    def score(self, images: Any) -> np.ndarray:
+        if not self.images:
+            self._source.gather(self._subject.score(images))
+        start = time.monotonic()
+        scores = self._source.gather(self._subject.score(images))
+        self.seconds += time.monotonic() - start
+        self.images += len(scores)
+        return scores
+
+
+def _table(paths: Sequence[str], results: Sequence[Results]) -> str:
+    recalls = [name for name in results[0] if name.startswith('recall_at_')]
+    heading = ('file', 'kind', 'MB', 'Accuracy', *(f'Recall_{name.removeprefix("recall_at_")}' for name in recalls))
+    rows = [
+        (
+            path,
+            result['kind'],
+            f'{result["bytes"] / 1e6:.2f}',
+            *(f'{result[name]:.2%}' for name in ('accuracy', *recalls)),
+            f'{result["images_per_second"]:.0f}',
+            f'{result["agreement"]:.2%}',
+        )
+        for path, result in zip(paths, results, strict=True)
+    ]
+    return format_table([(*heading, 'images/s', 'agreement'), *rows], numbers=True)
+
+
+def _refuse_options_of_one(output: EvalOutputOptions, cluster: ClusterOptions) -> None:
+    """Refuses what makes no sense for several at once."""
+    given = {**dataclasses.asdict(output), **dataclasses.asdict(cluster)}
+    of_one = ('eval_dir', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
+    for name in (*of_one, 'worker_hosts', 'launch_workers'):
+        if given[name]:
+            raise InputError(f'--{name}={given[name]}: --compare evaluates each once, in one process; leave it out')

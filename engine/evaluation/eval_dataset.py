@@ -1,0 +1,161 @@
+"""The examples that are evaluated: those of the flags, else those that the net was trained and evaluated on.
+
+dataset = find_dataset(config, path, spec, cluster)
+check_classes(path, spec, dataset, force=False)
+"""
+
+import functools
+import os
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from configs.evaluation import EvalConfig, EvalOptions
+from configs.options import from_flagfile
+from configs.records import RecordNames
+from configs.training import TrainConfig
+from datasets import dataset_factory, slices
+from datasets.dataset_factory import Dataset
+from datasets.records import names_from
+from engine.checkpoints.files import BEST, CONFIG
+from engine.classifiers.model_spec import ModelSpec
+from engine.distributed.cluster import Cluster
+from support.errors import InputError
+
+
+def find_dataset(config: EvalConfig, path: str, spec: ModelSpec, cluster: Cluster) -> Dataset:
+    """Returns the examples to evaluate a net on.
+
+    Without a flag that gives a labels_offset, and without knowledge of the data that the net was trained on, the
+    background class is left out if the data set has it and the net does not.
+
+    Args:
+        config: Of the evaluation.
+        path: Where the net lies; the config.cfg beside a checkpoint has the split that its run was evaluated on.
+        spec: The net.
+        cluster: The workers.
+
+    Raises:
+        InputError: there are none.
+    """
+    name, folder, names = _locate(config.evaluation, spec)
+    split = config.evaluation.dataset_split_name
+    if split is None:
+        split = cluster.on_chief(lambda: evaluated_split(os.path.dirname(path), name, folder))
+    open_it = functools.partial(
+        dataset_factory.get_dataset,
+        name,
+        folder,
+        split,
+        classes_of_net=_classes_for(spec, name, folder, config.net.force),
+        record_names=names,
+    )
+    dataset = open_it(spec.labels_offset)
+    is_open = not spec.dataset_name and config.net.labels_offset is None
+    if is_open and dataset.num_classes == spec.num_classes + 1:
+        return open_it(spec.labels_offset + 1)
+    return dataset
+
+
+def _locate(options: EvalOptions, spec: ModelSpec) -> tuple[str, str | None, RecordNames]:
+    """Returns name, folder and record names of the data set: of the flags, else of the training, else ImageNet."""
+    name, folder, names = (
+        options.dataset_name or spec.dataset_name or 'imagenet',
+        options.dataset_dir,
+        names_from(options),
+    )
+    if spec.dataset_name == name:
+        folder = spec.folder_of_data() if folder is None and spec.dataset_dir else folder
+        names = names.or_else(spec.record_names)
+    return name, folder or None, names
+
+
+def _classes_for(spec: ModelSpec, name: str, folder: str | None, force: bool) -> tuple[str, ...] | None:
+    """Returns the net's class names for `get_dataset`; None if the net was trained on this folder.
+
+    With `force` the names of the data set count, whatever the net's are.
+    """
+    if spec.dataset_dir and folder is not None:
+        trained_on = (spec.dataset_name, os.path.realpath(spec.dataset_dir))
+        if trained_on == (name, os.path.realpath(folder)):
+            return None
+    return () if force else spec.label_names
+
+
+def check_classes(path: str, spec: ModelSpec, dataset: Dataset, force: bool) -> None:
+    """Refuses a net whose classes or channels are not those of the data set.
+
+    Raises:
+        InputError: another number of classes, or, without `force`, other names, or colour images for a gray net.
+    """
+    here = f'{dataset.name} in {dataset.dataset_dir}'
+    if spec.num_classes != dataset.num_classes:
+        advice = f'; its labels less --labels_offset={spec.labels_offset} count here' if spec.labels_offset else ''
+        raise InputError(
+            f'{path} has {spec.num_classes} classes, but {here} has {dataset.num_classes}{advice}: '
+            f'{_fitting(spec, dataset)}'
+        )
+    if spec.channels == 1 and not spec.use_grayscale and dataset.channels == 3 and not force:
+        flags = '--use_grayscale and --force' if spec.dataset_name else '--use_grayscale'
+        raise InputError(f'{path} takes gray images, but {here} has images in colour: {flags} turns them to gray')
+    if spec.label_names and dataset.label_names and spec.label_names != dataset.label_names and not force:
+        index = next(i for i, name in enumerate(dataset.label_names) if spec.label_names[i] != name)
+        raise InputError(
+            f'{path} has other classes than {here}: number {index} is {spec.label_names[index]!r} there, '
+            f'{dataset.label_names[index]!r} here; choose another data set, or give --force'
+        )
+
+
+def _fitting(spec: ModelSpec, dataset: Dataset) -> str:
+    offset = dataset.labels_offset + dataset.num_classes - spec.num_classes
+    if offset in (0, 1) and not spec.dataset_name:
+        return f'give --labels_offset={offset}'
+    return 'choose another data set, or another --labels_offset'
+
+
+def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> str | None:
+    """Returns the run's `--eval_split_name`; None if it had none, or if that split overlaps the training split.
+
+    A split that shares examples with what was trained on is left to be asked for: by default it would pass for a
+    measure of what the net has not seen.
+
+    Args:
+        folder: That of a checkpoint.
+        dataset_name: What is evaluated.
+        dataset_dir: Its folder.
+    """
+    options = _read_options(folder)
+    split, trained = options.get('eval_split_name'), options.get('dataset_split_name')
+    if split is None or trained is None or options.get('dataset_name') != dataset_name:
+        return None
+    try:
+        collection = dataset_factory.open_collection(dataset_name, dataset_dir)
+        is_shared = slices.overlap(split, trained, lambda name: len(collection.open_split(name)))
+    except InputError:  # a split that this folder lacks, or no folder: said where it is opened
+        return split
+    if is_shared:
+        logging.warning(
+            'the run was evaluated on %s, which shares examples with %s, which it was trained on, so that it is not '
+            'taken by default; --dataset_split_name asks for it',
+            *(split, trained),
+        )
+        return None
+    logging.info('evaluating on %s, as while it was trained; --dataset_split_name chooses another split', split)
+    return split
+
+
+def _read_options(folder: str) -> dict[str, Any]:
+    """Returns the options of a run, nothing where its config.cfg is not there or damaged; `best` is a part of a run."""
+    folders = [folder]
+    if os.path.basename(folder) == BEST:
+        folders.append(os.path.dirname(folder))
+    for candidate in folders:
+        path = os.path.join(candidate, CONFIG)
+        try:
+            if tf.io.gfile.exists(path):
+                with tf.io.gfile.GFile(path) as file:
+                    return from_flagfile(TrainConfig, file.read())
+        except (ValueError, tf.errors.OpError):
+            return {}
+    return {}

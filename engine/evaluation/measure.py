@@ -1,0 +1,202 @@
+"""The one loop of every evaluation: each example of a split once, through each classifier, to the observers.
+
+    source = EvalSource(dataset, strategy, batch_size=100)
+    (results,) = measure([ReplicatedNet(model, preprocessing, strategy)], source, recall_at=(5,))
+    results['accuracy']
+
+Counting is the first observer. Others see the same batches: example numbers, labels, and the scores of each classifier.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from datasets import input_pipeline
+from datasets.dataset_factory import Dataset
+from datasets.order import Worker
+from engine.distributed import distribution
+from engine.distributed.cluster import SINGLE_PROCESS, Cluster
+from engine.evaluation.metrics import ClassificationMetrics, clip_recall_at
+from engine.optim import losses
+from preprocessing.preprocessing_factory import Preprocessing
+from support.progress import Progress
+
+Results = dict[str, Any]
+
+
+class EvaluationStopped(Exception):
+    """`should_stop` returned True; nothing was measured."""
+
+
+class Subject(Protocol):
+    """A classifier as `measure` runs it.
+
+    Attributes:
+        preprocessing: How its images are prepared.
+        output: 'logits' or 'probabilities'.
+    """
+
+    preprocessing: Preprocessing
+    output: str
+
+    def score(self, images: Any) -> Any:
+        """Returns float32 [batch, classes] for the images of a batch, both of each of this worker's replicas."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredBatch:
+    """One batch as observers see it: real examples only, without those that fill up the last batch.
+
+    Attributes:
+        numbers: int64 [examples], the position of each in its split.
+        labels: int64 [examples], as the net counts classes.
+        scores: Of each classifier, float32 [examples, classes].
+    """
+
+    numbers: np.ndarray
+    labels: np.ndarray
+    scores: tuple[np.ndarray, ...]
+
+
+class Observer(Protocol):
+    """Something that collects what it needs from each batch."""
+
+    def observe(self, batch: ScoredBatch) -> None:
+        """Called once for each batch, in every worker, in the order of the split."""
+
+
+class EvalSource:
+    """The batches of an evaluation, which can be read any number of times.
+
+    Attributes:
+        dataset: The split.
+        strategy: Over the replicas.
+        cluster: The workers, each of which reads its share.
+        batch_size: Examples a batch over all replicas, a multiple of their number.
+        num_examples: How many examples are read, from the first on.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        strategy: tf.distribute.Strategy,
+        *,
+        batch_size: int,
+        max_batches: int | None = None,
+        cluster: Cluster = SINGLE_PROCESS,
+    ):
+        replicas = strategy.num_replicas_in_sync
+        self.dataset, self.strategy, self.cluster = dataset, strategy, cluster
+        self.batch_size = -(-min(batch_size, dataset.num_examples) // replicas) * replicas
+        self.num_examples = min(dataset.num_examples, (max_batches or dataset.num_examples) * self.batch_size)
+        self._batches: dict[Preprocessing, Iterable[Any]] = {}
+
+    def batches(self, preprocessing: Preprocessing) -> Iterable[Any]:
+        """Returns `input_pipeline.evaluation_batches` for this worker's replicas; they do not end with the split."""
+        if preprocessing not in self._batches:
+            make_batches = functools.partial(
+                input_pipeline.evaluation_batches,
+                self.dataset,
+                preprocessing,
+                self.batch_size,
+                self.num_examples,
+                self.strategy.num_replicas_in_sync,
+                Worker(self.cluster.index, self.cluster.count),
+            )
+            self._batches[preprocessing] = distribution.distribute(
+                self.strategy, lambda: input_pipeline.endless(make_batches())
+            )
+        return self._batches[preprocessing]
+
+    def gather(self, value: Any) -> np.ndarray:
+        """Returns the rows that all replicas of all workers have of a value, in the order of the split."""
+        return distribution.gather_rows(self.strategy, self.cluster, value)
+
+
+def measure(
+    subjects: Sequence[Subject],
+    source: EvalSource,
+    recall_at: Sequence[int],
+    observers: Sequence[Observer] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Results]:
+    """Runs every example of a split once through each classifier, counts, and shows each batch to the observers.
+
+    Args:
+        subjects: What is evaluated; those with the same preprocessing get the same batches.
+        source: The examples.
+        recall_at: Values of k; those above the number of classes are lowered to it.
+        observers: See each batch after it was counted.
+        should_stop: Asked before every batch, in every worker.
+
+    Returns:
+        Of each classifier num_examples, accuracy, recall_at_<k> and, if it gives logits, loss: the mean cross-entropy,
+        without label smoothing and L2; and images_per_second, of all that was done together.
+
+    Raises:
+        EvaluationStopped: `should_stop` returned True in any worker.
+        InputError: a record that cannot be used, by file and number; or a lost worker.
+    """
+    dataset, cluster = source.dataset, source.cluster
+    recall_at = clip_recall_at(recall_at, dataset.num_classes)
+    counts = [Counts(recall_at, index) for index in range(len(subjects))]
+    streams = {way: iter(source.batches(way)) for way in dict.fromkeys(subject.preprocessing for subject in subjects)}
+    num_batches = -(-source.num_examples // source.batch_size)
+    start = time.monotonic()
+    with Progress('evaluation', total=num_batches, unit='batch') as progress:
+        for done in range(num_batches):
+            if cluster.any(should_stop()):
+                raise EvaluationStopped
+            first = done * source.batch_size
+            positions = range(first, min(first + source.batch_size, source.num_examples))
+            with distribution.naming_lost_workers(cluster):
+                batches = {}
+                for way, stream in streams.items():
+                    with input_pipeline.naming_failures(dataset, way, positions):
+                        batches[way] = next(stream)
+                batch = _score(subjects, source, batches)
+                distribution.batches_taken().assign_add(1)
+            for observer in (*counts, *observers):
+                observer.observe(batch)
+            if cluster.is_chief and (done + 1) % max(num_batches // 10, 1) == 0:
+                progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
+    results = [count.results(subject.output) for count, subject in zip(counts, subjects, strict=True)]
+    if results[0]['num_examples'] != source.num_examples:
+        raise AssertionError(f'counted {results[0]["num_examples"]} of {source.num_examples} examples')
+    speed = round(source.num_examples / (time.monotonic() - start), 1)
+    return [{**counted, 'images_per_second': speed} for counted in results]
+
+
+def _score(subjects: Sequence[Subject], source: EvalSource, batches: dict[Preprocessing, Any]) -> ScoredBatch:
+    """Runs a batch through each classifier, and leaves out the rows that only fill it up."""
+    batch = next(iter(batches.values()))
+    real = source.gather(batch['mask'])
+    numbers, labels = (source.gather(batch[key])[real].astype(np.int64) for key in ('number', 'label'))
+    scores = (source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects)
+    return ScoredBatch(numbers, labels, tuple(rows[real] for rows in scores))
+
+
+class Counts:
+    """Accuracy, Recall@k and cross-entropy of one classifier: the first observer of every evaluation."""
+
+    def __init__(self, recall_at: Sequence[int], index: int):
+        """Takes the values of k, and which of the classifiers it counts."""
+        self._metrics, self._index = ClassificationMetrics(tuple(recall_at)), index
+        self._counts, self._loss = np.zeros(self._metrics.num_counts, np.int64), 0.0
+
+    def observe(self, batch: ScoredBatch) -> None:
+        """Counts a batch."""
+        scores = batch.scores[self._index]
+        with tf.device('CPU:0'):
+            self._counts += self._metrics.count(scores, batch.labels, np.ones(len(scores), bool)).numpy()
+            self._loss += losses.softmax_cross_entropy(scores, batch.labels).numpy().sum(dtype=np.float64)
+
+    def results(self, output: str) -> Results:
+        """Returns what `measure` returns of a classifier that gives `output`."""
+        results: Results = dict(self._metrics.result(self._counts))
+        return {**results, 'loss': self._loss / results['num_examples']} if output == 'logits' else results

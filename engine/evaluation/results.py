@@ -1,0 +1,70 @@
+"""What an evaluation prints and writes: slim's lines, JSON, event files.
+
+report(results, dataset.num_examples)
+write_summaries(SummaryWriter(eval_dir(train_dir, 'test', averages=False)), results)
+"""
+
+import json
+import math
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from datasets.text_files import write_text
+from engine.evaluation.measure import Results
+from engine.evaluation.summaries import SummaryWriter
+from support.errors import InputError, first_line
+
+
+def report(results: Results, num_examples: int) -> None:
+    """Prints the metrics as slim does, the loss where it is known, and how many examples they count."""
+    for name, value in results.items():
+        if name == 'accuracy':
+            print(f'eval/Accuracy[{value:.8g}]')
+        elif name.startswith('recall_at_'):
+            print(f'eval/Recall_{name.removeprefix("recall_at_")}[{value:.8g}]')
+    if 'loss' in results:
+        print(f'eval/Loss[{results["loss"]:.8g}]')
+    print(f'evaluated {results["num_examples"]} of {num_examples}', flush=True)
+
+
+def write_results(path: str, results: Results) -> None:
+    """Writes what was measured as JSON, whole or not at all; a loss that is not finite becomes null.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        write_text(path, json.dumps(_finite(results), indent=1) + '\n')
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--results_path={path}: {first_line(error)}') from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def eval_dir(train_dir: str, split: str, averages: bool) -> str:
+    """Returns where an evaluation's event files go; those of the moving averages are a run of their own."""
+    name = split.replace('%', 'pct').replace(':', '-').replace('[', '_').replace(']', '')
+    return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
+
+
+def write_summaries(writer: SummaryWriter, results: Results) -> None:
+    """Writes what was measured for TensorBoard: accuracy, recall_at_<k>, num_examples, step, and the checkpoint.
+
+    The loss has the tag that it has in training, so that both stand in one chart.
+    """
+    step = max(int(results['step']), 0)
+    measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}
+    if 'loss' in results:
+        measured['losses/cross_entropy'] = float(results['loss'])
+    writer.scalars(step, {**measured, 'num_examples': float(results['num_examples']), 'step': float(step)})
+    if results['checkpoint_path']:
+        writer.text(step, 'checkpoint_path', str(results['checkpoint_path']))
+    writer.flush()

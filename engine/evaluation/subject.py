@@ -1,0 +1,193 @@
+"""What can be evaluated: a net under a strategy, with the weights of a run or of a checkpoint, and any exported file.
+
+subject = open_subject('/tmp/net.tflite', config, strategy, cluster)
+(results,) = measure([subject], source, recall_at=(5,))
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs.evaluation import EvalConfig
+from configs.training import DeviceOptions
+from engine import checkpoints
+from engine.classifiers import Classifier, load_classifier
+from engine.classifiers.checkpoint import resolve_spec, restore_weights
+from engine.classifiers.loading import find_runtime
+from engine.classifiers.model_spec import ModelSpec
+from engine.distributed import distribution
+from engine.distributed.cluster import Cluster
+from engine.optim.reduction import broadcast
+from nets import fast_convolutions
+from nets.layers import zero_weights
+from nets.variables import slim_variables
+from preprocessing.preprocessing_factory import Preprocessing
+from support.errors import InputError
+
+
+class ReplicatedNet:
+    """A Keras model with whatever weights it has; each replica of a strategy scores its share of a batch.
+
+    Attributes:
+        preprocessing: How its images are prepared.
+        output: 'logits'.
+    """
+
+    output = 'logits'
+
+    def __init__(
+        self,
+        model: keras.Model,
+        preprocessing: Preprocessing,
+        strategy: tf.distribute.Strategy,
+        devices: DeviceOptions,
+    ):
+        self.preprocessing = preprocessing
+        is_fast = distribution.use_fast_convolutions(devices, strategy)
+
+        def classify(images: tf.Tensor) -> tf.Tensor:
+            with fast_convolutions.fast_convolutions(is_fast):
+                return model(preprocessing.device_eval(images), training=False)
+
+        if distribution.use_xla(devices, strategy):
+            classify = tf.function(classify, jit_compile=True, autograph=False)
+        self._score = tf.function(lambda images: strategy.run(classify, args=(images,)), autograph=False)
+
+    def score(self, images: Any) -> Any:
+        """Returns logits, float32 [batch, classes], of each replica's images, float32 [batch, height, width, channels].
+
+        Both are what the strategy makes of one tensor for each replica.
+        """
+        return self._score(images)
+
+
+class CheckpointSubject(ReplicatedNet):
+    """A net with the weights of one checkpoint after another; of several workers the chief alone reads them.
+
+    Attributes:
+        path: Prefix of the checkpoint whose weights it has.
+        kind: 'checkpoint'.
+        spec: The net, and how its images are prepared.
+        step: After how many steps the checkpoint was written; -1 if nothing says.
+    """
+
+    kind = 'checkpoint'
+
+    def __init__(self, prefix: str, config: EvalConfig, strategy: tf.distribute.Strategy, cluster: Cluster):
+        """Makes the net of a checkpoint, and restores it; raises as `restore`."""
+        self._strategy, self._cluster, self._scope = strategy, cluster, config.foreign.checkpoint_scope
+        self._averages = bool(config.evaluation.moving_average_decay)
+
+        def find_spec() -> dict[str, Any]:
+            self._opened = checkpoints.Checkpoint(prefix, self._scope)
+            return dataclasses.asdict(resolve_spec(self._opened, config.net, self._averages, config.net.force))
+
+        self.spec = ModelSpec.from_json(_read_on_chief(cluster, find_spec))
+        with strategy.scope(), zero_weights():
+            self._model = self.spec.make_model(mixed_precision=config.net.mixed_precision)
+        super().__init__(self._model, self.spec.make_preprocessing(), strategy, config.devices)
+        self._restore(prefix, lambda: self._opened)
+
+    def restore(self, prefix: str) -> None:
+        """Takes the weights of another checkpoint of the same run.
+
+        Raises:
+            DamagedCheckpointError: it cannot be read; in all workers.
+            InputError: it is of another net.
+        """
+        self._restore(prefix, lambda: checkpoints.Checkpoint(prefix, self._scope))
+
+    def _restore(self, prefix: str, open_it: Callable[[], checkpoints.Checkpoint]) -> None:
+        def read() -> int:
+            checkpoint = open_it()
+            restore_weights(checkpoint, self._model, self._averages)
+            return checkpoint.step
+
+        self.path, self.step = prefix, _read_on_chief(self._cluster, read)
+        if self._cluster.count > 1:
+            weights = [variable.value for variable in slim_variables(self._model).values()]
+            with distribution.naming_lost_workers(self._cluster):
+                broadcast(self._strategy, weights)
+
+
+class FileSubject:
+    """An exported file: another program runs it, on whole batches.
+
+    Attributes:
+        path: Where it lies.
+        kind: What it is, for tables: 'TFLite int8'.
+        spec: The net, and how its images are prepared.
+        step: After how many steps it was written; -1 if nothing says.
+        preprocessing: How its images are prepared.
+        output: 'logits' or 'probabilities'.
+    """
+
+    def __init__(self, classifier: Classifier, strategy: tf.distribute.Strategy):
+        self._classifier, self._strategy = classifier, strategy
+        self.path, self.kind, self.spec, self.step = classifier.path, classifier.kind, classifier.spec, classifier.step
+        self.preprocessing, self.output = classifier.preprocessing, classifier.interface.output
+
+    def score(self, images: Any) -> np.ndarray:
+        """Returns its results, float32 [batch, classes]; raises InputError if they are not finite."""
+        scores = self._classifier.scores(distribution.local_rows(self._strategy, images))
+        if not np.isfinite(scores).all():
+            raise InputError(f'{self.path} gives values that are not finite: it is damaged, or has diverged')
+        return scores
+
+
+def open_subject(
+    path: str,
+    config: EvalConfig,
+    strategy: tf.distribute.Strategy,
+    cluster: Cluster,
+    flag: str = 'checkpoint_path',
+) -> CheckpointSubject | FileSubject:
+    """Opens anything that can be evaluated.
+
+    Args:
+        path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel.
+        config: Of the evaluation.
+        strategy: Over the replicas that score with a checkpoint.
+        cluster: The workers.
+        flag: What messages call the path.
+
+    Raises:
+        DamagedCheckpointError: a checkpoint that cannot be read; in all workers.
+        InputError: it cannot be opened, does not say enough of itself, or flags contradict it.
+    """
+    if not is_file(path):
+        prefix = cluster.on_chief(lambda: checkpoints.find_checkpoint(path, flag))
+        return CheckpointSubject(prefix, config, strategy, cluster)
+    averages = bool(config.evaluation.moving_average_decay)
+    precision = config.net.mixed_precision
+    return FileSubject(
+        load_classifier(path, config.net, config.foreign, averages=averages, mixed_precision=precision), strategy
+    )
+
+
+def is_file(path: str) -> bool:
+    """Returns whether a path is an exported file, not a checkpoint or missing."""
+    return find_runtime(path) is not None
+
+
+def _read_on_chief(cluster: Cluster, read: Callable[[], Any]) -> Any:
+    """Returns in all workers what the chief reads of a checkpoint.
+
+    Raises:
+        DamagedCheckpointError: it is damaged; in all workers, which go on together with another one.
+    """
+
+    def read_or_damage() -> dict[str, Any]:
+        try:
+            return {'read': read()}
+        except checkpoints.DamagedCheckpointError as error:
+            return {'damage': str(error)}
+
+    result = cluster.on_chief(read_or_damage)
+    if 'damage' in result:
+        raise checkpoints.DamagedCheckpointError(result['damage'])
+    return result['read']
