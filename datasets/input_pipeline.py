@@ -121,7 +121,7 @@ def evaluation_batches(
     replicas: int = 1,
     worker: Worker = ONE_WORKER,
 ) -> tf.data.Dataset:
-    """Returns every example once, in the order of the files; the last batch is filled up with masked zeros.
+    """Returns every example once, in the order of the files; the last batch is filled up with zeros.
 
     Args:
         dataset: The split.
@@ -134,8 +134,7 @@ def evaluation_batches(
     Returns:
         image: float32 [batch / replicas, height, width, channels];
         label: int32 [batch / replicas];
-        number: int64 [batch / replicas], the position of each example in the split;
-        mask: bool [batch / replicas], False for what only fills up the last batch.
+        number: int64 [batch / replicas], its position in the split; -1 for what fills up the last batch.
     """
     count = dataset.num_examples if num_examples is None else num_examples
     share, part = batch_size // worker.count, batch_size // replicas
@@ -149,11 +148,12 @@ def evaluation_batches(
     def load(i: tf.Tensor) -> dict[str, tf.Tensor]:
         number = i // share * batch_size + first_of_share + i % share
         prepared = _prepare_evaluation(dataset, preprocessing, dataset.examples.load(number, with_boxes=False))
-        return {**prepared, 'number': number, 'mask': tf.constant(True)}
+        return {**prepared, 'number': number}
 
     prepared = tf.data.Dataset.range(own_count).map(load, num_parallel_calls=usable_cores(), deterministic=True)
     zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in prepared.element_spec.items()}
-    prepared = prepared.concatenate(tf.data.Dataset.from_tensors(zeros).repeat(filling))
+    filler = {**zeros, 'number': tf.constant(-1, tf.int64)}
+    prepared = prepared.concatenate(tf.data.Dataset.from_tensors(filler).repeat(filling))
     return without_tuning(prepared.batch(part, drop_remainder=True).prefetch(2))
 
 

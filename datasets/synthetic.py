@@ -88,7 +88,7 @@ def evaluation_batches(
         preprocessing: How images are prepared.
         num_classes: Of the labels.
         batch_size: Examples a batch.
-        num_examples: Rows that are not masked; they come first.
+        num_examples: Rows that are examples; they come first.
         num_rows: Of all batches.
     """
     batch = make_batch(preprocessing, num_classes, batch_size)
@@ -96,6 +96,6 @@ def evaluation_batches(
 
     def with_numbers(index: tf.Tensor) -> dict[str, tf.Tensor]:
         numbers = index * batch_size + tf.range(batch_size, dtype=tf.int64)
-        return {**batch, 'number': numbers, 'mask': numbers < num_examples}
+        return {**batch, 'number': tf.where(numbers < num_examples, numbers, -1)}
 
     return tf.data.Dataset.range(num_rows // batch_size).map(with_numbers)

@@ -107,8 +107,8 @@ def _examples(dataset: Dataset) -> list[tuple[int, bytes]]:
     return sorted(
         (int(label), image.tobytes())
         for batch in batches
-        for image, label, mask in zip(*(batch[key].numpy() for key in ('image', 'label', 'mask')), strict=True)
-        if mask
+        for image, label, number in zip(*(batch[key].numpy() for key in ('image', 'label', 'number')), strict=True)
+        if number >= 0
     )
 
 

@@ -128,7 +128,7 @@ def test_jpeg_xl_records(shared_path: SharedPath) -> None:
     dataset = get_dataset('cifar10', str(shared_path('data/cifar10')), 'test')
     (batch,) = evaluation_batches(dataset, EXACT['cifar10'], batch_size=16, num_examples=16)
     images = batch['image'].numpy()
-    assert np.all(batch['mask'])
+    assert np.all(batch['number'] >= 0)
     assert images.shape == (16, 32, 32, 3)
     assert np.all((images >= 0) & (images <= 255) & (images == np.rint(images)))
     assert np.all(images.std(axis=(1, 2)) > 10)  # photographs
@@ -402,7 +402,7 @@ def test_synthetic_evaluation_counts_each_example_once(replicas: int) -> None:
     dataset = get_dataset('synthetic', None, 'validation[:10]')
     batches = list(evaluation_batches(dataset, _lenet(), 4, replicas=replicas))
     assert len(batches) == 3 * replicas
-    assert _joined(batches, 'mask').tolist() == [True] * 10 + [False] * 2
+    assert _joined(batches, 'number').tolist() == [*range(10), -1, -1]
     assert batches[0]['image'].shape == (4 // replicas, IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
@@ -493,7 +493,7 @@ def test_evaluation_takes_every_example_once(
     assert len(batches) == full_batches * replicas
     assert {len(batch['label']) for batch in batches} == {batch_size // replicas}
 
-    mask = _joined(batches, 'mask')
+    mask = _joined(batches, 'number') >= 0
     filling = full_batches * batch_size - count
     assert mask.tolist() == [True] * count + [False] * filling
     assert _joined(batches, 'label').tolist() == [*range(count), *[0] * filling]
@@ -508,7 +508,7 @@ def test_evaluation_batches_are_what_they_say(numbered: Dataset) -> None:
     assert batches.element_spec == {
         'image': tf.TensorSpec([2, IMAGE_SIZE, IMAGE_SIZE, 3], tf.float32),
         'label': tf.TensorSpec([2], tf.int32),
-        'mask': tf.TensorSpec([2], tf.bool),
+        'number': tf.TensorSpec([2], tf.int64),
     }
 
 

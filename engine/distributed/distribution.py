@@ -171,13 +171,6 @@ def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.d
     return strategy.distribute_datasets_from_function(lambda _: make_batches(), options)
 
 
-def gather_rows(strategy: tf.distribute.Strategy, cluster: Cluster, value: Any) -> np.ndarray:
-    """Returns the rows that all replicas of all workers have of a value, in the order of the replicas."""
-    if cluster.count > 1:
-        value = strategy.gather(value, axis=0)
-    return local_rows(strategy, value)
-
-
 def local_rows(strategy: tf.distribute.Strategy, value: Any) -> np.ndarray:
     """Returns the rows that this worker's replicas have of a value."""
     rows = [np.asarray(part) for part in strategy.experimental_local_results(value)]

@@ -54,7 +54,7 @@ class ScoredBatch:
 
     Attributes:
         numbers: int64 [examples], the position of each in its split.
-        labels: int64 [examples], as the net counts classes.
+        labels: int32 [examples], as the net counts classes.
         scores: Of each classifier, float32 [examples, classes].
     """
 
@@ -115,7 +115,11 @@ class EvalSource:
 
     def gather(self, value: Any) -> np.ndarray:
         """Returns the rows that all replicas of all workers have of a value, in the order of the split."""
-        return distribution.gather_rows(self.strategy, self.cluster, value)
+        return distribution.local_rows(self.strategy, self._all_gather(value) if self.cluster.count > 1 else value)
+
+    @functools.cached_property
+    def _all_gather(self) -> Callable[[Any], Any]:
+        return tf.function(lambda value: self.strategy.gather(value, axis=0), autograph=False)
 
 
 def measure(
@@ -175,10 +179,10 @@ def measure(
 def _score(subjects: Sequence[Subject], source: EvalSource, batches: dict[Preprocessing, Any]) -> ScoredBatch:
     """Runs a batch through each classifier, and leaves out the rows that only fill it up."""
     batch = next(iter(batches.values()))
-    real = source.gather(batch['mask'])
-    numbers, labels = (source.gather(batch[key])[real].astype(np.int64) for key in ('number', 'label'))
-    scores = (source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects)
-    return ScoredBatch(numbers, labels, tuple(rows[real] for rows in scores))
+    numbers, labels = source.gather(batch['number']), source.gather(batch['label'])
+    scores = [source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects]
+    real = numbers >= 0
+    return ScoredBatch(numbers[real], labels[real], tuple(rows[real] for rows in scores))
 
 
 class Counts:
