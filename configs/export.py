@@ -124,7 +124,7 @@ class ExportNetOptions(NetOverrides):
     dataset_dir: str | None = option(None, f'Folder of the data set. {_FROM_RUN}.', path=True)
 
     def given(self) -> dict[str, Any]:
-        """Returns what flags say of the net, by the names of `ModelSpec`'s fields."""
+        """Returns the fields of `ModelSpec` that flags give, by name."""
         named = {} if self.dataset_name is None else {'dataset_name': self.dataset_name}
         return {**super().given(), **named}
 

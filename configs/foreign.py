@@ -41,7 +41,7 @@ class NetOverrides(Options):
     )
 
     def given(self) -> dict[str, Any]:
-        """Returns what flags say of the net, by the names of `ModelSpec`'s fields."""
+        """Returns the fields of `ModelSpec` that flags give, by name."""
         names = (field.name for field in dataclasses.fields(NetOverrides))
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 

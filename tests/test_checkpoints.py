@@ -504,9 +504,9 @@ def of_classes(trained, tmp_path):
 @pytest.mark.parametrize(
     ('classes', 'labels_offset', 'message'),
     [
-        (10, 1, 'has 10 classes, and the data set 9 with --labels_offset=1: give --labels_offset=0'),
-        (9, 0, 'has 9 classes, and the data set 10 with --labels_offset=0: give --labels_offset=1'),
-        (5, 0, 'has 5 classes, and the data set 10 with --labels_offset=0: choose the data set that it was trained on'),
+        (10, 1, 'has 9; its labels less --labels_offset=1 count here: give --labels_offset=0'),
+        (9, 0, 'has 10: give --labels_offset=1'),
+        (5, 0, 'has 10: choose another data set, or another --labels_offset'),
     ],
 )
 def test_labels_offset_is_suggested(of_classes, digits_dir, classes, labels_offset, message, averaged):
@@ -519,7 +519,7 @@ def test_labels_offset_is_suggested(of_classes, digits_dir, classes, labels_offs
         moving_average_decay=0.9 if averaged else None,
         **flags,
     )
-    with pytest.raises(InputError, match=re.escape(f'{prefix} {message}; what differs:')):
+    with pytest.raises(InputError, match=f'{prefix} has {classes} classes, but digits in {digits_dir} {message}$'):
         evaluation.evaluate(config)
 
 

@@ -4,7 +4,7 @@ import ast
 import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from configs import cli
 from configs.evaluation import EvalConfig
+from configs.export import ExportConfig
 from configs.options import Option, flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 from configs.training import TrainConfig
@@ -152,15 +153,36 @@ def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None
     assert from_flagfile(TrainConfig, text) == flat_values(config)
     path = tmp_path / 'config.cfg'
     path.write_text(text)
+    with parsed(TrainConfig, f'--flagfile={path}') as parsed_config:
+        assert parsed_config == config
+
+
+@contextlib.contextmanager
+def parsed(config_class: type, *arguments: str) -> Iterator[Any]:
+    """Gives the config that a command line makes."""
     known = set(cli.flags.FLAGS)
     try:
-        cli.define_flags(TrainConfig)
-        cli.flags.FLAGS(['script', f'--flagfile={path}'])
-        assert cli.config_from_flags(TrainConfig) == config
+        cli.define_flags(config_class)
+        cli.flags.FLAGS(['script', *arguments])
+        yield cli.config_from_flags(config_class)
     finally:
         for name in set(cli.flags.FLAGS) - known:
             delattr(cli.flags.FLAGS, name)
         cli.flags.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize(
+    ('config_class', 'argument', 'values'),
+    [
+        (EvalConfig, '--eval_image_size=32', {'image_size': 32}),
+        (EvalConfig, '--image_size=32', {'eval_image_size': 32}),
+        (ExportConfig, '--include_preprocessing', {'includes_preprocessing': True}),
+        (ExportConfig, '--noinclude_preprocessing', {'include_preprocessing': False}),
+    ],
+)
+def test_an_option_has_its_former_name_too(config_class: type, argument: str, values: dict[str, Any]) -> None:
+    with parsed(config_class, argument) as config:
+        assert config == make_config(config_class, **values)
 
 
 @pytest.mark.parametrize(('error', 'shown'), [(ImportError, 'broken\n'), (KeyboardInterrupt, ''), (None, '')])

@@ -59,7 +59,7 @@ def test_the_run_says_it(pooled: Path, train_digits: Any) -> None:
 def test_it_is_evaluated(pooled: Path) -> None:
     results = evaluation.evaluate(eval_config(pooled, dataset_split_name='test[:20]'))
     assert results['num_examples'] == 20
-    with pytest.raises(InputError, match='global_pool: True, False'):
+    with pytest.raises(InputError, match=r'--global_pool=False \(True\)'):
         evaluation.evaluate(eval_config(pooled, dataset_split_name='test[:20]', global_pool=False, eval_image_size=224))
 
 

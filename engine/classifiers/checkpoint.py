@@ -87,14 +87,12 @@ def resolve_spec(
     return with_labels_offset(trained, net.labels_offset)
 
 
-def restore_weights(
-    checkpoint: checkpoints.Checkpoint, model: keras.Model, averages: bool, labels_offset: int | None = None
-) -> None:
+def restore_weights(checkpoint: checkpoints.Checkpoint, model: keras.Model, averages: bool) -> None:
     """Gives a net the weights of a checkpoint, or their moving averages; see `checkpoints.restore`."""
     suffix = ExponentialMovingAverage.SUFFIX if averages else ''
     variables = slim_variables(model)
     values = {name + suffix: variable.value for name, variable in variables.items()}
-    checkpoints.restore(checkpoint, values, unused=variables, labels_offset=labels_offset)
+    checkpoints.restore(checkpoint, values, unused=variables)
 
 
 def make_classifier(net: CheckpointNet) -> Classifier:

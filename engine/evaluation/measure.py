@@ -201,6 +201,6 @@ class Counts:
             self._loss += losses.softmax_cross_entropy(scores, batch.labels).numpy().sum(dtype=np.float64)
 
     def results(self, output: str) -> Results:
-        """Returns what `measure` returns of a classifier that gives `output`."""
+        """Returns the results of a classifier whose output is 'logits' or 'probabilities', as `measure` does."""
         results: Results = dict(self._metrics.result(self._counts))
         return {**results, 'loss': self._loss / results['num_examples']} if output == 'logits' else results
