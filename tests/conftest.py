@@ -14,7 +14,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # read once, when TensorFlow
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # the numbers are a CPU's, and two of its devices stand for two GPUs
 os.environ['AUTOGRAPH_STRICT_CONVERSION'] = '1'  # what AutoGraph cannot convert is an error, not a log line
 
-from configs import cli
+from support import console, library
 
 if TYPE_CHECKING:
     from engine import training
@@ -58,9 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Gives TensorFlow two CPU devices, in each process that runs tests: they stand for two GPUs."""
     if config.getoption('dist', 'no') != 'no':
         return  # this process only hands tests to workers: TensorFlow would take it seconds and 700 MB
-    with cli.quiet_import():
-        import tensorflow as tf
+    library.load_lightly()
+    import tensorflow as tf
 
+    with console.kept_stderr():
         # TensorFlow takes this only before it first computes.
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2

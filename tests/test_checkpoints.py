@@ -17,7 +17,7 @@ from engine import checkpoints, evaluation
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.optim.optimizers import OPTIMIZERS
 from engine.training.setup import open_run
-from engine.training.train_state import restore_run
+from engine.training.state import restore_run
 from support.errors import InputError, first_line
 from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
 

@@ -15,6 +15,7 @@ from configs.evaluation import EvalConfig
 from configs.options import Option, flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 from configs.training import TrainConfig
+from support import console
 from support.errors import InputError
 from tests.scripts import SCRIPTS
 
@@ -165,7 +166,7 @@ def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None
 
 @pytest.mark.parametrize(('error', 'shown'), [(ImportError, 'broken\n'), (KeyboardInterrupt, ''), (None, '')])
 def test_what_libraries_write_while_they_load_is_shown_if_that_fails(capfd, error, shown):
-    with contextlib.suppress(ImportError, KeyboardInterrupt), cli.quiet_import():
+    with contextlib.suppress(ImportError, KeyboardInterrupt), console.kept_stderr():
         os.write(2, b'broken\n')
         if error is not None:
             raise error

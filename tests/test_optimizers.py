@@ -16,7 +16,7 @@ from engine.distributed import distribution
 from engine.optim import losses
 from engine.optim.moving_averages import ExponentialMovingAverage
 from engine.optim.optimizers import OPTIMIZERS, clip_by_global_norm, make_optimizer
-from engine.training.train_state import make_state
+from engine.training.state import make_state
 from support.errors import InputError
 from tests.runs import small_config
 

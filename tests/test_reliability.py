@@ -22,9 +22,9 @@ from engine.distributed.kernels import describe_kernels
 from engine.evaluation.evaluator import Evaluator
 from engine.training import actions
 from engine.training.evaluation_history import EvaluationHistory
-from engine.training.position import Position
 from engine.training.recovery import NonFiniteError, Recovery
 from engine.training.setup import Run
+from engine.training.state import Position
 from support.errors import InputError
 from tests.runs import assert_same_values, eval_config, saved_values, steps_in_tensorboard
 from tests.runs import files as files_of

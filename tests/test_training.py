@@ -23,10 +23,10 @@ from engine.distributed.cluster import SINGLE_PROCESS
 from engine.evaluation.summaries import image_grid
 from engine.optim.optimizers import OPTIMIZERS
 from engine.optim.schedules import SCHEDULES, make_schedule
-from engine.training.intervals import Interval
-from engine.training.position import Position
+from engine.training.actions import Interval
 from engine.training.run_dir import OF_PROCESS
 from engine.training.setup import open_run, with_default_dataset
+from engine.training.state import Position
 from engine.training.train import log_plan
 from support.errors import InputError
 from tests.runs import assert_same_values, checkpoint_files, files, saved_values, small_config, summaries

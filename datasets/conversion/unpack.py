@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from configs import cli
 from configs.conversion import ConvertConfig
 from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.files import check_folder, list_names
@@ -63,8 +62,6 @@ def unpack(config: ConvertConfig) -> int:
     check_folder('source_dir', source_dir)
     if os.path.realpath(source_dir) == os.path.realpath(dataset_dir):
         raise InputError(f'--dataset_dir={dataset_dir}: must be another folder than --source_dir')
-    with cli.quiet_import():
-        import tensorflow  # noqa: F401  # what it says while it is loaded
     try:
         with signals_raise():
             return _unpack(source_dir, dataset_dir)

@@ -10,14 +10,6 @@ checkpoint of slim's is read like one of ours, and ours have the format that sli
 reads `.keras` and `.weights.h5` files too.
 """
 
-import sys
-
-from configs import cli
-
-if sys.argv[:1] == ['-m']:  # `python -m` imports the package before its __main__, which then could quiet nothing
-    with cli.quiet_import():
-        import tensorflow  # noqa: F401
-
 from engine.checkpoints.files import (
     checkpoint_of_step,
     checkpoint_step,
@@ -32,18 +24,17 @@ from engine.checkpoints.files import (
     set_aside,
 )
 from engine.checkpoints.formats import Format, find_checkpoint, recognise
-from engine.checkpoints.hints import explain
 from engine.checkpoints.keras_files import METADATA, crc32
 from engine.checkpoints.names import (
     IMAGES_SEEN_KEY,
     IMAGES_SKIPPED_KEY,
     RECOVERIES_KEY,
     STEP_KEY,
+    explain,
     head_names,
     is_average,
     is_counter,
     is_training_state,
-    optimizer_of,
 )
 from engine.checkpoints.reading import (
     DamagedCheckpointError,
@@ -87,7 +78,6 @@ __all__ = [
     'new_checkpoints',
     'newest_first',
     'open_checkpoint',
-    'optimizer_of',
     'read',
     'read_int',
     'read_metadata',

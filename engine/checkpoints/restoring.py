@@ -15,8 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from engine.checkpoints.formats import find_checkpoint
-from engine.checkpoints.hints import explain
-from engine.checkpoints.names import head_names, is_average, is_slot, is_training_state, optimizer_of
+from engine.checkpoints.names import explain, head_names, is_average, is_slot, is_training_state, optimizer_of
 from engine.checkpoints.reading import Reader, open_checkpoint, read
 from support.errors import InputError
 from support.tables import format_table

@@ -28,9 +28,9 @@ from engine.distributed.joining import join_cluster
 from engine.evaluation.evaluator import Evaluator
 from engine.optim.reduction import Reduction
 from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
-from engine.training.position import Position
+from engine.training.input import TrainInput
 from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup
-from engine.training.train_input import TrainInput
+from engine.training.state import Position
 from support.cores import usable_cores
 from support.errors import InputError
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from datasets import input_pipeline
 from engine.distributed import distribution
 from engine.training.actions import Action, Moment
-from engine.training.position import Position
+from engine.training.input import TrainInput
 from engine.training.recovery import agreeing_on_finite, check_finite
 from engine.training.setup import Run
 from engine.training.signals import TrainingSignals
-from engine.training.train_input import TrainInput
-from engine.training.train_step import RunSteps
+from engine.training.state import Position
+from engine.training.step import RunSteps
 
 _SECONDS_A_CALL = 2.0
 

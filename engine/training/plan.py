@@ -27,7 +27,6 @@ from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.optim.reduction import sent_in_ring
 from engine.optim.schedules import make_schedule, scaled
-from engine.training.position import Position
 from engine.training.setup import (
     Run,
     assemble,
@@ -38,6 +37,7 @@ from engine.training.setup import (
     refuse_ftrl_with_warmup,
     with_default_dataset,
 )
+from engine.training.state import Position
 from support.errors import InputError
 from support.tables import format_table
 

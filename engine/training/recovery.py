@@ -13,8 +13,8 @@ from absl import logging
 
 from engine import checkpoints
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster
-from engine.training.position import Position
-from engine.training.train_step import StepReport
+from engine.training.state import Position
+from engine.training.step import StepReport
 from support.errors import InputError
 
 

@@ -28,11 +28,9 @@ from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import make_schedule, scaled
-from engine.training.bad_images import BadImages
-from engine.training.position import Position
-from engine.training.train_input import TrainInput
-from engine.training.train_state import TrainState, make_state
-from engine.training.train_step import ReplicaStep, RunSteps, make_steps
+from engine.training.input import BadImages, TrainInput
+from engine.training.state import Position, TrainState, make_state
+from engine.training.step import ReplicaStep, RunSteps, make_steps
 from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError

@@ -22,8 +22,7 @@ from engine.evaluation import metrics
 from engine.optim import losses
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import Schedule
-from engine.training.position import Position
-from engine.training.train_state import TrainState
+from engine.training.state import Position, TrainState
 from nets.batch_norm import batch_statistics, update_moving
 from nets.fast_convolutions import fast_convolutions
 from nets.layers import step_randomness
