@@ -559,13 +559,15 @@ def full_disk(monkeypatch, place: str):
             patch.setattr(tf.raw_ops, 'SaveV2', fail)
         elif place == 'GFile':
             patch.setattr(tf.io.gfile, 'GFile', fail)
+        elif place == 'replace':
+            patch.setattr(os, 'replace', fail)
         else:
             patch.setattr(tf.io.gfile, 'rename', failing_after(int(place.removeprefix('rename')), tf.io.gfile.rename))
         yield
 
 
 @pytest.mark.parametrize('keep', [1, 5])
-@pytest.mark.parametrize('place', ['SaveV2', 'rename0', 'rename1', 'rename2', 'GFile'])
+@pytest.mark.parametrize('place', ['SaveV2', 'rename0', 'rename1', 'replace', 'GFile'])
 def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch, place, keep):
     good = save(tmp_path, 1)
     before = files(tmp_path)
@@ -621,7 +623,7 @@ def test_training_on_a_full_disk(train_digits, tmp_path, monkeypatch):
     assert train_digits(tmp_path, max_number_of_steps=4).step == 4
 
 
-@pytest.mark.parametrize('place', ['rename0', 'GFile'])
+@pytest.mark.parametrize('place', ['replace', 'GFile'])
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, place):
     path = tmp_path / 'results.json'
     text_files.write_text(str(path), 'before')

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from datasets.text_files import flush_to_disk
 from engine.checkpoints import files
+from support.atomic import flush_to_disk
 from support.errors import InputError, first_line
 
 Variables = Mapping[str, tf.Variable | tf.Tensor | np.generic]
