@@ -26,15 +26,15 @@ import psutil
 import tensorflow as tf
 from absl import logging
 
-from configs.cache import check_cache
+from configs.data import check_cache
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example, Examples, StoredExamples, T
 from datasets.tuning import without_tuning
 from preprocessing import images
 from support.atomic import atomic_file
-from support.cores import usable_cores
 from support.errors import InputError, first_line
+from support.processor import usable_cores
 from support.progress import Progress
 
 _AUTO_LIMIT_BYTES = 2**29

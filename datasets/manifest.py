@@ -14,8 +14,8 @@ from typing import Any
 from datasets.json_schema import type_problems
 from datasets.regular_files import read_file
 from support.errors import InputError
+from support.input_files import decode_text
 from support.tables import format_table
-from support.texts import decode_text
 
 MANIFEST, LABELS = 'dataset.json', 'labels.txt'
 _MAX_CLASSES_LISTED = 20

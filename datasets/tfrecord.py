@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.records import RecordNames
+from configs.data import RecordNames
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.files import problem_of
 from datasets.record_faults import compression_of

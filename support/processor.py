@@ -1,4 +1,4 @@
-"""The instructions of this machine's processor, and every `auto` that depends on them.
+"""The cores and instructions of this machine's processor, and every `auto` that depends on them.
 
     use_onednn()                       # before TensorFlow is imported: every package that imports it does so first
     processor = this_processor()
@@ -115,6 +115,11 @@ def find_processor(flags: Collection[str], environment: Mapping[str, str]) -> Pr
         if limit in names:
             break
     return Processor(name, onednn=environment.get(_ONEDNN, '').lower() in ('1', 'true'))
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _cpu_flags() -> set[str]:

@@ -150,8 +150,7 @@ def say(connection: socket.socket, **message: Any) -> None:
 
 
 def test_one_alone_answers_as_a_cluster_of_one() -> None:
-    with join(None, options_of(), {}) as cluster:
-        assert cluster is SINGLE_PROCESS
+    with SINGLE_PROCESS as cluster:
         assert (cluster.index, cluster.count, cluster.addresses, cluster.is_chief) == (0, 1, (), True)
         assert cluster.gather('x') == ['x']
         assert (cluster.share(1), cluster.on_chief(lambda: 2), cluster.after_chief(lambda: 3)) == (1, 2, 3)

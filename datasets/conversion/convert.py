@@ -29,8 +29,8 @@ from datasets.conversion.sources import check_options, open_source
 from datasets.conversion.stopping import Stopped, signals_raise, write_text
 from datasets.regular_files import check_local
 from datasets.source import Source, SourceImage
-from support.cores import usable_cores
 from support.errors import InputError
+from support.processor import usable_cores
 from support.progress import Progress
 
 _WORK_DIR = '.conversion.source'  # within the folder of the data set: decompressed archives, until it is complete

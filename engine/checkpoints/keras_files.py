@@ -80,11 +80,6 @@ class KerasReader:
         shapes = {name: list(dataset.shape) for name, dataset in self._datasets.items()}
         return {**shapes, STEP_KEY: []} if STEP_KEY in self.metadata else shapes
 
-    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
-        """Returns the dtype of each variable by name."""
-        dtypes = {name: tf.as_dtype(_dtype(dataset)) for name, dataset in self._datasets.items()}
-        return {**dtypes, STEP_KEY: tf.int64} if STEP_KEY in self.metadata else dtypes
-
     def has_tensor(self, name: str) -> bool:
         """Returns whether there is such a variable."""
         return name in self._datasets or (name == STEP_KEY and STEP_KEY in self.metadata)

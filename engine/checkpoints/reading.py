@@ -4,7 +4,7 @@ import os
 import re
 import zipfile
 import zlib
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -14,8 +14,6 @@ from engine.checkpoints.formats import Format, recognise
 from engine.checkpoints.keras_files import KerasReader
 from engine.checkpoints.names import is_counter
 from support.errors import InputError, first_line
-
-T = TypeVar('T')
 
 # TensorFlow's, HDF5's and zip's, in this order; a file cut short may show as any of them.
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -34,9 +32,6 @@ class Reader(Protocol):
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:
         """Returns the shape of each variable by name."""
 
-    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
-        """Returns the dtype of each variable by name."""
-
     def has_tensor(self, name: str) -> bool:
         """Returns whether there is such a variable."""
 
@@ -53,11 +48,12 @@ class ScopedReader:
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:
         """Returns the shape of each variable by name."""
-        return self._short(self.reader.get_variable_to_shape_map())
-
-    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
-        """Returns the dtype of each variable by name."""
-        return self._short(self.reader.get_variable_to_dtype_map())
+        shapes = self.reader.get_variable_to_shape_map()
+        return {
+            name.removeprefix(self._start): shape
+            for name, shape in shapes.items()
+            if name.startswith(self._start) or is_counter(name)
+        }
 
     def has_tensor(self, name: str) -> bool:
         """Returns whether there is such a variable."""
@@ -69,13 +65,6 @@ class ScopedReader:
 
     def _long(self, name: str) -> str:
         return name if is_counter(name) else self._start + name
-
-    def _short(self, by_name: dict[str, T]) -> dict[str, T]:
-        return {
-            name.removeprefix(self._start): value
-            for name, value in by_name.items()
-            if name.startswith(self._start) or is_counter(name)
-        }
 
 
 class DamagedCheckpointError(InputError):

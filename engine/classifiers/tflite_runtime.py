@@ -17,8 +17,8 @@ from engine.classifiers import description
 from engine.classifiers.classifier import Batches, Runtime
 from engine.classifiers.tflite_trial import refuse_deadly
 from support import console, optional_packages
-from support.cores import usable_cores
 from support.errors import InputError, first_line
+from support.processor import usable_cores
 
 _PURPOSE = 'reading TFLite files'
 _PIECE = 1 << 22

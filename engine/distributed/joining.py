@@ -89,11 +89,11 @@ def _source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def join(task: Task | None, options: ClusterOptions, facts: Facts, token: str = '') -> Cluster:
+def join(task: Task, options: ClusterOptions, facts: Facts, token: str = '') -> Cluster:
     """Meets the other workers.
 
     Args:
-        task: Who this one is; None: there are no others.
+        task: Who this one is.
         options: How long it waits.
         facts: What must be the same in all, by name; compared as text.
         token: What all know, and strangers do not; empty: nothing.
@@ -101,8 +101,6 @@ def join(task: Task | None, options: ClusterOptions, facts: Facts, token: str = 
     Raises:
         InputError: an address that cannot be used, workers that do not come, or that do not do the same.
     """
-    if task is None:
-        return SINGLE_PROCESS
     if task.is_written_out:
         for address in dict.fromkeys([task.chief, task.address or task.chief]):
             resolve(address, task.source)

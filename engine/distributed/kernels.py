@@ -12,8 +12,7 @@ from absl import logging
 from tensorflow.python.util import _pywrap_util_port
 
 from engine.distributed import distribution
-from support.cores import usable_cores
-from support.processor import UNKNOWN, this_processor
+from support.processor import UNKNOWN, this_processor, usable_cores
 
 _THREADS = 'TF_NUM_INTRAOP_THREADS'  # TensorFlow's own variable
 

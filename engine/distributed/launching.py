@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from engine.distributed.tasks import TOKEN, free_ports
-from support.cores import usable_cores
+from support.processor import usable_cores
 
 _HOST = '127.0.0.1'
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from configs.cluster import ClusterOptions
+from configs.data import RecordNames
 from configs.evaluation import EvalConfig, EvalOptions, EvalOutputOptions
-from configs.records import RecordNames
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
 from datasets.records import names_from

@@ -31,8 +31,8 @@ from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rs
 from engine.training.input import TrainInput
 from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup
 from engine.training.state import Position
-from support.cores import usable_cores
 from support.errors import InputError
+from support.processor import usable_cores
 
 _BLOCKS = 10
 

@@ -137,14 +137,9 @@ def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
     weight_decays = _without(weight_decays, config.net.weight_decay_exclude)
     optimizer = make_optimizer(config.optimizer)
     optimizer.build(trainable, weight_decays)
-    averages = None
-    if config.loss.moving_average_decay:
-        averages = ExponentialMovingAverage(config.loss.moving_average_decay)
-        averages.build(variables)
-    loss_scale = None
-    if config.net.mixed_precision == 'float16':
-        loss_scale = LossScale()
-        loss_scale.build()
+    decay = config.loss.moving_average_decay
+    averages = ExponentialMovingAverage(decay, variables) if decay else None
+    loss_scale = LossScale() if config.net.mixed_precision == 'float16' else None
     if config.checkpoint.trainable_scopes:
         _freeze_batch_norm(model, config.checkpoint)
     return TrainState(model, variables, trainable, weight_decays, optimizer, averages, loss_scale)
