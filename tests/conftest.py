@@ -14,6 +14,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # read once, when TensorFlow
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # the numbers are a CPU's, and two of its devices stand for two GPUs
 os.environ['AUTOGRAPH_STRICT_CONVERSION'] = '1'  # what AutoGraph cannot convert is an error, not a log line
 
+from configs import cli
 from support import console, library
 
 if TYPE_CHECKING:
@@ -174,3 +175,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for fault, injected, survived, differences in [*rows, total]:
         found = 'test failed' if differences is None else differences  # before it came to compare
         terminalreporter.line(f'{fault:{width}}  {injected:8}  {survived:8}  {found:>11}')
+
+
+@pytest.fixture
+def parse() -> Iterator[Callable[..., Any]]:
+    """A function from a command line to a config; absl's flags are then as they were."""
+    known = set(cli.flags.FLAGS)
+
+    def parse(config_class: type, *arguments: str) -> Any:
+        cli.define_flags(config_class)
+        cli.flags.FLAGS(['script', *arguments])
+        return cli.config_from_flags(config_class)
+
+    yield parse
+    for name in set(cli.flags.FLAGS) - known:
+        delattr(cli.flags.FLAGS, name)
+    cli.flags.FLAGS.unparse_flags()

@@ -12,6 +12,7 @@ from configs.evaluation import EvalConfig
 from configs.options import make_config
 from configs.training import TrainConfig
 from datasets.conversion import journal
+from engine import checkpoints
 from engine.classifiers.model_spec import ModelSpec
 from engine.training import run_dir
 
@@ -53,6 +54,11 @@ def saved_values(prefix: str) -> dict[str, np.ndarray]:
     """Returns everything in a checkpoint by name."""
     reader = tf.train.load_checkpoint(prefix)
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def weights_of(prefix: str) -> dict[str, np.ndarray]:
+    """Returns the weights in a checkpoint by name."""
+    return {name: value for name, value in saved_values(prefix).items() if not checkpoints.is_training_state(name)}
 
 
 def assert_same_values(actual: str, expected: str) -> None:

@@ -1,5 +1,6 @@
 """Exports and imports replace what was there at once: killed at every rename, two at a time, too long a name."""
 
+import functools
 import os
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 from configs.export import ExportConfig
 from configs.options import make_config
 from engine import checkpoints
+from engine.classifiers.model_spec import ModelSpec
 from export import exporting, output
 from importing import folder
 from support import atomic
@@ -123,25 +125,14 @@ def test_killed_where_nothing_was(server, tmp_path):
 # ------------------------------------------------------------------------ the roads
 
 
-class Exporting:
-    """Writes one checkpoint over the export of another."""
-
-    def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-
-    def __call__(self, path: str) -> None:
-        exporting.export(make_config(ExportConfig, checkpoint_path=self._checkpoint, output_path=path, overwrite=True))
+def export_over(checkpoint: str, path: str) -> None:
+    exporting.export(make_config(ExportConfig, checkpoint_path=checkpoint, output_path=path, overwrite=True))
 
 
-class Importing:
+def import_over(spec: ModelSpec, seed: int, path: str) -> None:
     """Writes a net with the weights of a seed as an import does."""
-
-    def __init__(self, spec, seed: int) -> None:
-        self._spec, self._seed = spec, seed
-
-    def __call__(self, path: str) -> None:
-        folder.check_train_dir(path, overwrite=True)
-        folder.write(path, self._spec.make_model(seed=self._seed), self._spec, overwrite=True)
+    folder.check_train_dir(path, overwrite=True)
+    folder.write(path, spec.make_model(seed=seed), spec, overwrite=True)
 
 
 def weights(path: Path) -> bytes:
@@ -150,16 +141,13 @@ def weights(path: Path) -> bytes:
 
 
 @pytest.fixture
-def roads(trained, tmp_path) -> dict[str, tuple[Write, Write]]:
-    from engine.classifiers.model_spec import ModelSpec
-
+def roads(trained, tmp_path) -> dict[str, tuple[Write, ...]]:
     spec = ModelSpec.of_checkpoint(trained.checkpoint_path)
+    assert spec is not None
     second = tmp_path / 'second'
-    Importing(spec, 1)(str(second))
-    return {
-        'export': (Exporting(trained.checkpoint_path), Exporting(str(second))),
-        'import': (Importing(spec, 2), Importing(spec, 3)),
-    }
+    import_over(spec, 1, str(second))
+    exports = [functools.partial(export_over, path) for path in (trained.checkpoint_path, str(second))]
+    return {'export': tuple(exports), 'import': tuple(functools.partial(import_over, spec, seed) for seed in (2, 3))}
 
 
 @pytest.mark.parametrize('road', ['export', 'import'])

@@ -271,32 +271,26 @@ def test_a_run_may_be_moved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text',
+    ('text', 'latest'),
     [
-        None,
-        '',
-        'model_checkpoint_path: ""\n',
-        'not a checkpoint file',
-        'model_checkpoint_path: "model.ckpt-99"\n',
+        (None, 100),
+        ('', 100),
+        ('model_checkpoint_path: ""\n', 100),
+        ('not a checkpoint file', 100),
+        ('model_checkpoint_path: "model.ckpt-99"\n', 100),
+        ('model_checkpoint_path: "model.ckpt-3"\n', 3),
     ],
-    ids=['missing', 'empty', 'no path', 'garbage', 'deleted'],
+    ids=['missing', 'empty', 'no path', 'garbage', 'deleted', 'an earlier one'],
 )
-def test_without_a_usable_checkpoint_file_the_last_step_is_the_latest(tmp_path, text, capfd, caplog):
+def test_without_a_usable_checkpoint_file_the_last_step_is_the_latest(tmp_path, text, latest, capfd, caplog):
     for step in (3, 20, 100):
         save(tmp_path, step)
     (tmp_path / 'checkpoint').unlink()
     if text is not None:
         (tmp_path / 'checkpoint').write_text(text)
     capfd.readouterr(), caplog.clear()
-    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-100')
+    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / f'model.ckpt-{latest}')
     assert (caplog.text, *capfd.readouterr()) == ('', '', '')
-
-
-def test_checkpoint_file_may_name_an_earlier_one(tmp_path):
-    for step in (3, 20):
-        save(tmp_path, step)
-    (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-3"\n')
-    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-3')
 
 
 def test_a_copied_run_does_not_lead_back_to_the_original(tmp_path):
@@ -320,16 +314,12 @@ def test_folders_of_any_name(tmp_path, name):
     assert restored(latest) == 3
 
 
-@pytest.mark.parametrize('ending', ['', '.index', '.data-00000-of-00001', '.meta'])
-def test_a_checkpoint_is_found_by_any_of_its_names(tmp_path, ending):
+@pytest.mark.parametrize(
+    'name', ['', '/', *(f'/model.ckpt-7{end}' for end in ('', '.index', '.data-00000-of-00001', '.meta'))]
+)
+def test_a_checkpoint_is_found_by_any_of_its_names_and_its_folder(tmp_path, name):
     prefix = save(tmp_path, 7)
-    assert checkpoints.find_checkpoint(prefix + ending) == prefix
-
-
-@pytest.mark.parametrize('ending', ['', '/'])
-def test_a_checkpoint_is_found_by_its_folder(tmp_path, ending):
-    prefix = save(tmp_path, 7)
-    assert checkpoints.find_checkpoint(f'{tmp_path}{ending}') == prefix
+    assert checkpoints.find_checkpoint(f'{tmp_path}{name}') == prefix
 
 
 @pytest.mark.parametrize('name', ['inception_v3.ckpt', 'model.ckpt-5', 'weights.h5'])

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from configs import cli
 from configs.evaluation import EvalConfig
 from configs.options import Option, flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
@@ -145,7 +144,7 @@ def test_messages_of_extremes(values: dict[str, Any], message: str) -> None:
         {'trust_ratio_exclude': ('gamma$', '^fc8/'), 'weight_decay_exclude': ('fc8',), 'recall_at': (1, 3)},
     ],
 )
-def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None:
+def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path, parse: Callable[..., Any]) -> None:
     """An empty list too, where the default is not empty: by what reads them back, and on the command line."""
     config = make_config(TrainConfig, **values)
     text = to_flagfile(config)
@@ -153,15 +152,7 @@ def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None
     assert from_flagfile(TrainConfig, text) == flat_values(config)
     path = tmp_path / 'config.cfg'
     path.write_text(text)
-    known = set(cli.flags.FLAGS)
-    try:
-        cli.define_flags(TrainConfig)
-        cli.flags.FLAGS(['script', f'--flagfile={path}'])
-        assert cli.config_from_flags(TrainConfig) == config
-    finally:
-        for name in set(cli.flags.FLAGS) - known:
-            delattr(cli.flags.FLAGS, name)
-        cli.flags.FLAGS.unparse_flags()
+    assert parse(TrainConfig, f'--flagfile={path}') == config
 
 
 @pytest.mark.parametrize(('error', 'shown'), [(ImportError, 'broken\n'), (KeyboardInterrupt, ''), (None, '')])

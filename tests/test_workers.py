@@ -46,8 +46,15 @@ class WorkersRun(Run):
 
     def start_workers(self, count: int = 2, *flags: str) -> list:
         """Starts `count` workers; their output goes to one file, as to one terminal."""
-        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', count))
-        return [self.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags) for index in range(count)]
+        return self.start_each([flags] * count)
+
+    def start_each(self, flags_of_each: Sequence[Sequence[str]]) -> list:
+        """Starts a worker with each of some flags."""
+        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', len(flags_of_each)))
+        return [
+            self.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags)
+            for index, flags in enumerate(flags_of_each)
+        ]
 
     def finish_workers(self, count: int = 2, *flags: str) -> list[int]:
         """Trains until all have ended by themselves; returns their exit statuses."""
@@ -368,12 +375,7 @@ ERRORS = {
 def test_clusters_that_cannot_be_say_why(make_run: Callable[..., WorkersRun], name: str) -> None:
     chief_flags, other_flags, message = ERRORS[name]
     run = make_run('run')
-    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', 2))
-    processes = [
-        run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags)
-        for index, flags in enumerate((chief_flags, other_flags))
-    ]
-    assert run.end(processes) == [1, 1], run.output()
+    assert run.end(run.start_each([chief_flags, other_flags])) == [1, 1], run.output()
     lines = [line for line in run.output().splitlines() if not line.startswith('E0000')]  # TensorFlow's own
     assert sum(message in line for line in lines) == 2, run.output()
     assert 'Traceback' not in run.output()
@@ -388,11 +390,6 @@ def test_workers_with_other_data_are_refused(
     (path,) = copy.glob('*train*')
     path.write_bytes(path.read_bytes()[:-4000])
     run = make_run('run')
-    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', 2))
-    folders = (str(digits_dir), str(copy))
-    processes = [
-        run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, f'--dataset_dir={folder}')
-        for index, folder in enumerate(folders)
-    ]
+    processes = run.start_each([[f'--dataset_dir={folder}'] for folder in (digits_dir, copy)])
     assert run.end(processes) == [1, 1], run.output()
     assert 'Traceback' not in run.output()
