@@ -40,7 +40,7 @@ def option(
 ) -> Any:
     """Declares one option: its default, its help, and what is allowed (a choice, a bound, or a regular expression).
 
-    Bounds are closed, but for `above`. A run that goes on must have the same value as before of one that is `fixed`.
+    Bounds are closed, but for `above`. A resumed run must have the same value of one that is `fixed`.
     Of a `path`, `~` and `~user` are expanded, wherever the value comes from.
     """
     allowed = {'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'regex': regex}
@@ -173,19 +173,9 @@ def flat_options(config_class: type) -> dict[str, Option]:
         for field in dataclasses.fields(group_class):
             if field.name in options:
                 raise AssertionError(f'option {field.name} stands in two groups of {config_class.__name__}')
+            kept = {name: field.metadata[name] for name in ('help', 'fixed', 'path', 'choices')}
             kind, many = _option_type(hints[field.name])
-            metadata = field.metadata
-            options[field.name] = Option(
-                field.name,
-                kind,
-                many,
-                field.default,
-                metadata['help'],
-                group.name,
-                metadata['fixed'],
-                metadata['path'],
-                metadata['choices'],
-            )
+            options[field.name] = Option(field.name, kind, many, field.default, group=group.name, **kept)
     return options
 
 

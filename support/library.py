@@ -25,7 +25,7 @@ _LOADED_LATE = ('matplotlib', 'sklearn')
 
 
 class _Level(int):
-    """A level that can be told, by identity, from the same number set by the program."""
+    """A level that differs, by identity, from the same number set by the program."""
 
 
 _LEVEL = _Level(logging.INFO)

@@ -80,7 +80,7 @@ _INSTRUCTIONS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ('AVX-512 BF16', frozenset({'avx512_bf16'}), ('AVX512_CORE_BF16', 'AVX512_CORE_FP16', 'AVX10_1_512')),
     ('AMX', frozenset({'amx_tile', 'amx_bf16'}), ()),  # whatever limit names more
 )
-UNKNOWN = 'unknown'  # another architecture, or a system that does not tell
+UNKNOWN = 'unknown'  # another architecture, or a system without /proc/cpuinfo
 
 
 def use_onednn() -> None:

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from configs.options import to_flagfile
 from engine import checkpoints
-from engine.training import evaluation_history
+from engine.training import best_checkpoint
 from tests.runs import saved_values, small_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,7 +179,7 @@ class Run:
         return {path.name for path in (self.train_dir / folder).iterdir() if 'tfevents' not in path.name}
 
     def evaluations(self) -> list[dict]:
-        return json.loads((self.train_dir / evaluation_history.FILE_NAME).read_text())
+        return json.loads((self.train_dir / best_checkpoint.HISTORY).read_text())
 
 
 class Fault:

@@ -22,7 +22,7 @@ from engine.checkpoints import files as checkpoint_files
 from engine.distributed.kernels import describe_kernels
 from engine.evaluation.evaluator import Evaluator
 from engine.training import actions
-from engine.training.evaluation_history import EvaluationHistory
+from engine.training.best_checkpoint import EvaluationHistory
 from engine.training.recovery import NonFiniteError, Recovery
 from engine.training.setup import Run
 from engine.training.state import Position

@@ -11,9 +11,11 @@ reads `.keras` and `.weights.h5` files too.
 """
 
 from engine.checkpoints.files import (
+    Format,
     checkpoint_of_step,
     checkpoint_step,
     delete_parts,
+    find_checkpoint,
     incomplete_checkpoints,
     is_complete,
     latest_checkpoint,
@@ -21,9 +23,9 @@ from engine.checkpoints.files import (
     list_checkpoints,
     new_checkpoints,
     newest_first,
+    recognise,
     set_aside,
 )
-from engine.checkpoints.formats import Format, find_checkpoint, recognise
 from engine.checkpoints.keras_files import METADATA, crc32
 from engine.checkpoints.names import (
     IMAGES_SEEN_KEY,
@@ -46,44 +48,3 @@ from engine.checkpoints.reading import (
 )
 from engine.checkpoints.restoring import ANY, describe_state, make_plan, restore, warm_start
 from engine.checkpoints.saving import Saver, save
-
-__all__ = [
-    'ANY',
-    'IMAGES_SEEN_KEY',
-    'IMAGES_SKIPPED_KEY',
-    'METADATA',
-    'RECOVERIES_KEY',
-    'STEP_KEY',
-    'DamagedCheckpointError',
-    'Format',
-    'Reader',
-    'Saver',
-    'checkpoint_of_step',
-    'checkpoint_step',
-    'crc32',
-    'delete_parts',
-    'describe_state',
-    'explain',
-    'find_checkpoint',
-    'head_names',
-    'incomplete_checkpoints',
-    'is_average',
-    'is_complete',
-    'is_counter',
-    'is_training_state',
-    'latest_checkpoint',
-    'lies_in',
-    'list_checkpoints',
-    'make_plan',
-    'new_checkpoints',
-    'newest_first',
-    'open_checkpoint',
-    'read',
-    'read_int',
-    'read_metadata',
-    'recognise',
-    'restore',
-    'save',
-    'set_aside',
-    'warm_start',
-]

@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs import cli
-from engine.checkpoints.files import checkpoint_step
-from engine.checkpoints.formats import find_checkpoint, recognise
+from engine.checkpoints.files import checkpoint_step, find_checkpoint, recognise
 from engine.checkpoints.names import STEP_KEY, is_training_state
 from engine.checkpoints.reading import open_checkpoint, read, read_int, read_metadata
 from support.errors import InputError, first_line

@@ -30,7 +30,7 @@ def is_average(name: str) -> bool:
 
 
 def is_counter(name: str) -> bool:
-    """Returns whether it is the step, or another number that tells how far training has come."""
+    """Returns whether it is the step, or another number that says how far training has come."""
     return name in _COUNTERS
 
 
@@ -58,7 +58,7 @@ def head_names(names: Iterable[str]) -> list[str]:
 
 
 def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """Describes a checkpoint by its variable names and gives the flag or step that helps; None if they tell nothing.
+    """Describes a checkpoint by its variable names and gives the flag or step that helps; None if they say nothing.
 
     Args:
         found: Names in the checkpoint.

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from engine.checkpoints.files import SUFFIXES
-from engine.checkpoints.formats import Format, recognise
+from engine.checkpoints.files import SUFFIXES, Format, recognise
 from engine.checkpoints.keras_files import KerasReader
 from engine.checkpoints.names import is_counter
 from support.errors import InputError, first_line

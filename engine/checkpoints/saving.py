@@ -30,8 +30,8 @@ def save(
         train_dir: The folder.
         step: Of the name.
         variables: What is written, by name.
-        max_to_keep: Older checkpoints are deleted beyond so many; 0 keeps all.
-        keep_every_n_hours: Of those that would be deleted, one for each so many hours is kept for ever.
+        max_to_keep: How many checkpoints are kept, the latest; 0 keeps all.
+        keep_every_n_hours: Of those that would be deleted, one is kept for ever for each period of this length.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; checkpoints that were there are unharmed.

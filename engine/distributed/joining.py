@@ -42,7 +42,7 @@ from support.errors import InputError, first_line
 _PROTOCOL = 2
 _HELLO_SECONDS = 5.0
 _FIRST_REMINDER, _REMINDERS = 3.0, 60.0  # seconds
-_MOST_STRAYS = 5  # that are spoken of
+_MOST_STRAYS = 5  # that are logged
 
 # What may differ: where things lie on each machine, and what only the chief does.
 _OWN_OPTIONS = ('dataset_dir', 'train_dir', 'checkpoint_path', 'cache', 'eval_dir', 'results_path')
@@ -54,7 +54,7 @@ _Hello = dict[str, Any]
 
 
 def join_cluster(config: Any) -> Cluster:
-    """Meets the other workers that flags or environment tell of, and speaks as one of them from now on.
+    """Meets the other workers that flags or environment name, and logs as one of them from then on.
 
     Args:
         config: With ClusterOptions as `cluster`; all must have the same of it, but for the paths on each machine.
@@ -137,7 +137,7 @@ class _Waiting:
 def _receive_workers(
     task: Task, facts: dict[str, str], token: str, waiting: _Waiting
 ) -> tuple[dict[int, Peer], list[_Hello]]:
-    """Waits, as the chief, for all others, and tells them who all are."""
+    """Waits, as the chief, for all others, and sends them the list of all."""
     meeting = Meeting(task, make_hello(task, task.chief, facts, token), token)
     try:
         with _listen(task) as listener:
@@ -183,7 +183,7 @@ class Meeting:
             host: From where.
 
         Raises:
-            InputError: a worker that cannot be right; it is told.
+            InputError: a worker that cannot be right; it gets the reason too.
         """
         hello = peer.receive_within(_HELLO_SECONDS)
         stranger = self._stranger(hello)
@@ -257,8 +257,8 @@ def make_hello(task: Task, address: str, facts: Mapping[str, str], token: str = 
 
 def _prove(hello: _Hello, token: str) -> str:
     """Returns a code that only those can make who know the token, which itself never travels; empty without one."""
-    said = json.dumps({name: value for name, value in hello.items() if name != 'proof'}, sort_keys=True)
-    return hmac.new(os.fsencode(token), said.encode(), 'sha256').hexdigest() if token else ''
+    text = json.dumps({name: value for name, value in hello.items() if name != 'proof'}, sort_keys=True)
+    return hmac.new(os.fsencode(token), text.encode(), 'sha256').hexdigest() if token else ''
 
 
 def is_hello(hello: Mapping[str, Any]) -> bool:

@@ -110,7 +110,7 @@ class Moment:
 
 
 class Action(abc.ABC):
-    """Something that is due at some steps, after the last one, and perhaps where training is stopped before.
+    """Something that is due at some steps, after the last one, and perhaps where training is stopped early.
 
     Attributes:
         interval: When it is due.
@@ -184,7 +184,7 @@ def log_interval(options: LogOptions) -> Interval:
 
 
 def _extras(moment: Moment) -> Iterator[str]:
-    """Yields what not every run has to tell."""
+    """Yields what only some runs log: communication, the loss scale."""
     if moment.report.communicated:
         yield f'reducing gradients {moment.communication_share:.0%}'
     if moment.report.loss_scale is not None:

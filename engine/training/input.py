@@ -127,7 +127,7 @@ class TrainInput:
         return iter(batches)
 
     def naming_failures(self, positions: range) -> contextlib.AbstractContextManager[None]:
-        """Returns a context in which an error names the example, of these positions of the stream, that made it.
+        """Returns a context in which an error names the example, at one of the positions of the stream, that raised it.
 
         Raises:
             BadExampleError: as `input_pipeline.naming_failures`.

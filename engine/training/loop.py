@@ -54,7 +54,7 @@ class Loop:
                 action.begin(position, self.last_step)
         most, moment = 1, None  # the first call compiles
         while position.step < self.last_step and not self._is_stopped():
-            # Not beyond what is due next, nor so many steps that a signal is kept waiting.
+            # Not beyond what is due next, nor more steps than a signal can wait for.
             due = (action.interval.next_step(position.step) for action in self.actions)
             num_steps = int(min(self.last_step, position.step + most, *due)) - position.step
             before, position = position, position.after(num_steps, batch_size)

@@ -64,8 +64,8 @@ def agreeing_on_finite(cluster: Cluster) -> Iterator[None]:
 class Recovery:
     """Returns to an earlier checkpoint, at most a given number of times in a run.
 
-    All batches since the checkpoint are skipped, for which of them did the harm cannot be told: the loss shows it only
-    after the weights have been spoiled. Every later number follows from the new position, so that a run that goes on
+    All batches since the checkpoint are skipped, as it is not known which of them did the harm: the loss shows it only
+    after the weights have been spoiled. Every later number follows from the new position, so that a run that resumes
     after a recovery, or is killed in it, still ends with the same weights, as far as checkpoints come by steps.
     """
 

@@ -71,7 +71,7 @@ class Run:
             return make_state(self.config, self.spec)
 
     def steps_left(self, position: Position) -> float:
-        """Returns the number of steps that remain, infinity if training goes on until it is stopped.
+        """Returns the number of steps that remain, infinity if training has no end.
 
         The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, 15 epochs of the embedded
         data set, and no end on any other, as in slim.
@@ -273,7 +273,7 @@ def check_batch_size(data: DataOptions, augment: AugmentOptions, replicas: int) 
 
 
 def refuse_parts_with_sync(data: DataOptions, net: NetOptions, replicas: int) -> None:
-    """Refuses what TensorFlow cannot do: replicas that speak with each other inside a loop, here over the parts."""
+    """Refuses what TensorFlow cannot do: collectives inside a loop, here over the parts of a batch."""
     parts = data.gradient_accumulation_steps
     if parts > 1 and net.sync_batch_norm and replicas > 1:
         raise InputError(

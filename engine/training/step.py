@@ -40,8 +40,8 @@ class StepReport:
         regularization: L2 loss before the last step's update.
         learning_rate: Of the last step.
         seconds: What the call took; the first one compiles.
-        waited: Seconds of these in which it waited for the input pipeline.
-        communicated: Seconds of these in which the first replica of this worker had its gradients and waited for their
+        waited: Those of the seconds in which it waited for the input pipeline.
+        communicated: Those in which the first replica of this worker had its gradients and waited for their
             sum; 0 with one replica, and on GPUs, whose work runs behind what the host's clock shows.
         loss_scale: After these steps; None without one.
     """

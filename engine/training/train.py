@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> TrainResult:
         cluster.on_chief(lambda: run_dir.check_can_resume(run))
 
         # ------------------------------------------------------------ where it starts
-        # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
+        # In this order: a run in train_dir resumes; else weights come from --checkpoint_path; else they are new.
         position = _resume(run) or _begin(run)
         last_step = position.step + run.steps_left(position)
         best = make_best(run)
