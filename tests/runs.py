@@ -75,6 +75,13 @@ def files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
+def flip(path: Path) -> None:
+    """Changes the byte in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
 def checkpoint_files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
     """Returns the files of a folder that belong to checkpoints, as `files` does."""
     return {name: file for name, file in files(folder).items() if name.startswith(('model.ckpt', 'checkpoint'))}

@@ -19,7 +19,7 @@ from engine.optim.optimizers import OPTIMIZERS
 from engine.training.setup import open_run
 from engine.training.state import restore_run
 from support.errors import InputError, first_line
-from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
+from tests.runs import checkpoint_files, eval_config, files, flip, saved_values, small_config
 
 # ------------------------------------------------------------------------ what is saved
 
@@ -370,12 +370,6 @@ def test_step_in_a_name(prefix, step):
 def cut(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
 
 
 INDEX, DATA = 'model.ckpt-7.index', 'model.ckpt-7.data-00000-of-00001'

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,8 +28,8 @@ from engine.distributed.joining import join, make_hello
 from engine.distributed.peer import Peer
 from engine.distributed.tasks import Task, check_port_is_free, free_port
 from support.errors import InputError
+from tests.scripts import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parents[1]
 HOST = '127.0.0.1'
 ENDED = ', so all others end too; start all again: a training goes on from its last checkpoint'
 # A worker in a process of its own: it meets the others, says its process' number, and waits for what does not come.
@@ -217,12 +216,7 @@ def test_check_same_refuses_in_all_workers() -> None:
 
     results = run(work, work, work)
     assert [type(result) for result in results] == [InputError] * 3
-    assert {str(result) for result in results} == {
-        'the workers differ:\n'
-        '            worker 0  worker 1  worker 2\n'
-        '  examples  10        10        11\n'
-        'Start all with the same flags, data and versions; only --task, and where files lie, may differ'
-    }
+    assert {str(result) for result in results} == {differences([{'examples': str(count)} for count in (10, 10, 11)])}
 
 
 @pytest.mark.parametrize(
@@ -330,12 +324,7 @@ def test_workers_with_other_facts_are_refused() -> None:
     port = free_port(HOST)
     facts: list[dict[str, Any]] = [{'--seed': 0, '--x': (1,)}, {'--seed': 0, '--x': (1,)}, {'--seed': 1, '--x': (1,)}]
     results = refusals([task_of(index, 3, port) for index in range(3)], facts)
-    assert {str(result) for result in results} == {
-        'the workers differ:\n'
-        '          worker 0  worker 1  worker 2\n'
-        '  --seed  0         0         1\n'
-        'Start all with the same flags, data and versions; only --task, and where files lie, may differ'
-    }
+    assert {str(result) for result in results} == {differences([{'--seed': str(seed)} for seed in (0, 0, 1)])}
     assert [type(result) for result in results] == [InputError] * 3
 
 
@@ -859,5 +848,5 @@ def test_the_last_resort_ends_the_process_with_a_status(is_transient: bool, stat
         'from support.errors import WorkerLostError; from engine.distributed.connected import _end_process; '
         f'_end_process(WorkerLostError("x", {is_transient}))'
     )
-    finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = run_python('-c', code)
     assert (finished.returncode, finished.stderr) == (status, 'error: x\n')
