@@ -104,13 +104,7 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
 def check_text(name: str, text: str, is_name: bool = False) -> None:
     """Refuses text that no line of a flagfile can hold, or that is not Unicode.
 
-    Args:
-        name: Of the option.
-        text: Its value.
-        is_name: Whether it is one of several names of files, which may be anything that a file system has.
-
-    Raises:
-        InputError: what is wrong with it.
+    With `is_name` it is one of several names of files, which may be anything that a file system has.
     """
     if '\0' in text:
         raise InputError(f'--{name}={text!r}: has a zero byte, which no name has; leave it out')

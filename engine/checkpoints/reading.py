@@ -73,9 +73,7 @@ class DamagedCheckpointError(InputError):
 def open_checkpoint(prefix: str, scope: str | None = None) -> Reader:
     """Opens a checkpoint for reading: TensorFlow's, by its prefix, or a `.keras` or `.weights.h5` file.
 
-    Args:
-        prefix: Where it lies.
-        scope: What all names in it begin with, as `--checkpoint_scope` says; they are known without it.
+    With a scope, `--checkpoint_scope`, which all names in it begin with, they are known without it.
 
     Raises:
         DamagedCheckpointError: it is missing, truncated, or no checkpoint.

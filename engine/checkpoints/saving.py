@@ -28,8 +28,8 @@ def save(
 
     Args:
         train_dir: The folder.
-        step: Of the name.
-        variables: What is written, by name.
+        step: In the name.
+        variables: By name.
         max_to_keep: How many checkpoints are kept, the latest; 0 keeps all.
         keep_every_n_hours: Of those that would be deleted, one is kept for ever for each period of this length.
 

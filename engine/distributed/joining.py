@@ -176,11 +176,7 @@ class Meeting:
         return [self._hellos[index] for index in sorted(self._hellos)]
 
     def take(self, peer: Peer, host: str) -> None:
-        """Takes a worker in; what is none of this run is sent away.
-
-        Args:
-            peer: What has connected.
-            host: From where.
+        """Takes in a worker that has connected from a host; what is none of this run is sent away.
 
         Raises:
             InputError: a worker that cannot be right; it gets the reason too.

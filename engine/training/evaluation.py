@@ -96,12 +96,7 @@ def _averages_as_weights(state: TrainState) -> Iterator[None]:
 
 
 def make_evaluation(run: Run, best: BestCheckpoint, signals: TrainingSignals) -> Evaluate | None:
-    """Makes the evaluation of a run, if its options ask for one, and opens what it measures on.
-
-    Args:
-        run: What is trained.
-        best: Keeps the best checkpoint.
-        signals: Cut an evaluation short.
+    """Makes the evaluation of a run, if its options ask for one, and opens its data; a signal cuts it short.
 
     Raises:
         InputError: as `get_dataset` and `decoded.with_cache`; or workers whose data differ.

@@ -68,11 +68,8 @@ class TrainInput:
     """Where the batches of a run come from.
 
     Attributes:
-        data: How they are read.
         dataset: The examples, perhaps decoded already.
-        preprocessing: How images are prepared.
-        strategy: Over the devices that take the batches.
-        cluster: The workers that share them.
+        cluster: The workers that share each batch.
         bad_images: Counts what is skipped; None where a bad image is an error.
     """
 

@@ -22,16 +22,7 @@ _SECONDS_A_CALL = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """Steps, and what is due between them.
-
-    Attributes:
-        run: What is trained.
-        run_steps: Makes its steps.
-        batches: What they take.
-        actions: What is done between them.
-        signals: What ends training early.
-        last_step: Where it ends otherwise; infinity if nowhere.
-    """
+    """Steps, and what is due between them, up to `last_step`, which may be infinity, or until a signal comes."""
 
     run: Run
     run_steps: RunSteps

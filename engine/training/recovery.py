@@ -81,20 +81,16 @@ class Recovery:
 
         Args:
             limit: How often it may happen in a run.
-            saver: What it may be writing is waited for.
+            saver: It is waited for first.
             train_dir: Folder of the checkpoints.
             restore: Restores the last good one, in all workers, and returns its position; None if there is none.
-            cluster: Those who go back together.
+            cluster: The workers that go back together.
         """
         self._limit, self._saver, self._train_dir, self._restore = limit, saver, train_dir, restore
         self._cluster = cluster
 
     def __call__(self, error: NonFiniteError, recoveries: int) -> Position:
-        """Returns the position from which training continues.
-
-        Args:
-            error: What happened.
-            recoveries: How often it has happened before.
+        """Returns the position from which training continues, given how many recoveries there were before.
 
         Raises:
             InputError: it has happened too often.
