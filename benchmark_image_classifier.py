@@ -26,8 +26,9 @@ def main(config: BenchmarkConfig) -> int:
         early.check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
-    with cli.quiet_import(silent=is_worker):
-        from engine.speed import benchmark
+    if is_worker:
+        cli.silence_tensorflow()
+    from engine.speed import benchmark
 
     benchmark.measure(config)
     return 0

@@ -31,8 +31,9 @@ def main(config: EvalConfig) -> int:
         early.check_evaluation(config)
     if config.cluster.launch_workers and not config.evaluation.compare:  # which refuses workers
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
-    with cli.quiet_import(silent=is_worker):
-        from engine import evaluation
+    if is_worker:
+        cli.silence_tensorflow()
+    from engine import evaluation
 
     if config.evaluation.compare:
         evaluation.compare(config)

@@ -17,8 +17,7 @@ USUAL = ('checkpoint_path', 'format', 'output_path', 'quantize', 'includes_prepr
 def main(config: ExportConfig) -> int:
     """Exports as `config` says; TensorFlow is imported only once the flags are known to be right."""
     early.check_export(config)
-    with cli.quiet_import():
-        from export import exporting
+    from export import exporting
 
     exporting.export(config)
     return 0

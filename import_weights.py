@@ -16,8 +16,7 @@ def main(config: ImportConfig) -> int:
     early.check_file('source', config.source.source)
     early.check_file('labels_path', config.net.labels_path)
     early.check_dataset_dir(config.net.dataset_name, config.net.dataset_dir)
-    with cli.quiet_import():
-        from importing import importing
+    from importing import importing
 
     importing.import_weights(config)
     return 0

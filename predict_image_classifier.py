@@ -14,8 +14,8 @@ USUAL = ('checkpoint_path', 'top_k', 'format', 'output_path', 'visualize')
 def main(config: PredictConfig) -> int:
     """Predicts as `config` says; TensorFlow is imported only once the flags are known to be right."""
     early.check_prediction(config)
-    with cli.quiet_import(silent=True):
-        from engine.prediction import predict as predicting
+    cli.silence_tensorflow()
+    from engine.prediction import predict as predicting
 
     return 1 if predicting.predict(config) else 0
 

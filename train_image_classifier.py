@@ -39,15 +39,13 @@ def main(config: TrainConfig) -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which asks for a checkpoint, once there is one to save
     if config.plan.plan:  # before workers are launched, each of which would print it; nothing is trained
         early.check_names(config)
-        with cli.quiet_import():
-            from engine.training import plan
+        from engine.training import plan
 
         plan.print_plan(config)
         return 0
     if config.log.summary:
         early.check_names(config)
-        with cli.quiet_import():
-            from engine.training import net_summary
+        from engine.training import net_summary
 
         net_summary.print_summary(config)
         return 0
@@ -57,8 +55,9 @@ def main(config: TrainConfig) -> int:
     if config.cluster.launch_workers:
         return launching.launch(config.cluster.launch_workers, sys.argv, os.environ)
     logging.info('loading TensorFlow')  # which takes seconds in which nothing else is said
-    with cli.quiet_import(silent=is_worker):
-        from engine import training
+    if is_worker:
+        cli.silence_tensorflow()
+    from engine import training
 
     stopped_by = training.train(config).stopped_by
     return 128 + stopped_by if stopped_by else 0

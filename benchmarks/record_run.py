@@ -12,12 +12,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from configs import cli
+from support import library
 
-with cli.quiet_import():
-    import tensorflow as tf
+library.load_lightly()
 
-from matplotlib.figure import Figure
+import tensorflow as tf  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 Curve = dict[int, float]
 

@@ -26,12 +26,13 @@ os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # workers are cores here
 from ratios import spread
 from rounds import ROOT, describe_machine
 
-from configs import cli
 from configs.options import make_config
 from configs.training import TrainConfig
+from support import library
 
-with cli.quiet_import():
-    from engine.training import plan
+library.load_lightly()
+
+from engine.training import plan  # noqa: E402
 
 WORKERS = 2
 LATENCY_US = 50.0  # as --plan_latency_us; what loopback really takes goes into the speed of the link

@@ -7,13 +7,14 @@ Options are those of `benchmark_image_classifier.py`. `imports` does no more tha
 
 from contestant import parse_options, serve_turns
 
-from configs import cli
 from configs.benchmark import BenchmarkConfig
 from configs.options import make_config
+from support import library
 
-with cli.quiet_import():
-    from engine.speed import benchmark
-    from engine.speed.benchmark_figures import Block
+library.load_lightly()
+
+from engine.speed import benchmark  # noqa: E402
+from engine.speed.benchmark_figures import Block  # noqa: E402
 
 WORKS = ('eval', 'imports', 'input', 'step', 'train')
 

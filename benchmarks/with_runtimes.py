@@ -18,10 +18,10 @@ SIZE = 224
 
 def predictor(path: str) -> Callable[[], object]:
     """Opens a checkpoint or an export, and classifies pixels."""
-    from configs import cli
+    from support import library
 
-    with cli.quiet_import():
-        from engine.prediction.predictor import Predictor
+    library.load_lightly()
+    from engine.prediction.predictor import Predictor
 
     loaded = Predictor(path)
     pixels = np.random.RandomState(0).randint(0, 256, (SIZE, SIZE, 3), np.uint8)

@@ -7,14 +7,13 @@
 a misspelt flag answer at once.
 """
 
-import contextlib
 import errno
 import functools
 import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
@@ -23,7 +22,7 @@ from configs import flagfiles, help_text
 from configs import options as options_lib
 from configs.retired_flags import RetiredFlag
 from configs.unread import advice, unread
-from support import console, keras_settings
+from support import console, keras_settings, library
 from support.errors import InputError, WorkerLostError
 
 ConfigT = TypeVar('ConfigT')
@@ -58,6 +57,7 @@ def run(
     """
     console.open_closed_streams()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    library.load_lightly()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error is: names may be more than a terminal has
     define_flags(config_class, retired_flags)
@@ -262,32 +262,6 @@ def log_to_stderr() -> None:
     flags.FLAGS['stderrthreshold'].value = 'info'
 
 
-@contextlib.contextmanager
-def _missing(*modules: str) -> Iterator[None]:
-    """Lets imports of modules that are not loaded yet fail, as if they were not installed."""
-    hidden: dict[str, Any] = {module: None for module in modules if module not in sys.modules}
-    sys.modules.update(hidden)
-    try:
-        yield
-    finally:
-        for module in hidden:
-            del sys.modules[module]
-
-
-@contextlib.contextmanager
-def quiet_import(silent: bool = False) -> Iterator[None]:
-    """Keeps what TensorFlow's libraries write to standard error while they are loaded, and shows it if that fails.
-
-    Keras would load matplotlib and scikit-learn for parts of it that are not used here, which takes a second and 90 MB;
-    they are loaded where this project needs them.
-
-    A dozen lines about CPU features and absent GPU drivers would otherwise stand before the first line of ours;
-    `TF_CPP_MIN_LOG_LEVEL` comes too late for them.
-
-    Args:
-        silent: Whether TensorFlow prints no errors either from now on, because all that count are said in words.
-    """
-    if silent:
-        os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-    with console.kept_stderr(), _missing('matplotlib', 'sklearn'):
-        yield
+def silence_tensorflow() -> None:
+    """Keeps TensorFlow, once it is loaded, from printing errors of its own, where all that count are put in words."""
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'

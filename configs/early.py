@@ -34,15 +34,7 @@ def check_names(config: Any) -> None:
 
 
 def check_checkpoint(path: str, flag: str = 'checkpoint_path') -> None:
-    """Refuses a path that no checkpoint and no export can be read from, as nothing lies there.
-
-    Args:
-        path: As it was given.
-        flag: What messages call it.
-
-    Raises:
-        InputError: with what the folder holds.
-    """
+    """Refuses a path that no checkpoint and no export can be read from; the error says what the folder holds."""
     if '\0' in path:
         raise InputError(f'--{flag}={path!r}: no file can have a zero byte in its name')
     if _is_remote(path):
@@ -80,14 +72,7 @@ def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_
 
 
 def no_checkpoint_at(path: str, folder: str, names: Iterable[str] | None, flag: str = 'checkpoint_path') -> InputError:
-    """Returns the error for a path without one.
-
-    Args:
-        path: As it was given.
-        folder: Where it would lie.
-        names: Of the files there; None where there is no such folder.
-        flag: What messages call the path.
-    """
+    """Returns the error for a path without one, given the names of the files in its folder; None without a folder."""
     if names is None:
         return InputError(f'--{flag}={path}: no such file, and no folder {folder}')
     names = list(names)

@@ -6,9 +6,9 @@ make_config(EvalConfig, checkpoint_path='/tmp/tfmodel', dataset_split_name='vali
 import dataclasses
 
 from configs.cluster import ClusterOptions
+from configs.data import RecordNames
 from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import Options, option
-from configs.records import RecordNames
 from configs.training import DeviceOptions
 
 
@@ -97,5 +97,5 @@ class EvalConfig:
     net: EvalNetOptions = EvalNetOptions()
     foreign: ForeignOptions = ForeignOptions()
     output: EvalOutputOptions = EvalOutputOptions()
-    devices: DeviceOptions = DeviceOptions()  # noqa: RUF009  # frozen, as the others
-    cluster: ClusterOptions = ClusterOptions()  # noqa: RUF009
+    devices: DeviceOptions = DeviceOptions()
+    cluster: ClusterOptions = ClusterOptions()

@@ -15,8 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from support.errors import InputError, first_line
-from support.pipes import is_named_pipe
-from support.texts import NotUtf8Error, decode_text
+from support.input_files import NotUtf8Error, decode_text, is_named_pipe
 
 _DIRECTIVE = re.compile(r'--?flagfile(?:=(?P<path>.*))?', re.DOTALL)
 _MAX_DEPTH = 32

@@ -30,12 +30,8 @@ def help_text(
 ) -> str:
     """Returns the help of a script, as wide as the terminal, or 100 columns.
 
-    Args:
-        docstring: Of the script.
-        config_class: Whose options are its flags; the docstring of each group is a heading.
-        retired_flags: Those that are only answered: the last section.
-        usual: The options that everybody needs: the first section.
-        example: A command.
+    The docstring of each group of options is a heading; the `usual` options, which everybody needs, are the first
+    section, and the retired flags the last.
     """
     width = min(max(shutil.get_terminal_size((_WIDEST, 24)).columns, _NARROWEST), _WIDEST)
     options = flat_options(config_class)

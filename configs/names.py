@@ -98,15 +98,7 @@ def preprocessing_family(name: str | None, model_name: str | None) -> str | None
 
 
 def check_name(option: str, value: str) -> None:
-    """Refuses an unknown name.
-
-    Args:
-        option: Key of `OF_OPTIONS`.
-        value: What it is.
-
-    Raises:
-        InputError: with the closest name, and all that there are.
-    """
+    """Refuses an unknown name of an option in `OF_OPTIONS`; the error has the closest name, and all that there are."""
     kind, names = OF_OPTIONS[option]
     is_of_tfds = option == 'dataset_name' and value.startswith(TFDS)
     if value not in names and not is_of_tfds:

@@ -41,7 +41,7 @@ def option(
 ) -> Any:
     """Declares one option: its default, its help, and what is allowed (a choice, a bound, or a regular expression).
 
-    Bounds are closed, but for `above`. A run that goes on must have the same value as before of one that is `fixed`.
+    Bounds are closed, but for `above`. A resumed run must have the same value of one that is `fixed`.
     Of a `path`, `~` and `~user` are expanded, wherever the value comes from. An `alias` is another name of the option.
     """
     allowed = {'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'regex': regex}
@@ -106,13 +106,7 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
 def check_text(name: str, text: str, is_name: bool = False) -> None:
     """Refuses text that no line of a flagfile can hold, or that is not Unicode.
 
-    Args:
-        name: Of the option.
-        text: Its value.
-        is_name: Whether it is one of several names of files, which may be anything that a file system has.
-
-    Raises:
-        InputError: what is wrong with it.
+    With `is_name` it is one of several names of files, which may be anything that a file system has.
     """
     if '\0' in text:
         raise InputError(f'--{name}={text!r}: has a zero byte, which no name has; leave it out')
@@ -176,20 +170,9 @@ def flat_options(config_class: type) -> dict[str, Option]:
         for field in dataclasses.fields(group_class):
             if field.name in options:
                 raise AssertionError(f'option {field.name} stands in two groups of {config_class.__name__}')
+            kept = {name: field.metadata[name] for name in ('help', 'fixed', 'path', 'choices', 'alias')}
             kind, many = _option_type(hints[field.name])
-            metadata = field.metadata
-            options[field.name] = Option(
-                field.name,
-                kind,
-                many,
-                field.default,
-                metadata['help'],
-                group.name,
-                metadata['fixed'],
-                metadata['path'],
-                metadata['choices'],
-                metadata['alias'],
-            )
+            options[field.name] = Option(field.name, kind, many, field.default, group=group.name, **kept)
     return options
 
 

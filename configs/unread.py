@@ -9,7 +9,7 @@ of: slim's own commands pass flags of optimizers and schedules that they do not 
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from configs.benchmark import BenchmarkConfig
@@ -29,10 +29,8 @@ Values = Mapping[str, Any]
 class With:
     """An option that is read with some values of another one.
 
-    Attributes:
-        option: The other one.
-        values: Those with which it is read.
-        refused: Whether the work itself refuses other values than the default, so that nothing need be said of them.
+    Of this and the other kinds, `refused` is whether the work itself refuses other values than the default, so that
+    nothing need be said of them.
     """
 
     option: str
@@ -50,13 +48,7 @@ class With:
 
 @dataclasses.dataclass(frozen=True)
 class Without:
-    """An option that is read only where one of some others is given, and is not 0.
-
-    Attributes:
-        options: The others.
-        all: Whether each of them is needed.
-        refused: As of `With`.
-    """
+    """An option that is read only where one of some others, or each of them (`all`), is given, and is not 0."""
 
     options: tuple[str, ...]
     all: bool = False
@@ -74,13 +66,7 @@ class Without:
 
 @dataclasses.dataclass(frozen=True)
 class Unless:
-    """An option that is not read beside some value of another one.
-
-    Attributes:
-        option: The other one.
-        values: Those beside which it is not read; none: whatever is given.
-        refused: As of `With`.
-    """
+    """An option that is not read beside some values of another one, or beside any that is given."""
 
     option: str
     values: tuple[Any, ...] = ()
@@ -96,13 +82,7 @@ class Unless:
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """An option that is read where something holds that no single other option says.
-
-    Attributes:
-        fact: Key of what `_as_read` finds out.
-        words: What is said where it does not hold.
-        refused: As of `With`.
-    """
+    """An option that is read where a fact holds, which `_as_read` finds out; `words` say where it does not."""
 
     fact: str
     words: str
@@ -313,31 +293,29 @@ def unread(config: Any, given: Collection[str]) -> list[str]:
         config: All options.
         given: Names of those that count as given; a value that is not the default always is.
     """
-    options, values = flat_options(type(config)), flat_values(config)
+    values = flat_values(config)
     if values.get('plan') or values.get('summary'):  # which are asked with the command of any run
         return []
-    seen = _as_read(config, values)
-    lines = []
-    for name, reader in READERS[type(config)].items():
-        if reader is None or reader.reads(seen):
-            continue
-        differs = values[name] != options[name].default
-        if differs and reader.refused:
-            continue
-        if differs or name in given:
-            lines.append(f'{_flag(name, values[name])} {reader.explain(seen)}')
-    return lines
+    return [
+        line
+        for name, line, differs, is_refused in _without_effect(config, values)
+        if (differs and not is_refused) or (not differs and name in given)
+    ]
 
 
 def refused(config: Any) -> list[str]:
     """Returns a line for each option that the work itself would refuse, as nothing reads it."""
-    options, values = flat_options(type(config)), flat_values(config)
-    seen = _as_read(config, values)
-    return [
-        f'{_flag(name, values[name])} {reader.explain(seen)}'
-        for name, reader in READERS[type(config)].items()
-        if reader is not None and reader.refused and values[name] != options[name].default and not reader.reads(seen)
-    ]
+    found = _without_effect(config, flat_values(config))
+    return [line for _, line, differs, is_refused in found if differs and is_refused]
+
+
+def _without_effect(config: Any, values: Values) -> Iterator[tuple[str, str, bool, bool]]:
+    """Yields each option that nothing reads: its name, a line, whether it is not the default, whether it is refused."""
+    options, seen = flat_options(type(config)), _as_read(config, values)
+    for name, reader in READERS[type(config)].items():
+        if reader is not None and not reader.reads(seen):
+            line = f'{_flag(name, values[name])} {reader.explain(seen)}'
+            yield name, line, values[name] != options[name].default, reader.refused
 
 
 def advice(config: Any, given: Collection[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Tables of numbers that are kept beside data: whole, or not at all.
 
-    with replacing(path, part) as file:
+    with atomic_file(path) as part, open(part, 'wb') as file:
         save_arrays(file, {'offsets': offsets})
     arrays = load_arrays(path)              # {'offsets': ...}, views of the file's bytes
 

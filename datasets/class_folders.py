@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from configs import cli
 from datasets.files import (
     IMAGE_SUFFIXES,
     LeftOut,
@@ -144,8 +143,7 @@ def _find_splits(source_dir: str) -> dict[str, str]:
 
 def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str, ...]:
     if os.path.exists(os.path.join(source_dir, LABELS_FILE)):
-        with cli.quiet_import():  # of TensorFlow, for which a conversion otherwise need not wait
-            from datasets.records import load_label_names
+        from datasets.records import load_label_names  # with TensorFlow, for which a conversion otherwise need not wait
 
         return load_label_names(source_dir)
     if 'train' not in folders:

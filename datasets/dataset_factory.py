@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from configs.records import SLIM_NAMES, RecordNames
+from configs.data import SLIM_NAMES, RecordNames
 from datasets import cifar10, digits, flowers, image_folder, imagenet, mnist, records, slices, synthetic, tfds
 from datasets.collection import Collection
 from datasets.examples import Examples, FileExamples, StoredExamples

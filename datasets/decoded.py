@@ -26,15 +26,15 @@ import psutil
 import tensorflow as tf
 from absl import logging
 
-from configs.cache import check_cache
+from configs.data import check_cache
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example, Examples, StoredExamples, T
 from datasets.tuning import without_tuning
 from preprocessing import images
-from support.cores import usable_cores
-from support.disk import replacing
+from support.atomic import atomic_file
 from support.errors import InputError, first_line
+from support.processor import usable_cores
 from support.progress import Progress
 
 _AUTO_LIMIT_BYTES = 2**29
@@ -241,11 +241,10 @@ def _decode_in_folder(dataset: Dataset, channels: int, folder: str, keeps_bad: b
     pixels_path, table_path = os.path.join(folder, f'{name}.pixels'), os.path.join(folder, f'{name}.npz')
     table = _load_table(table_path, pixels_path, len(examples))
     if table is None or (len(table.undecoded) and not keeps_bad):
-        part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
-        with replacing(pixels_path, part) as file:
+        with atomic_file(pixels_path, shared=True) as part, open(part, 'w+b') as file:
             table = _decode_all(dataset, channels, file, keeps_bad)
             checksum = np.array(_checksum(part))
-        with replacing(table_path, part) as file:
+        with atomic_file(table_path, shared=True) as part, open(part, 'wb') as file:
             save_arrays(file, {'checksum': checksum, **_columns(table)})
     with open(pixels_path, 'rb') as file:
         return DecodedExamples(examples, _map(file), table)

@@ -21,8 +21,8 @@ from datasets.examples import Example
 from datasets.order import ONE_WORKER, Order, Worker, make_order
 from datasets.tuning import without_tuning
 from preprocessing.preprocessing_factory import Preprocessing
-from support.cores import usable_cores
 from support.errors import InputError
+from support.processor import usable_cores
 
 _FAILURES_OF_EXAMPLES = (
     tf.errors.DataLossError,

@@ -13,10 +13,9 @@ from typing import Any
 
 from datasets.json_schema import type_problems
 from datasets.regular_files import read_file
-from support.disk import write_text
 from support.errors import InputError
+from support.input_files import decode_text
 from support.tables import format_table
-from support.texts import decode_text
 
 MANIFEST, LABELS = 'dataset.json', 'labels.txt'
 _MAX_CLASSES_LISTED = 20
@@ -44,9 +43,9 @@ def labels_text(class_names: Sequence[str]) -> str:
     return ''.join(f'{label}:{name}\n' for label, name in enumerate(class_names))
 
 
-def write(dataset_dir: str, described: Mapping[str, Any]) -> None:
-    """Writes dataset.json."""
-    write_text(dataset_dir, MANIFEST, json.dumps(described, indent=1, ensure_ascii=False) + '\n')
+def manifest_text(described: Mapping[str, Any]) -> str:
+    """Returns dataset.json."""
+    return json.dumps(described, indent=1, ensure_ascii=False) + '\n'
 
 
 def load(dataset_dir: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import re
 import tensorflow as tf
 from absl import logging
 
+from configs.data import SLIM_NAMES, RecordNames
 from configs.evaluation import EvalOptions
-from configs.records import SLIM_NAMES, RecordNames
 from configs.training import DataOptions
 from datasets import manifest, tfrecord
 from datasets.collection import Collection
@@ -25,7 +25,7 @@ from datasets.files import check_folder, in_one_form
 from datasets.regular_files import read_file
 from datasets.spec import DatasetSpec
 from support.errors import InputError, first_line
-from support.texts import NotUtf8Error, decode_text
+from support.input_files import NotUtf8Error, decode_text
 
 
 def names_from(options: DataOptions | EvalOptions) -> RecordNames:

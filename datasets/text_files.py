@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from datasets.regular_files import read_file
+from support.atomic import atomic_file, flush_to_disk
 from support.errors import InputError, first_line
 
 T = TypeVar('T')
@@ -52,28 +53,7 @@ def write_text(path: str, text: str) -> None:
         with open(path, 'w') as file:  # a device or a pipe, which a file must not replace; a folder refuses
             file.write(text)
         return
-    path = path if '://' in path else os.path.realpath(path)  # through a link, not over it
-    part = os.path.join(os.path.dirname(path), f'.part-{os.path.basename(path)}')
-    try:
+    with atomic_file(path) as part:
         with tf.io.gfile.GFile(part, 'w') as file:
             file.write(text)
         flush_to_disk(part)
-        tf.io.gfile.rename(part, path, overwrite=True)
-    except (tf.errors.OpError, OSError):
-        if tf.io.gfile.exists(part):
-            tf.io.gfile.remove(part)
-        raise
-
-
-def flush_to_disk(path: str) -> None:
-    """Waits until a file or folder is on the disk: a rename may otherwise outlive, in a power cut, what it names."""
-    if '://' in path:
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not os.path.isdir(path):  # some file systems cannot do it for folders
-            raise
-    finally:
-        os.close(descriptor)

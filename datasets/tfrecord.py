@@ -22,11 +22,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs.records import RecordNames
+from configs.data import RecordNames
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.files import problem_of
 from datasets.record_faults import compression_of
-from support.disk import replacing
+from support.atomic import atomic_file
 from support.errors import InputError, first_line
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
@@ -172,20 +172,13 @@ def _of_floats(*values: float) -> tf.train.Feature:
 
 def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
     """Writes a TFRecord file beside `path` and renames it when complete; returns the number of records."""
-    folder, name = os.path.split(path)
-    # Hidden, for no split's pattern may match it; with the process, for several may write the embedded data set.
-    part = os.path.join(folder, f'.{name}.{os.getpid()}.part')
     count = 0
-    try:
-        with tf.io.TFRecordWriter(part) as writer:
-            for example in examples:
-                # Otherwise the order of its keys is that of a hash table, and differs between processes.
-                writer.write(example.SerializeToString(deterministic=True))
-                count += 1
-        tf.io.gfile.rename(part, path, overwrite=True)
-    finally:
-        if tf.io.gfile.exists(part):
-            tf.io.gfile.remove(part)
+    # Several processes may write the embedded data set.
+    with atomic_file(path, shared=True) as part, tf.io.TFRecordWriter(part) as writer:
+        for example in examples:
+            # Otherwise the order of its keys is that of a hash table, and differs between processes.
+            writer.write(example.SerializeToString(deterministic=True))
+            count += 1
     return count
 
 
@@ -298,7 +291,7 @@ def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
 def _save_index(cache: str, key: str, file_numbers: np.ndarray, offsets: np.ndarray) -> None:
     arrays = {'key': np.array(key), 'file_numbers': file_numbers, 'offsets': offsets}
     try:
-        with replacing(cache, f'{cache}.{os.getpid()}.npz') as file:
+        with atomic_file(cache, shared=True) as part, open(part, 'wb') as file:
             save_arrays(file, arrays)
     except OSError:
         pass  # a folder that cannot be written to: the index is made again next time

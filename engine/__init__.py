@@ -1,5 +1,5 @@
 """Training, evaluation and prediction: the loops, and the parts that they are made of."""
 
-from support.environment import prepare
+from support.library import prepare
 
 prepare()  # before a module of this package imports TensorFlow

@@ -18,7 +18,7 @@ from export.export_factory import check_options
 from export.onnx_file import is_sample_folder, sample_folder, write_sample_test_data
 from export.output import check_free, check_output
 from export.source import Source, load_source
-from support.atomic_path import atomic_path, recover
+from support.atomic import atomic_path, recover
 from support.errors import InputError, first_line
 
 _FLAG = 'output_path'

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 
-from support import atomic_path
+from support import atomic
 from support.errors import InputError
 
 _FLAG = 'output_path'
@@ -33,9 +33,9 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
         _check_folder_name(path)
     elif not path.endswith(ending) or os.path.basename(path) == ending:
         raise InputError(f'--output_path={path}: the name of such a file ends in {ending}, for instance net{ending}')
-    atomic_path.check_name(path, _FLAG, _LONGEST_ENDING)
+    atomic.check_name(path, _FLAG, _LONGEST_ENDING)
     _check_folder(path)
-    atomic_path.recover(path, _FLAG)
+    atomic.recover(path, _FLAG)
     check_free(path, ending, overwrite, members)
     return path
 

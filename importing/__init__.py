@@ -1,5 +1,5 @@
 """Weights of other frameworks, matched layer by layer with our nets."""
 
-from support.environment import prepare
+from support.library import prepare
 
 prepare()  # before a module of this package imports TensorFlow

@@ -14,7 +14,7 @@ import numpy as np
 from engine import checkpoints
 from engine.classifiers.model_spec import ModelSpec
 from nets.variables import slim_variables
-from support import atomic_path
+from support import atomic
 from support.errors import InputError
 
 _FLAG = 'train_dir'
@@ -37,8 +37,8 @@ def check_train_dir(path: str | None, overwrite: bool) -> str:
     if re.search(r'[\[\\]', path):
         raise InputError(f'--train_dir={path}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
     path = path.rstrip('/') or '/'
-    atomic_path.check_name(path, _FLAG)
-    atomic_path.recover(path, _FLAG)
+    atomic.check_name(path, _FLAG)
+    atomic.recover(path, _FLAG)
     check_free(path, overwrite)
     return path
 
@@ -69,7 +69,7 @@ def write(path: str, model: keras.Model, spec: ModelSpec, overwrite: bool) -> st
     """
     tensors = {name: variable.numpy() for name, variable in slim_variables(model).items()}
     tensors[checkpoints.STEP_KEY] = np.asarray(_STEP, np.int64)
-    with atomic_path.atomic_path(path, _FLAG) as part:
+    with atomic.atomic_path(path, _FLAG) as part:
         os.mkdir(part)
         line = _compare(checkpoints.save(part, _STEP, tensors, max_to_keep=0), tensors)
         spec.save(part)

@@ -1,5 +1,5 @@
 """The nets of TF-Slim as Keras 3 functional models: one file a family, looked up in `nets_factory`."""
 
-from support.environment import prepare
+from support.library import prepare
 
 prepare()  # before a module of this package imports TensorFlow

@@ -1,5 +1,5 @@
 """How encoded images become the input of a net: a host stage on one image, then a device stage on a batch."""
 
-from support.environment import prepare
+from support.library import prepare
 
 prepare()  # before a module of this package imports TensorFlow

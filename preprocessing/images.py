@@ -10,7 +10,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from preprocessing import gif
-from support.limits import MAX_PIXELS, MAX_SIDES_RATIO
+from support.input_files import MAX_PIXELS, MAX_SIDES_RATIO
 
 TOO_NARROW = f'too narrow: one side may be at most {MAX_SIDES_RATIO} times the other'
 TOO_LARGE_RESIZED = f'too narrow: resized, it would have more than {MAX_PIXELS:,} pixels'

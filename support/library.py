@@ -1,35 +1,46 @@
-"""Log lines, without TensorFlow's noise, for programs that import this project's packages; scripts have `configs.cli`.
+"""What is set before TensorFlow and Keras are loaded, for programs that import this project's packages.
 
-    prepare()      # in the packages' __init__, before a module of theirs imports TensorFlow
+    prepare()         # in the packages' __init__, before a module of theirs imports TensorFlow
+    load_lightly()    # in scripts
 
 Logging that the program has configured itself, before or after, is left as it is and decides what is shown.
 """
 
+import contextlib
 import importlib.machinery
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from absl import logging as absl_logging
 
 from support import console
+from support.keras_settings import use_tensorflow
+from support.processor import use_onednn
+
+_LOADED_LATE = ('matplotlib', 'sklearn')
 
 
 class _Level(int):
-    """A level that can be told, by identity, from the same number set by the program."""
+    """A level that differs, by identity, from the same number set by the program."""
 
 
 _LEVEL = _Level(logging.INFO)
 
 
 def prepare() -> None:
-    """Shows log lines on standard error, and keeps what TensorFlow's libraries write there while they are loaded."""
+    """Turns on oneDNN, makes TensorFlow Keras' backend, shows log lines, and hides what TensorFlow prints when loaded.
+
+    Raises:
+        InputError: Keras is imported already, with another backend.
+    """
+    use_onednn()
+    use_tensorflow()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    if not {'tensorflow', 'keras'} & set(sys.modules) and not any(isinstance(f, _QuietFinder) for f in sys.meta_path):
-        sys.meta_path.insert(0, _QuietFinder())
+    _find_quietly()
     root, logger = logging.getLogger(), absl_logging.get_absl_logger()
     is_untouched = not logger.handlers and logger.propagate and logger.level in (logging.NOTSET, logging.WARNING)
     if is_untouched and not root.handlers and not _is_configured():
@@ -67,14 +78,33 @@ class _Handler(logging.Handler):
             print(self.format(record), file=sys.stderr)
 
 
+def load_lightly() -> None:
+    """Lets Keras find no matplotlib and scikit-learn while it is loaded: a second and 90 MB that are not used here.
+
+    They are loaded where this project needs them; a program of others may use the parts of Keras that need them.
+    """
+    _FINDER.hidden = _LOADED_LATE
+    _find_quietly()
+
+
+def _find_quietly() -> None:
+    if not {'tensorflow', 'keras'} & set(sys.modules) and _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+
+
 class _QuietFinder:
-    """Finds TensorFlow as Python does, once; what its libraries write while they are loaded is shown if that fails."""
+    """Finds TensorFlow or Keras as Python does, once; shows what their libraries write at loading only if it fails.
+
+    Some ten lines about CPU features and absent GPU drivers; `TF_CPP_MIN_LOG_LEVEL` comes too late for them.
+    """
+
+    hidden: tuple[str, ...] = ()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns how TensorFlow is loaded; None for everything else."""
-        if name != 'tensorflow':
+        """Returns how TensorFlow or Keras is loaded; None for everything else."""
+        if name not in ('tensorflow', 'keras'):
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
@@ -82,9 +112,24 @@ class _QuietFinder:
             load = spec.loader.exec_module
 
             def load_quietly(module: ModuleType) -> None:
-                with console.kept_stderr():
+                with console.kept_stderr(), _missing(*self.hidden):
                     load(module)
 
             loader: Any = spec.loader
             loader.exec_module = load_quietly
         return spec
+
+
+@contextlib.contextmanager
+def _missing(*modules: str) -> Iterator[None]:
+    """Lets imports of modules that are not loaded yet fail, as if they were not installed."""
+    hidden: dict[str, Any] = {module: None for module in modules if module not in sys.modules}
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for module in hidden:
+            del sys.modules[module]
+
+
+_FINDER: Any = _QuietFinder()

@@ -1,4 +1,4 @@
-"""The instructions of this machine's processor, and every `auto` that depends on them.
+"""The cores and instructions of this machine's processor, and every `auto` that depends on them.
 
     use_onednn()                       # before TensorFlow is imported: every package that imports it does so first
     processor = this_processor()
@@ -80,7 +80,7 @@ _INSTRUCTIONS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ('AVX-512 BF16', frozenset({'avx512_bf16'}), ('AVX512_CORE_BF16', 'AVX512_CORE_FP16', 'AVX10_1_512')),
     ('AMX', frozenset({'amx_tile', 'amx_bf16'}), ()),  # whatever limit names more
 )
-UNKNOWN = 'unknown'  # another architecture, or a system that does not tell
+UNKNOWN = 'unknown'  # another architecture, or a system without /proc/cpuinfo
 
 
 def use_onednn() -> None:
@@ -115,6 +115,11 @@ def find_processor(flags: Collection[str], environment: Mapping[str, str]) -> Pr
         if limit in names:
             break
     return Processor(name, onednn=environment.get(_ONEDNN, '').lower() in ('1', 'true'))
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _cpu_flags() -> set[str]:

@@ -44,7 +44,7 @@ class Progress:
             logging.info('%s%s', text, self._time_left(position))
 
     def count_from(self, position: int) -> None:
-        """Counts the time that is left from here on: what came before, such as compilation, tells nothing of it."""
+        """Estimates the time that is left from the steps after this one: earlier ones include compilation."""
         self._first, self._start = position, time.monotonic()
 
     def say(self, text: str) -> None:

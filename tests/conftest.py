@@ -15,6 +15,7 @@ os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # the numbers are a CPU's, and two of
 os.environ['AUTOGRAPH_STRICT_CONVERSION'] = '1'  # what AutoGraph cannot convert is an error, not a log line
 
 from configs import cli
+from support import console, library
 
 if TYPE_CHECKING:
     from engine import training
@@ -58,9 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Gives TensorFlow two CPU devices, in each process that runs tests: they stand for two GPUs."""
     if config.getoption('dist', 'no') != 'no':
         return  # this process only hands tests to workers: TensorFlow would take it seconds and 700 MB
-    with cli.quiet_import():
-        import tensorflow as tf
+    library.load_lightly()
+    import tensorflow as tf
 
+    with console.kept_stderr():
         # TensorFlow takes this only before it first computes.
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -173,3 +175,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for fault, injected, survived, differences in [*rows, total]:
         found = 'test failed' if differences is None else differences  # before it came to compare
         terminalreporter.line(f'{fault:{width}}  {injected:8}  {survived:8}  {found:>11}')
+
+
+@pytest.fixture
+def parse() -> Iterator[Callable[..., Any]]:
+    """A function from a command line to a config; absl's flags are then as they were."""
+    known = set(cli.flags.FLAGS)
+
+    def parse(config_class: type, *arguments: str) -> Any:
+        cli.define_flags(config_class)
+        cli.flags.FLAGS(['script', *arguments])
+        return cli.config_from_flags(config_class)
+
+    yield parse
+    for name in set(cli.flags.FLAGS) - known:
+        delattr(cli.flags.FLAGS, name)
+    cli.flags.FLAGS.unparse_flags()

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from configs.options import to_flagfile
 from engine import checkpoints
-from engine.training import evaluation_history
+from engine.training import best_checkpoint
 from tests.runs import saved_values, small_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,19 +46,17 @@ DATA, INDEX = '.data-00000-of-00001', '.index'
 
 def _kill_at(path: str) -> None:
     """Ends this process, as `kill -9` does, where a file is to get this path, or, if it begins with `-`, to lose it."""
-    rename, remove = tf.io.gfile.rename, tf.io.gfile.remove
 
-    def rename_or_die(source: str, target: str, overwrite: bool = False) -> None:
-        if target == path:
-            os.kill(os.getpid(), signal.SIGKILL)
-        rename(source, target, overwrite)
+    def or_die(function: Callable, sign: str = '') -> Callable:
+        def call(*paths: str, **options: bool) -> None:
+            if f'{sign}{paths[-1]}' == path:
+                os.kill(os.getpid(), signal.SIGKILL)
+            function(*paths, **options)
 
-    def remove_or_die(target: str) -> None:
-        if f'-{target}' == path:
-            os.kill(os.getpid(), signal.SIGKILL)
-        remove(target)
+        return call
 
-    tf.io.gfile.rename, tf.io.gfile.remove = rename_or_die, remove_or_die
+    os.replace, tf.io.gfile.rename = or_die(os.replace), or_die(tf.io.gfile.rename)
+    tf.io.gfile.remove = or_die(tf.io.gfile.remove, sign='-')
 
 
 def _train_in_child(
@@ -181,7 +179,7 @@ class Run:
         return {path.name for path in (self.train_dir / folder).iterdir() if 'tfevents' not in path.name}
 
     def evaluations(self) -> list[dict]:
-        return json.loads((self.train_dir / evaluation_history.FILE_NAME).read_text())
+        return json.loads((self.train_dir / best_checkpoint.HISTORY).read_text())
 
 
 class Fault:

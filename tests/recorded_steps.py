@@ -18,9 +18,8 @@ from configs.training import TrainConfig
 from engine.classifiers.model_spec import ModelSpec
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import make_schedule
-from engine.training.position import Position
-from engine.training.train_state import TrainState, make_state
-from engine.training.train_step import ReplicaStep, make_steps
+from engine.training.state import Position, TrainState, make_state
+from engine.training.step import ReplicaStep, make_steps
 from nets.variables import slim_variables
 from preprocessing.augmentation import Augmentation
 from tests.test_nets import error, filled_model, make_images, recorded_fill

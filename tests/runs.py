@@ -12,6 +12,7 @@ from configs.evaluation import EvalConfig
 from configs.options import make_config
 from configs.training import TrainConfig
 from datasets.conversion import journal
+from engine import checkpoints
 from engine.classifiers.model_spec import ModelSpec
 from engine.training import run_dir
 
@@ -55,6 +56,11 @@ def saved_values(prefix: str) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
+def weights_of(prefix: str) -> dict[str, np.ndarray]:
+    """Returns the weights in a checkpoint by name."""
+    return {name: value for name, value in saved_values(prefix).items() if not checkpoints.is_training_state(name)}
+
+
 def assert_same_values(actual: str, expected: str) -> None:
     """Checks that two checkpoints hold the same names and the same bits."""
     values, others = saved_values(actual), saved_values(expected)
@@ -67,6 +73,13 @@ def files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
     """Returns the time of change and the content of every file in a folder by its name."""
     paths = [path for path in Path(folder).iterdir() if path.is_file() and path.name not in _LOCKS]
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def flip(path: Path) -> None:
+    """Changes the byte in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
 
 
 def checkpoint_files(folder: Path | str) -> dict[str, tuple[int, bytes]]:

@@ -1,6 +1,10 @@
-"""The scripts of the top level: the config that each makes its flags from, and slim's flags that it answers."""
+"""The scripts of the top level, run in a process of their own: their configs, and slim's flags that they answer."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from configs.benchmark import BenchmarkConfig
 from configs.conversion import ConvertConfig
@@ -12,6 +16,7 @@ from configs.prediction import PredictConfig
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 from configs.training import TrainConfig
 
+ROOT = Path(__file__).parents[1]
 SCRIPTS: dict[str, tuple[type, Sequence[RetiredFlag]]] = {
     'train_image_classifier.py': (TrainConfig, RETIRED_TRAIN_FLAGS),
     'eval_image_classifier.py': (EvalConfig, RETIRED_EVAL_FLAGS),
@@ -27,3 +32,16 @@ def flag_names(script: str) -> set[str]:
     """Returns the names of all flags of a script."""
     config, retired = SCRIPTS[script]
     return {*flat_options(config), *(flag.name for flag in retired)}
+
+
+def run_python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python ARGUMENTS` in the clone, with some variables of the environment set."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )

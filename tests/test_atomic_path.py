@@ -1,5 +1,6 @@
 """Exports and imports replace what was there at once: killed at every rename, two at a time, too long a name."""
 
+import functools
 import os
 import signal
 from collections.abc import Callable
@@ -10,9 +11,10 @@ import pytest
 from configs.export import ExportConfig
 from configs.options import make_config
 from engine import checkpoints
+from engine.classifiers.model_spec import ModelSpec
 from export import exporting, output
 from importing import folder
-from support import atomic_path, exchanging
+from support import atomic
 from support.errors import InputError
 from tests.runs import files, saved_values
 
@@ -26,12 +28,12 @@ Write = Callable[[str], None]
 
 
 def write_file(path: str) -> None:
-    with atomic_path.atomic_path(path, 'output_path') as part:
+    with atomic.atomic_path(path, 'output_path') as part:
         Path(part).write_text('new')
 
 
 def write_folder(path: str) -> None:
-    with atomic_path.atomic_path(path, 'output_path') as part:
+    with atomic.atomic_path(path, 'output_path') as part:
         os.mkdir(part)
         Path(part, 'new').write_text('new')
 
@@ -56,7 +58,7 @@ def killed(write: Write, path: str, at: int, can_exchange: bool) -> None:
         return call
 
     os.rename = around(os.rename)
-    exchanging.exchange = around(exchanging.exchange) if can_exchange else lambda *_: False
+    atomic._exchange = around(atomic._exchange) if can_exchange else lambda *_: False
     write(path)
 
 
@@ -104,7 +106,7 @@ def test_killed_at_each_rename(server, tmp_path, make_fault, case):
         fault.inject()
         assert content(path) == expected
         assert (path.parent / '.part-net').is_dir()
-        atomic_path.recover(str(path), 'output_path')
+        atomic.recover(str(path), 'output_path')
         assert content(path) == (expected or 'old')
         assert os.listdir(path.parent) == ['net']
     assert not run_killed(server, write, path, len(left), can_exchange)  # and no more moments
@@ -123,25 +125,14 @@ def test_killed_where_nothing_was(server, tmp_path):
 # ------------------------------------------------------------------------ the roads
 
 
-class Exporting:
-    """Writes one checkpoint over the export of another."""
-
-    def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-
-    def __call__(self, path: str) -> None:
-        exporting.export(make_config(ExportConfig, checkpoint_path=self._checkpoint, output_path=path, overwrite=True))
+def export_over(checkpoint: str, path: str) -> None:
+    exporting.export(make_config(ExportConfig, checkpoint_path=checkpoint, output_path=path, overwrite=True))
 
 
-class Importing:
+def import_over(spec: ModelSpec, seed: int, path: str) -> None:
     """Writes a net with the weights of a seed as an import does."""
-
-    def __init__(self, spec, seed: int) -> None:
-        self._spec, self._seed = spec, seed
-
-    def __call__(self, path: str) -> None:
-        folder.check_train_dir(path, overwrite=True)
-        folder.write(path, self._spec.make_model(seed=self._seed), self._spec, overwrite=True)
+    folder.check_train_dir(path, overwrite=True)
+    folder.write(path, spec.make_model(seed=seed), spec, overwrite=True)
 
 
 def weights(path: Path) -> bytes:
@@ -150,16 +141,13 @@ def weights(path: Path) -> bytes:
 
 
 @pytest.fixture
-def roads(trained, tmp_path) -> dict[str, tuple[Write, Write]]:
-    from engine.classifiers.model_spec import ModelSpec
-
+def roads(trained, tmp_path) -> dict[str, tuple[Write, ...]]:
     spec = ModelSpec.of_checkpoint(checkpoints.Checkpoint(trained.checkpoint_path))
+    assert spec is not None
     second = tmp_path / 'second'
-    Importing(spec, 1)(str(second))
-    return {
-        'export': (Exporting(trained.checkpoint_path), Exporting(str(second))),
-        'import': (Importing(spec, 2), Importing(spec, 3)),
-    }
+    import_over(spec, 1, str(second))
+    exports = [functools.partial(export_over, path) for path in (trained.checkpoint_path, str(second))]
+    return {'export': tuple(exports), 'import': tuple(functools.partial(import_over, spec, seed) for seed in (2, 3))}
 
 
 @pytest.mark.parametrize('road', ['export', 'import'])
@@ -178,7 +166,7 @@ def test_a_killed_replacement_leaves_one_of_the_two(server, roads, tmp_path, mak
         write_first(str(path))
         assert run_killed(server, write_second, path, at, can_exchange)
         fault.inject()
-        atomic_path.recover(str(path), 'output_path')
+        atomic.recover(str(path), 'output_path')
         assert weights(path) == expected
         assert os.listdir(path.parent) == ['net']
         write_second(str(path))
@@ -193,11 +181,11 @@ def test_a_second_export_to_one_place_is_refused_at_once(trained, tmp_path, monk
     path = str(tmp_path / 'net.keras')
     config = make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=path)
     message = rf'^--output_path={path}: another process is writing it; wait for it, stop it, or give another name$'
-    with monkeypatch.context() as patch, atomic_path.atomic_path(path, 'output_path') as part:
+    with monkeypatch.context() as patch, atomic.atomic_path(path, 'output_path') as part:
         patch.setattr(exporting, 'load_source', None)
         with pytest.raises(InputError, match=message):
             exporting.export(config)
-        with pytest.raises(InputError, match=message), atomic_path.atomic_path(path, 'output_path'):
+        with pytest.raises(InputError, match=message), atomic.atomic_path(path, 'output_path'):
             pass
         output.check_output(str(tmp_path / 'other.keras'), '.keras', overwrite=False)
         Path(part).write_text('first')
@@ -227,7 +215,7 @@ def test_what_came_into_a_folder_while_an_import_was_written_stays(trained, road
     before = files(path)
 
     def write_while_others_do() -> None:
-        with atomic_path.atomic_path(str(path), 'train_dir') as part:
+        with atomic.atomic_path(str(path), 'train_dir') as part:
             os.mkdir(part)
             (path / 'thesis.txt').write_text('mine')
             folder.check_free(str(path), overwrite=True)
@@ -257,16 +245,16 @@ def test_exchange(tmp_path):
     for name in ('a', 'b'):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    if not exchanging.exchange(str(tmp_path / 'a'), str(tmp_path / 'b')):
+    if not atomic._exchange(str(tmp_path / 'a'), str(tmp_path / 'b')):
         pytest.skip('this file system cannot exchange folders')
     assert (os.listdir(tmp_path / 'a'), os.listdir(tmp_path / 'b')) == (['b'], ['a'])
     with pytest.raises(FileNotFoundError):
-        exchanging.exchange(str(tmp_path / 'a'), str(tmp_path / 'none'))
+        atomic._exchange(str(tmp_path / 'a'), str(tmp_path / 'none'))
 
 
 @pytest.mark.parametrize('error', [OSError(5, 'Input/output error'), KeyboardInterrupt()])
 def test_a_replacement_that_fails_leaves_what_was_there(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(exchanging, 'exchange', lambda *_: False)
+    monkeypatch.setattr(atomic, '_exchange', lambda *_: False)
     path, rename = tmp_path / 'net', os.rename
     make_old(write_folder, path)
 
@@ -284,7 +272,7 @@ def test_a_replacement_that_fails_leaves_what_was_there(tmp_path, monkeypatch, e
 
 
 def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
-    monkeypatch.setattr(exchanging, 'exchange', lambda *_: False)
+    monkeypatch.setattr(atomic, '_exchange', lambda *_: False)
     path, rename = tmp_path / 'net', os.rename
     make_old(write_folder, path)
 
@@ -298,7 +286,7 @@ def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
         with pytest.raises(InputError, match='Input/output error'):
             write_folder(str(path))
     assert content(path) is None
-    atomic_path.recover(str(path), 'output_path')
+    atomic.recover(str(path), 'output_path')
     assert (content(path), os.listdir(tmp_path)) == ('old', ['net'])
 
 

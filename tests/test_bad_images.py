@@ -18,7 +18,7 @@ from datasets.decoded import with_cache
 from datasets.input_pipeline import training_batches
 from datasets.order import ONE_WORKER, Worker, make_order
 from engine import checkpoints, training
-from engine.training.position import Position
+from engine.training.state import Position
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
 from tests.runs import saved_values

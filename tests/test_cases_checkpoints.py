@@ -105,20 +105,6 @@ def test_export(name: str, case: Callable[[str], Path], tmp_path: Path, shared_p
         np.testing.assert_array_equal(exported[key], original[key])
 
 
-def test_training_starts_from_a_tower(case: Callable[[str], Path]) -> None:
-    values = saved_values(str(case('towers') / 'model.ckpt-3600'))
-    variables = {
-        name.removeprefix('tower_0/'): tf.Variable(tf.zeros(value.shape))
-        for name, value in values.items()
-        if name != checkpoints.STEP_KEY
-    }
-    with pytest.raises(InputError, match='names begin with tower_0/: give --checkpoint_scope=tower_0; what differs:\n'):
-        checkpoints.warm_start(str(case('towers')), variables, [], ignore_missing=False)
-    checkpoints.warm_start(str(case('towers')), variables, [], ignore_missing=False, scope='tower_0')
-    for name, variable in variables.items():
-        np.testing.assert_array_equal(variable.numpy(), values[f'tower_0/{name}'])
-
-
 # What is asked -> what is said; {path} is the folder of the case.
 MESSAGES: dict[str, tuple[str, dict[str, Any], str]] = {
     'averages_only': ('averages_only', {}, 'holds only the moving averages of the weights: .* --moving_average_decay'),

@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 from configs.conversion import ConvertConfig
+from configs.data import RecordNames
 from configs.options import make_config
-from configs.records import RecordNames
 from configs.training import TrainConfig
 from datasets import tfrecord
 from datasets.conversion.unpack import unpack

@@ -17,9 +17,9 @@ from engine import checkpoints, evaluation
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.optim.optimizers import OPTIMIZERS
 from engine.training.setup import open_run
-from engine.training.train_state import restore_run
+from engine.training.state import restore_run
 from support.errors import InputError, first_line
-from tests.runs import checkpoint_files, eval_config, files, saved_values, small_config
+from tests.runs import checkpoint_files, eval_config, files, flip, saved_values, small_config
 
 # ------------------------------------------------------------------------ what is saved
 
@@ -271,32 +271,26 @@ def test_a_run_may_be_moved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text',
+    ('text', 'latest'),
     [
-        None,
-        '',
-        'model_checkpoint_path: ""\n',
-        'not a checkpoint file',
-        'model_checkpoint_path: "model.ckpt-99"\n',
+        (None, 100),
+        ('', 100),
+        ('model_checkpoint_path: ""\n', 100),
+        ('not a checkpoint file', 100),
+        ('model_checkpoint_path: "model.ckpt-99"\n', 100),
+        ('model_checkpoint_path: "model.ckpt-3"\n', 3),
     ],
-    ids=['missing', 'empty', 'no path', 'garbage', 'deleted'],
+    ids=['missing', 'empty', 'no path', 'garbage', 'deleted', 'an earlier one'],
 )
-def test_without_a_usable_checkpoint_file_the_last_step_is_the_latest(tmp_path, text, capfd, caplog):
+def test_without_a_usable_checkpoint_file_the_last_step_is_the_latest(tmp_path, text, latest, capfd, caplog):
     for step in (3, 20, 100):
         save(tmp_path, step)
     (tmp_path / 'checkpoint').unlink()
     if text is not None:
         (tmp_path / 'checkpoint').write_text(text)
     capfd.readouterr(), caplog.clear()
-    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-100')
+    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / f'model.ckpt-{latest}')
     assert (caplog.text, *capfd.readouterr()) == ('', '', '')
-
-
-def test_checkpoint_file_may_name_an_earlier_one(tmp_path):
-    for step in (3, 20):
-        save(tmp_path, step)
-    (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-3"\n')
-    assert checkpoints.latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt-3')
 
 
 def test_a_copied_run_does_not_lead_back_to_the_original(tmp_path):
@@ -320,16 +314,12 @@ def test_folders_of_any_name(tmp_path, name):
     assert restored(latest) == 3
 
 
-@pytest.mark.parametrize('ending', ['', '.index', '.data-00000-of-00001', '.meta'])
-def test_a_checkpoint_is_found_by_any_of_its_names(tmp_path, ending):
+@pytest.mark.parametrize(
+    'name', ['', '/', *(f'/model.ckpt-7{end}' for end in ('', '.index', '.data-00000-of-00001', '.meta'))]
+)
+def test_a_checkpoint_is_found_by_any_of_its_names_and_its_folder(tmp_path, name):
     prefix = save(tmp_path, 7)
-    assert checkpoints.find_checkpoint(prefix + ending) == prefix
-
-
-@pytest.mark.parametrize('ending', ['', '/'])
-def test_a_checkpoint_is_found_by_its_folder(tmp_path, ending):
-    prefix = save(tmp_path, 7)
-    assert checkpoints.find_checkpoint(f'{tmp_path}{ending}') == prefix
+    assert checkpoints.find_checkpoint(f'{tmp_path}{name}') == prefix
 
 
 @pytest.mark.parametrize('name', ['inception_v3.ckpt', 'model.ckpt-5', 'weights.h5'])
@@ -380,12 +370,6 @@ def test_step_in_a_name(prefix, step):
 def cut(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
 
 
 INDEX, DATA = 'model.ckpt-7.index', 'model.ckpt-7.data-00000-of-00001'
@@ -559,13 +543,15 @@ def full_disk(monkeypatch, place: str):
             patch.setattr(tf.raw_ops, 'SaveV2', fail)
         elif place == 'GFile':
             patch.setattr(tf.io.gfile, 'GFile', fail)
+        elif place == 'replace':
+            patch.setattr(os, 'replace', fail)
         else:
             patch.setattr(tf.io.gfile, 'rename', failing_after(int(place.removeprefix('rename')), tf.io.gfile.rename))
         yield
 
 
 @pytest.mark.parametrize('keep', [1, 5])
-@pytest.mark.parametrize('place', ['SaveV2', 'rename0', 'rename1', 'rename2', 'GFile'])
+@pytest.mark.parametrize('place', ['SaveV2', 'rename0', 'rename1', 'replace', 'GFile'])
 def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch, place, keep):
     good = save(tmp_path, 1)
     before = files(tmp_path)
@@ -621,7 +607,7 @@ def test_training_on_a_full_disk(train_digits, tmp_path, monkeypatch):
     assert train_digits(tmp_path, max_number_of_steps=4).step == 4
 
 
-@pytest.mark.parametrize('place', ['rename0', 'GFile'])
+@pytest.mark.parametrize('place', ['replace', 'GFile'])
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, place):
     path = tmp_path / 'results.json'
     text_files.write_text(str(path), 'before')

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,8 +28,8 @@ from engine.distributed.joining import join, make_hello
 from engine.distributed.peer import Peer
 from engine.distributed.tasks import Task, check_port_is_free, free_port
 from support.errors import InputError
+from tests.scripts import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parents[1]
 HOST = '127.0.0.1'
 ENDED = ', so all others end too; start all again: a training goes on from its last checkpoint'
 # A worker in a process of its own: it meets the others, says its process' number, and waits for what does not come.
@@ -142,6 +141,13 @@ def loss_of(cluster: Cluster, work: Callable[[], Any]) -> str:
     return str(raised.value)
 
 
+def call(port: int) -> socket.socket:
+    """Returns a connection to the chief, as soon as it listens."""
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection((HOST, port))
+
+
 def say(connection: socket.socket, **message: Any) -> None:
     connection.sendall(json.dumps(message).encode() + b'\n')
 
@@ -150,8 +156,7 @@ def say(connection: socket.socket, **message: Any) -> None:
 
 
 def test_one_alone_answers_as_a_cluster_of_one() -> None:
-    with join(None, options_of(), {}) as cluster:
-        assert cluster is SINGLE_PROCESS
+    with SINGLE_PROCESS as cluster:
         assert (cluster.index, cluster.count, cluster.addresses, cluster.is_chief) == (0, 1, (), True)
         assert cluster.gather('x') == ['x']
         assert (cluster.share(1), cluster.on_chief(lambda: 2), cluster.after_chief(lambda: 3)) == (1, 2, 3)
@@ -211,12 +216,7 @@ def test_check_same_refuses_in_all_workers() -> None:
 
     results = run(work, work, work)
     assert [type(result) for result in results] == [InputError] * 3
-    assert {str(result) for result in results} == {
-        'the workers differ:\n'
-        '            worker 0  worker 1  worker 2\n'
-        '  examples  10        10        11\n'
-        'Start all with the same flags, data and versions; only --task, and where files lie, may differ'
-    }
+    assert {str(result) for result in results} == {differences([{'examples': str(count)} for count in (10, 10, 11)])}
 
 
 @pytest.mark.parametrize(
@@ -324,12 +324,7 @@ def test_workers_with_other_facts_are_refused() -> None:
     port = free_port(HOST)
     facts: list[dict[str, Any]] = [{'--seed': 0, '--x': (1,)}, {'--seed': 0, '--x': (1,)}, {'--seed': 1, '--x': (1,)}]
     results = refusals([task_of(index, 3, port) for index in range(3)], facts)
-    assert {str(result) for result in results} == {
-        'the workers differ:\n'
-        '          worker 0  worker 1  worker 2\n'
-        '  --seed  0         0         1\n'
-        'Start all with the same flags, data and versions; only --task, and where files lie, may differ'
-    }
+    assert {str(result) for result in results} == {differences([{'--seed': str(seed)} for seed in (0, 0, 1)])}
     assert [type(result) for result in results] == [InputError] * 3
 
 
@@ -383,13 +378,7 @@ def test_a_name_that_is_not_known_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes may make it known only when the chief is ready; it needs it only for the others."""
     port = free_port(HOST)
     chief = dataclasses.replace(task_of(0, 2, port), chief=f'no-such-host.invalid:{port}')
-    results = all_outcomes(
-        [
-            lambda: work_as(chief, lambda cluster: cluster.gather(0)),
-            lambda: work_as(task_of(1, 2, port), lambda cluster: cluster.gather(1)),
-        ]
-    )
-    assert results == [[0, 1]] * 2
+    assert meet([chief, task_of(1, 2, port)], lambda cluster: cluster.gather(cluster.index)) == [[0, 1]] * 2
     with pytest.raises(InputError, match=r'has waited 0\.1 s'):
         join(dataclasses.replace(task_of(1, 2, port), chief=f'{"x" * 64}:1'), options_of(join_timeout=0.1), {})
 
@@ -445,10 +434,7 @@ def test_garbage_at_the_port_of_the_chief_disturbs_nobody(
     before = psutil.Process().memory_info().rss
 
     def disturb() -> None:
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                connection = socket.create_connection((HOST, port))
-                break
+        connection = call(port)
         garbage(connection)
         work_as(task_of(1, 2, port), lambda cluster: cluster.gather(None))
         connection.close()
@@ -482,10 +468,7 @@ def test_a_stranger_is_told_so_and_the_start_goes_on(
     port, facts = free_port(HOST), {'--seed': '0'}
 
     def intrude() -> Any:
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                stranger = Peer(socket.create_connection((HOST, port)))
-                break
+        stranger = Peer(call(port))
         stranger.send({**hello, 'process': '\33[2Jx\nerror: y'})
         answers = [stranger.receive(), stranger.receive()]
         stranger.close()
@@ -502,10 +485,7 @@ def test_what_a_worker_says_of_itself_is_printed_escaped() -> None:
     port = free_port(HOST)
 
     def come() -> Any:
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                worker = Peer(socket.create_connection((HOST, port)))
-                break
+        worker = Peer(call(port))
         worker.send({**HELLO, 'index': 5, 'process': '\33[2Jx\nerror: \u202ey' + 'z' * 1000})
         answer = worker.receive()
         worker.close()
@@ -550,7 +530,9 @@ def test_a_worker_that_was_started_again_while_the_others_were_waited_for() -> N
     port = free_port(HOST)
 
     def come_twice() -> Any:
-        wait_for(lambda: _says_hello(port))
+        with call(port) as connection:
+            say(connection, **{**HELLO, 'count': 3})
+            time.sleep(0.1)
         return work_as(task_of(1, 3, port), lambda cluster: cluster.gather('again'))
 
     def come_last() -> Any:
@@ -559,17 +541,6 @@ def test_a_worker_that_was_started_again_while_the_others_were_waited_for() -> N
 
     chief = lambda: work_as(task_of(0, 3, port), lambda cluster: cluster.gather('chief'))  # noqa: E731
     assert all_outcomes([chief, come_twice, come_last]) == [['chief', 'again', 'last']] * 3
-
-
-def _says_hello(port: int) -> bool:
-    """Comes as worker 1 of 3, and dies."""
-    try:
-        with socket.create_connection((HOST, port)) as connection:
-            say(connection, **{**HELLO, 'count': 3})
-            time.sleep(0.1)
-        return True
-    except ConnectionRefusedError:
-        return False
 
 
 # --------------------------------------------------------------------- how they end
@@ -622,12 +593,8 @@ def test_what_ends_a_worker_is_named_even_without_a_message() -> None:
             raise KeyboardInterrupt
 
     port = free_port(HOST)
-    results = all_outcomes(
-        [
-            lambda: work_as(task_of(0, 2, port), lambda cluster: cluster.gather(None)),
-            lambda: fail(join(task_of(1, 2, port), options_of(), {})),
-        ]
-    )
+    chief = lambda: work_as(task_of(0, 2, port), lambda cluster: cluster.gather(None))  # noqa: E731
+    results = all_outcomes([chief, lambda: fail(join(task_of(1, 2, port), options_of(), {}))])
     assert str(results[0]).endswith('has failed: KeyboardInterrupt')
 
 
@@ -844,10 +811,16 @@ def test_one_that_does_not_read_keeps_nobody_from_hearing_of_it() -> None:
     hearing.close()
 
 
-def test_a_main_thread_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[WorkerLostError] = []
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[WorkerLostError]:
+    """What would have ended the process, after a fifth of a second."""
+    errors: list[WorkerLostError] = []
     monkeypatch.setattr(connected, '_SECONDS_TO_END', 0.2)
-    monkeypatch.setattr(connected, '_end_process', ended.append)
+    monkeypatch.setattr(connected, '_end_process', errors.append)
+    return errors
+
+
+def test_a_main_thread_that_does_not_end_is_ended(ended: list[WorkerLostError]) -> None:
     cluster, (other,) = raw_peers(2)
     say(other, lost='worker 1 has failed: x')
 
@@ -859,10 +832,7 @@ def test_a_main_thread_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatc
     other.close()
 
 
-def test_a_main_thread_that_ends_in_time_is_not_ended_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[WorkerLostError] = []
-    monkeypatch.setattr(connected, '_SECONDS_TO_END', 0.2)
-    monkeypatch.setattr(connected, '_end_process', ended.append)
+def test_a_main_thread_that_ends_in_time_is_not_ended_later(ended: list[WorkerLostError]) -> None:
     for _ in range(20):
         cluster, (other,) = raw_peers(2)
         say(other, lost='worker 1 has failed: y')
@@ -878,5 +848,5 @@ def test_the_last_resort_ends_the_process_with_a_status(is_transient: bool, stat
         'from support.errors import WorkerLostError; from engine.distributed.connected import _end_process; '
         f'_end_process(WorkerLostError("x", {is_transient}))'
     )
-    finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = run_python('-c', code)
     assert (finished.returncode, finished.stderr) == (status, 'error: x\n')

@@ -4,18 +4,18 @@ import ast
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from configs import cli
 from configs.evaluation import EvalConfig
 from configs.export import ExportConfig
-from configs.options import Option, flat_options, flat_values, from_flagfile, make_config, to_flagfile
+from configs.options import Option, aliases, flat_options, flat_values, from_flagfile, make_config, to_flagfile
 from configs.retired_flags import RETIRED_EVAL_FLAGS, RETIRED_TRAIN_FLAGS, RetiredFlag
 from configs.training import TrainConfig
+from support import console
 from support.errors import InputError
 from tests.scripts import SCRIPTS
 
@@ -34,9 +34,13 @@ OTHER_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def ours(script: str) -> dict[str, Option | RetiredFlag]:
-    if script == 'train':
-        return {**flat_options(TrainConfig), **{flag.name: flag for flag in RETIRED_TRAIN_FLAGS}}
-    return {**flat_options(EvalConfig), **{flag.name: flag for flag in RETIRED_EVAL_FLAGS}}
+    """Returns what answers to each flag of a script, former names included."""
+    config_class, retired = (
+        (TrainConfig, RETIRED_TRAIN_FLAGS) if script == 'train' else (EvalConfig, RETIRED_EVAL_FLAGS)
+    )
+    options = flat_options(config_class)
+    former = {alias: options[name] for alias, name in aliases(config_class).items()}
+    return {**options, **former, **{flag.name: flag for flag in retired}}
 
 
 def slims(inventory: str, script: str) -> dict[str, str]:
@@ -145,7 +149,7 @@ def test_messages_of_extremes(values: dict[str, Any], message: str) -> None:
         {'trust_ratio_exclude': ('gamma$', '^fc8/'), 'weight_decay_exclude': ('fc8',), 'recall_at': (1, 3)},
     ],
 )
-def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None:
+def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path, parse: Callable[..., Any]) -> None:
     """An empty list too, where the default is not empty: by what reads them back, and on the command line."""
     config = make_config(TrainConfig, **values)
     text = to_flagfile(config)
@@ -153,22 +157,7 @@ def test_lists_survive_flagfiles(values: dict[str, Any], tmp_path: Path) -> None
     assert from_flagfile(TrainConfig, text) == flat_values(config)
     path = tmp_path / 'config.cfg'
     path.write_text(text)
-    with parsed(TrainConfig, f'--flagfile={path}') as parsed_config:
-        assert parsed_config == config
-
-
-@contextlib.contextmanager
-def parsed(config_class: type, *arguments: str) -> Iterator[Any]:
-    """Gives the config that a command line makes."""
-    known = set(cli.flags.FLAGS)
-    try:
-        cli.define_flags(config_class)
-        cli.flags.FLAGS(['script', *arguments])
-        yield cli.config_from_flags(config_class)
-    finally:
-        for name in set(cli.flags.FLAGS) - known:
-            delattr(cli.flags.FLAGS, name)
-        cli.flags.FLAGS.unparse_flags()
+    assert parse(TrainConfig, f'--flagfile={path}') == config
 
 
 @pytest.mark.parametrize(
@@ -180,14 +169,15 @@ def parsed(config_class: type, *arguments: str) -> Iterator[Any]:
         (ExportConfig, '--noinclude_preprocessing', {'include_preprocessing': False}),
     ],
 )
-def test_an_option_has_its_former_name_too(config_class: type, argument: str, values: dict[str, Any]) -> None:
-    with parsed(config_class, argument) as config:
-        assert config == make_config(config_class, **values)
+def test_an_option_has_its_former_name_too(
+    parse: Callable[..., Any], config_class: type, argument: str, values: dict[str, Any]
+) -> None:
+    assert parse(config_class, argument) == make_config(config_class, **values)
 
 
 @pytest.mark.parametrize(('error', 'shown'), [(ImportError, 'broken\n'), (KeyboardInterrupt, ''), (None, '')])
 def test_what_libraries_write_while_they_load_is_shown_if_that_fails(capfd, error, shown):
-    with contextlib.suppress(ImportError, KeyboardInterrupt), cli.quiet_import():
+    with contextlib.suppress(ImportError, KeyboardInterrupt), console.kept_stderr():
         os.write(2, b'broken\n')
         if error is not None:
             raise error

@@ -1,8 +1,6 @@
 """What scripts refuse before TensorFlow is imported: here, importing it fails."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,8 @@ from export.export_factory import FORMATS
 from nets.nets_factory import NETS
 from preprocessing.preprocessing_factory import PREPROCESSINGS
 from support.errors import InputError
-from tests.scripts import SCRIPTS
+from tests.scripts import SCRIPTS, run_python
 
-ROOT = Path(__file__).parents[1]
 # flags, message; {here} is an empty folder
 REFUSED: dict[str, list[tuple[str, str]]] = {
     'train_image_classifier.py': [
@@ -101,7 +98,7 @@ def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     folder = tmp_path_factory.mktemp('refusing')
     for package in ('tensorflow', 'keras'):
         (folder / f'{package}.py').write_text(f'raise AssertionError("{package} was imported")\n')
-    return {**os.environ, 'PYTHONPATH': str(folder)}
+    return {'PYTHONPATH': str(folder)}
 
 
 def test_every_script_has_refusals() -> None:
@@ -113,8 +110,7 @@ def test_refused_without_tensorflow(
     script: str, flags: str, message: str, tmp_path: Path, without_tensorflow: dict[str, str]
 ) -> None:
     (tmp_path / 'file').touch()
-    command = [sys.executable, script, *flags.format(here=tmp_path).split()]
-    finished = subprocess.run(command, cwd=ROOT, env=without_tensorflow, capture_output=True, text=True, check=False)
+    finished = run_python(script, *flags.format(here=tmp_path).split(), **without_tensorflow)
     assert finished.returncode == 1, finished.stderr
     assert finished.stderr.startswith('error: ')
     assert finished.stderr.count('\n') == 1
@@ -130,8 +126,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest
 
 def _passes(script: str, flags: str, environment: dict[str, str]) -> bool:
     """Returns whether a script comes to import TensorFlow, or with --plan to what that needs."""
-    command = [sys.executable, script, *flags.split()]
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    finished = run_python(script, *flags.split(), **environment)
     return any(words in finished.stderr for words in ('was imported', '--plan needs'))
 
 
@@ -172,8 +167,7 @@ def test_the_launcher_does_not_ask_who_it_is_itself(without_tensorflow: dict[str
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_help_needs_no_tensorflow(script: str, without_tensorflow: dict[str, str]) -> None:
-    command = [sys.executable, script, '--help']
-    finished = subprocess.run(command, cwd=ROOT, env=without_tensorflow, capture_output=True, text=True, check=False)
+    finished = run_python(script, '--help', **without_tensorflow)
     assert 'AssertionError' not in finished.stderr
     assert '--[no]' in finished.stdout
 

@@ -18,7 +18,7 @@ from engine import checkpoints
 from engine.training import run_dir
 from engine.training.signals import TrainingSignals
 from tests.processes import BEGUN, DATA, INDEX, STEPS, Run, wait_for
-from tests.runs import checkpoint_files, steps_in_tensorboard
+from tests.runs import checkpoint_files, flip, steps_in_tensorboard
 
 pytestmark = pytest.mark.usefixtures('no_process_is_left')
 
@@ -299,11 +299,8 @@ def truncate(prefix: str) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def flip_a_bit(prefix: str) -> None:
-    path = Path(f'{prefix}.data-00000-of-00001')
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+def flip_a_byte(prefix: str) -> None:
+    flip(Path(f'{prefix}.data-00000-of-00001'))
 
 
 def spoil_index(prefix: str) -> None:
@@ -314,8 +311,8 @@ def lose_data(prefix: str) -> None:
     Path(f'{prefix}.data-00000-of-00001').unlink()
 
 
-@pytest.mark.quick('flip_a_bit')
-@pytest.mark.parametrize('damage', [truncate, flip_a_bit, spoil_index, lose_data])
+@pytest.mark.quick('flip_a_byte')
+@pytest.mark.parametrize('damage', [truncate, flip_a_byte, spoil_index, lose_data])
 def test_a_damaged_checkpoint_is_passed_over(begun, uninterrupted, make_fault, damage):
     fault = make_fault(f'checkpoint damaged: {damage.__name__}')
     latest = checkpoints.latest_checkpoint(str(begun.train_dir))

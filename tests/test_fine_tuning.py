@@ -13,7 +13,7 @@ from engine import checkpoints
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.training.setup import open_run
 from support.errors import InputError
-from tests.runs import assert_same_values, saved_values, small_config
+from tests.runs import assert_same_values, saved_values, small_config, weights_of
 
 # Nothing moves at this rate, so a run of one step shows where it started.
 STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
@@ -21,10 +21,6 @@ STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
 
 def write(folder: Path, values: dict[str, Any]) -> str:
     return checkpoints.save(str(folder), 1, {name: tf.constant(value) for name, value in values.items()}, 5)
-
-
-def weights_of(prefix: str) -> dict[str, np.ndarray]:
-    return {name: value for name, value in saved_values(prefix).items() if not checkpoints.is_training_state(name)}
 
 
 # ------------------------------------------------------------------------ what becomes of every variable
@@ -139,19 +135,6 @@ def test_a_head_of_another_size_keeps_its_initial_value(trained, train_digits, t
     for name, value in values.items():
         np.testing.assert_array_equal(tuned[name], fresh[name] if 'fc4' in name else value, err_msg=name)
     assert f'LeNet/fc4/weights is 256x10 in the net and 256x20 in {prefix}: it keeps its initial value' in caplog.text
-
-
-def test_averages_of_the_checkpoint_are_not_taken(trained, train_digits, tmp_path):
-    """Slim restores the weights themselves; the averages of the new run begin at them."""
-    options = {**STILL, 'moving_average_decay': 0.9, 'checkpoint_path': trained.checkpoint_path}
-    values, before = (
-        saved_values(train_digits(tmp_path, **options).checkpoint_path),
-        saved_values(trained.checkpoint_path),
-    )
-    for name, value in weights_of(trained.checkpoint_path).items():
-        np.testing.assert_array_equal(values[name], value, err_msg=name)
-        np.testing.assert_array_equal(values[f'{name}/ExponentialMovingAverage'], value, err_msg=name)
-        assert not np.array_equal(before[f'{name}/ExponentialMovingAverage'], value), name
 
 
 def test_slims_two_steps(trained, train_digits, tmp_path):

@@ -1,6 +1,5 @@
 """`--help` of each script: groups, values, defaults, width; and absl's flags for help."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,20 +10,12 @@ import pytest
 from configs import names
 from configs.help_text import help_text
 from configs.options import flat_options
-from tests.scripts import SCRIPTS
-from tests.test_scripts import ROOT
-
-
-def run(script: str, *flags: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / script), *flags]
-    return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
-    )
+from tests.scripts import ROOT, SCRIPTS, run_python
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_help_is_in_groups(script: str) -> None:
-    finished = run(script, '--help')
+    finished = run_python(script, '--help')
     assert finished.returncode == 0
     assert not finished.stderr
     text = finished.stdout
@@ -42,14 +33,14 @@ def test_help_is_in_groups(script: str) -> None:
 @pytest.mark.parametrize('script', SCRIPTS)
 @pytest.mark.parametrize('flag', ['-h', '-help', '--helpshort', '-?'])
 def test_other_ways_to_ask(script: str, flag: str) -> None:
-    finished = run(script, flag)
+    finished = run_python(script, flag)
     assert (finished.returncode, finished.stderr) == (0, '')
     assert 'What most commands need:' in finished.stdout
 
 
 @pytest.mark.parametrize(('flag', 'words'), [('--helpfull', 'absl.logging'), ('--helpxml', '<name>verbosity</name>')])
 def test_absls_own_flags_are_still_shown(flag: str, words: str) -> None:
-    finished = run('import_weights.py', flag)
+    finished = run_python('import_weights.py', flag)
     assert (finished.returncode, finished.stderr) == (0, '')
     assert words in finished.stdout
     assert 'labels_path' in finished.stdout
@@ -83,12 +74,12 @@ def test_help_lists_what_is_valid(script: str, values: tuple[str, ...]) -> None:
 
 
 def test_help_is_as_wide_as_the_terminal() -> None:
-    narrow = run('export_image_classifier.py', '--help', COLUMNS='60').stdout
+    narrow = run_python('export_image_classifier.py', '--help', COLUMNS='60').stdout
     assert max(len(line) for line in narrow.splitlines() if 'python' not in line and '=' not in line) <= 60
 
 
 def test_defaults_and_sections() -> None:
-    text = run('benchmark_image_classifier.py', '--help').stdout
+    text = run_python('benchmark_image_classifier.py', '--help').stdout
     own = [text.index(f'--{name}=') for name in ('mode', 'num_steps', 'warmup_steps', 'results_path')]
     assert own == sorted(own)
     assert own[-1] < text.index('--dataset_name=')
@@ -102,5 +93,5 @@ def test_defaults_and_sections() -> None:
 
 def test_help_is_quick() -> None:
     start = time.monotonic()
-    run('train_image_classifier.py', '--help')
+    run_python('train_image_classifier.py', '--help')
     assert time.monotonic() - start < 5  # 0.3 s on an idle machine

@@ -18,7 +18,7 @@ from datasets.files import LeftOut
 from engine.prediction import image_files
 from engine.prediction.image_files import find_images, prepare, prepare_batches, split_input
 from preprocessing.preprocessing_factory import Preprocessing, get_preprocessing
-from support.limits import MAX_PIXELS
+from support.input_files import MAX_PIXELS
 from tests.sources import write_files
 
 COLOURS = get_preprocessing('inception', 24)

@@ -1,17 +1,15 @@
 """Keras' settings: another backend, keras.json, and what this project's nets make of them."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from support import keras_settings
 from support.errors import InputError
-from tests.test_scripts import ENVIRONMENT, ROOT, TINY
+from tests.scripts import run_python
+from tests.test_scripts import ENVIRONMENT, TINY
 
 PACKAGES = ('datasets', 'engine', 'export', 'importing', 'nets', 'preprocessing')
 # Sums of all outputs and kinds of all layers, for each net.
@@ -30,13 +28,6 @@ print(keras.config.backend(), keras.config.floatx(), json.dumps(made))
 """
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, '-c', code]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.fixture(name='keras_home')
 def _keras_home(tmp_path: Path) -> Path:
     settings = {'backend': 'jax', 'floatx': 'float16', 'image_data_format': 'channels_first', 'epsilon': 1e-3}
@@ -46,8 +37,8 @@ def _keras_home(tmp_path: Path) -> Path:
 
 @pytest.mark.full
 def test_nets_do_not_depend_on_the_settings(keras_home: Path) -> None:
-    plain = python(_NETS, KERAS_BACKEND='')
-    other = python(_NETS, KERAS_BACKEND='jax', KERAS_HOME=str(keras_home))
+    plain = run_python('-c', _NETS, KERAS_BACKEND='')
+    other = run_python('-c', _NETS, KERAS_BACKEND='jax', KERAS_HOME=str(keras_home))
     assert plain.stdout.startswith('tensorflow float32'), plain.stderr
     assert other.stdout.startswith('tensorflow float16'), other.stderr
     assert plain.stdout.partition('{')[2] == other.stdout.partition('{')[2]
@@ -56,10 +47,8 @@ def test_nets_do_not_depend_on_the_settings(keras_home: Path) -> None:
 @pytest.mark.full
 def test_a_run_with_other_settings(keras_home: Path, tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, 'KERAS_BACKEND': 'torch', 'KERAS_HOME': str(keras_home)}
-    command = [sys.executable, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path / "run"}']
-    finished = subprocess.run(
-        [*command, '--max_number_of_steps=1'], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    flags = [*TINY, f'--train_dir={tmp_path / "run"}', '--max_number_of_steps=1']
+    finished = run_python('train_image_classifier.py', *flags, **environment)
     assert finished.returncode == 0, finished.stderr
 
 
@@ -67,13 +56,13 @@ def test_a_run_with_other_settings(keras_home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize('package', PACKAGES)
 def test_every_package_sets_the_backend(package: str) -> None:
     code = f'import os, {package}; print(os.environ["KERAS_BACKEND"])'
-    assert python(code, KERAS_BACKEND='jax').stdout == 'tensorflow\n'
+    assert run_python('-c', code, KERAS_BACKEND='jax').stdout == 'tensorflow\n'
 
 
 def test_keras_is_there_already_with_another_backend() -> None:
     """Here, for want of another one that is installed, it only says that it has one."""
     code = 'import types, sys; k = types.ModuleType("keras"); k.config = types.SimpleNamespace(backend=lambda: "jax")'
-    finished = python(f'{code}; sys.modules["keras"] = k; import nets')
+    finished = run_python('-c', f'{code}; sys.modules["keras"] = k; import nets')
     assert finished.stderr.rstrip().endswith(
         "Keras computes with jax in this process, and these nets with TensorFlow: import this project's packages "
         'before keras, or set KERAS_BACKEND=tensorflow'
@@ -94,8 +83,7 @@ def test_files_that_keras_fails_on(text: str, message: str, tmp_path: Path, monk
     monkeypatch.setenv('KERAS_HOME', str(tmp_path))
     with pytest.raises(InputError, match=re.escape(message)):
         keras_settings.check()
-    command = [sys.executable, 'predict_image_classifier.py', 'x.png']
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = run_python('predict_image_classifier.py', 'x.png')
     assert finished.returncode == 1
     assert finished.stderr == f'error: {tmp_path}/{message}\n'
 

@@ -50,9 +50,8 @@ def scales_and_steps(finite: list[bool]) -> Iterator[tuple[float, int]]:
 def test_the_rule(monkeypatch, replicas):
     monkeypatch.setattr(loss_scale, 'STEPS_TO_GROW', float(STEPS_TO_GROW))
     strategy = distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=replicas))
-    scale = LossScale()
     with strategy.scope():
-        scale.build()
+        scale = LossScale()
         sums = [tf.Variable(tf.zeros([size])) for size in (3, 2)]
 
     def update(gradients: list[tf.Tensor]) -> None:

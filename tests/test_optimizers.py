@@ -16,7 +16,7 @@ from engine.distributed import distribution
 from engine.optim import losses
 from engine.optim.moving_averages import ExponentialMovingAverage
 from engine.optim.optimizers import OPTIMIZERS, clip_by_global_norm, make_optimizer
-from engine.training.train_state import make_state
+from engine.training.state import make_state
 from support.errors import InputError
 from tests.runs import small_config
 
@@ -47,12 +47,10 @@ class Trainer:
     def __init__(self, options, replicas=1, kind='keras', decay=0.0, average=None, w0=W0, jit_compile=False):
         self.strategy = make_strategy(replicas)
         self.optimizer = make_optimizer(options)
-        self.average = None if average is None else ExponentialMovingAverage(average)
         with self.strategy.scope():
             self.w = make_variable(w0, kind)
             self.optimizer.build({'w': self.w}, {'w': decay, 'frozen': 1.0})
-            if self.average:
-                self.average.build({'w': self.w})
+            self.average = None if average is None else ExponentialMovingAverage(average, {'w': self.w})
         self._step = tf.function(self._strategy_step, jit_compile=jit_compile)
 
     def _strategy_step(self, gradient, rate, step):
@@ -362,8 +360,7 @@ def test_moving_average_is_that_of_tf1(shared_path, replicas):
     strategy = make_strategy(replicas)
     with strategy.scope():
         variable = keras.Variable(1.0, dtype='float32')
-        average = ExponentialMovingAverage(0.9999)
-        average.build({'w': variable})
+        average = ExponentialMovingAverage(0.9999, {'w': variable})
     update = tf.function(lambda step: strategy.run(average.update, (step,)))
     for step, (value, expected) in enumerate(zip(golden['ema_inputs'], golden['ema_values'], strict=True)):
         variable.assign(value)

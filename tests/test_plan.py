@@ -1,8 +1,6 @@
 """`--plan`: what the model says against rows computed by hand, and what it refuses."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ from engine.distributed import distribution, joining
 from engine.optim.reduction import Reduction
 from engine.training import plan, run_dir
 from support.errors import InputError
+from tests.scripts import run_python
 
-ROOT = Path(__file__).parents[1]
 NUMBERS = 1_000_000
 
 
@@ -116,8 +114,7 @@ def test_a_recipe_on_a_cluster(tmp_path: Path) -> None:
         '--plan_examples=1281167',
         '--launch_workers=2',  # which are not launched: one plan is printed
     ]
-    command = [sys.executable, 'train_image_classifier.py', *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_python('train_image_classifier.py', *flags)
     assert (done.returncode, done.stderr) == (0, '')
     heading, *lines, left_out = done.stdout.splitlines()
     assert heading == 'plan: alexnet_bn on imagenet, split train: 1281167 examples, 62383145 numbers to train'

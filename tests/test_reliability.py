@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -20,10 +21,11 @@ from engine import checkpoints, evaluation, training
 from engine.checkpoints import files as checkpoint_files
 from engine.distributed.kernels import describe_kernels
 from engine.training import actions
-from engine.training.evaluation_history import EvaluationHistory
-from engine.training.position import Position
+from engine.training import evaluation as training_evaluation
+from engine.training.best_checkpoint import EvaluationHistory
 from engine.training.recovery import NonFiniteError, Recovery
 from engine.training.setup import Run
+from engine.training.state import Position
 from support.errors import InputError
 from tests.runs import assert_same_values, eval_config, saved_values, steps_in_tensorboard
 from tests.runs import files as files_of
@@ -201,14 +203,6 @@ def test_what_cannot_be_compared(train_digits, tmp_path, options, message):
         train_digits(tmp_path, max_number_of_steps=1, **options)
 
 
-@pytest.mark.parametrize('text', ['', '{', '[1]', '[{"accuracy": 1}]', '[{"step": "a"}]'])
-def test_a_damaged_history(train_digits, tmp_path, text):
-    (tmp_path / 'evaluations.json').write_text(text)
-    message = r'evaluations\.json: damaged, or written by another version: .*; delete it, and evaluations begin anew'
-    with pytest.raises(InputError, match=message):
-        train_digits(tmp_path, max_number_of_steps=1, eval_every_steps=1)
-
-
 def measured(*accuracies: float) -> EvaluationHistory:
     rows = tuple({'step': 10 * i, 'accuracy': value} for i, value in enumerate(accuracies, start=1))
     return EvaluationHistory({'metric': 'accuracy'}, rows)
@@ -285,7 +279,7 @@ def test_a_run_cannot_begin_with_weights_that_are_not_finite(trained, train_digi
 @pytest.mark.full
 def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path, monkeypatch, caplog):
     options = {'save_interval_steps': 10, 'learning_rate': 0.1, 'seed': 3, **CHECKED}
-    measure, calls = actions.measure, []
+    measure, calls = training_evaluation.measure, []
 
     def interrupted(subjects, source, recall_at, *, should_stop):
         calls.append(source)
@@ -296,7 +290,7 @@ def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path,
         return measure(subjects, source, recall_at, should_stop=should_stop)
 
     with monkeypatch.context() as patched:
-        patched.setattr(actions, 'measure', interrupted)
+        patched.setattr(training_evaluation, 'measure', interrupted)
         caplog.set_level(logging.INFO, logger='absl')
         stopped = train_digits(tmp_path, **options)
     assert (stopped.step, stopped.stopped_by) == (20, signal.SIGTERM)
@@ -519,27 +513,33 @@ def test_a_run_that_is_over_names_the_checkpoint_that_it_restored(train_digits, 
     assert train_digits(tmp_path / 'run', max_number_of_steps=2).checkpoint_path == f'{tmp_path}/run/model.ckpt-2'
 
 
-@pytest.mark.quick('data.json*', 'model.json*')
+DAMAGED = 'damaged, or written by another version: '
+
+
 @pytest.mark.parametrize(
     ('name', 'text', 'message'),
     [
+        *(('model.json', text, DAMAGED) for text in ('', '{', '[]', '{"model_name": "lenet"}', '{"label_names": 3}')),
+        ('model.json', '[' * 100_000, f'{DAMAGED}.*; put it right'),
+        *(('evaluations.json', text, f'{DAMAGED}.*; delete it, and evaluations begin anew')
+          for text in ('', '{', '[1]', '[{"accuracy": 1}]', '[{"step": "a"}]', '[' * 100_000)),
         ('evaluations.json', '{}', 'another version: not a list of evaluations; delete it'),
-        (
-            'evaluations.json',
-            '[{"step": 1, "accuracy": null}]',
-            'accuracy is None at step 1, not from 0 to 1; delete it',
-        ),
+        ('evaluations.json', '[{"step": 1, "accuracy": null}]', 'accuracy is None at step 1, not from 0 to 1; delete'),
         ('evaluations.json', '[{"step": 1, "accuracy": NaN}]', 'accuracy is nan at step 1'),
-        ('evaluations.json', '[' * 100_000, r'evaluations\.json: damaged, or written by another version: '),
-        ('data.json', '[' * 100_000, r'data\.json: damaged, .*; delete it to go on without the comparison'),
-        ('model.json', '[' * 100_000, r'model\.json: damaged, or written by another version: .*; put it right'),
     ],
-)
+)  # fmt: skip
 def test_a_file_of_the_run_that_says_nonsense(train_digits, tmp_path, name, text, message):
-    train_digits(tmp_path, max_number_of_steps=2)
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=rf'{re.escape(name)}: .*{message}'):
         train_digits(tmp_path, max_number_of_steps=4, eval_every_steps=4)
+    assert (tmp_path / name).read_text() == text
+
+
+def test_data_of_the_run_that_say_nonsense(train_digits, tmp_path):
+    train_digits(tmp_path, max_number_of_steps=2)
+    (tmp_path / 'data.json').write_text('[' * 100_000)
+    with pytest.raises(InputError, match=r'data\.json: damaged, .*; delete it to go on without the comparison'):
+        train_digits(tmp_path, max_number_of_steps=4)
 
 
 @pytest.mark.full

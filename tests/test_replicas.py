@@ -15,8 +15,8 @@ from configs.training import DeviceOptions
 from engine.distributed import distribution
 from engine.optim import losses
 from engine.training import setup
-from engine.training.train_state import TrainState
-from engine.training.train_step import RunSteps
+from engine.training.state import TrainState
+from engine.training.step import RunSteps
 from support.errors import InputError
 from tests.runs import SMALL_RUN, checkpoint_files, saved_values
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -12,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.scripts import SCRIPTS, flag_names
 
 ROOT = Path(__file__).parents[1]
 # Of the embedded digits, and not the user's; each of several workers has its own.
@@ -115,34 +111,6 @@ def test_a_recipe_cut_short_learns_as_recorded(recipe: str, shared_path: Callabl
     assert evaluation['accuracy'] == pytest.approx(recorded, abs=0.06)  # other processors round otherwise
 
 
-@pytest.mark.full
-def test_a_run_goes_on_and_then_has_nothing_to_do(digits_run: Path) -> None:
-    longer = run('train', *TINY, f'--train_dir={digits_run}', '--max_number_of_steps=8')
-    assert longer.returncode == 0, longer.stderr
-    assert f'continuing from {digits_run}/model.ckpt-6' in longer.stderr
-    assert 'global step 8: loss = ' in longer.stderr
-    before = {path: path.stat().st_mtime_ns for path in digits_run.glob('model.ckpt*')}
-    again = run('train', *TINY, f'--train_dir={digits_run}', '--max_number_of_steps=8')
-    assert again.returncode == 0, again.stderr
-    assert f'nothing to do: {digits_run}/model.ckpt-8 has reached the last step, 8' in again.stderr
-    assert {path: path.stat().st_mtime_ns for path in digits_run.glob('model.ckpt*')} == before
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_ends_training(tmp_path: Path, number: int, status: int) -> None:
-    command = [sys.executable, 'train_image_classifier.py', *TINY, f'--train_dir={tmp_path}', '--num_epochs=1000']
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    lines = [next(line for line in process.stderr if 'global step' in line)]
-    process.send_signal(number)
-    lines += process.communicate(timeout=60)[1].splitlines()
-    assert process.returncode == status, lines
-    (stopped,) = [line for line in lines if line.startswith('stopped at step ')]
-    step = int(stopped.split(';')[0].rsplit(' ', 1)[1])
-    assert (tmp_path / f'model.ckpt-{step}.index').exists()
-
-
 # --------------------------------------------------------------------- TensorBoard
 
 
@@ -219,40 +187,3 @@ def test_flags_of_slim_without_meaning_are_answered(tmp_path: Path) -> None:
     assert '--master is not needed any more: there are no sessions' in finished.stderr
     assert '--num_readers is not needed any more: the input pipeline tunes' in finished.stderr
     assert '--dataset_dir=/no/such: no such folder' in only_error(finished, 1)
-
-
-@pytest.mark.parametrize('script', SCRIPTS)
-def test_help_is_complete(script: str) -> None:
-    command = [sys.executable, str(ROOT / script), '--help']
-    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
-    flags = flag_names(script)
-    assert not [name for name in flags if f'--{name}' not in text and f'--[no]{name}' not in text]
-
-
-@pytest.mark.full
-def test_a_full_disk_while_saving_leaves_the_last_checkpoint(digits_run: Path, tmp_path: Path) -> None:
-    """A limit on the size of files fails the writes of a real process as a full disk does."""
-
-    def limit_file_size() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    finished = run('train', *TINY, f'--train_dir={tmp_path}', '--max_number_of_steps=2', preexec_fn=limit_file_size)
-    message = only_error(finished, 1)
-    assert f'cannot save {tmp_path}/model.ckpt-2' in message
-    assert 'the last good checkpoint is none' in message
-    assert not [path.name for path in tmp_path.iterdir() if 'ckpt' in path.name]
-
-
-@pytest.mark.full
-def test_a_corrupt_record_is_named(tmp_path: Path, digits_run: Path) -> None:
-    from datasets import digits
-
-    data = tmp_path / 'data'
-    digits.write(str(data))
-    path = data / 'digits_train.tfrecord'
-    content = bytearray(path.read_bytes())
-    content[1000] ^= 255
-    path.write_bytes(content)
-    finished = run('train', *TINY, f'--dataset_dir={data}', f'--train_dir={tmp_path / "run"}', '--num_epochs=1')
-    assert f'{path}, record ' in only_error(finished, 1)
-    assert 'a checksum does not agree' in finished.stderr

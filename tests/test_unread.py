@@ -1,8 +1,6 @@
 """Flags without effect beside others: the table against what optimizers, schedules, preprocessings and nets read."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +22,8 @@ from export.export_factory import FORMATS
 from nets.batch_norm import BatchNormalization
 from nets.nets_factory import NETS, make_model
 from preprocessing.preprocessing_factory import PREPROCESSINGS
-from tests.scripts import SCRIPTS
+from tests.scripts import ROOT, SCRIPTS, run_python
 
-ROOT = Path(__file__).parents[1]
 TRAIN = READERS[TrainConfig]
 
 
@@ -243,8 +240,7 @@ def test_recipes_have_no_such_flags(recipe: Path) -> None:
 
 def warnings_of(*flags: str) -> list[str]:
     """Returns the warnings of a command that ends before TensorFlow is imported."""
-    command = [sys.executable, 'train_image_classifier.py', *flags, '--dataset_dir=/no/such', '--dataset_name=imagenet']
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = run_python('train_image_classifier.py', *flags, '--dataset_dir=/no/such', '--dataset_name=imagenet')
     *lines, last = finished.stderr.splitlines()
     assert last == 'error: --dataset_dir=/no/such: no such folder'
     return lines
@@ -266,6 +262,5 @@ def test_what_a_command_is_warned_of(tmp_path: Path) -> None:
     (adam,) = warnings_of('--optimizer=adam', '--learning_rate=1e-4')
     assert adam.startswith("warning: --optimizer=adam: slim's --opt_epsilon is 1.0")
     assert warnings_of('--optimizer=adam', '--opt_epsilon=1.0') == []
-    command = [sys.executable, 'train_image_classifier.py', '--optimizer=adam', '--worker_hosts=a:1', '--task=1']
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = run_python('train_image_classifier.py', '--optimizer=adam', '--worker_hosts=a:1', '--task=1')
     assert 'opt_epsilon' not in finished.stderr  # the first worker says it

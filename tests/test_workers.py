@@ -20,7 +20,8 @@ from configs.options import to_flagfile
 from engine import checkpoints, evaluation
 from engine.distributed.tasks import free_ports
 from tests.processes import BEGUN, INDEX, ROOT, Run
-from tests.runs import SMALL_RUN, assert_same_values, eval_config, saved_values, small_config
+from tests.runs import SMALL_RUN, assert_same_values, eval_config, flip, saved_values, small_config
+from tests.scripts import run_python
 
 pytestmark = [pytest.mark.usefixtures('no_process_is_left'), pytest.mark.timeout(400)]
 
@@ -46,8 +47,15 @@ class WorkersRun(Run):
 
     def start_workers(self, count: int = 2, *flags: str) -> list:
         """Starts `count` workers; their output goes to one file, as to one terminal."""
-        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', count))
-        return [self.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags) for index in range(count)]
+        return self.start_each([flags] * count)
+
+    def start_each(self, flags_of_each: Sequence[Sequence[str]]) -> list:
+        """Starts a worker with each of some flags."""
+        hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', len(flags_of_each)))
+        return [
+            self.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags)
+            for index, flags in enumerate(flags_of_each)
+        ]
 
     def finish_workers(self, count: int = 2, *flags: str) -> list[int]:
         """Trains until all have ended by themselves; returns their exit statuses."""
@@ -263,9 +271,7 @@ def test_a_bad_record_of_one_worker_ends_all(
     copy = tmp_path / 'digits'
     shutil.copytree(digits_dir, copy)
     (path,) = copy.glob('*train*')
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
+    flip(path)
     run = make_run('run', dataset_dir=str(copy), cache='off')
     assert run.finish_workers() == [1, 1], run.output()
     errors = [line for line in run.output().splitlines() if '] error: ' in line]
@@ -302,7 +308,7 @@ def test_early_stopping_ends_all(make_run: Callable[..., WorkersRun]) -> None:
 def test_evaluation_by_two_workers_counts_every_example_once(uninterrupted: WorkersRun, tmp_path: Path) -> None:
     path, checkpoint = tmp_path / 'together.json', str(uninterrupted.train_dir)
     flags = ['--launch_workers=2', '--batch_size=14', f'--results_path={path}', f'--eval_dir={tmp_path}']
-    done = run_script('eval_image_classifier.py', f'--checkpoint_path={checkpoint}', *flags)
+    done = run_python('eval_image_classifier.py', f'--checkpoint_path={checkpoint}', *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('evaluated 40 of 40') == 1  # on the split that the run was evaluated on
     alone = evaluation.evaluate(eval_config(checkpoint, eval_dir=str(tmp_path)))
@@ -334,7 +340,7 @@ def test_the_launcher_trains_two_workers_and_ends_both_when_one_is_killed(tmp_pa
 def test_the_benchmark_prints_what_two_workers_send(tmp_path: Path) -> None:
     path = tmp_path / 'figures.json'
     flags = ['--mode=step', '--model_name=lenet', '--num_steps=10', '--warmup_steps=2', f'--results_path={path}']
-    done = run_script('benchmark_image_classifier.py', *flags, '--launch_workers=2')
+    done = run_python('benchmark_image_classifier.py', *flags, '--launch_workers=2')
     assert done.returncode == 0, done.stderr
     figures = json.loads(path.read_text())
     assert (figures['workers'], figures['replicas']) == (2, 2)
@@ -342,10 +348,6 @@ def test_the_benchmark_prints_what_two_workers_send(tmp_path: Path) -> None:
     # Other processes may send too, and what is sent has a frame.
     assert figures['bytes_per_step_sent'] > 0.9 * figures['bytes_per_step_expected'] > 0
     assert re.search(r'sent by each worker +\d+\.\d MB a step \(gradients in a ring: \d+\.\d\)', done.stdout)
-
-
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 # --------------------------------------------------------------------- clusters that cannot be
@@ -368,12 +370,7 @@ ERRORS = {
 def test_clusters_that_cannot_be_say_why(make_run: Callable[..., WorkersRun], name: str) -> None:
     chief_flags, other_flags, message = ERRORS[name]
     run = make_run('run')
-    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', 2))
-    processes = [
-        run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, *flags)
-        for index, flags in enumerate((chief_flags, other_flags))
-    ]
-    assert run.end(processes) == [1, 1], run.output()
+    assert run.end(run.start_each([chief_flags, other_flags])) == [1, 1], run.output()
     lines = [line for line in run.output().splitlines() if not line.startswith('E0000')]  # TensorFlow's own
     assert sum(message in line for line in lines) == 2, run.output()
     assert 'Traceback' not in run.output()
@@ -388,11 +385,6 @@ def test_workers_with_other_data_are_refused(
     (path,) = copy.glob('*train*')
     path.write_bytes(path.read_bytes()[:-4000])
     run = make_run('run')
-    hosts = ','.join(f'127.0.0.1:{port}' for port in free_ports('127.0.0.1', 2))
-    folders = (str(digits_dir), str(copy))
-    processes = [
-        run.start(f'--worker_hosts={hosts}', f'--task={index}', TIMEOUT, f'--dataset_dir={folder}')
-        for index, folder in enumerate(folders)
-    ]
+    processes = run.start_each([[f'--dataset_dir={folder}'] for folder in (digits_dir, copy)])
     assert run.end(processes) == [1, 1], run.output()
     assert 'Traceback' not in run.output()

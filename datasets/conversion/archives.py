@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from datasets.files import Entry, check_name, is_of_system
 from datasets.regular_files import open_file
-from support.disk import replacing
+from support.atomic import atomic_file
 from support.errors import InputError
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -140,7 +140,7 @@ def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:
         return target
     try:
         os.makedirs(folder, exist_ok=True)
-        with _open(path) as compressed, replacing(target, f'{target}.part') as file:
+        with _open(path) as compressed, atomic_file(target) as part, open(part, 'wb') as file:
             _copy(compressed, file, path, folder, max_bytes)
             file.flush()
             os.utime(

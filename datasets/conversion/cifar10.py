@@ -17,6 +17,7 @@ from datasets.conversion.archives import decompress, list_tar
 from datasets.conversion.pickled_arrays import load_images
 from datasets.files import Entry, list_folder
 from datasets.source import Source, SourceImage, read_bytes
+from support.atomic import atomic_file
 from support.errors import InputError
 
 CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
@@ -92,10 +93,9 @@ def _unpickle(entry: Entry, work_dir: str) -> Entry:
     path = os.path.join(work_dir, name)
     try:
         os.makedirs(work_dir, exist_ok=True)
-        with open(f'{path}.part', 'wb') as file:
+        with atomic_file(path) as part, open(part, 'wb') as file:
             for i, label in enumerate(labels):
                 file.write(bytes([label]) + pixels[i * _PIXELS : (i + 1) * _PIXELS])
-        os.replace(f'{path}.part', path)
     except OSError as error:
         raise InputError(f'cannot write {path}: {error.strerror}') from error
     return Entry(name, path, 0, os.path.getsize(path))

@@ -26,12 +26,11 @@ from datasets.conversion.recipe import Encoding, Layout, Recipe, layout_of
 from datasets.conversion.shard_writer import write_shards
 from datasets.conversion.shards import Shard, default_count, fingerprint, plan_shards
 from datasets.conversion.sources import check_options, open_source
-from datasets.conversion.stopping import Stopped, signals_raise
+from datasets.conversion.stopping import Stopped, signals_raise, write_text
 from datasets.regular_files import check_local
 from datasets.source import Source, SourceImage
-from support.cores import usable_cores
-from support.disk import write_text
 from support.errors import InputError
+from support.processor import usable_cores
 from support.progress import Progress
 
 _WORK_DIR = '.conversion.source'  # within the folder of the data set: decompressed archives, until it is complete
@@ -119,7 +118,7 @@ class _Conversion:
                 raise InputError(
                     f'split {split}: none of its images could be read: {described["skipped"][0]["reason"]}'
                 )
-        manifest.write(self._dir, described)
+        write_text(self._dir, manifest.MANIFEST, manifest.manifest_text(described))
         self._journal.sort([shard.file for shard in self._shards])
         written = sum(self._journal.finished[shard.file].num_images for shard in unfinished)
         self._report(described, written, seconds)

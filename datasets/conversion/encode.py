@@ -20,7 +20,7 @@ from PIL import Image
 from datasets.conversion.recipe import Encoding
 from datasets.image_formats import SIGNATURES, format_of
 from support.errors import InputError
-from support.limits import MAX_PIXELS, MAX_SIDES_RATIO
+from support.input_files import MAX_PIXELS, MAX_SIDES_RATIO
 
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG
 _DECODED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}

@@ -14,7 +14,7 @@ from absl import logging
 
 from datasets.regular_files import read_file
 from support.errors import InputError
-from support.texts import NotUtf8Error, decode_text
+from support.input_files import NotUtf8Error, decode_text
 
 VALIDATION_LABELS_FILE = 'imagenet_2012_validation_synset_labels.txt'
 

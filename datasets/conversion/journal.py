@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from typing import Any
 
+from datasets.conversion.stopping import cannot_write, write_text
 from datasets.json_schema import type_problems
 from datasets.regular_files import refuse_irregular
-from support.disk import PART, cannot_write, write_text
 from support.errors import InputError, first_line
 from support.folder_lock import FolderLock
 
@@ -198,12 +198,12 @@ class Journal:
     def part_path(self, file: str, number: int) -> str:
         """Returns where piece `number` of a file is written."""
         # With the process, for the workers of one that was just killed may not have ended yet.
-        return os.path.join(self._dir, f'.{file}.{number}.{os.getpid()}{PART}')
+        return os.path.join(self._dir, f'.{file}.{number}.{os.getpid()}.part')
 
     def _remove_parts(self) -> None:
         """Removes what was not finished, of the names that `part_path` gives."""
         for name in os.listdir(self._dir):
-            if re.fullmatch(rf'\.+[^.].*\.\d+\.\d+{re.escape(PART)}(\.\d+{re.escape(PART)})?', name):
+            if re.fullmatch(r'\.+[^.].*\.\d+\.\d+\.part(\.\d+\.part)?', name):
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(os.path.join(self._dir, name))
 

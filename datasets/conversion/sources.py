@@ -6,7 +6,6 @@ source = open_source(SourceOptions(dataset_name='imagenet', source_dir='/data/il
 import importlib
 from types import ModuleType
 
-from configs import cli
 from configs.conversion import SourceOptions
 from datasets import class_folders
 from datasets.conversion.recipe import TFDS_PREFIX, layout_of
@@ -64,5 +63,4 @@ def open_source(options: SourceOptions, work_dir: str) -> Source:
 
 
 def _module(name: str) -> ModuleType:
-    with cli.quiet_import():  # some import TensorFlow
-        return importlib.import_module(f'datasets.conversion.{name}')
+    return importlib.import_module(f'datasets.conversion.{name}')

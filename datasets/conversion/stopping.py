@@ -1,14 +1,18 @@
-"""Ctrl-C and SIGTERM as an exception, which unwinds whatever is under way.
+"""What stops a conversion so that the same command continues it: Ctrl-C and SIGTERM, and a full or failing disk.
 
 with signals_raise():
-    ...     # raises Stopped
+    write_text('/data/records', 'labels.txt', '0:background')     # raises Stopped, or InputError
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+from support.atomic import atomic_file, flush_to_disk
+from support.errors import InputError, first_line
 
 
 class Stopped(BaseException):
@@ -42,3 +46,31 @@ def _raise(number: int, frame: FrameType | None) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)  # what is left to do takes a moment, and leaves the folder in order
     raise Stopped(number)
+
+
+def write_text(folder: str, name: str, text: str) -> None:
+    """Writes a file whole or not at all, and safely to the disk.
+
+    Raises:
+        InputError: the disk is full, or fails.
+    """
+    try:
+        with atomic_file(os.path.join(folder, name)) as part:
+            with open(part, 'wb') as file:
+                file.write(text.encode())
+            flush_to_disk(part)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def reason(error: Exception) -> str:
+    """Returns the system's message without path and number."""
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error).split('; ')[-1]
+
+
+def cannot_write(folder: str, error: Exception) -> InputError:
+    """Returns the error for a full or failing disk."""
+    return InputError(
+        f'cannot write to {folder}: {reason(error)}; finished files are kept; put this right, and the same command '
+        'goes on'
+    )

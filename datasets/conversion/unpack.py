@@ -11,13 +11,12 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from configs import cli
 from configs.conversion import ConvertConfig
-from datasets.conversion.stopping import Stopped, signals_raise
+from datasets.conversion.stopping import Stopped, cannot_write, signals_raise
 from datasets.files import check_folder, list_names
 from datasets.manifest import LABELS
 from datasets.regular_files import check_local
-from support.disk import PART, cannot_write
+from support.atomic import atomic_file
 from support.errors import InputError
 from support.progress import Progress
 
@@ -63,8 +62,6 @@ def unpack(config: ConvertConfig) -> int:
     check_folder('source_dir', source_dir)
     if os.path.realpath(source_dir) == os.path.realpath(dataset_dir):
         raise InputError(f'--dataset_dir={dataset_dir}: must be another folder than --source_dir')
-    with cli.quiet_import():
-        import tensorflow  # noqa: F401  # what it says while it is loaded
     try:
         with signals_raise():
             return _unpack(source_dir, dataset_dir)
@@ -139,19 +136,15 @@ def _make(file: _File, dataset_dir: str) -> None:
             return
         raise InputError(f'--dataset_dir={dataset_dir} holds {file.name}, which was not made of {file.path}; name '
                          'another folder')  # fmt: skip
-    part = os.path.join(dataset_dir, f'.{file.name}{PART}')
     try:
-        if file.compression:
-            _write_records(file, part)
-        else:
-            shutil.copyfile(file.path, part)
-        os.utime(part, ns=(time, time))
-        os.replace(part, target)
+        with atomic_file(target) as part:
+            if file.compression:
+                _write_records(file, part)
+            else:
+                shutil.copyfile(file.path, part)
+            os.utime(part, ns=(time, time))
     except (OSError, tf.errors.OpError) as error:
         raise cannot_write(dataset_dir, error) from error
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
 
 
 def _write_records(file: _File, part: str) -> None:

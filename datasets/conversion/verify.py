@@ -20,10 +20,10 @@ from datasets.conversion.stopping import Stopped, signals_raise
 from datasets.conversion.workers import WorkerPool
 from datasets.files import in_one_form
 from datasets.regular_files import read_file
-from support.cores import usable_cores
 from support.errors import InputError, first_line
+from support.input_files import NotUtf8Error, decode_text
+from support.processor import usable_cores
 from support.progress import Progress
-from support.texts import NotUtf8Error, decode_text
 
 
 @dataclasses.dataclass

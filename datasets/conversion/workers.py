@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Iterator
 from multiprocessing import connection, forkserver, process
 from typing import Any
 
-from configs import cli
+from support import console
 from support.errors import InputError
 
 _PRELOAD = ['tensorflow', 'PIL.Image']
@@ -31,10 +31,11 @@ def _start_server() -> None:
     """Starts the process that the workers are forked from, unless it runs already; returns at once."""
     forkserver.set_forkserver_preload(_PRELOAD)
     # Ctrl-C reaches every process of a terminal, and `kill` may reach a whole group; only the parent is to answer.
-    # What TensorFlow says while it is imported goes where `quiet_import` puts it.
+    # What TensorFlow says in it, while it is imported and later, is kept; what is wrong with an image is put in words.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        with cli.quiet_import(silent=True):  # what is wrong with an image is said in words
+        os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+        with console.kept_stderr():
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

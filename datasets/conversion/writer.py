@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from datasets.conversion.recipe import Recipe
+from datasets.conversion.stopping import cannot_write, reason
 from datasets.source import SourceImage
-from support.disk import cannot_write, reason
 from support.errors import InputError
 
 if TYPE_CHECKING:

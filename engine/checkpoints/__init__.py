@@ -10,18 +10,12 @@ checkpoint of slim's is read like one of ours, and ours have the format that sli
 reads `.keras` and `.weights.h5` files too.
 """
 
-import sys
-
-from configs import cli
-
-if sys.argv[:1] == ['-m']:  # `python -m` imports the package before its __main__, which then could quiet nothing
-    with cli.quiet_import():
-        import tensorflow  # noqa: F401
-
 from engine.checkpoints.files import (
+    Format,
     checkpoint_of_step,
     checkpoint_step,
     delete_parts,
+    find_checkpoint,
     incomplete_checkpoints,
     is_complete,
     latest_checkpoint,
@@ -29,60 +23,21 @@ from engine.checkpoints.files import (
     list_checkpoints,
     new_checkpoints,
     newest_first,
+    recognise,
     set_aside,
 )
-from engine.checkpoints.formats import Format, find_checkpoint, recognise
-from engine.checkpoints.hints import explain
 from engine.checkpoints.keras_files import METADATA, crc32
 from engine.checkpoints.names import (
     IMAGES_SEEN_KEY,
     IMAGES_SKIPPED_KEY,
     RECOVERIES_KEY,
     STEP_KEY,
+    explain,
     head_names,
     is_average,
     is_counter,
     is_training_state,
-    optimizer_of,
 )
 from engine.checkpoints.reading import Checkpoint, DamagedCheckpointError
 from engine.checkpoints.restoring import ANY, describe_state, make_plan, restore, warm_start
 from engine.checkpoints.saving import Saver, save
-
-__all__ = [
-    'ANY',
-    'IMAGES_SEEN_KEY',
-    'IMAGES_SKIPPED_KEY',
-    'METADATA',
-    'RECOVERIES_KEY',
-    'STEP_KEY',
-    'Checkpoint',
-    'DamagedCheckpointError',
-    'Format',
-    'Saver',
-    'checkpoint_of_step',
-    'checkpoint_step',
-    'crc32',
-    'delete_parts',
-    'describe_state',
-    'explain',
-    'find_checkpoint',
-    'head_names',
-    'incomplete_checkpoints',
-    'is_average',
-    'is_complete',
-    'is_counter',
-    'is_training_state',
-    'latest_checkpoint',
-    'lies_in',
-    'list_checkpoints',
-    'make_plan',
-    'new_checkpoints',
-    'newest_first',
-    'optimizer_of',
-    'recognise',
-    'restore',
-    'save',
-    'set_aside',
-    'warm_start',
-]

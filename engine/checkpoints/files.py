@@ -1,9 +1,11 @@
-"""The files of checkpoints: which a folder holds, which is the latest, what a path means.
+"""The files of checkpoints: which a folder holds, which is the latest, what a path means, which format a file has.
 
 find_checkpoint('/tmp/tfmodel')                # '/tmp/tfmodel/model.ckpt-1000'
+recognise('/tmp/lenet.keras')                  # Format.KERAS: by its content, not its name
 """
 
 import dataclasses
+import enum
 import os
 import re
 import time
@@ -15,6 +17,8 @@ from absl import logging
 
 from configs.early import ENDINGS_OF_ONE_FILE, PART_OF_CHECKPOINT, no_checkpoint_at, no_checkpoint_in, prefixes
 from datasets.text_files import write_text
+from engine.checkpoints import other_formats
+from engine.checkpoints.keras_files import HDF5_MAGIC, ZIP_MAGIC
 from support.errors import InputError, first_line
 
 PREFIX, STATE = 'model.ckpt', 'checkpoint'
@@ -23,6 +27,15 @@ PART = f'.part-{PREFIX}-'
 SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index says that its data is complete
 _POLL_SECS = 1.0
 _TABLE_MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # the end of a LevelDB table
+
+
+class Format(enum.StrEnum):
+    """The formats that are read."""
+
+    TENSORFLOW = 'TensorFlow checkpoint'
+    TENSORFLOW_V1 = 'TensorFlow checkpoint of one file, as before 2017'
+    KERAS = '.keras'
+    WEIGHTS_H5 = '.weights.h5'
 
 
 def checkpoint_step(prefix: str) -> int:
@@ -65,18 +78,60 @@ def is_of_one_file(path: str) -> bool:
         return file.read() == _TABLE_MAGIC
 
 
-def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
-    """Returns the checkpoint that a path means: a prefix, one of its files, or the latest of a folder.
+def recognise(path: str) -> Format | None:
+    """Returns the format of a checkpoint, given by its prefix or file, or None if it is none.
 
-    The latest is that of the folder's `checkpoint` file, else that of the last step, else the only one that it holds.
+    Raises:
+        InputError: it cannot be read at all.
+    """
+    if tf.io.gfile.exists(f'{path}.index'):
+        return Format.TENSORFLOW
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        return None
+    try:
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            start = file.read(len(HDF5_MAGIC))
+        is_old = is_of_one_file(path)
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(f'{path}: {first_line(error)}') from error
+    if start.startswith(ZIP_MAGIC):
+        return Format.KERAS
+    if start == HDF5_MAGIC:
+        return Format.WEIGHTS_H5
+    return Format.TENSORFLOW_V1 if is_old else None
+
+
+def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
+    """Returns the checkpoint that a path means: a `.keras` or `.weights.h5` file, or the prefix of TensorFlow's.
+
+    The latter is the one that was named, also by one of its files, or of a folder the latest: that of its `checkpoint`
+    file, else that of the last step, else the only one that it holds.
 
     Args:
         path: As it was given.
         flag: What messages call it.
 
     Raises:
-        InputError: there is none, or a folder has several of other names.
+        InputError: there is none, a folder has several of other names, or a file is of another kind, which is named.
     """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise InputError(f'--{flag}={path}: a pipe or a device, not a checkpoint')
+    try:
+        if re.search(PART_OF_CHECKPOINT, path) or tf.io.gfile.isdir(path) or not tf.io.gfile.exists(path):
+            return _find_tensorflow(path, flag)
+        found = recognise(path)
+        other = other_formats.describe(path) if found is None else None
+    except (tf.errors.OpError, OSError) as error:  # of a scheme that TensorFlow does not know, for instance
+        raise InputError(f'--{flag}={path}: cannot be read: {first_line(error)}') from error
+    if found in (Format.KERAS, Format.WEIGHTS_H5):
+        other = other_formats.inside_archive(path)
+    if other is not None:
+        raise InputError(f'--{flag}={path}: {other}')
+    return path
+
+
+def _find_tensorflow(path: str, flag: str) -> str:
+    """Returns the prefix of a TensorFlow checkpoint that a path means."""
     if tf.io.gfile.isdir(path):
         try:
             latest = latest_checkpoint(path)
@@ -198,7 +253,7 @@ def _read_state(train_dir: str) -> Any:
         return None
     logger = tf.get_logger()
     level = logger.level
-    logger.setLevel('ERROR')  # or it tells of a damaged file, in the words of its parser, each time
+    logger.setLevel('ERROR')  # or it logs a damaged file, in the words of its parser, each time
     try:
         state = tf.train.get_checkpoint_state(train_dir)
     except (tf.errors.OpError, ValueError):

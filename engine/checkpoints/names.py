@@ -1,6 +1,11 @@
-"""Kinds of names in a checkpoint: counters, slots, moving averages, the head."""
+"""Names in a checkpoint: counters, slots, moving averages, the head; and why they are not those of a net.
 
-from collections.abc import Iterable
+is_training_state('net/conv1/weights/Momentum')                   # True
+explain(['tower_0/net/conv1/weights'], ['net/conv1/weights'])      # 'its names begin with tower_0/: give --che...'
+"""
+
+import collections
+from collections.abc import Iterable, Sequence
 
 from configs.training import OptimizerOptions
 from engine.optim.loss_scale import LossScale
@@ -10,6 +15,8 @@ from engine.optim.optimizers import OPTIMIZERS
 STEP_KEY = 'global_step'
 IMAGES_SEEN_KEY = 'images_seen'
 IMAGES_SKIPPED_KEY, RECOVERIES_KEY = 'images_skipped', 'nonfinite_recoveries'
+_OBJECT_GRAPH, _OBJECT_VALUE = '_CHECKPOINTABLE_OBJECT_GRAPH', '/.ATTRIBUTES/VARIABLE_VALUE'
+_SUFFIX = ExponentialMovingAverage.SUFFIX
 
 
 def is_training_state(name: str) -> bool:
@@ -19,11 +26,11 @@ def is_training_state(name: str) -> bool:
 
 def is_average(name: str) -> bool:
     """Returns whether it is the moving average of a weight."""
-    return name.endswith(ExponentialMovingAverage.SUFFIX)
+    return name.endswith(_SUFFIX)
 
 
 def is_counter(name: str) -> bool:
-    """Returns whether it is the step, or another number that tells how far training has come."""
+    """Returns whether it is the step, or another number that says how far training has come."""
     return name in _COUNTERS
 
 
@@ -44,14 +51,55 @@ def head_names(names: Iterable[str]) -> list[str]:
     Args:
         names: Of a net's variables, from the first layer to the last; slots and averages may be among them.
     """
-    weights = list(dict.fromkeys(name.removesuffix(ExponentialMovingAverage.SUFFIX) for name in names))
+    weights = list(dict.fromkeys(name.removesuffix(_SUFFIX) for name in names))
     weights = [name for name in weights if not is_training_state(name)]
     scope = weights[-1].rpartition('/')[0] if weights else ''
     return [name for name in weights if name.rpartition('/')[0] == scope]
+
+
+def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """Describes a checkpoint by its variable names and gives the flag or step that helps; None if they say nothing.
+
+    Args:
+        found: Names in the checkpoint.
+        wanted: Names of the net's variables, or of their averages.
+    """
+    names, weights = set(found), [name.removesuffix(_SUFFIX) for name in wanted if name]
+    if _OBJECT_GRAPH in names or any(name.endswith(_OBJECT_VALUE) for name in names):
+        return (
+            "it is a checkpoint of Python objects (tf.train.Checkpoint, or Keras 2's save_weights), whose names are "
+            'paths of attributes; load it in the program that wrote it, and save the model as .keras'
+        )
+    prefix = shared_prefix(names, weights)
+    if prefix is not None:
+        return f'its names begin with {prefix}/: give --checkpoint_scope={prefix}'
+    if not any(map(is_average, wanted)) and _are_averages_alone(names, weights):
+        return (
+            'it holds only the moving averages of the weights: evaluation, prediction and export take them with '
+            '--moving_average_decay=0.999'
+        )
+    return None
+
+
+def shared_prefix(found: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """Returns the prefix of most of the wanted names in a checkpoint, or None if it has most of them without one."""
+    names = {name.removesuffix(_SUFFIX) for name in found}
+    if not wanted or 2 * sum(name in names for name in wanted) >= len(wanted):
+        return None
+    endings = {f'/{name}': name for name in wanted}
+    counts = collections.Counter(
+        name.removesuffix(ending) for name in sorted(names) for ending in endings if name.endswith(ending)
+    )
+    prefix, count = next(iter(counts.most_common(1)), ('', 0))
+    return prefix if prefix and 2 * count > len(wanted) else None
+
+
+def _are_averages_alone(found: set[str], weights: Sequence[str]) -> bool:
+    return not any(name in found for name in weights) and any(name + _SUFFIX in found for name in weights)
 
 
 _KERAS_OPTIMIZER = 'optimizer/'  # in a .keras file of a model that Keras trained
 _KEPT = tuple(rule(OptimizerOptions()) for rule in OPTIMIZERS.values())
 _COUNTERS = {STEP_KEY, IMAGES_SEEN_KEY, IMAGES_SKIPPED_KEY, RECOVERIES_KEY}
 _SCALARS = {*_COUNTERS, LossScale.SCALE, LossScale.STEPS, *(name for rule in _KEPT for name in rule.power_bases())}
-_SLOTS = (ExponentialMovingAverage.SUFFIX, *(f'/{slot}' for rule in _KEPT for slot in rule.slot_starts()))
+_SLOTS = (_SUFFIX, *(f'/{slot}' for rule in _KEPT for slot in rule.slot_starts()))

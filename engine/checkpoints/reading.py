@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine.checkpoints.files import SUFFIXES, checkpoint_step
-from engine.checkpoints.formats import Format, recognise
+from engine.checkpoints.files import SUFFIXES, Format, checkpoint_step, recognise
 from engine.checkpoints.keras_files import KerasReader
 from engine.checkpoints.names import STEP_KEY, is_counter
 from support.errors import InputError, first_line

@@ -1,6 +1,6 @@
-"""Giving variables the values of a checkpoint, and saying what becomes of each.
+"""Restoring variables from a checkpoint, with a table of how each is restored, or why not.
 
-restore(checkpoint, variables)                  # all of them, or an error that says why not: a run goes on
+restore(checkpoint, variables)                  # all of them, or an error that says why not: a run resumes
 warm_start(path, variables, ...)               # what fits, with a table: another run begins
 """
 
@@ -14,9 +14,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from engine.checkpoints.formats import find_checkpoint
-from engine.checkpoints.hints import explain
-from engine.checkpoints.names import head_names, is_average, is_slot, is_training_state, optimizer_of
+from engine.checkpoints.files import find_checkpoint
+from engine.checkpoints.names import explain, head_names, is_average, is_slot, is_training_state, optimizer_of
 from engine.checkpoints.reading import Checkpoint
 from support.errors import InputError
 from support.tables import format_table
@@ -123,7 +122,7 @@ def make_plan(
         exclude_scopes: Prefixes of names that are not restored.
         ignore_missing: Whether a variable may be missing in the checkpoint.
         keep_other_head: Whether the last layer may keep its values where it has another number of classes.
-        unused: Names that the checkpoint may have besides; they are not spoken of.
+        unused: Names that the checkpoint may have besides; they are not reported.
     """
     found = checkpoint.shapes
     head = head_of_another_size(wanted, found) if keep_other_head else {}
@@ -259,9 +258,9 @@ def _reason(plan: Plan, checkpoint: Checkpoint, wanted: Mapping[str, Shape], lab
     classes, other = _classes(wanted, found)
     if labels_offset is not None and classes != other:
         fitting = fitting_labels_offset(wanted, found, labels_offset)
-        told = f'has {other} classes, and the data set {classes} with --labels_offset={labels_offset}'
+        problem = f'has {other} classes, and the data set {classes} with --labels_offset={labels_offset}'
         advice = 'choose the data set that it was trained on' if fitting is None else f'give --labels_offset={fitting}'
-        return f'{told}: {advice}'
+        return f'{problem}: {advice}'
     hint = explain(found, list(wanted))
     return f'is not of this net or run: {hint}' if hint else 'is not of this net or run'
 
@@ -308,7 +307,7 @@ def warm_start(
     values = {name: _value(checkpoint, name, variables[name]) for name in restored}
     for name, value in values.items():
         variables[name].assign(value)
-    _tell(prefix, plan, wanted, labels_offset)
+    _log_plan(prefix, plan, wanted, labels_offset)
 
 
 def _flags_that_allow(rows: Sequence[Row]) -> str:
@@ -319,10 +318,10 @@ def _flags_that_allow(rows: Sequence[Row]) -> str:
     return f'To go on, {", and ".join(ways)}'
 
 
-def _tell(prefix: str, plan: Plan, wanted: Mapping[str, Shape], labels_offset: int) -> None:
+def _log_plan(prefix: str, plan: Plan, wanted: Mapping[str, Shape], labels_offset: int) -> None:
     counts = collections.Counter(row.status for row in plan.rows)
-    told = ', '.join(f'{number} {status}' for status, number in counts.items())
-    logging.info('fine-tuning from %s: %s\n%s', prefix, told, plan.table())
+    summary = ', '.join(f'{number} {status}' for status, number in counts.items())
+    logging.info('fine-tuning from %s: %s\n%s', prefix, summary, plan.table())
     for row in plan.rows:
         if row.status is RestoreStatus.MISSING:
             logging.warning('%s is not in %s and keeps its initial value', row.name, prefix)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from datasets.text_files import flush_to_disk
 from engine.checkpoints import files
+from support.atomic import flush_to_disk
 from support.errors import InputError, first_line
 
 Variables = Mapping[str, tf.Variable | tf.Tensor | np.generic]
@@ -28,10 +28,10 @@ def save(
 
     Args:
         train_dir: The folder.
-        step: Of the name.
-        variables: What is written, by name.
-        max_to_keep: Older checkpoints are deleted beyond so many; 0 keeps all.
-        keep_every_n_hours: Of those that would be deleted, one for each so many hours is kept for ever.
+        step: In the name.
+        variables: By name.
+        max_to_keep: How many checkpoints are kept, the latest; 0 keeps all.
+        keep_every_n_hours: Of those that would be deleted, one is kept for ever for each period of this length.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; checkpoints that were there are unharmed.

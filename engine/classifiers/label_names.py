@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from datasets.regular_files import read_file
 from support.errors import InputError, first_line
-from support.texts import NotUtf8Error, decode_text
+from support.input_files import NotUtf8Error, decode_text
 
 _MAX_BYTES = 1 << 26  # of a million classes with long names
 _MAX_LITERAL = 1 << 23  # which Python's parser takes hundreds of megabytes for

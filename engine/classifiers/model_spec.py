@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from configs.records import RecordNames
+from configs.data import RecordNames
 from configs.training import AugmentOptions
 from datasets import dataset_factory
 from datasets.dataset_factory import Dataset

@@ -11,15 +11,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from configs import cli
 from configs.foreign import ForeignOptions
 from engine.checkpoints import METADATA
 from engine.classifiers import description
 from engine.classifiers.classifier import Batches, Runtime
 from engine.classifiers.tflite_trial import refuse_deadly
-from support import optional_packages
-from support.cores import usable_cores
+from support import console, optional_packages
 from support.errors import InputError, first_line
+from support.processor import usable_cores
 
 _PURPOSE = 'reading TFLite files'
 _PIECE = 1 << 22
@@ -89,7 +88,7 @@ class _Model:
 
     def _resize(self, shape: tuple[int, ...]) -> None:
         self._interpreter.resize_tensor_input(self._input['index'], shape)
-        with cli.quiet_import():  # it says which kernels it has chosen
+        with console.kept_stderr():  # it says which kernels it has chosen
             self._interpreter.allocate_tensors()
         self._shape = shape
 

@@ -1,4 +1,4 @@
-"""How the workers of a run speak with each other, beside TensorFlow's collectives.
+"""Communication between the workers of a run, beside TensorFlow's collectives.
 
 cluster.gather(value)            # everybody's values, in everybody
 cluster.share(value)             # the chief's
@@ -83,7 +83,7 @@ class Cluster:
         """Starts watching for workers that make no progress.
 
         Args:
-            progress: A number that grows while this worker goes on; another thread asks for it.
+            progress: A number that grows while this worker makes progress; another thread asks for it.
             on_loss: Another thread calls it with what has happened, so that the main one waits no more.
         """
 

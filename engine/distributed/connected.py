@@ -67,7 +67,7 @@ class ConnectedCluster(Cluster):
             task: Who this one is.
             workers: All of them.
             peers: By the number of the worker at the other end.
-            timeout: Seconds after which a worker that is not heard of, or does not go on, is lost.
+            timeout: Seconds after which a worker that is silent, or makes no progress, is lost.
         """
         self.index, self.count = task.index, task.count
         self.local_index, self.local_count = task.local_index, task.local_count

@@ -42,7 +42,7 @@ from support.errors import InputError, first_line
 _PROTOCOL = 2
 _HELLO_SECONDS = 5.0
 _FIRST_REMINDER, _REMINDERS = 3.0, 60.0  # seconds
-_MOST_STRAYS = 5  # that are spoken of
+_MOST_STRAYS = 5  # that are logged
 
 # What may differ: where things lie on each machine, and what only the chief does.
 _OWN_OPTIONS = ('dataset_dir', 'train_dir', 'checkpoint_path', 'cache', 'eval_dir', 'results_path')
@@ -54,7 +54,7 @@ _Hello = dict[str, Any]
 
 
 def join_cluster(config: Any) -> Cluster:
-    """Meets the other workers that flags or environment tell of, and speaks as one of them from now on.
+    """Meets the other workers that flags or environment name, and logs as one of them from then on.
 
     Args:
         config: With ClusterOptions as `cluster`; all must have the same of it, but for the paths on each machine.
@@ -89,11 +89,11 @@ def _source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def join(task: Task | None, options: ClusterOptions, facts: Facts, token: str = '') -> Cluster:
+def join(task: Task, options: ClusterOptions, facts: Facts, token: str = '') -> Cluster:
     """Meets the other workers.
 
     Args:
-        task: Who this one is; None: there are no others.
+        task: Who this one is.
         options: How long it waits.
         facts: What must be the same in all, by name; compared as text.
         token: What all know, and strangers do not; empty: nothing.
@@ -101,8 +101,6 @@ def join(task: Task | None, options: ClusterOptions, facts: Facts, token: str = 
     Raises:
         InputError: an address that cannot be used, workers that do not come, or that do not do the same.
     """
-    if task is None:
-        return SINGLE_PROCESS
     if task.is_written_out:
         for address in dict.fromkeys([task.chief, task.address or task.chief]):
             resolve(address, task.source)
@@ -139,7 +137,7 @@ class _Waiting:
 def _receive_workers(
     task: Task, facts: dict[str, str], token: str, waiting: _Waiting
 ) -> tuple[dict[int, Peer], list[_Hello]]:
-    """Waits, as the chief, for all others, and tells them who all are."""
+    """Waits, as the chief, for all others, and sends them the list of all."""
     meeting = Meeting(task, make_hello(task, task.chief, facts, token), token)
     try:
         with _listen(task) as listener:
@@ -178,14 +176,10 @@ class Meeting:
         return [self._hellos[index] for index in sorted(self._hellos)]
 
     def take(self, peer: Peer, host: str) -> None:
-        """Takes a worker in; what is none of this run is sent away.
-
-        Args:
-            peer: What has connected.
-            host: From where.
+        """Takes in a worker that has connected from a host; what is none of this run is sent away.
 
         Raises:
-            InputError: a worker that cannot be right; it is told.
+            InputError: a worker that cannot be right; it gets the reason too.
         """
         hello = peer.receive_within(_HELLO_SECONDS)
         stranger = self._stranger(hello)
@@ -259,8 +253,8 @@ def make_hello(task: Task, address: str, facts: Mapping[str, str], token: str = 
 
 def _prove(hello: _Hello, token: str) -> str:
     """Returns a code that only those can make who know the token, which itself never travels; empty without one."""
-    said = json.dumps({name: value for name, value in hello.items() if name != 'proof'}, sort_keys=True)
-    return hmac.new(os.fsencode(token), said.encode(), 'sha256').hexdigest() if token else ''
+    text = json.dumps({name: value for name, value in hello.items() if name != 'proof'}, sort_keys=True)
+    return hmac.new(os.fsencode(token), text.encode(), 'sha256').hexdigest() if token else ''
 
 
 def is_hello(hello: Mapping[str, Any]) -> bool:

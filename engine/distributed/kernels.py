@@ -12,8 +12,7 @@ from absl import logging
 from tensorflow.python.util import _pywrap_util_port
 
 from engine.distributed import distribution
-from support.cores import usable_cores
-from support.processor import UNKNOWN, this_processor
+from support.processor import UNKNOWN, this_processor, usable_cores
 
 _THREADS = 'TF_NUM_INTRAOP_THREADS'  # TensorFlow's own variable
 
@@ -25,9 +24,10 @@ def describe_kernels(strategy: tf.distribute.Strategy) -> str:
         gpus = tf.config.list_physical_devices('GPU')
         names = {tf.config.experimental.get_device_details(gpu).get('device_name', 'GPU') for gpu in gpus}
         return f'{version} on {", ".join(sorted(names))}'
-    # What TensorFlow does, not what it was told: a notebook may have imported it before this project.
+    # What TensorFlow does, not what was asked of it: a notebook may have imported it before this project.
     library = 'with' if _pywrap_util_port.IsMklEnabled() else 'without'
-    asked = tf.config.threading.get_intra_op_parallelism_threads() or _positive(os.environ.get(_THREADS, ''))
+    number = os.environ.get(_THREADS, '')
+    asked = tf.config.threading.get_intra_op_parallelism_threads() or int(number if number.isdecimal() else 0)
     threads = asked or usable_cores()
     name = this_processor().name
     processor = platform.machine() if name == UNKNOWN else name
@@ -45,18 +45,11 @@ def set_precision(mixed_precision: str, strategy: tf.distribute.Strategy) -> Non
         return
     processor = this_processor()
     if mixed_precision == 'float16':
-        logging.warning('--mixed_precision=float16 is very slow on CPUs; %s is not', _faster(processor.has_bfloat16))
+        faster = 'bfloat16' if processor.has_bfloat16 else 'float32'
+        logging.warning('--mixed_precision=float16 is very slow on CPUs; %s is not', faster)
     elif mixed_precision == 'bfloat16' and not processor.has_bfloat16 and processor.name != UNKNOWN:
         logging.warning(
             '--mixed_precision=bfloat16: this processor (%s) has no arithmetic for bfloat16, which takes about %.2g '
             'times as long as float32; give --mixed_precision=float32',
             processor.name, 1 / processor.choices.bfloat16_speed,
         )  # fmt: skip
-
-
-def _positive(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
-
-
-def _faster(has_bfloat16: bool) -> str:
-    return 'bfloat16' if has_bfloat16 else 'float32'

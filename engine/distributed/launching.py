@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from engine.distributed.tasks import TOKEN, free_ports
-from support.cores import usable_cores
+from support.processor import usable_cores
 
 _HOST = '127.0.0.1'
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -39,7 +39,7 @@ def launch(
 ) -> int:
     """Runs a script as `count` workers, and returns once all have ended.
 
-    SIGTERM, SIGINT and SIGUSR1 go on to the workers; a second SIGTERM or SIGINT kills them.
+    SIGTERM, SIGINT and SIGUSR1 are forwarded to the workers; a second SIGTERM or SIGINT kills them.
 
     Args:
         argv: The script and its flags.
@@ -143,7 +143,7 @@ class _Group:
             first = first or status
             # A worker that ends as it was asked to has not failed: the others may still be saving.
             if status and not (self._asked and status == 128 + self._asked):
-                self._tell(index, status)
+                self._report(index, status)
                 if self._next_measure is None:
                     self._schedule()
         return first
@@ -160,7 +160,7 @@ class _Group:
     def _schedule(self) -> None:
         self._next_measure = time.monotonic() + self._measures[0][0] if self._measures else None
 
-    def _tell(self, index: int, status: int) -> None:
+    def _report(self, index: int, status: int) -> None:
         name = signal.strsignal(status - 128) if status - 128 in signal.valid_signals() else None
         reason = f' ({name.lower()})' if name else ''
         process = self._workers[index].pid

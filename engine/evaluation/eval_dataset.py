@@ -11,9 +11,9 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from configs.data import RecordNames
 from configs.evaluation import EvalConfig, EvalOptions
 from configs.options import from_flagfile
-from configs.records import RecordNames
 from configs.training import TrainConfig
 from datasets import dataset_factory, slices
 from datasets.dataset_factory import Dataset

@@ -1,8 +1,7 @@
 """Dynamic loss scaling, without which small gradients are 0 in float16.
 
-    scale = LossScale()
     with strategy.scope():
-        scale.build()
+        scale = LossScale()
     loss_to_differentiate = loss * scale.value()
     scale.apply(gradients, update)          # in each replica, once the gradients are reduced
 
@@ -22,15 +21,12 @@ class LossScale:
     """Halves the scale, and skips the step in all replicas, where a gradient is not finite; doubles it now and then.
 
     Attributes:
-        variables: The scale, and the steps since it last changed, by their names in a checkpoint. Filled by `build`.
+        variables: The scale, and the steps since it last changed, by their names in a checkpoint.
     """
 
     SCALE, STEPS = 'loss_scale', 'loss_scale_steps'
 
     def __init__(self) -> None:
-        self.variables: dict[str, tf.Variable] = {}
-
-    def build(self) -> None:
         """Creates the variables. Call it in the strategy scope in which the weights were made."""
         starts = {self.SCALE: INITIAL_SCALE, self.STEPS: 0.0}
         self.variables = {name: tf.Variable(start, trainable=False, name=name) for name, start in starts.items()}

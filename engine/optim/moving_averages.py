@@ -1,10 +1,9 @@
 """Moving averages of the weights.
 
-    averages = ExponentialMovingAverage(0.9999)
     with strategy.scope():
-        averages.build(variables)                  # by name, once they hold their initial or restored values
-    optimizer.apply(gradients, learning_rate)      # in each replica
-    averages.update(step)                          # in each replica, after the update of the same step
+        averages = ExponentialMovingAverage(0.9999, variables)     # by name, with their initial or restored values
+    optimizer.apply(gradients, learning_rate)                      # in each replica
+    averages.update(step)                                          # in each replica, after the update of the same step
 
 They are those of TF1's `tf.train.ExponentialMovingAverage(decay, num_updates=global_step)`, which slim uses.
 """
@@ -25,22 +24,17 @@ class ExponentialMovingAverage:
 
     Attributes:
         averages: The average of each variable, by its name in slim's checkpoints,
-            `<variable>/ExponentialMovingAverage`. Filled by `build`.
+            `<variable>/ExponentialMovingAverage`.
     """
 
     SUFFIX = '/ExponentialMovingAverage'
 
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-        self.averages: dict[str, tf.Variable] = {}
-        self._variables: dict[str, keras.Variable | tf.Variable] = {}
-
-    def build(self, variables: Mapping[str, keras.Variable | tf.Variable]) -> None:
+    def __init__(self, decay: float, variables: Mapping[str, keras.Variable | tf.Variable]) -> None:
         """Creates the averages, equal to their variables, which must be float32 and alike in all replicas.
 
         Call it in the strategy scope in which the variables were made.
         """
-        self._variables = dict(variables)
+        self.decay, self._variables = decay, dict(variables)
         self.averages = {
             name + self.SUFFIX: tf.Variable(tf.convert_to_tensor(variable), trainable=False, name=name + self.SUFFIX)
             for name, variable in variables.items()

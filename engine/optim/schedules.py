@@ -29,7 +29,7 @@ def make_schedule(options: ScheduleOptions, steps_per_epoch: float, total_steps:
     Args:
         options: The flags of the schedule.
         steps_per_epoch: Training examples over the global batch size; need not be whole.
-        total_steps: Length of the training, or None if it goes on until it is stopped.
+        total_steps: Length of the training, or None if it has no end.
 
     Raises:
         InputError: no such schedule, or one that lacks what it needs: cosine a length, piecewise boundaries.
@@ -70,13 +70,11 @@ def _with_warmup(schedule: Schedule, options: ScheduleOptions, steps_per_epoch: 
     return warmed_up
 
 
-def _fixed(options: ScheduleOptions, steps_per_epoch: float, total_steps: int | None) -> Schedule:
-    del steps_per_epoch, total_steps
+def _fixed(options: ScheduleOptions, *_: object) -> Schedule:
     return lambda step: tf.constant(options.learning_rate, tf.float32)
 
 
-def _exponential(options: ScheduleOptions, steps_per_epoch: float, total_steps: int | None) -> Schedule:
-    del total_steps
+def _exponential(options: ScheduleOptions, steps_per_epoch: float, _: object) -> Schedule:
     decay_steps = _decay_steps(options, steps_per_epoch)
 
     def exponential(step: tf.Tensor) -> tf.Tensor:
@@ -85,8 +83,7 @@ def _exponential(options: ScheduleOptions, steps_per_epoch: float, total_steps: 
     return exponential
 
 
-def _polynomial(options: ScheduleOptions, steps_per_epoch: float, total_steps: int | None) -> Schedule:
-    del total_steps
+def _polynomial(options: ScheduleOptions, steps_per_epoch: float, _: object) -> Schedule:
     decay_steps = _decay_steps(options, steps_per_epoch)
     start, end = options.learning_rate, options.end_learning_rate
 
@@ -111,8 +108,7 @@ def _cosine(options: ScheduleOptions, steps_per_epoch: float, total_steps: int |
     return cosine
 
 
-def _piecewise(options: ScheduleOptions, steps_per_epoch: float, total_steps: int | None) -> Schedule:
-    del total_steps
+def _piecewise(options: ScheduleOptions, steps_per_epoch: float, _: object) -> Schedule:
     if not options.learning_rate_boundaries:
         raise needs_boundaries()
     boundaries = [int(steps_per_epoch * epochs) for epochs in options.learning_rate_boundaries]

@@ -28,8 +28,8 @@ from datasets.orientation import read_orientation, turn
 from preprocessing import batches
 from preprocessing import images as image_operations
 from preprocessing.preprocessing_factory import Preprocessing
-from support.cores import usable_cores
-from support.pipes import is_named_pipe
+from support.input_files import is_named_pipe
+from support.processor import usable_cores
 
 # A path, the bytes of an image file, or uint8 [height, width, 3], [height, width, 1] or [height, width].
 Image = str | os.PathLike[str] | bytes | np.ndarray

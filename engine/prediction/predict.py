@@ -21,7 +21,7 @@ from engine.prediction.image_files import Image, find_images, split_input
 from engine.prediction.prediction_output import FORMATS
 from engine.prediction.predictor import Prediction, Predictor
 from support import console
-from support.atomic_path import check_name
+from support.atomic import check_name
 from support.errors import InputError, first_line
 from support.progress import Progress
 

@@ -5,9 +5,7 @@ figure.add(prediction, image)
 figure.save('/tmp/seen.png')
 """
 
-import contextlib
 import math
-import os
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from matplotlib.figure import Figure
 
 from datasets.files import shown
 from engine.prediction.predictor import Prediction
+from support.atomic import atomic_file
 from support.errors import InputError
 
 MAX_IMAGES = 64
@@ -50,18 +49,12 @@ class PredictionFigure:
         Raises:
             InputError: it cannot be written; a file that was there is unharmed.
         """
-        folder, name = os.path.split(os.path.realpath(path))
-        part = os.path.join(folder, f'.part-{os.getpid()}-{name}')
         try:
-            with warnings.catch_warnings():
+            with atomic_file(path, shared=True) as part, warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # letters that the font does not have
                 self._draw().savefig(part, dpi=_DPI, format=path.rpartition('.')[2].lower())
-            os.replace(part, os.path.join(folder, name))
         except OSError as error:
             raise InputError(f'--visualize={path}: cannot be written: {error.strerror}') from error
-        finally:
-            with contextlib.suppress(OSError):
-                os.remove(part)
 
     def _draw(self) -> Figure:
         columns = max(min(math.ceil(math.sqrt(len(self))), _COLUMNS), 1)

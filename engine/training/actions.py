@@ -1,32 +1,65 @@
-"""Actions between steps: log, save, evaluate, write summaries.
+"""Actions between steps: log, save, write summaries; the evaluation is in `evaluation.py`.
+
+actions = make_actions(run, batches, evaluate, progress, saver)
 
 Each action says with its `interval` when it is due; the loop knows nothing else of it, so a new one is a class here and
-a line in `actions_factory.py`.
+a line in `make_actions`.
 """
 
 import abc
 import contextlib
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from configs.training import LogOptions
 from engine import checkpoints
-from engine.evaluation.measure import EvalSource, EvaluationStopped, Results, measure
-from engine.evaluation.results import report, write_summaries
-from engine.evaluation.subject import ReplicatedNet
 from engine.evaluation.summaries import FLUSH_SECONDS, SummaryWriter
-from engine.training.best_checkpoint import BestCheckpoint
-from engine.training.intervals import Interval
-from engine.training.position import Position
+from engine.training.input import TrainInput
 from engine.training.recovery import NonFiniteError
-from engine.training.train_state import TrainState
-from engine.training.train_step import StepReport
+from engine.training.setup import Run
+from engine.training.state import Position, TrainState
+from engine.training.step import StepReport
 from preprocessing.preprocessing_factory import Preprocessing
 from support.progress import Progress
+
+
+class Interval:
+    """Every `steps` steps (which need not be whole) and every `seconds` seconds; 0 is never.
+
+    With `at_first` also where it is first asked for.
+
+    save = Interval(steps=1000, seconds=600)
+    step = min(save.next_step(step), ...)      # no call of several steps goes beyond it
+    if save.is_due(step): ...
+    """
+
+    def __init__(self, steps: float = 0, seconds: float = 0, at_first: bool = False):
+        # Less than a step is every step, and would be counted up to in as many tries as it goes into one.
+        self._steps, self._seconds, self._at_first = max(steps, 1) if steps else 0, seconds, at_first
+        self._last = time.monotonic()
+
+    def next_step(self, step: int) -> float:
+        """Returns the first step after `step` at which it is due by steps; infinity if by time only."""
+        if not self._steps:
+            return math.inf
+        times = math.floor(step / self._steps)
+        while math.ceil(times * self._steps) <= step:
+            times += 1
+        return math.ceil(times * self._steps)
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether it is due now, and begins to count the seconds anew if so."""
+        by_steps = self.next_step(step - 1) == step
+        by_time = self._seconds > 0 and time.monotonic() - self._last >= self._seconds
+        at_first, self._at_first = self._at_first, False
+        if by_steps or by_time:
+            self._last = time.monotonic()
+        return by_steps or by_time or at_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +110,7 @@ class Moment:
 
 
 class Action(abc.ABC):
-    """Something that is due at some steps, after the last one, and perhaps where training is stopped before.
+    """Something that is due at some steps, after the last one, and perhaps where training is stopped early.
 
     Attributes:
         interval: When it is due.
@@ -151,7 +184,7 @@ def log_interval(options: LogOptions) -> Interval:
 
 
 def _extras(moment: Moment) -> Iterator[str]:
-    """Yields what not every run has to tell."""
+    """Yields what only some runs log: communication, the loss scale."""
     if moment.report.communicated:
         yield f'reducing gradients {moment.communication_share:.0%}'
     if moment.report.loss_scale is not None:
@@ -202,7 +235,7 @@ class Save(Action):
         self._say(self._saver.wait())
         self._saved_step = position.step
         variables = {**self._state.saved_variables(), **position.counters()}
-        self._saver.save(position.step, variables, lambda values: _check_variables(values, position))
+        self._saver.save(position.step, variables, lambda values: check_variables(values, position))
 
     def watch(self) -> None:
         self._say(self._saver.saved())
@@ -215,7 +248,7 @@ class Save(Action):
             self._progress.say(f'saved {saved}')
 
 
-def _check_variables(values: Mapping[str, tf.Tensor], position: Position) -> None:
+def check_variables(values: Mapping[str, tf.Tensor], position: Position) -> None:
     """Refuses to save what is not finite; the loss may not have shown it yet.
 
     Raises:
@@ -224,77 +257,6 @@ def _check_variables(values: Mapping[str, tf.Tensor], position: Position) -> Non
     for name, value in values.items():
         if value.dtype.is_floating and not np.isfinite(tf.reduce_sum(value).numpy()):
             raise NonFiniteError(f'variable {name}', position)
-
-
-class Evaluate(Action):
-    """Accuracy, Recall@k and loss of the weights as they are, or of their moving averages where those are kept.
-
-    Attributes:
-        results: Of the last evaluation; None before the first.
-    """
-
-    def __init__(
-        self,
-        interval: Interval,
-        net: ReplicatedNet,
-        source: EvalSource,
-        recall_at: tuple[int, ...],
-        state: TrainState,
-        writer: SummaryWriter,
-        best: BestCheckpoint,
-        should_stop: Callable[[], bool],
-    ):
-        self.interval = interval
-        self._net, self._source, self._recall_at = net, source, recall_at
-        self._state, self._writer, self._best, self._should_stop = state, writer, best, should_stop
-        self.results: Results | None = None
-
-    def begin(self, position: Position, last_step: float) -> None:
-        """Repeats the evaluation of the checkpoint that training resumes from, if it was cut short."""
-        super().begin(position, last_step)
-        self._best.go_back_to(position.step)
-        self.ends_training = self._best.is_exhausted
-        is_due = position.step == last_step or self.interval.next_step(position.step - 1) == position.step
-        is_lacking = is_due and position.step > 0 and self._best.needs_evaluation(position.step)
-        self._writer.begin_at(position.step + (0 if is_lacking else 1))
-        if is_lacking:
-            self._measure(position)
-
-    def act(self, moment: Moment) -> None:
-        self._measure(moment.position)
-
-    def _measure(self, position: Position) -> None:
-        variables = {**self._state.saved_variables(), **position.counters()}
-        values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
-        _check_variables(values, position)  # logits that are not numbers would be counted as the first class
-        try:
-            with _averages_as_weights(self._state):
-                (measured,) = measure([self._net], self._source, self._recall_at, should_stop=self._should_stop)
-        except EvaluationStopped:
-            logging.info('the evaluation was cut short; it comes first when training goes on')
-            return
-        self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
-        if self._source.cluster.is_chief:
-            report(self.results, self._source.dataset.num_examples)
-            write_summaries(self._writer, self.results)
-        self._best.take(self.results, values)
-        self.ends_training = self._best.is_exhausted
-
-
-@contextlib.contextmanager
-def _averages_as_weights(state: TrainState) -> Iterator[None]:
-    """Lets the net compute with its moving averages, if there are any, and puts the weights back."""
-    if state.averages is None:
-        yield
-        return
-    kept = {name: variable.numpy() for name, variable in state.variables.items()}
-    try:
-        for name, variable in state.variables.items():
-            variable.assign(tf.convert_to_tensor(state.averages.averages[name + state.averages.SUFFIX]))
-        yield
-    finally:
-        for name, variable in state.variables.items():
-            variable.assign(kept[name])
 
 
 class Scalars(Action):
@@ -363,3 +325,33 @@ class Summarize(Action):
 
     def finish(self) -> None:
         self._writer.flush()
+
+
+def make_actions(
+    run: Run, batches: TrainInput, evaluate: Action | None, progress: Progress, saver: checkpoints.Saver
+) -> list[Action]:
+    """Makes the actions of a run, in the order in which they happen.
+
+    All workers have the same list: the chief says by its places what is due.
+    """
+    log, options, is_chief = run.config.log, run.config.checkpoint, run.cluster.is_chief
+    save_interval = Interval(steps=options.save_interval_steps, seconds=options.save_interval_secs)
+    actions: list[Action] = [Log(log, progress)]
+    if is_chief:
+        is_new = checkpoints.latest_checkpoint(options.train_dir) is None
+        at_start = is_new and options.recover_from_nonfinite > 0
+        actions.append(Save(save_interval, saver, run.state, progress, at_start))
+    else:
+        actions.append(LeftToChief(save_interval, Save.on_request))
+    if evaluate is not None:
+        actions.append(evaluate)
+    if log.save_summaries_secs or log.save_summaries_steps:
+        interval = Interval(steps=log.save_summaries_steps, seconds=log.save_summaries_secs)
+        if is_chief:
+            writer = SummaryWriter(options.train_dir)
+            scalars = Scalars(log_interval(log), writer)
+            summarize = Summarize(interval, log, run.state, run.preprocessing, batches.next_images, writer, scalars)
+            actions += [scalars, summarize]
+        else:
+            actions += [LeftToChief(log_interval(log)), LeftToChief(interval)]
+    return actions

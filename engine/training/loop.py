@@ -10,28 +10,19 @@ from collections.abc import Iterator, Sequence
 from datasets import input_pipeline
 from engine.distributed import distribution
 from engine.training.actions import Action, Moment
-from engine.training.position import Position
+from engine.training.input import TrainInput
 from engine.training.recovery import agreeing_on_finite, check_finite
 from engine.training.setup import Run
 from engine.training.signals import TrainingSignals
-from engine.training.train_input import TrainInput
-from engine.training.train_step import RunSteps
+from engine.training.state import Position
+from engine.training.step import RunSteps
 
 _SECONDS_A_CALL = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """Steps, and what is due between them.
-
-    Attributes:
-        run: What is trained.
-        run_steps: Makes its steps.
-        batches: What they take.
-        actions: What is done between them.
-        signals: What ends training early.
-        last_step: Where it ends otherwise; infinity if nowhere.
-    """
+    """Steps, and what is due between them, up to `last_step`, which may be infinity, or until a signal comes."""
 
     run: Run
     run_steps: RunSteps
@@ -54,7 +45,7 @@ class Loop:
                 action.begin(position, self.last_step)
         most, moment = 1, None  # the first call compiles
         while position.step < self.last_step and not self._is_stopped():
-            # Not beyond what is due next, nor so many steps that a signal is kept waiting.
+            # Not beyond what is due next, nor more steps than a signal can wait for.
             due = (action.interval.next_step(position.step) for action in self.actions)
             num_steps = int(min(self.last_step, position.step + most, *due)) - position.step
             before, position = position, position.after(num_steps, batch_size)

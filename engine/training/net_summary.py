@@ -4,7 +4,6 @@ model = spec.make_model()
 print(format_summary(model))
 """
 
-import dataclasses
 import math
 
 import keras
@@ -45,27 +44,16 @@ def _find_dataset(data: DataOptions) -> Dataset:
     return dataset_factory.get_dataset(name, data.dataset_dir, data.dataset_split_name, data.labels_offset)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    name: str
-    kind: str
-    output: str
-    parameters: int
-
-
 def format_summary(model: keras.Model) -> str:
     """Returns a line for each layer, with the shape of its output and its parameters, and a line with their sums."""
     rows = [_row(layer) for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    table = [
-        ('layer', 'kind', 'output', 'parameters'),
-        *((row.name, row.kind, row.output, f'{row.parameters:,}') for row in rows),
-    ]
+    table = [('layer', 'kind', 'output', 'parameters'), *rows]
     total = model.count_params()
     kept = total - sum(math.prod(variable.shape) for variable in model.trainable_variables)
     statistics = f', {kept:,} of which are moving statistics, which no gradient changes' if kept else ''
     return f'{format_table(table)}\n{total:,} parameters{statistics}'
 
 
-def _row(layer: keras.Layer) -> _Row:
+def _row(layer: keras.Layer) -> tuple[str, ...]:
     output = 'x'.join(str(size) for size in layer.output.shape[1:])
-    return _Row(layer.name, type(layer).__name__, output, layer.count_params())
+    return layer.name, type(layer).__name__, output, f'{layer.count_params():,}'

@@ -27,7 +27,6 @@ from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.optim.reduction import sent_in_ring
 from engine.optim.schedules import make_schedule, scaled
-from engine.training.position import Position
 from engine.training.setup import (
     Run,
     assemble,
@@ -38,6 +37,7 @@ from engine.training.setup import (
     refuse_ftrl_with_warmup,
     with_default_dataset,
 )
+from engine.training.state import Position
 from support.errors import InputError
 from support.tables import format_table
 
@@ -138,20 +138,12 @@ def _open_dataset(data: DataOptions, plan: PlanOptions) -> Dataset:
 
 
 def count_trainable(run: Run) -> int:
-    """Makes the net, and returns how many numbers of it are trained.
-
-    Raises:
-        InputError: what training would refuse: an optimizer, or nothing to train.
-    """
+    """Makes the net, and returns how many numbers of it are trained; raises as training would."""
     return sum(math.prod(variable.shape) for variable in run.state.trainable.values())
 
 
 def make_plan(run: Run, gradient_numbers: int) -> Plan:
-    """Returns the plan by the model at the head of this file.
-
-    Args:
-        run: With `--plan`.
-        gradient_numbers: How many numbers are trained.
+    """Returns the plan of a run that trains `gradient_numbers` numbers, by the model at the head of this file.
 
     Raises:
         InputError: replicas that do not divide the batch, fewer examples than workers, a schedule that lacks what it

@@ -13,8 +13,8 @@ from absl import logging
 
 from engine import checkpoints
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster
-from engine.training.position import Position
-from engine.training.train_step import StepReport
+from engine.training.state import Position
+from engine.training.step import StepReport
 from support.errors import InputError
 
 
@@ -64,8 +64,8 @@ def agreeing_on_finite(cluster: Cluster) -> Iterator[None]:
 class Recovery:
     """Returns to an earlier checkpoint, at most a given number of times in a run.
 
-    All batches since the checkpoint are skipped, for which of them did the harm cannot be told: the loss shows it only
-    after the weights have been spoiled. Every later number follows from the new position, so that a run that goes on
+    All batches since the checkpoint are skipped, as it is not known which of them did the harm: the loss shows it only
+    after the weights have been spoiled. Every later number follows from the new position, so that a run that resumes
     after a recovery, or is killed in it, still ends with the same weights, as far as checkpoints come by steps.
     """
 
@@ -81,20 +81,16 @@ class Recovery:
 
         Args:
             limit: How often it may happen in a run.
-            saver: What it may be writing is waited for.
+            saver: It is waited for first.
             train_dir: Folder of the checkpoints.
             restore: Restores the last good one, in all workers, and returns its position; None if there is none.
-            cluster: Those who go back together.
+            cluster: The workers that go back together.
         """
         self._limit, self._saver, self._train_dir, self._restore = limit, saver, train_dir, restore
         self._cluster = cluster
 
     def __call__(self, error: NonFiniteError, recoveries: int) -> Position:
-        """Returns the position from which training continues.
-
-        Args:
-            error: What happened.
-            recoveries: How often it has happened before.
+        """Returns the position from which training continues, given how many recoveries there were before.
 
         Raises:
             InputError: it has happened too often.

@@ -41,12 +41,7 @@ OF_PROCESS = ('cluster', 'plan')
 _Row = tuple[str, Any, Any]
 
 
-def make(train_dir: str) -> str:
-    """Makes the folder, and returns its name.
-
-    Raises:
-        InputError: it cannot be made.
-    """
+def _make(train_dir: str) -> None:
     if not train_dir:
         raise InputError('--train_dir=: name a folder')
     if re.search(r'[\[\\]', train_dir):
@@ -55,12 +50,6 @@ def make(train_dir: str) -> str:
         tf.io.gfile.makedirs(train_dir)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--train_dir={train_dir}: {first_line(error)}') from error
-    return train_dir
-
-
-def lock(train_dir: str) -> FolderLock:
-    """Returns the lock that a trainer holds while it uses the folder."""
-    return FolderLock(train_dir, LOCK, flag='train_dir', user='trainer')
 
 
 @contextlib.contextmanager
@@ -72,7 +61,8 @@ def lock_run_dir(train_dir: str, cluster: Cluster) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if cluster.is_chief:
-            stack.enter_context(lock(make(train_dir)))
+            _make(train_dir)
+            stack.enter_context(FolderLock(train_dir, LOCK, flag='train_dir', user='trainer'))
             checkpoints.delete_parts(train_dir)
         yield
 
@@ -81,7 +71,7 @@ def check_can_resume(run: Run) -> None:
     """Refuses to resume a run that was trained as another net or on other data; warns of what else has changed.
 
     Args:
-        run: As it would go on; what it was stands in its `train_dir`.
+        run: As it would resume; what it was stands in its `train_dir`.
 
     Raises:
         InputError: a table of what differs, and what to do.

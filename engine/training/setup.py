@@ -28,11 +28,9 @@ from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import make_schedule, scaled
-from engine.training.bad_images import BadImages
-from engine.training.position import Position
-from engine.training.train_input import TrainInput
-from engine.training.train_state import TrainState, make_state
-from engine.training.train_step import ReplicaStep, RunSteps, make_steps
+from engine.training.input import BadImages, TrainInput
+from engine.training.state import Position, TrainState, make_state
+from engine.training.step import ReplicaStep, RunSteps, make_steps
 from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
@@ -73,7 +71,7 @@ class Run:
             return make_state(self.config, self.spec)
 
     def steps_left(self, position: Position) -> float:
-        """Returns the number of steps that remain, infinity if training goes on until it is stopped.
+        """Returns the number of steps that remain, infinity if training has no end.
 
         The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, 15 epochs of the embedded
         data set, and no end on any other, as in slim.
@@ -275,7 +273,7 @@ def check_batch_size(data: DataOptions, augment: AugmentOptions, replicas: int) 
 
 
 def refuse_parts_with_sync(data: DataOptions, net: NetOptions, replicas: int) -> None:
-    """Refuses what TensorFlow cannot do: replicas that speak with each other inside a loop, here over the parts."""
+    """Refuses what TensorFlow cannot do: collectives inside a loop, here over the parts of a batch."""
     parts = data.gradient_accumulation_steps
     if parts > 1 and net.sync_batch_norm and replicas > 1:
         raise InputError(

@@ -2,8 +2,8 @@
 
     result = train(make_config(TrainConfig, dataset_name='digits', train_dir='/tmp/digits', num_epochs=12))
 
-`train` is one road: what is trained on what (`setup.py`), where it starts (`start.py`), the loop (`loop.py`). The step
-itself is in `train_step.py`, its batches in `train_input.py`, what happens between steps in `actions.py`.
+`train` is one road: what is trained on what (`setup.py`), where it starts, the loop (`loop.py`). The step
+itself is in `step.py`, its batches in `input.py`, what happens between steps in `actions.py`.
 """
 
 import contextlib
@@ -15,18 +15,20 @@ from absl import logging
 
 from configs.training import TrainConfig, TrainEvalOptions
 from engine import checkpoints
+from engine.distributed import distribution
 from engine.distributed.joining import join_cluster
 from engine.distributed.kernels import describe_kernels
 from engine.evaluation.measure import Results
+from engine.optim.reduction import broadcast
 from engine.training import run_dir
-from engine.training.actions_factory import make_actions, make_evaluation
+from engine.training.actions import make_actions
 from engine.training.best_checkpoint import BestCheckpoint, make_best
+from engine.training.evaluation import make_evaluation
 from engine.training.loop import Loop
-from engine.training.position import Position
 from engine.training.recovery import NonFiniteError, Recovery
 from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup, with_default_dataset
 from engine.training.signals import TrainingSignals
-from engine.training.start import begin, resume
+from engine.training.state import Position, restore_latest, warm_start
 from support.progress import Progress
 
 
@@ -67,8 +69,8 @@ def train(config: TrainConfig) -> TrainResult:
         cluster.on_chief(lambda: run_dir.check_can_resume(run))
 
         # ------------------------------------------------------------ where it starts
-        # In this order: a run in train_dir goes on; else weights come from --checkpoint_path; else they are new.
-        position = resume(run) or begin(run)
+        # In this order: a run in train_dir resumes; else weights come from --checkpoint_path; else they are new.
+        position = _resume(run) or _begin(run)
         last_step = position.step + run.steps_left(position)
         best = make_best(run)
         best.go_back_to(position.step)
@@ -96,7 +98,7 @@ def train(config: TrainConfig) -> TrainResult:
                 run_dir.describe(run)
                 log_plan(run, last_step)
             loop = Loop(run, run_steps, batches, actions, signals, last_step)
-            recover = Recovery(options.recover_from_nonfinite, saver, train_dir, lambda: resume(run), cluster)
+            recover = Recovery(options.recover_from_nonfinite, saver, train_dir, lambda: _resume(run), cluster)
             while True:
                 try:
                     step = loop.train(position)
@@ -106,6 +108,37 @@ def train(config: TrainConfig) -> TrainResult:
         log_end(step, train_dir, config.evaluation.eval_split_name, signals.received, cluster.is_chief)
         latest = cluster.on_chief(lambda: checkpoints.latest_checkpoint(train_dir)) or ''
         return TrainResult(step, latest, evaluate.results if evaluate else None, signals.received)
+
+
+def _resume(run: Run) -> Position | None:
+    """Restores the run's newest checkpoint in all workers; returns its position, or None if there is none."""
+    state = run.state  # in all workers, which make it together
+
+    def restore_on_chief() -> dict[str, int] | None:
+        position = restore_latest(run.config.checkpoint, run.config.data, state)
+        return None if position is None else dataclasses.asdict(position)
+
+    found = run.cluster.on_chief(restore_on_chief)
+    if found is None:
+        return None
+    _broadcast(run)
+    return Position(**found)
+
+
+def _begin(run: Run) -> Position:
+    """Starts a new run: with the weights of `--checkpoint_path`, if there is one, else with the initial ones."""
+    options, data, state = run.config.checkpoint, run.config.data, run.state
+    if options.checkpoint_path:
+        run.cluster.on_chief(lambda: warm_start(options, state, data.labels_offset))
+        _broadcast(run)
+    return Position()
+
+
+def _broadcast(run: Run) -> None:
+    """Gives all workers the values that the chief has read from its disk."""
+    if run.cluster.count > 1:
+        with distribution.naming_lost_workers(run.cluster):
+            broadcast(run.strategy, list(run.state.saved_variables().values()))
 
 
 def is_over(checks: TrainEvalOptions, best: BestCheckpoint, position: Position, last_step: float) -> bool:

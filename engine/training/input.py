@@ -12,6 +12,7 @@ import uuid
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from configs.training import DataOptions
 from datasets import input_pipeline, service, synthetic
@@ -19,10 +20,47 @@ from datasets.bad_images import SkippedImages
 from datasets.dataset_factory import Dataset
 from datasets.order import Worker
 from engine.distributed import distribution
-from engine.distributed.cluster import Cluster
-from engine.training.bad_images import BadImages
+from engine.distributed.cluster import SINGLE_PROCESS, Cluster
 from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
+
+
+class BadImages:
+    """Counts the different examples that all workers have skipped since the start of this process.
+
+    Attributes:
+        skipped: What the input pipeline notes them in.
+    """
+
+    def __init__(
+        self, data: DataOptions, dataset: Dataset, preprocessing: Preprocessing, cluster: Cluster = SINGLE_PROCESS
+    ) -> None:
+        self._limit, self._seed = data.max_bad_images, data.seed
+        self._dataset, self._preprocessing, self._cluster = dataset, preprocessing, cluster
+        self._numbers: set[int] = set()
+        self.skipped = SkippedImages()
+
+    def report(self, end: int) -> None:
+        """Logs the examples that were skipped for the first time, before a position of the training stream.
+
+        Raises:
+            BadExampleError: they have become too many; in all workers.
+        """
+        new = {
+            number: position
+            for position, number in reversed(self.skipped.take(end).items())
+            if number not in self._numbers
+        }
+        for count, (number, position) in enumerate(reversed(new.items()), start=len(self._numbers) + 1):
+            problem = input_pipeline.describe_skipped(self._dataset, self._preprocessing, number, self._seed, position)
+            logging.warning('skipped (%d of at most %d): %s', count, self._limit, problem)
+        for numbers in self._cluster.gather(list(new)):
+            self._numbers.update(numbers)
+        if len(self._numbers) > self._limit:
+            raise input_pipeline.BadExampleError(
+                f'--max_bad_images={self._limit}: more images were skipped, {len(self._numbers)}, all named above; '
+                'mend or remove them, or allow more'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +68,8 @@ class TrainInput:
     """Where the batches of a run come from.
 
     Attributes:
-        data: How they are read.
         dataset: The examples, perhaps decoded already.
-        preprocessing: How images are prepared.
-        strategy: Over the devices that take the batches.
-        cluster: The workers that share them.
+        cluster: The workers that share each batch.
         bad_images: Counts what is skipped; None where a bad image is an error.
     """
 
@@ -89,7 +124,7 @@ class TrainInput:
         return iter(batches)
 
     def naming_failures(self, positions: range) -> contextlib.AbstractContextManager[None]:
-        """Returns a context in which an error names the example, of these positions of the stream, that made it.
+        """Returns a context in which an error names the example, at one of the positions of the stream, that raised it.
 
         Raises:
             BadExampleError: as `input_pipeline.naming_failures`.

@@ -1,27 +1,77 @@
-"""Writing beside the place that is meant, which is taken once all is right.
+"""Atomic writing: a name stands for a whole file or folder only, whatever happens meanwhile.
 
-with atomic_path('/tmp/alexnet.keras', 'output_path') as part:
+with atomic_file('/tmp/tfmodel/data.json') as part:                  # a file of a run or of a data set
+    write(part)
+with atomic_path('/tmp/alexnet.keras', 'output_path') as part:       # an export or import: a file or a folder
     write(part)
 
-What is written lies in a folder beside, `.part-alexnet.keras`, which its process keeps locked. A folder that nobody
-holds is of a process that was killed: the next one to the same place takes up what it finds there, and deletes it.
+An export is written in a folder beside, `.part-alexnet.keras`, which its process keeps locked. A folder that nobody
+holds is of a process that was killed: the next one to the same place restores what it finds there, and deletes it.
 """
 
 import contextlib
+import ctypes
+import errno
 import fcntl
+import functools
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from support import exchanging
 from support.errors import InputError, first_line, io_errors
 
 PREFIX = '.part-'
 _OLD = 'old'  # in the folder beside: what was at the place, while it is replaced
 _NEW = 'new'
 _ATTEMPTS = 100
+# renameat2(2): the system is too old, or the file system cannot do it.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str, shared: bool = False) -> Iterator[str]:
+    """Gives the path of a file to write, which replaces `path` at the end, and is deleted on an error.
+
+    Args:
+        path: On this machine, where a symbolic link stays and its target is replaced, or one of TensorFlow's.
+        shared: Whether several processes may write it at once, each under a name of its own.
+
+    Raises:
+        OSError or tf.errors.OpError: it cannot be written; a file that was there is unharmed.
+    """
+    gfile = sys.modules['tensorflow'].io.gfile if '://' in path else None
+    folder, name = os.path.split(os.path.realpath(path) if gfile is None else path)
+    part = os.path.join(folder, f'.{name}.{os.getpid()}.part' if shared else f'{PREFIX}{name}')
+    try:
+        yield part
+        if gfile is None:
+            os.replace(part, os.path.join(folder, name))
+        else:
+            gfile.rename(part, path, overwrite=True)
+    finally:
+        if gfile is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(part)
+        elif gfile.exists(part):
+            gfile.remove(part)
+
+
+def flush_to_disk(path: str) -> None:
+    """Waits until a file or folder is on the disk: a rename may otherwise outlive, in a power cut, what it names."""
+    if '://' in path:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not os.path.isdir(path):  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -112,7 +162,7 @@ def _claimed(path: str, flag: str) -> Iterator[str]:
             shutil.rmtree(os.path.join(beside, name))
         yield beside
     finally:
-        with contextlib.suppress(OSError):  # what has failed before is told
+        with contextlib.suppress(OSError):  # the error before it is reported
             _restore(beside, path)  # after Ctrl-C between two renames
         if os.path.lexists(path) or not os.path.lexists(os.path.join(beside, _OLD)):
             shutil.rmtree(beside, ignore_errors=True)
@@ -165,7 +215,7 @@ def _is_same(descriptor: int, beside: str) -> bool:
 
 
 def _restore(beside: str, path: str) -> bool:
-    """Puts back what was moved away from a path, where nothing has taken its place; says whether there was any."""
+    """Puts back what was moved away from a path, where nothing has taken its place; returns whether there was any."""
     old = os.path.join(beside, _OLD)
     if os.path.lexists(path) or not os.path.lexists(old):
         return False
@@ -176,6 +226,32 @@ def _restore(beside: str, path: str) -> bool:
 def _put_in_place(part: str, path: str, old: str) -> None:
     if os.path.islink(path) or not os.path.isdir(path):
         os.rename(part, path)  # over a file, at once
-    elif not exchanging.exchange(part, path):  # a folder that is not empty cannot be renamed over
+    elif not _exchange(part, path):  # a folder that is not empty cannot be renamed over
         os.rename(path, old)
         os.rename(part, path)
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Exchanges two files or folders atomically; returns False, with nothing changed, where that cannot be done.
+
+    Raises:
+        OSError: It can be done elsewhere, but not with these.
+    """
+    rename = _renameat2()
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), one, None, other)
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """Returns the C library's function; None where it has none, as before glibc 2.28 and on other systems."""
+    try:
+        return ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return None

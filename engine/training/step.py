@@ -22,8 +22,7 @@ from engine.evaluation import metrics
 from engine.optim import losses
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import Schedule
-from engine.training.position import Position
-from engine.training.train_state import TrainState
+from engine.training.state import Position, TrainState
 from nets.batch_norm import batch_statistics, update_moving
 from nets.fast_convolutions import fast_convolutions
 from nets.layers import step_randomness
@@ -41,8 +40,8 @@ class StepReport:
         regularization: L2 loss before the last step's update.
         learning_rate: Of the last step.
         seconds: What the call took; the first one compiles.
-        waited: Seconds of these in which it waited for the input pipeline.
-        communicated: Seconds of these in which the first replica of this worker had its gradients and waited for their
+        waited: Those of the seconds in which it waited for the input pipeline.
+        communicated: Those in which the first replica of this worker had its gradients and waited for their
             sum; 0 with one replica, and on GPUs, whose work runs behind what the host's clock shows.
         loss_scale: After these steps; None without one.
     """
@@ -85,13 +84,8 @@ class ReplicaStep:
 
         Args:
             state: What it changes.
-            augmentation: The device stage of the images, and what it makes of the labels.
-            schedule: Of the learning rate.
-            reduction: How the replicas sum what each has computed.
             batch_size: Examples of a step, over all replicas.
             num_batches: Parts that each replica takes its share in, one after the other.
-            seed: Of all randomness.
-            label_smoothing: Of the loss.
             sync_batch_norm: Whether batch normalisation normalises with the statistics of all replicas.
             xla: Whether forward and backward are compiled by XLA.
             fast_convolutions: Whether 3x3 and 5x5 convolutions are computed as is fastest on CPUs.
@@ -237,12 +231,7 @@ def make_steps(
 ) -> RunSteps:
     """Returns `run(iterator, position, num_steps)`, which makes several steps in one call of a compiled function.
 
-    Args:
-        strategy: Over the devices.
-        replica_step: One step on each.
-        schedule: Of the learning rate, for the report.
-        batch_size: Examples of a step.
-        batches_taken: Counts the batches that have come, for whoever looks on: int64 scalar.
+    `batches_taken`, an int64 scalar, counts the batches that have come; the schedule is for the report.
     """
 
     @tf.function(autograph=False)

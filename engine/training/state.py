@@ -1,14 +1,16 @@
-"""The state of training: weights, optimizer slots, moving averages.
+"""The state of training: weights, optimizer slots, moving averages, and the position, which checkpoints keep together.
 
 with strategy.scope():
     state = make_state(config, spec)
 restore_run(checkpoint, state, labels_offset)     # or warm_start(options, state, labels_offset), or neither
+position = Position.load(checkpoint, batch_size=32).after(steps=10, batch_size=32)
 """
 
 import dataclasses
 import re
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -18,11 +20,58 @@ from engine.classifiers.model_spec import ModelSpec
 from engine.optim.loss_scale import LossScale
 from engine.optim.moving_averages import ExponentialMovingAverage
 from engine.optim.optimizers import Optimizer, make_optimizer
-from engine.training.position import Position
 from nets.batch_norm import BatchNormalization
 from nets.layers import L2Regularizer
 from nets.variables import slim_variables
 from support.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """How far training has come.
+
+    Attributes:
+        step: Steps made.
+        images_seen: Examples trained on; the learning rate and the end of training follow from it.
+        images_skipped: Examples of the training stream that were passed over, see `engine.training.recovery`.
+        recoveries: How often training went back for a value that was not finite.
+    """
+
+    step: int = 0
+    images_seen: int = 0
+    images_skipped: int = 0
+    recoveries: int = 0
+
+    @property
+    def stream(self) -> int:
+        """Position in the training stream, from which the order and all random numbers follow."""
+        return self.images_seen + self.images_skipped
+
+    def after(self, steps: int, batch_size: int) -> 'Position':
+        """Returns the position `num_steps` later."""
+        return dataclasses.replace(self, step=self.step + steps, images_seen=self.images_seen + steps * batch_size)
+
+    def counters(self) -> dict[str, np.int64]:
+        """Returns the values a checkpoint stores, by name; counters that are 0 by default are left out."""
+        kept = {checkpoints.STEP_KEY: self.step, checkpoints.IMAGES_SEEN_KEY: self.images_seen}
+        rare = {checkpoints.IMAGES_SKIPPED_KEY: self.images_skipped, checkpoints.RECOVERIES_KEY: self.recoveries}
+        kept |= {name: value for name, value in rare.items() if value}
+        return {name: np.int64(value) for name, value in kept.items()}
+
+    @classmethod
+    def load(cls, checkpoint: checkpoints.Checkpoint, batch_size: int) -> 'Position':
+        """Reads it from a checkpoint; one of slim's has only the step.
+
+        Raises:
+            DamagedCheckpointError: it cannot be read.
+        """
+        step = checkpoint.step
+        return cls(
+            step,
+            checkpoint.read_int(checkpoints.IMAGES_SEEN_KEY, step * batch_size),
+            checkpoint.read_int(checkpoints.IMAGES_SKIPPED_KEY, 0),
+            checkpoint.read_int(checkpoints.RECOVERIES_KEY, 0),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +137,9 @@ def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
     weight_decays = _without(weight_decays, config.net.weight_decay_exclude)
     optimizer = make_optimizer(config.optimizer)
     optimizer.build(trainable, weight_decays)
-    averages = None
-    if config.loss.moving_average_decay:
-        averages = ExponentialMovingAverage(config.loss.moving_average_decay)
-        averages.build(variables)
-    loss_scale = None
-    if config.net.mixed_precision == 'float16':
-        loss_scale = LossScale()
-        loss_scale.build()
+    decay = config.loss.moving_average_decay
+    averages = ExponentialMovingAverage(decay, variables) if decay else None
+    loss_scale = LossScale() if config.net.mixed_precision == 'float16' else None
     if config.checkpoint.trainable_scopes:
         _freeze_batch_norm(model, config.checkpoint)
     return TrainState(model, variables, trainable, weight_decays, optimizer, averages, loss_scale)
