@@ -300,6 +300,7 @@ def _map(file: BinaryIO) -> tf.Tensor:
     # Without a reserve, or the kernel refuses a file larger than memory, as if all of it might be written to.
     flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
     pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    # One buffer without a copy, because an epoch in another order needs random access to the images.
     return tf.experimental.dlpack.from_dlpack(np.frombuffer(pages, np.uint8).__dlpack__())
 
 

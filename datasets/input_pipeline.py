@@ -93,7 +93,8 @@ def training_batches(
 
         return prepare(number) if skipped is None else skipped.first_usable(prepare, position, number, order)
 
-    # Numbered by batches, because these are what a service hands out to its workers.
+    # Numbered by batches, because these are what a service hands out to its workers: each batch is made once, by one
+    # worker, with its own exact content.
     ordered = tf.data.Dataset.range(tf.int64.max // batch_size).flat_map(order_batch)
     calls = usable_cores() if data_service is None else tf.data.AUTOTUNE  # of the service, which has cores of its own
     prepared = ordered.map(load, num_parallel_calls=calls, deterministic=True)

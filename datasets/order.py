@@ -129,6 +129,8 @@ class RangesOrder(Order):
 
 def make_order(num_examples: int, num_files: int, seed: int, worker: Worker, batch_size: int) -> Order:
     """Returns the order for a worker: of files of its own if it wants that and there are enough, else of all."""
+    # All files by default, and with fewer files than workers: batches, and so results, do not depend on the number of
+    # workers, which may change in a run. Own files trade that for less reading.
     own_files = worker.own_files and 1 < worker.count <= num_files
     return (RangesOrder if own_files else WholeOrder)(num_examples, seed, worker, batch_size)
 

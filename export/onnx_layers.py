@@ -21,6 +21,9 @@ from nets.variables import SEPARATOR
 from support.errors import InputError
 
 
+# Written from the layers, because Keras converts by way of tf2onnx, which takes a minute for 200 MB of weights and
+# leaves transposes between the layers. A net is a chain of a dozen kinds of layers, so its graph is that of the ONNX
+# model zoo: NCHW, Conv, Relu, LRN, MaxPool, Gemm.
 def write_layers(graph: Graph, model: keras.Model) -> None:
     """Adds a model's layers, which must be a chain.
 

@@ -83,6 +83,8 @@ def update_moving(moving: Sequence[tuple[keras.Variable, float]], values: Sequen
         moving: Moving statistics and their momentum.
         values: Float32 [channels] each, in the same order; the same in all replicas.
     """
+    # The training step reduces the values with the gradients, so replicas never hold different moving statistics and
+    # nothing has to be merged before saving or evaluating.
     for (variable, momentum), value in zip(moving, values, strict=True):
         handle = variable.value.handle  # in a replica context, of this replica's copy
         change = (1.0 - momentum) * (tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32) - value)

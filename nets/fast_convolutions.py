@@ -52,10 +52,15 @@ def choose(inputs: tf.Tensor, kernel: tf.Tensor) -> Convolve | None:
         return None
     if min(channels, filters) < _LEAST_CHANNELS or None in inputs.shape[1:]:
         return None
+    # Only where oneDNN adds the products up in float32; TensorFlow's own kernels, on processors without AVX-512,
+    # add up in bfloat16. Winograd's differences would lose too many of its 8 bits.
     if inputs.dtype == tf.bfloat16:
         return convolve_with_products if height == 3 and this_processor().choices.bfloat16_products else None
     if inputs.dtype != tf.float32 or height not in winograd.FILTERS:
         return None
+    # oneDNN has direct kernels only: alexnet_v2's step takes 0.42 instead of 0.68 s at batch 32. The distance
+    # from float64 is three times that of a direct convolution, 3e-6 (5x5: six times, 6e-6); slim's recorded gradients
+    # still hold. Prediction and exports stay direct.
     saving = winograd.saving(inputs.shape[1], inputs.shape[2], side=height)
     return winograd.convolve if saving >= _LEAST_SAVING else None
 

@@ -104,6 +104,7 @@ def make_model(
     arguments = {
         'weight_decay': weight_decay,
         'depth_multiplier': depth_multiplier,
+        # Nets name the dtype and data format of every layer: a keras.json of another project changes nothing here.
         'dtype': mixed_precision,
         'seed': seed,
     }

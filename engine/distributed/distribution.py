@@ -167,6 +167,7 @@ def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.d
     on_gpus = is_on_gpus(strategy)
     if strategy.num_replicas_in_sync == 1 and not on_gpus:
         return make_batches()
+    # GPUs still have such a thread for each device.
     options = tf.distribute.InputOptions(experimental_fetch_to_device=on_gpus)
     return strategy.distribute_datasets_from_function(lambda _: make_batches(), options)
 

@@ -44,7 +44,8 @@ class Reduction:
         """
         if self.num_replicas == 1:
             return list(gradients), list(others)
-        if self.gradient_dtype == tf.float32:  # all in one call
+        # All in one call: the loss costs no collective of its own.
+        if self.gradient_dtype == tf.float32:
             sums = self._sum([*gradients, *others])
             return sums[: len(gradients)], sums[len(gradients) :]
         sums = self._sum([tf.cast(gradient, self.gradient_dtype) for gradient in gradients])

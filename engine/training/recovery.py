@@ -37,6 +37,8 @@ def check_finite(report: StepReport, before: Position, batch_size: int) -> None:
     Raises:
         NonFiniteError: naming the step.
     """
+    # Gradients are not checked: that is one more pass over them in each step. A non-finite one shows in the next loss,
+    # and is never saved, because every variable is checked before saving.
     finite = np.isfinite(report.cross_entropy)
     if finite.all():
         return
