@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs.cluster import ClusterOptions
 from configs.data import RecordNames
+from configs.devices import ClusterOptions
 from configs.evaluation import EvalConfig, EvalOptions, EvalOutputOptions
 from datasets import dataset_factory, input_pipeline
 from datasets.dataset_factory import Dataset
