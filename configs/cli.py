@@ -91,7 +91,6 @@ def warn_of_unread_flags(config: Any, given: Collection[str]) -> None:
     """Warns of flags that have no effect beside others, and of defaults that do not go with what was chosen.
 
     Args:
-        config: What the flags say.
         given: Names of those that stand on the command line itself: a flagfile may have all of them, as config.cfg.
     """
     cluster = getattr(config, 'cluster', None)

@@ -5,11 +5,10 @@ make_config(EvalConfig, checkpoint_path='/tmp/tfmodel', dataset_split_name='vali
 
 import dataclasses
 
-from configs.cluster import ClusterOptions
 from configs.data import RecordNames
+from configs.devices import ClusterOptions, DeviceOptions
 from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import Options, option
-from configs.training import DeviceOptions
 
 
 @dataclasses.dataclass(frozen=True)

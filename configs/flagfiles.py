@@ -41,7 +41,6 @@ def expand(
     """Returns the arguments with the contents of flagfiles in their places.
 
     Args:
-        arguments: The command line, without the program.
         takes_value: Whether a flag of that name takes the next argument, where it has no `=`.
         stops_at_others: Whether an argument that is no flag ends the flags, as absl has it; else they may follow.
 

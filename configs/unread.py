@@ -290,7 +290,6 @@ def unread(config: Any, given: Collection[str]) -> list[str]:
     """Returns a line for each option that was given, though with the others nothing reads it.
 
     Args:
-        config: All options.
         given: Names of those that count as given; a value that is not the default always is.
     """
     values = flat_values(config)

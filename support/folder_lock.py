@@ -30,8 +30,6 @@ class FolderLock:
 
         Args:
             folder: It exists.
-            file_name: Of the lock's file.
-            flag: That names the folder, for messages.
             user: What another process that holds the lock is called.
         """
         self._path = os.path.join(folder, file_name)

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from configs.cluster import ClusterOptions
+from configs.devices import ClusterOptions
 from engine.distributed import connected, joining
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster, WorkerLostError, differences
 from engine.distributed.connected import ConnectedCluster, Worker
@@ -36,7 +36,7 @@ ENDED = ', so all others end too; start all again: a training goes on from its l
 WORKER = """
 import os, sys
 sys.path.insert(0, {root!r})
-from configs.cluster import ClusterOptions
+from configs.devices import ClusterOptions
 from engine.distributed.joining import join, make_hello
 from engine.distributed.tasks import Task
 

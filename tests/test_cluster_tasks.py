@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from configs.cluster import ClusterOptions
+from configs.devices import ClusterOptions
 from configs.options import make_config
 from configs.training import TrainConfig
 from engine.distributed.tasks import Task, check_port_is_free, find_task, free_port, resolve, split_address

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.devices import DeviceOptions
 from configs.foreign import ForeignOptions, NetOverrides
-from configs.training import DeviceOptions
 from datasets.input_pipeline import evaluation_batches
 from engine import checkpoints, evaluation
 from engine.classifiers import Classifier, Runtime, in_batches, load_classifier, loading, softmax

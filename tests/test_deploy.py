@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from configs.cluster import ClusterOptions
+from configs.devices import ClusterOptions
 from engine.distributed.tasks import TOKEN, Task, find_task
 from tests.scripts import flag_names
 

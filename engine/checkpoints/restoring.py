@@ -117,7 +117,6 @@ def make_plan(
     """Decides what becomes of every variable.
 
     Args:
-        checkpoint: It, open.
         wanted: Shape of each variable of the net, by its name in the checkpoint, from the first layer to the last.
         exclude_scopes: Prefixes of names that are not restored.
         ignore_missing: Whether a variable may be missing in the checkpoint.
@@ -195,7 +194,6 @@ def restore(
     """Assigns every variable its value from the checkpoint; all are checked before any is changed.
 
     Args:
-        checkpoint: It, open.
         variables: What to assign, by the name in the checkpoint.
         unused: Names that the checkpoint may have beside these, besides counters, slots and moving averages.
         optional: Names of variables that keep their values if the checkpoint lacks them.

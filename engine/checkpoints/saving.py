@@ -27,9 +27,6 @@ def save(
     The files get their names only when they are complete, the index last, so that whatever has an index is whole.
 
     Args:
-        train_dir: The folder.
-        step: In the name.
-        variables: By name.
         max_to_keep: How many checkpoints are kept, the latest; 0 keeps all.
         keep_every_n_hours: Of those that would be deleted, one is kept for ever for each period of this length.
 
@@ -94,8 +91,6 @@ class Saver:
         """Begins to write a checkpoint; call `saved` or `wait` first, so that nothing is pending.
 
         Args:
-            step: Of the name.
-            variables: What is written, by name.
             check: Called with the values before they are written; raises if they must not be.
         """
         assert self._pending is None

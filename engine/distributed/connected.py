@@ -64,8 +64,6 @@ class ConnectedCluster(Cluster):
         """Takes over the connections.
 
         Args:
-            task: Who this one is.
-            workers: All of them.
             peers: By the number of the worker at the other end.
             timeout: Seconds after which a worker that is silent, or makes no progress, is lost.
         """

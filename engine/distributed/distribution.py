@@ -161,7 +161,6 @@ def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.d
     iterator that has a thread that tunes, see `datasets.tuning`; CPUs need no such fetching.
 
     Args:
-        strategy: Over the replicas.
         make_batches: Makes the data set of this worker, which must not end before its batches are taken.
     """
     on_gpus = is_on_gpus(strategy)

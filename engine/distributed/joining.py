@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import logging
 
-from configs.cluster import ClusterOptions
+from configs.devices import ClusterOptions
 from configs.options import flat_options, flat_values
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster, differences
 from engine.distributed.connected import ConnectedCluster, Worker
@@ -93,8 +93,6 @@ def join(task: Task, options: ClusterOptions, facts: Facts, token: str = '') -> 
     """Meets the other workers.
 
     Args:
-        task: Who this one is.
-        options: How long it waits.
         facts: What must be the same in all, by name; compared as text.
         token: What all know, and strangers do not; empty: nothing.
 

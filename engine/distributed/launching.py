@@ -42,8 +42,6 @@ def launch(
     SIGTERM, SIGINT and SIGUSR1 are forwarded to the workers; a second SIGTERM or SIGINT kills them.
 
     Args:
-        argv: The script and its flags.
-        environment: The variables of the workers.
         ending_secs: How long the others may take to end by themselves when a worker has failed; then comes SIGTERM.
         saving_secs: How long they may take after it; then comes SIGKILL.
 

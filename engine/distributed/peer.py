@@ -24,7 +24,6 @@ def shown(text: object, most: int = 1000, keep: str = '') -> str:
     """Returns another process's text as it may be printed: shortened, control characters escaped.
 
     Args:
-        text: What it says.
         most: How many characters are shown.
         keep: Of those that are not printable, the ones that stay.
     """

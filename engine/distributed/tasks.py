@@ -17,7 +17,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs.cluster import ClusterOptions
+from configs.devices import ClusterOptions
 from support.errors import InputError, first_line
 
 _TORCH_PORT = 29500  # torchrun's, where MASTER_PORT does not say another

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from configs.devices import DeviceOptions
 from configs.evaluation import EvalConfig
-from configs.training import DeviceOptions
 from engine import checkpoints
 from engine.classifiers import Classifier, load_classifier
 from engine.classifiers.checkpoint import resolve_spec, restore_weights

@@ -27,7 +27,6 @@ def make_schedule(options: ScheduleOptions, steps_per_epoch: float, total_steps:
     in slim. The schedules run on meanwhile; only cosine starts where the warm-up ends, and reaches its peak.
 
     Args:
-        options: The flags of the schedule.
         steps_per_epoch: Training examples over the global batch size; need not be whole.
         total_steps: Length of the training, or None if it has no end.
 
@@ -46,7 +45,6 @@ def scaled(options: ScheduleOptions, examples_per_step: int) -> ScheduleOptions:
     Linear is the rule of Goyal et al. 2017, arXiv:1706.02677; sqrt that of Krizhevsky 2014, arXiv:1404.5997.
 
     Args:
-        options: The flags of the schedule.
         examples_per_step: Of one update, over all devices.
     """
     ratio = examples_per_step / options.scale_learning_rate_from

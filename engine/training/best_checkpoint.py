@@ -140,8 +140,6 @@ class BestCheckpoint:
         """Opens it.
 
         Args:
-            train_dir: Folder of the run.
-            spec: Its net.
             history: Its evaluations so far; with no metric, no checkpoint is kept.
             patience: So many evaluations after the best one exhaust it; None never does.
             cluster: All its workers know the evaluations, and the chief keeps the checkpoint.

@@ -19,8 +19,7 @@ import math
 
 import tensorflow as tf
 
-from configs.plan import PlanOptions
-from configs.training import DataOptions, DeviceOptions, TrainConfig
+from configs.training import DataOptions, DeviceOptions, PlanOptions, TrainConfig
 from datasets.dataset_factory import DATASETS, Dataset
 from datasets.synthetic import SyntheticExamples
 from engine.distributed import distribution

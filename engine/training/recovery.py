@@ -84,9 +84,7 @@ class Recovery:
         Args:
             limit: How often it may happen in a run.
             saver: It is waited for first.
-            train_dir: Folder of the checkpoints.
             restore: Restores the last good one, in all workers, and returns its position; None if there is none.
-            cluster: The workers that go back together.
         """
         self._limit, self._saver, self._train_dir, self._restore = limit, saver, train_dir, restore
         self._cluster = cluster

@@ -83,11 +83,9 @@ class ReplicaStep:
         """Makes it.
 
         Args:
-            state: What it changes.
             batch_size: Examples of a step, over all replicas.
             num_batches: Parts that each replica takes its share in, one after the other.
             sync_batch_norm: Whether batch normalisation normalises with the statistics of all replicas.
-            xla: Whether forward and backward are compiled by XLA.
             fast_convolutions: Whether 3x3 and 5x5 convolutions are computed as is fastest on CPUs.
         """
         self._state = state

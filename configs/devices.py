@@ -1,4 +1,4 @@
-"""The options of several workers: who they are, and how long they wait for each other.
+"""The options of devices, and of several workers: who they are, and how long they wait for each other.
 
 make_config(TrainConfig, worker_hosts=('node1:2222', 'node2:2222'), task=0)
 """
@@ -7,6 +7,31 @@ import dataclasses
 
 from configs.options import Options, option
 from support.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions(Options):
+    """Which devices compute, and how."""
+
+    devices: str = option('auto', 'auto: all visible GPUs, else the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
+    num_clones: int | None = option(
+        None,
+        'Replicas on this machine: so many GPUs, or logical devices of the CPU. Default: all GPUs, or one CPU.',
+        lower=1,
+        upper=2**10,
+    )
+    xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
+    fast_convolutions: str = option(
+        'auto',
+        "Compute 3x3 and 5x5 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which "
+        'rounds differently: auto (on CPUs only), on, off.',
+        choices=('auto', 'on', 'off'),
+    )
+    all_reduce: str = option(
+        'auto',
+        'How gradients are summed over replicas: nccl (GPUs only), ring, or auto: nccl on GPUs.',
+        choices=('auto', 'nccl', 'ring'),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
