@@ -59,9 +59,8 @@ bench-kernels: $(VENV)/.installed-dev $(PEERS)/.installed
 bench-check: $(VENV)/.installed-dev
 	$(BENCH) --check=benchmarks/recorded.json --only=step,evaluation,prediction --rounds=3 $(BENCH_FLAGS)
 
-bench-input: $(VENV)/.installed $(PEERS)/.installed
-	$(BIN)/python benchmarks/input_pipeline.py --dataset_dir=$(IMAGENET_MINI) --raw_dir=$(IMAGENET_RAW) \
-	--peers=$(PEERS)/bin/python --results_path=build/bench/input.json $(BENCH_FLAGS)
+bench-input: $(VENV)/.installed-dev $(PEERS)/.installed
+	$(BENCH) --only=input --raw_dir=$(IMAGENET_RAW) --rounds=9 --results_path=build/bench/input.json $(BENCH_FLAGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info
