@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from configs.export import ExportOptions
-from engine.classifiers.checkpoint import CheckpointNet
 from engine.classifiers.interface import Interface
 from engine.classifiers.model_spec import ModelSpec
 from export.source import Source
@@ -53,9 +52,7 @@ def make_source(name: str, digits_dir: Path, interface: Interface | None = None,
     preprocessing = spec.make_preprocessing()
     _spread_results(model, preprocessing)
     interface = interface or Interface(channel_order=preprocessing.normalization.channel_order)
-    return Source(
-        CheckpointNet('/run/model.ckpt-7', spec, model, 7, False), interface, ExportOptions(**options), None, {}
-    )
+    return Source('/run/model.ckpt-7', spec, model, 7, False, interface, ExportOptions(**options), None, {})
 
 
 def smooth_images(preprocessing: Preprocessing, count: int = 32) -> np.ndarray:

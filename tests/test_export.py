@@ -23,7 +23,7 @@ from engine import checkpoints, evaluation
 from engine.checkpoints import keras_files
 from engine.checkpoints.__main__ import main as inspect
 from engine.classifiers.model_spec import ModelSpec
-from export import export_factory, exporting, verification
+from export import export_factory, exporting, weights
 from nets import nets_factory
 from nets.variables import slim_variables
 from support.errors import InputError
@@ -622,7 +622,7 @@ def test_what_is_no_export_is_never_replaced(trained, tmp_path, name, there, mes
 def test_what_does_not_read_back_is_not_kept(trained, tmp_path, monkeypatch, name):
     path = export(trained.checkpoint_path, tmp_path / OUTPUTS[name], format=name)
     before = read_all(path)
-    monkeypatch.setattr(verification, 'compare_spec', lambda *_: verification.compare_tensors(str(path), {}))
+    monkeypatch.setattr(weights, 'compare_spec', lambda *_: weights.compare_tensors(str(path), {}))
     with pytest.raises(InputError, match=r'does not read back as it was meant: .*; nothing was kept of it'):
         export(trained.checkpoint_path, path, format=name, overwrite=True)
     assert_equal(read_all(path), before)

@@ -157,10 +157,6 @@ def test_the_format_follows_from_the_name(ending):
     assert with_format(make_config(ExportConfig, output_path=f'/a.onnx/net{ending}/')).export.format == ENDINGS[ending]
 
 
-def test_endings_are_those_of_the_formats():
-    assert {name: chosen.ending for name, chosen in export_factory.FORMATS.items()} == names.EXPORT_ENDINGS
-
-
 def test_a_name_alone_is_enough(trained, tmp_path):
     export(trained.checkpoint_path, tmp_path / 'net.onnx')
     assert json.loads((tmp_path / 'net.onnx.json').read_text())['format'] == 'onnx'

@@ -23,8 +23,8 @@ from configs.options import make_config
 from engine import checkpoints, evaluation
 from engine.classifiers.model_spec import ModelSpec
 from export import exporting
-from importing import description, importing, onnx_file, onnx_graph, sizes
-from importing.layers import NetLayer, fill, net_layers, pair, sketch_layers
+from importing import description, importing, onnx_file, onnx_graph
+from importing.layers import fill, net_layers, pair, sketch_layers
 from nets import nets_factory
 from nets.variables import slim_variables
 from support import optional_packages
@@ -189,14 +189,15 @@ def test_functions_of_a_model_are_looked_into(tmp_path, lenet_file):
     [*((net, 0.3) for net in nets_factory.NETS), *(('alexnet_v2', multiplier) for multiplier in (1.0, 2.5, 1 / 3))],
 )
 def test_the_width_is_found(net, multiplier):
-    found = sizes.widths(layers_of(net, multiplier))[:-1]
-    again = sizes.find_depth_multiplier(net, found)
+    found = widths_of(net, multiplier)
+    again = description.find_depth_multiplier(net, found)
     assert again == pytest.approx(multiplier, rel=1e-4)
-    assert sizes.widths(layers_of(net, again))[:-1] == found
+    assert widths_of(net, again) == found
 
 
-def layers_of(net: str, depth_multiplier: float) -> list[NetLayer]:
-    return sketch_layers(lambda: nets_factory.make_model(net, 2, depth_multiplier=depth_multiplier))
+def widths_of(net: str, multiplier: float) -> list[int]:
+    layers = sketch_layers(lambda: nets_factory.make_model(net, 2, depth_multiplier=multiplier))
+    return description.find_widths(layers)[:-1]
 
 
 # ------------------------------------------------------------------------ what is written
@@ -304,11 +305,11 @@ def test_fine_tuning_starts_from_it(imported, tmp_path, train_digits):
 def make_run(tmp_path) -> Callable[..., Path]:
     """Returns a function that makes a train_dir of a narrow net with its initial weights."""
 
-    def make(net: str, image_size: int, **changes: Any) -> Path:
-        names = {'label_names': tuple('abcde'), 'dataset_name': 'digits', 'labels_offset': 5}
-        found = sizes.Sizes(image_size, 3, 5, NARROW)
-        spec = description.describe(ImportConfig().net, net, found)
-        spec = dataclasses.replace(spec, **{**names, **changes})
+    def make(net: str, image_size: int) -> Path:
+        options: dict[str, Any] = {'num_classes': 5, 'channels': 3, 'use_grayscale': False, 'preprocessing_name': None}
+        options |= {'depth_multiplier': NARROW, 'dataset_name': 'digits', 'labels_offset': 5}
+        spec = ModelSpec.for_net(net, image_size=image_size, **options)
+        spec = dataclasses.replace(spec, label_names=tuple('abcde'))
         spec.save(str(tmp_path))
         values = {name: variable.value for name, variable in slim_variables(spec.make_model(seed=4)).items()}
         checkpoints.save(str(tmp_path), 7, values, 5)
@@ -553,7 +554,7 @@ def test_a_graph_with_branches(tmp_path):
     both = keras.layers.Concatenate()([left, keras.layers.Conv2D(4, 1)(images)])
     net = keras.layers.Add()([keras.layers.Conv2D(4, 3, padding='same', use_bias=False)(both), left])
     model = keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(net)))
-    found = onnx_graph.read_graph(onnx_file.load(str(tmp_path / 'net.onnx')), 6)
+    found = onnx_graph.read_graph(onnx_file.load(str(tmp_path / 'net.onnx')))
     assert fill(pair(found.layers, net_layers(model), 'net.onnx', 'net')) == (4, 27 * 4 + 12 + 72 * 4 + 720)
     assert_agrees(model, tmp_path / 'net.onnx', is_softmax=False)
 

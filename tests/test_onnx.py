@@ -17,15 +17,17 @@ import numpy as np
 import pytest
 from keras import layers
 
-from configs.export import ExportConfig
-from configs.foreign import ForeignOptions, NetOverrides
+from configs.export import ExportConfig, ExportOptions
+from configs.foreign import ForeignOptions
 from configs.options import make_config
 from datasets import input_pipeline
 from datasets.dataset_factory import get_dataset
 from engine.classifiers import Interface, load_classifier, onnx_content, softmax
 from engine.classifiers.onnx_runtime import open_onnx
 from export import onnx_file, onnx_quantization
+from export.export_factory import check_options
 from export.source import Source, load_source
+from export.verification import compare_probabilities
 from importing import onnx_file as onnx_source
 from nets import nets_factory
 from nets.batch_norm import BatchNormalization
@@ -196,8 +198,7 @@ def test_larger_images_are_convolved(sources, tmp_path):
     model = nets_factory.make_model('alexnet_v2', 10, image_size=259, depth_multiplier=NARROW, global_pool=True)
     model.set_weights(sources['alexnet_v2'].model.get_weights())
     spec = dataclasses.replace(sources['alexnet_v2'].spec, image_size=259)
-    net = dataclasses.replace(sources['alexnet_v2'].net, model=model, spec=spec)
-    source = dataclasses.replace(sources['alexnet_v2'], net=net)
+    source = dataclasses.replace(sources['alexnet_v2'], model=model, spec=spec)
     path = write(source, tmp_path / 'net.onnx')
     assert operators(path)[-7:] == ['Conv', 'Relu', 'Conv', 'Relu', 'GlobalAveragePool', 'Flatten', 'Gemm']
     images = smooth_images(source.preprocessing, 4)
@@ -545,7 +546,7 @@ def slims(shared_path) -> Source:
         dataset_dir=str(shared_path('data/cifar10')),
         format='onnx',
     )
-    return load_source(config, 'NCHW')
+    return load_source(config.export, config.net, 'NCHW')
 
 
 @pytest.mark.full
@@ -561,7 +562,7 @@ def test_a_trained_net_loses_next_to_nothing(slims, tmp_path):
         source = dataclasses.replace(slims, options=dataclasses.replace(slims.options, quantize=quantize))
         path = tmp_path / f'{quantize}.onnx'
         onnx_file.write(source, str(path))
-        assert re.search('the same top-1 in 3[12] of 32', onnx_file.verify(source, str(path))[0])
+        assert re.search('the same top-1 in 3[12] of 32', compare_probabilities(source, str(path))[0])
         found = load_classifier(str(path)).scores(images).argmax(axis=-1)
         accuracy[quantize], size[quantize] = float(np.mean(found == labels)), path.stat().st_size
     assert accuracy['none'] == own
@@ -883,7 +884,7 @@ def test_quantising_prints_nothing_and_leaves_nothing(sources, tmp_path, capfd, 
 def test_the_missing_package_is_named(exports, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=r"^--format=onnx needs the extra `export`: pip install -e '\.\[export\]'$"):
-        onnx_file.check()
+        check_options(ExportOptions(format='onnx'))
     if package == 'onnxruntime':
         with pytest.raises(InputError, match=r'net|lenet.*: running ONNX files needs the extra `export`'):
             open_onnx(str(exports['lenet', 'none'][1]))
@@ -903,4 +904,4 @@ def test_weights_that_float16_cannot_hold_are_found(digits_dir, tmp_path):
     source.model.variables[0].assign(source.model.variables[0] * 1e6)
     path = write(source, tmp_path / 'net.onnx')
     with pytest.raises(InputError, match='it gives values that are not finite; nothing was kept of it'):
-        onnx_file.verify(source, str(path))
+        compare_probabilities(source, str(path))

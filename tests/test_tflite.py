@@ -21,7 +21,8 @@ from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
 from engine import evaluation
 from engine.classifiers import Interface, description, in_batches, load_classifier, tflite_runtime
-from export import exporting, tflite, tflite_converter
+from engine.evaluation import comparison
+from export import exporting, tflite, tflite_converter, tflite_metadata
 from export.source import Source, load_source
 from nets import nets_factory
 from nets.layers import LocalResponseNormalization
@@ -115,7 +116,10 @@ def exports(request, digits_dir, tmp_path_factory) -> Exports:
     made = {key: (source, folder / f'{index}.tflite') for index, (key, source) in enumerate(sources.items())}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tflite, 'calibration_images', lambda source: given(source, smooth_images(source.preprocessing)))
-        tflite.write_all([(source, str(path)) for source, path in made.values()])
+        jobs = [tflite.make_job(source, str(path.with_suffix(''))) for source, path in made.values()]
+    tflite_converter.run(jobs)  # at once, as it takes seconds to start
+    for job, (source, path) in zip(jobs, made.values(), strict=True):
+        tflite_metadata.finish(job.output, source, str(path))
     return made
 
 
@@ -233,8 +237,8 @@ def test_a_trained_net_loses_next_to_nothing(trained, tmp_path, capsys):
     assert exporting.export(config) == str(path)
     assert '32 images of digits, split test: probabilities differ by at most' in capsys.readouterr().out
     said = json.loads((tmp_path / 'net.tflite.json').read_text())
-    assert said == json.loads(json.dumps(load_source(config).description()))
-    original, integers = evaluation.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
+    assert said == json.loads(json.dumps(load_source(config.export, config.net).description()))
+    original, integers = comparison.compare(eval_config('', compare=(trained.checkpoint_path, str(path))))
     assert (integers['kind'], integers['step'], integers['num_examples']) == ('TFLite int8', 300, 360)
     assert original['accuracy'] > 0.9
     assert integers['accuracy'] >= original['accuracy'] - 0.005
