@@ -16,6 +16,7 @@ from support.errors import InputError, first_line
 
 T = TypeVar('T')
 
+_OWN_DOMAINS = ('', 'ai.onnx')
 _MAX_DEPTH = 100
 _MAX_NUMBERS = 2**28  # several times the largest layer; a small file can ask for more than there is memory
 _ADVICE = 'give the file that has them'
@@ -33,7 +34,7 @@ class Node:
     """
 
     def __init__(self, path: str, number: int, proto: Any):
-        self.op = proto.op_type if proto.domain in ('', 'ai.onnx') else f'{proto.domain}.{proto.op_type}'
+        self.op = proto.op_type if proto.domain in _OWN_DOMAINS else f'{proto.domain}.{proto.op_type}'
         self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
         self.where = f'node {number} ({self.op} {(proto.name or self.outputs[0])!r})'
         self._path, self.proto = path, proto
@@ -80,7 +81,8 @@ class Constants:
     """
 
     def __init__(self, file: OnnxFile, nodes: Sequence[Node], images: Collection[str]):
-        self._path, self._images, self._opsets = file.path, images, file.model.opset_import
+        self._path, self._images = file.path, images
+        self._opset = max((each.version for each in file.model.opset_import if each.domain in _OWN_DOMAINS), default=1)
         self._stored = {tensor.name: tensor for tensor in file.model.graph.initializer}
         self._nodes = {output: node for node in nodes for output in node.outputs}
         self._computed: dict[str, np.ndarray | None] = {}
@@ -143,9 +145,11 @@ class Constants:
             raise InputError(f'--source={self._path}: damaged: {node.where}: {first_line(error)}') from error
 
     def _run(self, node: Node, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Runs one node by ONNX' reference implementation of the operators of this version."""
         onnx = optional_packages.load('onnx', 'reading ONNX files')
         reference = optional_packages.load('onnx.reference', 'reading ONNX files')
         named = [onnx.helper.make_empty_tensor_value_info(name) for name in (*inputs, *node.outputs)]
         graph = onnx.helper.make_graph([node.proto], 'node', named[: len(inputs)], named[len(inputs) :])
-        model = onnx.helper.make_model(graph, opset_imports=self._opsets)
+        graph.node[0].domain = ''
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', self._opset)])
         return reference.ReferenceEvaluator(model).run(None, dict(inputs))[0]
