@@ -87,13 +87,11 @@ def load_source(options: ExportOptions, net_options: ExportNetOptions, default_l
     Raises:
         InputError: there is none, it is damaged, or of another net than the flags say.
     """
-    asked = dataclasses.asdict(net_options)
-    dataset_dir = asked.pop('dataset_dir')
-    averages, scope = bool(options.moving_average_decay), options.checkpoint_scope
-    net = load_checkpoint(options.checkpoint_path, asked, averages, scope=scope)
-    reader = checkpoints.open_checkpoint(net.prefix, scope)
-    names = reader.get_variable_to_shape_map()
-    state = [name for name in names if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)]
+    checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(options.checkpoint_path), options.checkpoint_scope)
+    net = load_checkpoint(checkpoint, net_options, averages=bool(options.moving_average_decay))
+    state = [
+        name for name in checkpoint.shapes if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)
+    ]
     kept = [name for name in state if checkpoints.is_average(name) or not net.averaged]  # slots are of raw weights
     interface = Interface(
         options.layout or default_layout,
@@ -101,8 +99,8 @@ def load_source(options: ExportOptions, net_options: ExportNetOptions, default_l
         options.includes_preprocessing,
         options.output,
     )
-    state_values = {name: checkpoints.read(reader, net.prefix, name) for name in kept}
-    return Source(**vars(net), interface=interface, options=options, dataset_dir=dataset_dir, state=state_values)
+    values = {name: checkpoint.read(name) for name in kept}
+    return Source(**vars(net), interface=interface, options=options, dataset_dir=net_options.dataset_dir, state=values)
 
 
 def _own_order(spec: ModelSpec, include_preprocessing: bool) -> str:

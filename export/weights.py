@@ -37,7 +37,8 @@ def verify_slim(source: Source, folder: str) -> list[str]:
     """Reads it back; returns lines that say what was compared."""
     prefix = checkpoints.find_checkpoint(folder)
     model = source.spec.make_model(seed=1)
-    checkpoints.restore(prefix, {name: variable.value for name, variable in slim_variables(model).items()})
+    checkpoint = checkpoints.Checkpoint(prefix)
+    checkpoints.restore(checkpoint, {name: variable.value for name, variable in slim_variables(model).items()})
     return _compare(source, prefix, _with_step(source, source.state), model)
 
 
@@ -90,12 +91,12 @@ def _compare(source: Source, path: str, expected: _Tensors, model: keras.Model) 
 
 def compare_tensors(path: str, expected: _Tensors) -> str:
     """Reads a checkpoint back; returns a line that says what was equal."""
-    reader = checkpoints.open_checkpoint(path)
-    names = set(reader.get_variable_to_shape_map())
+    checkpoint = checkpoints.Checkpoint(path)
+    names = set(checkpoint.shapes)
     if names != set(expected):
         raise failure(f'it holds other variables: {", ".join(sorted(names ^ set(expected)))}')
     for name, value in expected.items():
-        found = checkpoints.read(reader, path, name)
+        found = checkpoint.read(name)
         if found.dtype != value.dtype or found.shape != value.shape or found.tobytes() != value.tobytes():
             raise failure(f'{name} differs')
     numbers = sum(value.size for value in expected.values())
@@ -115,7 +116,7 @@ def _compare_logits(source: Source, read_back: keras.Model) -> str:
 
 def compare_spec(source: Source, path: str) -> str:
     """Checks that evaluation needs nothing but what was written, and would not take it for another net."""
-    if ModelSpec.of_checkpoint(path) != source.spec:
+    if ModelSpec.of_checkpoint(checkpoints.Checkpoint(path)) != source.spec:
         raise failure('it is described as another net')
     spec = source.spec
     return f'compared what it says of itself: {spec.model_name}, {spec.num_classes} classes, {spec.image_size} px'

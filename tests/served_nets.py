@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from configs.export import ExportConfig, ExportOptions
+from configs.foreign import NetOverrides
 from configs.options import make_config
 from engine.classifiers import Interface, load_classifier
 from engine.classifiers.model_spec import ModelSpec
@@ -108,7 +109,7 @@ def flip(path: Path, place: int) -> None:
 def assert_refused(path: Path | str, message: str, **asked: Any) -> None:
     """Checks that a classifier is not opened, with one line: its path, or that of a file in it, and the message."""
     with pytest.raises(InputError, match=rf'^{re.escape(str(path))}(/\S+)?:? {message}') as error:
-        load_classifier(str(path), asked)
+        load_classifier(str(path), NetOverrides(**asked))
     assert '\n' not in str(error.value)
 
 

@@ -141,7 +141,7 @@ def weights(path: Path) -> bytes:
 
 @pytest.fixture
 def roads(trained, tmp_path) -> dict[str, tuple[Write, ...]]:
-    spec = ModelSpec.of_checkpoint(trained.checkpoint_path)
+    spec = ModelSpec.of_checkpoint(checkpoints.Checkpoint(trained.checkpoint_path))
     assert spec is not None
     second = str(tmp_path / 'second')
     write_import(spec, 1, second)

@@ -15,7 +15,6 @@ from configs.export import ExportConfig, with_format
 from configs.options import flat_options, make_config
 from engine import evaluation
 from engine.classifiers import size_in_bytes
-from engine.evaluation import comparison
 from engine.prediction.predictor import Predictor
 from export import export_factory, exporting, images, verification
 from support.errors import InputError

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.foreign import NetOverrides
 from configs.importing import ImportConfig
 from configs.options import make_config
 from engine import evaluation
 from engine.classifiers import load_classifier
 from engine.classifiers.model_spec import ModelSpec
-from engine.evaluation import comparison
 from importing import importing
 from support.errors import InputError
 from tests.runs import eval_config
@@ -69,7 +69,7 @@ def test_every_format_keeps_it(pooled: Path, tmp_path: Path) -> None:
     expected = load_classifier(str(pooled)).scores(images)
     for form, name in FORMATS.items():
         path = str(export(pooled, tmp_path / name, format=form))
-        asked = {'image_size': 259, 'global_pool': True, 'depth_multiplier': 1 / 16} if form == 'slim' else {}
+        asked = NetOverrides(image_size=259, global_pool=True, depth_multiplier=1 / 16)
         if form == 'onnx':
             importing.import_weights(make_config(ImportConfig, source=path, train_dir=str(tmp_path / 'imported')))
             np.testing.assert_allclose(load_classifier(str(tmp_path / 'imported')).scores(images), expected, atol=1e-5)

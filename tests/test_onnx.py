@@ -18,7 +18,7 @@ import pytest
 from keras import layers
 
 from configs.export import ExportConfig, ExportOptions
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
 from datasets import input_pipeline
 from datasets.dataset_factory import get_dataset
@@ -585,14 +585,15 @@ FOREIGN: dict[str, Callable[[], Any]] = {
     'float16': lambda: foreign_mean(('N', *IMAGES[1:]), ('N', 3), FLOAT16),
     'said any batch': foreign_reshape,
 }
-ASKED = NetOverrides(preprocessing_name='lenet', image_size=8)
+ASKED: dict[str, Any] = {'preprocessing_name': 'lenet', 'image_size': 8}
 
 
 @pytest.mark.parametrize('name', FOREIGN)
 def test_foreign_files_run_on_any_batch(tmp_path, name):
     path = tmp_path / 'net.onnx'
     onnx.save(FOREIGN[name](), path)
-    classifier = load_classifier(str(path), ASKED, ForeignOptions(includes_preprocessing=name == 'bytes'))
+    foreign = ForeignOptions(includes_preprocessing=name == 'bytes')
+    classifier = load_classifier(str(path), NetOverrides(**ASKED), foreign)
     assert (classifier.kind, classifier.spec.num_classes, classifier.step) == ('ONNX', 3, -1)
     assert classifier.interface.layout == 'NCHW'
     images = smooth_images(classifier.preprocessing, 5)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.foreign import ForeignOptions
+from configs.foreign import ForeignOptions, NetOverrides
 from engine.classifiers import Interface, in_batches, load_classifier
 from export import saved_model, serving
 from export.source import Source

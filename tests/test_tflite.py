@@ -19,7 +19,6 @@ from flatbuffers.table import Table
 from configs.export import ExportConfig
 from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import make_config
-from engine import evaluation
 from engine.classifiers import Interface, description, in_batches, load_classifier, tflite_runtime
 from export import exporting, tflite, tflite_converter, tflite_metadata
 from export.source import Source
@@ -360,7 +359,7 @@ def foreign(tmp_path_factory) -> dict[str, str]:
 
 @pytest.mark.parametrize('name', ['any_batch', 'one', 'said_any', 'bytes', 'channels_first', 'four_axes', 'any_size'])
 def test_foreign_files_run_on_any_batch(foreign, name):
-    asked, are_bytes = {'preprocessing_name': 'lenet', 'image_size': 8}, name == 'bytes'
+    asked, are_bytes = NetOverrides(preprocessing_name='lenet', image_size=8), name == 'bytes'
     classifier = load_classifier(foreign[name], asked, ForeignOptions(includes_preprocessing=are_bytes))
     kind = 'TFLite uint8' if are_bytes else 'TFLite'
     assert (classifier.kind, classifier.spec.num_classes, classifier.step) == (kind, 3, -1)
