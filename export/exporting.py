@@ -20,7 +20,7 @@ from engine.classifiers import size_in_bytes
 from export.export_factory import check_options
 from export.onnx_file import is_sample_folder, sample_folder, write_sample_test_data
 from export.source import Source, load_source
-from support.atomic_path import atomic_path, check_name, recover
+from support.atomic import atomic_path, check_name, recover
 from support.errors import InputError, first_line
 
 _FLAG = 'output_path'

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from configs.export import ExportConfig
+from configs.options import make_config
 from engine import checkpoints
 from engine.classifiers.model_spec import ModelSpec
 from export import exporting
@@ -15,7 +17,6 @@ from importing import folder
 from support import atomic
 from support.errors import InputError
 from tests.runs import files, saved_values
-from tests.served_nets import export
 
 pytestmark = [
     pytest.mark.usefixtures('no_process_is_left'),
@@ -124,11 +125,11 @@ def test_killed_where_nothing_was(server, tmp_path):
 # ------------------------------------------------------------------------ the roads
 
 
-def write_export(checkpoint: str, path: str) -> None:
-    export(checkpoint, path, overwrite=True)
+def export_over(checkpoint: str, path: str) -> None:
+    exporting.export(make_config(ExportConfig, checkpoint_path=checkpoint, output_path=path, overwrite=True))
 
 
-def write_import(spec: ModelSpec, seed: int, path: str) -> None:
+def import_over(spec: ModelSpec, seed: int, path: str) -> None:
     """Writes a net with the weights of a seed as an import does."""
     folder.check_train_dir(path, overwrite=True)
     folder.write(path, spec.make_model(seed=seed), spec, overwrite=True)
@@ -143,12 +144,10 @@ def weights(path: Path) -> bytes:
 def roads(trained, tmp_path) -> dict[str, tuple[Write, ...]]:
     spec = ModelSpec.of_checkpoint(checkpoints.Checkpoint(trained.checkpoint_path))
     assert spec is not None
-    second = str(tmp_path / 'second')
-    write_import(spec, 1, second)
-    return {
-        'export': tuple(functools.partial(write_export, path) for path in (trained.checkpoint_path, second)),
-        'import': tuple(functools.partial(write_import, spec, seed) for seed in (2, 3)),
-    }
+    second = tmp_path / 'second'
+    import_over(spec, 1, str(second))
+    exports = [functools.partial(export_over, path) for path in (trained.checkpoint_path, str(second))]
+    return {'export': tuple(exports), 'import': tuple(functools.partial(import_over, spec, seed) for seed in (2, 3))}
 
 
 @pytest.mark.parametrize('road', ['export', 'import'])
@@ -180,12 +179,13 @@ def test_a_killed_replacement_leaves_one_of_the_two(server, roads, tmp_path, mak
 
 def test_a_second_export_to_one_place_is_refused_at_once(trained, tmp_path, monkeypatch):
     path = str(tmp_path / 'net.keras')
+    config = make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=path)
     message = rf'^--output_path={path}: another process is writing it; wait for it, stop it, or give another name$'
     with monkeypatch.context() as patch, atomic.atomic_path(path, 'output_path') as part:
         patch.setattr(exporting, 'load_source', None)
         with pytest.raises(InputError, match=message):
-            export(trained.checkpoint_path, path)
-        with pytest.raises(InputError, match=message), atomic_path.atomic_path(path, 'output_path'):
+            exporting.export(config)
+        with pytest.raises(InputError, match=message), atomic.atomic_path(path, 'output_path'):
             pass
         exporting.check_output(str(tmp_path / 'other.keras'), '.keras', overwrite=False)
         Path(part).write_text('first')
@@ -203,7 +203,7 @@ def test_what_came_while_it_was_written_is_not_replaced(trained, tmp_path, monke
 
     monkeypatch.setattr(exporting, 'load_source', load_slowly)
     with pytest.raises(InputError, match=r'net\.keras exists; give another name, or --overwrite'):
-        export(trained.checkpoint_path, path)
+        exporting.export(make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(path)))
     assert os.listdir(tmp_path) == ['net.keras']
     assert path.read_text() == 'mine'
 
@@ -232,8 +232,9 @@ def test_what_is_in_the_way_is_named_before_the_work(trained, tmp_path, monkeypa
     monkeypatch.setattr(exporting, 'load_source', None)
     beside = tmp_path / '.part-net'
     beside.touch() if kind == 'file' else beside.symlink_to('/tmp')
+    config = make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(tmp_path / 'net'))
     with pytest.raises(InputError, match=rf': {beside} is in the way: the output is written there first; move'):
-        export(trained.checkpoint_path, tmp_path / 'net')
+        exporting.export(config)
     assert beside.is_symlink() == (kind == 'link')
 
 
@@ -304,16 +305,22 @@ def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
 )
 def test_a_name_that_is_too_long_is_refused_before_the_work(trained, tmp_path, monkeypatch, name, size, most):
     monkeypatch.setattr(exporting, 'load_source', None)
+    config = make_config(
+        ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(tmp_path / f'{name}.onnx')
+    )
     with pytest.raises(
         InputError, match=rf': the name [xyü]{{16}}\.\.\. has {size} bytes; at most {most} can be written$'
     ):
-        export(trained.checkpoint_path, tmp_path / f'{name}.onnx')
+        exporting.export(config)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_longest_name_can_be_written(trained, tmp_path):
     path = tmp_path / ('x' * 239 + '.onnx')
-    export(trained.checkpoint_path, path, sample_test_data=1)
+    config = make_config(
+        ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(path), sample_test_data=1
+    )
+    exporting.export(config)
     assert len(os.listdir(tmp_path)) == 3
     with pytest.raises(InputError, match=r'--train_dir=\S+: the name y{16}\.\.\. has 250 bytes; at most 249 can be'):
         folder.check_train_dir(str(tmp_path / ('y' * 250)), overwrite=False)

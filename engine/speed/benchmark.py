@@ -30,9 +30,8 @@ from engine.evaluation.measure import measure as count
 from engine.evaluation.subject import ReplicatedNet
 from engine.optim.reduction import Reduction
 from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
-from engine.training.input import TrainInput
 from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup
-from support.cores import usable_cores
+from engine.training.state import Position
 from support.errors import InputError
 from support.processor import usable_cores
 
