@@ -6,7 +6,6 @@
 # make bench-kernels  measure oneDNN off and on, and the choices of support/processor.py: a quarter of an hour
 # make bench-check    fail where a ratio to them is 15 % lower than benchmarks/recorded.json has it: ten minutes
 # make bench-input    measure the input pipeline beside DALI, PyTorch and TFDS: docs/performance.md
-# make bench-scaling  measure two workers beside one, and what --plan says of them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +16,7 @@ IMAGENET_MINI ?= ../shared/data/imagenet_mini
 CIFAR10 ?= ../shared/data/cifar10
 IMAGENET_RAW ?= ../shared/data/imagenet_raw_mini
 
-.PHONY: demo test test-all test-avx2 lint bench bench-kernels bench-check bench-input bench-scaling clean
+.PHONY: demo test test-all test-avx2 lint bench bench-kernels bench-check bench-input clean
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO_DIR); start=$$(date +%s); \
@@ -60,12 +59,8 @@ bench-kernels: $(VENV)/.installed-dev $(PEERS)/.installed
 bench-check: $(VENV)/.installed-dev
 	$(BENCH) --check=benchmarks/recorded.json --only=step,evaluation,prediction --rounds=3 $(BENCH_FLAGS)
 
-bench-input: $(VENV)/.installed $(PEERS)/.installed
-	$(BIN)/python benchmarks/input_pipeline.py --dataset_dir=$(IMAGENET_MINI) --raw_dir=$(IMAGENET_RAW) \
-	--peers=$(PEERS)/bin/python --results_path=build/bench/input.json $(BENCH_FLAGS)
-
-bench-scaling: $(VENV)/.installed
-	PYTHONPATH=. $(BIN)/python benchmarks/scaling.py --results_path=build/bench/scaling.json
+bench-input: $(VENV)/.installed-dev $(PEERS)/.installed
+	$(BENCH) --only=input --raw_dir=$(IMAGENET_RAW) --rounds=9 --results_path=build/bench/input.json $(BENCH_FLAGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

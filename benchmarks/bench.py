@@ -1,11 +1,11 @@
-"""The project beside PyTorch, Keras, onnxruntime and LiteRT, in turns: `make bench`, and `make bench-check`.
+"""The project beside PyTorch, Keras, onnxruntime and LiteRT, in turns: `make bench`, `make bench-check`, and others.
 
     python benchmarks/bench.py --only=step,memory --rounds=2
     python benchmarks/bench.py --check=benchmarks/recorded.json --only=step,evaluation,prediction --rounds=3
 
 What was measured goes into --results_path; tables that are not measured now stay there as they were, if versions and
 machine are the same. --write_docs writes all of them into docs/performance.md and draws the plots, if none is missing;
-the tables of `--only=kernels`, which are measured only when they are named, into a part of their own.
+the tables of `--only=kernels` and `--only=input`, which are measured only when they are named, into parts of their own.
 """
 
 import argparse
@@ -28,17 +28,17 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # 
 
 import curves
 import guard
-from bench_place import Place
 from bench_tables import GROUPS as BESIDE_OTHERS
+from input_tables import input_pipeline
 from kernel_tables import kernels
-from ratios import verdict
-from report import format_ratios, format_speeds, replace_between_markers
-from rounds import ROOT, describe_machine
+from ratios import format_ratios, format_speeds, replace_between_markers
+from rounds import ROOT, Place, describe_machine
 
 DOCS = Path(ROOT) / 'docs'
 RECORDED = os.path.join(ROOT, 'benchmarks', 'recorded.json')
-CURVES, OF_CURVES, KERNELS = 'curves', 'of_curves', 'kernels'
-GROUPS = {**BESIDE_OTHERS, KERNELS: kernels}
+CURVES, OF_CURVES = 'curves', 'of_curves'
+OF_THEIR_OWN = {'kernels': kernels, 'input': input_pipeline}
+GROUPS = {**BESIDE_OTHERS, **OF_THEIR_OWN}
 PLOTS = {
     'batch_size': 'Images a second over the batch size, float32',
     'memory': 'Peak memory over the batch size, float32',
@@ -48,7 +48,8 @@ PLOTS = {
 }
 # What each group reads: its flag, how the files begin, and what `make` calls the folder.
 DATA = {
-    KERNELS: [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
+    'kernels': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
+    'input': [('imagenet_dir', 'train-*', 'IMAGENET_MINI'), ('raw_dir', 'train/*/*', 'IMAGENET_RAW')],
     'evaluation': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
     'training': [('imagenet_dir', 'train-*', 'IMAGENET_MINI'), ('cifar10_dir', 'cifar10_train*', 'CIFAR10')],
 }
@@ -58,22 +59,20 @@ PACKAGES = ('tensorflow', 'keras', 'onnxruntime', 'ai-edge-litert')
 def parse_flags() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--peers', type=os.path.expanduser, default='build/peers/bin/python', help='Python interpreter that has PyTorch'
-    )
-    parser.add_argument(
-        '--imagenet_dir', type=os.path.expanduser, default='../shared/data/imagenet_mini', help='TFRecords'
-    )
-    parser.add_argument('--cifar10_dir', type=os.path.expanduser, default='../shared/data/cifar10', help='TFRecords')
-    parser.add_argument('--work_dir', type=os.path.expanduser, default='build/bench', help='where files and logs go')
+    for name, default, text in (
+        ('peers', 'build/peers/bin/python', 'Python interpreter that has PyTorch, and for --only=input DALI'),
+        ('imagenet_dir', '../shared/data/imagenet_mini', 'TFRecords'),
+        ('cifar10_dir', '../shared/data/cifar10', 'TFRecords'),
+        ('raw_dir', '../shared/data/imagenet_raw_mini', 'raw ILSVRC images, which --only=input converts'),
+        ('work_dir', 'build/bench', 'where files and logs go'),
+        ('results_path', None, 'JSON file for the results'),
+        ('check', None, 'JSON file of recorded ratios: fail where one is now 15 %% lower'),
+    ):
+        parser.add_argument(f'--{name}', type=os.path.expanduser, default=default, help=text)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--only', help=f'of {", ".join((*GROUPS, CURVES))}, separated by commas')
-    parser.add_argument('--results_path', type=os.path.expanduser, help='JSON file for the results')
     parser.add_argument('--write_docs', action='store_true', help='write docs/performance.md and the plots')
     parser.add_argument('--record', action='store_true', help='write the ratios to benchmarks/recorded.json')
-    parser.add_argument(
-        '--check', type=os.path.expanduser, help='JSON file of recorded ratios: fail where one is now 15 %% lower'
-    )
     flags = parser.parse_args()
     flags.only = flags.only.split(',') if flags.only else [*BESIDE_OTHERS, CURVES]
     unknown = set(flags.only) - {*GROUPS, CURVES}
@@ -158,10 +157,9 @@ def format_report(results: dict[str, Any]) -> str:
     ]
     parts = ['\n'.join(lines)]
     for table in tables.values():
-        parts += [f'### {table["title"]}', format_speeds(table['values'], '', table['unit'], table['digits'])]
+        parts += [f'### {table["title"]}', format_speeds(table['values'], table['unit'], table['digits'])]
         if table['ratios']:
-            verdicts = {name: verdict(ratio) for name, ratio in table['ratios'].items()}
-            parts.append(format_ratios(table['ratios'], verdicts))
+            parts.append(format_ratios(table['ratios']))
         parts += table['notes']
     if results.get(CURVES):
         parts.append('### Scaling')
@@ -173,18 +171,20 @@ def format_report(results: dict[str, Any]) -> str:
 
 def write_docs(results: dict[str, Any]) -> None:
     """Writes the measured parts of docs/performance.md, and the plots; prints which tables are missing."""
-    path, tables = DOCS / 'performance.md', results['tables']
-    of_kernels = {key: table for key, table in tables.items() if key.startswith(KERNELS)}
-    if of_kernels:
-        report = format_report({**results, 'tables': of_kernels, CURVES: None})
-        path.write_text(replace_between_markers(path.read_text(), report, KERNELS))
-    others = {key: table for key, table in tables.items() if key not in of_kernels}
+    path, others = DOCS / 'performance.md', dict(results['tables'])
+    are_written = False
+    for part in OF_THEIR_OWN:
+        tables = {key: others.pop(key) for key in list(others) if key.startswith(part)}
+        if tables:
+            report = format_report({**results, 'tables': tables, CURVES: None})
+            path.write_text(replace_between_markers(path.read_text(), report, part))
+            are_written = True
     missing = [group for group in BESIDE_OTHERS if not any(key.startswith(group) for key in others)]
     missing += [] if CURVES in results else [CURVES]
     if not missing:
         path.write_text(replace_between_markers(path.read_text(), format_report({**results, 'tables': others})))
         curves.draw(results[CURVES], str(DOCS / 'plots'))
-    elif others or not of_kernels:
+    elif others or not are_written:
         print(f'docs/performance.md stays as it is: {", ".join(missing)} not measured yet', file=sys.stderr)
 
 
@@ -200,9 +200,8 @@ def print_losses(path: str, losses: list[str]) -> int:
 def main() -> int:
     """Measures in turns, prints the tables, and writes what it was asked to."""
     flags = parse_flags()
-    place = Place(
-        flags.peers, flags.work_dir, *map(os.path.abspath, (flags.imagenet_dir, flags.cifar10_dir)), flags.rounds
-    )
+    folders = map(os.path.abspath, (flags.imagenet_dir, flags.cifar10_dir, flags.raw_dir))
+    place = Place(flags.peers, flags.work_dir, *folders, flags.rounds)
     for folder in (flags.work_dir, os.path.dirname(flags.results_path or '')):
         os.makedirs(folder or '.', exist_ok=True)
     results = start_results(flags)

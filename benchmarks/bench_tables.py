@@ -6,6 +6,8 @@
 Every ratio is one of speeds, or of what is the better the smaller turned over: larger is better, and 1 is equal.
 """
 
+import dataclasses
+import math
 import os
 import random
 import shutil
@@ -16,11 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bench_place import Entry, Place, run_script, running
-from flops import product_gflop, step_gflop
 from photographs import write_validation
 from ratios import Ask, spread, summarize_ratios
-from rounds import PAUSE_SECONDS, ROOT, Contestant, take_turns
+from rounds import PAUSE_SECONDS, ROOT, Contestant, Place, measure, run_script, running, take_turns
 
 Table = dict[str, Any]
 Tables = Iterator[tuple[str, Table]]
@@ -29,6 +29,7 @@ EAGER, COMPILED, FIT = 'PyTorch eager', 'PyTorch torch.compile', 'Keras fit'
 PRODUCTS = ('matrix product, TensorFlow', 'matrix product, PyTorch')
 DTYPES, BATCH_SIZES = ('float32', 'bfloat16'), (32, 128)
 SIDE = 4096  # of the matrices
+PRODUCT_GFLOP = 2 * SIDE**3 / 1e9
 STEP_OPTIONS = {
     'model_name': 'alexnet_v2',
     'dataset_name': 'synthetic',
@@ -57,6 +58,22 @@ def our_step(batch_size: int, mixed_precision: str = 'float32', **options: Any) 
     return {**STEP_OPTIONS, 'batch_size': batch_size, 'mixed_precision': mixed_precision, **options}
 
 
+def step_gflop(batch_size: int) -> float:
+    """Returns the GFLOP of a step of alexnet_v2, counted from its layers: forward and both gradients.
+
+    A multiplication and an addition are two; images need no gradient. Activations, pooling and the optimizer are passes
+    over memory, and left out.
+    """
+    import tensorflow as tf
+
+    from nets import nets_factory
+
+    with tf.Graph().as_default():  # where no weights are made
+        layers = [layer for layer in nets_factory.make_model('alexnet_v2', 1000).layers if layer.weights]
+    forward = [2 * math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3]) for layer in layers]
+    return batch_size * (3 * sum(forward) - forward[0]) / 1e9
+
+
 def step(place: Place) -> Tables:
     """Training steps beside PyTorch, Keras and the matrix product."""
     for dtype in DTYPES:
@@ -67,17 +84,17 @@ def step(place: Place) -> Tables:
 def _step(place: Place, dtype: str, batch_size: int) -> Table:
     turn = {'per_turn': 6 if batch_size < 64 else 3, 'unit': batch_size}
     theirs = {'batch_size': batch_size, 'dtype': dtype}
-    entries = [
-        Entry('ours', 'with_engine.py', 'step', our_step(batch_size, dtype), **turn),
-        Entry(EAGER, 'with_torch_step.py', 'eager', theirs, is_peer=True, **turn),
-        Entry(COMPILED, 'with_torch_step.py', 'compiled', theirs, is_peer=True, **turn),
+    contestants = [
+        Contestant('ours', 'with_engine.py', 'step', our_step(batch_size, dtype), **turn),
+        Contestant(EAGER, 'with_torch.py', 'eager', theirs, **turn),
+        Contestant(COMPILED, 'with_torch.py', 'compiled', theirs, **turn),
     ]
     if (dtype, batch_size) == ('float32', 32):
-        entries.append(Entry(FIT, 'with_keras.py', 'fit', {'batch_size': batch_size}, **turn))
-    product = {'per_turn': 5, 'unit': product_gflop(SIDE)}
-    for name, script in zip(PRODUCTS, ('with_keras.py', 'with_torch_step.py'), strict=True):
-        is_peer = script == 'with_torch_step.py'
-        entries.append(Entry(name, script, 'product', {'side': SIDE, 'dtype': dtype}, is_peer=is_peer, **product))
+        contestants.append(Contestant(FIT, 'with_keras.py', 'fit', {'batch_size': batch_size}, **turn))
+    contestants += [
+        Contestant(name, script, 'product', {'side': SIDE, 'dtype': dtype}, per_turn=5, unit=PRODUCT_GFLOP)
+        for name, script in zip(PRODUCTS, ('with_keras.py', 'with_torch.py'), strict=True)
+    ]
     beside_torch, of_limit = STEP_ASKS[dtype, batch_size]
     share = step_gflop(batch_size) / batch_size
     asks = [
@@ -86,7 +103,7 @@ def _step(place: Place, dtype: str, batch_size: int) -> Table:
         Ask('ours / Keras fit', 'ours', (FIT,)),
         Ask('ours / the matrix product', 'ours', PRODUCTS, of_limit, factor=share),
     ]
-    speeds = take_turns_of(entries, place, f'step_{dtype}_{batch_size}')
+    speeds = measure(contestants, place, f'step_{dtype}_{batch_size}')
     ratios = summarize_ratios(speeds, asks)
     title = f'A training step of alexnet_v2, {dtype}, batches of {batch_size}'
     return make_table(title, 'images/s; of products, GFLOP/s', speeds, ratios)
@@ -95,24 +112,24 @@ def _step(place: Place, dtype: str, batch_size: int) -> Table:
 def memory(place: Place) -> Tables:
     """Peak RSS of training, each a process of its own."""
     peaks: dict[str, list[float]] = {}
-    entries = {'TensorFlow and this project, imported': Entry('', 'with_engine.py', 'imports', warmup=1)}
-    entries['PyTorch, imported'] = Entry('', 'with_torch_step.py', 'imports', is_peer=True, warmup=1)
+    contestants = [
+        Contestant('TensorFlow and this project, imported', 'with_engine.py', 'imports', warmup=1),
+        Contestant('PyTorch, imported', 'with_torch.py', 'imports', warmup=1),
+    ]
     asks = []
     for dtype in DTYPES:
         for batch_size in BATCH_SIZES:
-            name = f'{dtype}, batches of {batch_size}'
-            theirs = {'batch_size': batch_size, 'dtype': dtype}
-            entries[f'ours, {name}'] = Entry(
-                '', 'with_engine.py', 'step', our_step(batch_size, dtype), warmup=MEMORY_STEPS
-            )
-            entries[f'PyTorch, {name}'] = Entry(
-                '', 'with_torch_step.py', 'eager', theirs, is_peer=True, warmup=MEMORY_STEPS
-            )
+            ours, theirs = (f'{side}, {dtype}, batches of {batch_size}' for side in ('ours', 'PyTorch'))
+            options = {'batch_size': batch_size, 'dtype': dtype}
+            contestants += [
+                Contestant(ours, 'with_engine.py', 'step', our_step(batch_size, dtype), warmup=MEMORY_STEPS),
+                Contestant(theirs, 'with_torch.py', 'eager', options, warmup=MEMORY_STEPS),
+            ]
             # Of memory, less is better: theirs over ours.
-            asks.append(Ask(f'PyTorch / ours, {name}', f'PyTorch, {name}', (f'ours, {name}',), 1.0))
-    for number, (name, entry) in enumerate(entries.items()):
-        with running([entry], place, f'memory_{number:02}') as contestants:
-            peaks[name] = [contestant.peak_rss_mib() for contestant in contestants]
+            asks.append(Ask(f'PyTorch / {ours}', theirs, (ours,), 1.0))
+    for number, contestant in enumerate(contestants):
+        with running([contestant], place, f'memory_{number:02}') as ready:
+            peaks[contestant.name] = [each.peak_rss_mib() for each in ready]
     peaks = {name: values for name, values in peaks.items() if values}
     ratios = summarize_ratios(peaks, asks)
     yield 'memory', make_table(f'Peak memory of {MEMORY_STEPS} steps of alexnet_v2', 'peak RSS, MiB', peaks, ratios)
@@ -130,11 +147,11 @@ def evaluation(place: Place) -> Tables:
     }
     theirs = {'folder': folder, 'batch_size': EVAL_BATCH}
     turn = {'unit': EVAL_IMAGES, 'warmup': 1}
-    entries = [
-        Entry('ours, from TFRecords', 'with_engine.py', 'eval', ours, **turn),
-        Entry('PyTorch, Pillow', 'with_torch_inference.py', 'evaluation', theirs, is_peer=True, **turn),
+    contestants = [
+        Contestant('ours, from TFRecords', 'with_engine.py', 'eval', ours, **turn),
+        Contestant('PyTorch, Pillow', 'with_torch.py', 'evaluation', theirs, **turn),
     ]
-    speeds = take_turns_of(entries, place, 'evaluation')
+    speeds = measure(contestants, place, 'evaluation')
     ratios = summarize_ratios(speeds, [Ask('ours / PyTorch', 'ours, from TFRecords', ('PyTorch, Pillow',), 2.0)])
     title = f'Evaluation of alexnet_v2 on {EVAL_IMAGES} photographs, in batches of {EVAL_BATCH}'
     yield 'evaluation', make_table(title, 'images/s', speeds, ratios)
@@ -154,11 +171,11 @@ def _training(place: Place, options: Mapping[str, Any]) -> Table:
     cores = sorted(os.sched_getaffinity(0))
     half = max(len(cores) // 2, 1)
     unit = options['batch_size']
-    entries = [
-        Entry('input alone', 'with_engine.py', 'input', options, per_turn=60, unit=unit, cores=cores[-half:]),
-        Entry('step alone', 'with_engine.py', 'step', options, per_turn=6, unit=unit, cores=cores[:half]),
-        Entry('step alone, all cores', 'with_engine.py', 'step', options, per_turn=6, unit=unit),
-        Entry(
+    contestants = [
+        Contestant('input alone', 'with_engine.py', 'input', options, per_turn=60, unit=unit, cores=cores[-half:]),
+        Contestant('step alone', 'with_engine.py', 'step', options, per_turn=6, unit=unit, cores=cores[:half]),
+        Contestant('step alone, all cores', 'with_engine.py', 'step', options, per_turn=6, unit=unit),
+        Contestant(
             'training',
             'with_engine.py',
             'train',
@@ -169,18 +186,14 @@ def _training(place: Place, options: Mapping[str, Any]) -> Table:
         ),
     ]
     name = options['dataset_name']
-    with running(entries, place, f'training_{name}') as contestants:
-        take_turns(contestants, min(place.rounds, 3))
-        speeds = _turns(contestants)
-        waited = [
-            answer['waited'] / (unit * contestant.per_turn / speed)
-            for contestant in contestants
-            if contestant.name == 'training'
-            for answer, speed in zip(contestant.answers, contestant.speeds, strict=True)
-        ]
-    absent = [entry.name for entry in entries if not speeds.get(entry.name)]
+    with running(contestants, place, f'training_{name}') as ready:
+        speeds = take_turns(ready, min(place.rounds, 3))
+    absent = [contestant.name for contestant in contestants if contestant.name not in speeds]
     if absent:
         sys.exit(f'error: {", ".join(absent)}: did not run; see {place.path("logs")}')
+    trained = contestants[-1]
+    seconds = [unit * trained.per_turn / speed for speed in trained.speeds]
+    waited = [wait / of_turn for wait, of_turn in zip(trained.waited, seconds, strict=True)]
     slower = min(('input alone', 'step alone'), key=lambda part: statistics.median(speeds[part]))
     asks = [
         Ask(f'training / {slower}', 'training', (slower,), 0.95),
@@ -202,19 +215,19 @@ def prediction(place: Place) -> Tables:
         run_script('export_image_classifier.py', *map(_absolute, flags))
     weights = place.path('alexnet_v2.pt')
     turn = {'per_turn': 50, 'warmup': 20}
-    entries = [
-        Entry('Predictor, checkpoint', 'with_runtimes.py', 'predictor', {'path': checkpoint}, **turn),
-        Entry('Predictor, ONNX', 'with_runtimes.py', 'predictor', {'path': files['onnx']}, **turn),
-        Entry('Predictor, TFLite', 'with_runtimes.py', 'predictor', {'path': files['tflite']}, **turn),
-        Entry('onnxruntime alone', 'with_runtimes.py', 'onnxruntime', {'path': files['onnx']}, **turn),
-        Entry('LiteRT alone', 'with_runtimes.py', 'litert', {'path': files['tflite']}, **turn),
-        Entry(EAGER, 'with_torch_inference.py', 'prediction', {'weights_path': weights}, is_peer=True, **turn),
+    contestants = [
+        Contestant('Predictor, checkpoint', 'with_runtimes.py', 'predictor', {'path': checkpoint}, **turn),
+        Contestant('Predictor, ONNX', 'with_runtimes.py', 'predictor', {'path': files['onnx']}, **turn),
+        Contestant('Predictor, TFLite', 'with_runtimes.py', 'predictor', {'path': files['tflite']}, **turn),
+        Contestant('onnxruntime alone', 'with_runtimes.py', 'onnxruntime', {'path': files['onnx']}, **turn),
+        Contestant('LiteRT alone', 'with_runtimes.py', 'litert', {'path': files['tflite']}, **turn),
+        Contestant(EAGER, 'with_torch.py', 'prediction', {'weights_path': weights}, **turn),
     ]
     runtimes = ('onnxruntime alone', 'LiteRT alone')
-    ours = [entry.name for entry in entries[:3]]
+    ours = [contestant.name for contestant in contestants[:3]]
     asks = [Ask(f'{name} / the best runtime alone', name, runtimes, WITHIN) for name in ours]
     asks += [Ask(f'{name} / {EAGER}', name, (EAGER,)) for name in ours]
-    speeds = take_turns_of(entries, place, 'prediction')
+    speeds = measure(contestants, place, 'prediction')
     table = make_table(
         'Prediction of one image by alexnet_v2, warm',
         'ms a call',
@@ -223,7 +236,7 @@ def prediction(place: Place) -> Tables:
         digits=1,
     )
     yield 'prediction', table
-    starts = _cold_starts(entries, place)
+    starts = _cold_starts(contestants, place)
     fastest = [Ask(f'{name} / the best runtime alone', name, runtimes) for name in ours]
     table = make_table(
         'The same from the command to the answer',
@@ -248,20 +261,21 @@ def _absolute(flag: str) -> str:
     return f'{name}={os.path.abspath(value)}' if name.endswith(('_path', '_dir')) else flag
 
 
-def _cold_starts(entries: Sequence[Entry], place: Place) -> dict[str, list[float]]:
+def _cold_starts(contestants: Sequence[Contestant], place: Place) -> dict[str, list[float]]:
     """Returns how many starts, each with one answer, would go into a second, round by round."""
-    speeds: dict[str, list[float]] = {entry.name: [] for entry in entries}
+    speeds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     rounds = min(place.rounds, 3)
     for _ in range(rounds):
-        for number, entry in random.sample(list(enumerate(entries)), len(entries)):
+        for number, contestant in random.sample(list(enumerate(contestants)), len(contestants)):
             time.sleep(PAUSE_SECONDS)
+            once = dataclasses.replace(contestant, warmup=1)
             start = time.perf_counter()
-            contestant = entry.make(place, f'start.{number:02}')
-            if contestant.start(warmup=1):
-                speeds[entry.name].append(1 / (time.perf_counter() - start))
+            once.start(place, f'start.{number:02}')
+            if once.warm_up():
+                speeds[once.name].append(1 / (time.perf_counter() - start))
             else:
-                print(f'left out: {entry.name}; see {contestant.log_path}', file=sys.stderr)
-            contestant.stop()
+                print(f'left out: {once.name}; see {once.log_path}', file=sys.stderr)
+            once.stop()
     return {name: values for name, values in speeds.items() if len(values) == rounds}
 
 
@@ -291,17 +305,6 @@ def first_step(place: Place) -> Tables:
 GROUPS: dict[str, Callable[[Place], Tables]] = {
     group.__name__: group for group in (step, memory, evaluation, training, prediction, first_step)
 }
-
-
-def take_turns_of(entries: Sequence[Entry], place: Place, log_name: str) -> dict[str, list[float]]:
-    """Returns the speeds of the contestants that could be started, a value a round."""
-    with running(entries, place, log_name) as contestants:
-        take_turns(contestants, place.rounds)
-        return _turns(contestants)
-
-
-def _turns(contestants: Sequence[Contestant]) -> dict[str, list[float]]:
-    return {contestant.name: contestant.speeds for contestant in contestants}
 
 
 def _inverted(speeds: Mapping[str, Sequence[float]], scale: float = 1.0) -> dict[str, list[float]]:

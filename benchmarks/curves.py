@@ -7,110 +7,85 @@
 Every point is a process of its own; this project and PyTorch take turns at each.
 """
 
-import dataclasses
 import os
 import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from bench_place import Entry, Place, running
 from bench_tables import EAGER, our_step
-from rounds import take_turns
+from rounds import Contestant, Place, running, take_turns
 
 ROUNDS = 2
+BATCH_SIZE = 32
 Curves = dict[str, dict[str, list[list[float]]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """One size that changes, while all others stay.
-
-    Attributes:
-        label: Of the axis.
-        values: Of the size.
-        batch_size: Of the step.
-        options: What else is said, from a value; by the names of this project's options.
-        cores: How many cores, from a value; all if 0.
-        is_logarithmic: The axis.
-    """
+class Sweep(NamedTuple):
+    """A size that changes, while all others stay: what its axis is called, its values, whether that is logarithmic."""
 
     label: str
     values: Sequence[float]
-    batch_size: Callable[[float], int] = lambda value: 32
-    options: Callable[[float], dict[str, Any]] = lambda value: {}
-    cores: Callable[[float], int] = lambda value: 0
     is_logarithmic: bool = False
 
 
 SWEEPS = {
-    'batch_size': Sweep(
-        'batch size', [2**power for power in range(9)], batch_size=lambda value: int(value), is_logarithmic=True
-    ),
-    'depth_multiplier': Sweep(
-        'width of the net (depth multiplier)',
-        [0.125, 0.25, 0.5, 1.0],
-        options=lambda value: {'depth_multiplier': value},
-        is_logarithmic=True,
-    ),
-    # alexnet_v2 ends in one position for 195 to 226 pixels only; this one averages any number of them.
-    'image_size': Sweep(
-        'side of the images in pixels (torchvision_alexnet)',
-        [96, 160, 224, 320, 448],
-        options=lambda value: {'model_name': 'torchvision_alexnet', 'image_size': int(value)},
-    ),
-    'cores': Sweep('cores', range(1, 1 + len(os.sched_getaffinity(0))), cores=lambda value: int(value)),
+    'batch_size': Sweep('batch size', [2**power for power in range(9)], is_logarithmic=True),
+    'depth_multiplier': Sweep('width of the net (depth multiplier)', [0.125, 0.25, 0.5, 1.0], is_logarithmic=True),
+    'image_size': Sweep('side of the images in pixels (torchvision_alexnet)', [96, 160, 224, 320, 448]),
+    'cores': Sweep('cores', range(1, 1 + len(os.sched_getaffinity(0)))),
 }
 
 
 def measure(place: Place) -> Curves:
     """Returns for each sweep and side its points: size, images/s, peak RSS in MiB."""
-    return {name: _measure(name, sweep, place) for name, sweep in SWEEPS.items()}
+    return {name: _measure(name, place) for name in SWEEPS}
 
 
-def _measure(name: str, sweep: Sweep, place: Place) -> dict[str, list[list[float]]]:
+def _measure(name: str, place: Place) -> dict[str, list[list[float]]]:
     points: dict[str, list[list[float]]] = {}
-    for value in sweep.values:
-        with running(_entries(sweep, value), place, f'{name}_{value:g}') as contestants:
-            take_turns(contestants, min(place.rounds, ROUNDS))
-            for contestant in contestants:
+    for value in SWEEPS[name].values:
+        with running(_contestants(name, value), place, f'{name}_{value:g}') as ready:
+            take_turns(ready, min(place.rounds, ROUNDS))
+            for contestant in ready:
                 point = [value, statistics.median(contestant.speeds), contestant.peak_rss_mib()]
                 points.setdefault(contestant.name, []).append(point)
     return points
 
 
-def _entries(sweep: Sweep, value: float) -> list[Entry]:
-    batch_size, options = sweep.batch_size(value), sweep.options(value)
-    theirs = {**options, 'batch_size': batch_size, 'dtype': 'float32'}
-    ours = dict(options)
-    if 'image_size' in ours:
-        ours |= {'train_image_size': ours.pop('image_size'), 'preprocessing_name': 'inception'}
+def _contestants(name: str, value: float) -> list[Contestant]:
+    sizes: dict[str, Any] = {'batch_size': BATCH_SIZE, name: value}
+    cores, batch_size = sizes.pop('cores', None), sizes['batch_size']
+    ours, theirs = our_step(**sizes), {**sizes, 'dtype': 'float32'}
+    if name == 'image_size':
+        # alexnet_v2 ends in one position for 195 to 226 pixels only; this one averages any number of them.
+        net = {'model_name': 'torchvision_alexnet'}
+        ours = our_step(BATCH_SIZE, train_image_size=value, preprocessing_name='inception', **net)
+        theirs |= net
     turn = {
         'per_turn': min(max(128 // batch_size, 2), 16),
         'unit': batch_size,
         'warmup': 2,
-        'cores': sorted(os.sched_getaffinity(0))[: sweep.cores(value) or None],
+        'cores': sorted(os.sched_getaffinity(0))[:cores],
     }
     return [
-        Entry('ours', 'with_engine.py', 'step', our_step(batch_size, **ours), **turn),
-        Entry(EAGER, 'with_torch_step.py', 'eager', theirs, is_peer=True, **turn),
+        Contestant('ours', 'with_engine.py', 'step', ours, **turn),
+        Contestant(EAGER, 'with_torch.py', 'eager', theirs, **turn),
     ]
 
 
-def draw(curves: Curves, folder: str) -> list[str]:
-    """Draws a file for each sweep, and one for the memory over the batch size; returns their names."""
+def draw(curves: Curves, folder: str) -> None:
+    """Draws a file for each sweep, and one for the memory over the batch size."""
     os.makedirs(folder, exist_ok=True)
-    names = []
     for name, sides in curves.items():
         points = {side: [(value, speed) for value, speed, _ in of_one] for side, of_one in sides.items()}
-        names.append(_plot(points, SWEEPS[name], 'images/s', os.path.join(folder, f'{name}.svg')))
+        _plot(points, SWEEPS[name], 'images/s', os.path.join(folder, f'{name}.svg'))
     if 'batch_size' in curves:
         sides = curves['batch_size']
         points = {side: [(value, peak) for value, _, peak in of_one] for side, of_one in sides.items()}
-        names.append(_plot(points, SWEEPS['batch_size'], 'peak RSS, MiB', os.path.join(folder, 'memory.svg')))
-    return names
+        _plot(points, SWEEPS['batch_size'], 'peak RSS, MiB', os.path.join(folder, 'memory.svg'))
 
 
-def _plot(points: dict[str, list[tuple[float, float]]], sweep: Sweep, label: str, path: str) -> str:
+def _plot(points: dict[str, list[tuple[float, float]]], sweep: Sweep, label: str, path: str) -> None:
     import matplotlib  # takes a second, which measuring need not wait
 
     matplotlib.use('svg')
@@ -132,4 +107,3 @@ def _plot(points: dict[str, list[tuple[float, float]]], sweep: Sweep, label: str
     axes.legend(frameon=False)
     figure.savefig(path, metadata={'Date': None})
     pyplot.close(figure)
-    return os.path.basename(path)

@@ -7,15 +7,14 @@ A processor stands for those with fewer instructions: every contestant is kept t
 Eigen, with which TensorFlow computes where oneDNN is off, uses AVX2 and FMA on all of them.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from bench_place import Entry, Place
-from bench_tables import EAGER, EVAL_BATCH, SIDE, Table, Tables, make_table, our_step, take_turns_of
-from flops import product_gflop
+from bench_tables import EAGER, EVAL_BATCH, PRODUCT_GFLOP, SIDE, Table, Tables, make_table, our_step
 from ratios import Ask, summarize_ratios
-from rounds import ROOT
+from rounds import ROOT, Contestant, Place, measure
 
 from configs.options import flat_options, from_flagfile
 from configs.training import TrainConfig
@@ -53,47 +52,49 @@ def kernels(place: Place) -> Tables:
 def _works(place: Place, name: str, limits: Mapping[str, str]) -> Table:
     speeds: dict[str, list[float]] = {}
     asks = []
-    for work, (script, mode, options), theirs, turn in _list_works(place):
-        kinds = {_OFF: _WITHOUT, _ON: _WITH}
+    for ours, theirs in _list_works(place):
+        work, kinds = ours.name, {_OFF: _WITHOUT, _ON: _WITH}
         if 'bfloat16' in work and name == _WITHOUT_BFLOAT16:
             kinds.pop(_ON)
-        entries = [
-            Entry(f'{work}: {which}', script, mode, options, environment={**limits, **onednn}, **turn)
+        contestants = [
+            dataclasses.replace(ours, name=f'{work}: {which}', environment={**limits, **onednn})
             for which, onednn in kinds.items()
         ]
         asks.append(Ask(f'{work}: {_ON} / off', f'{work}: {_ON}', (f'{work}: {_OFF}',)))
         if theirs is not None:
-            beside = f'{work}: {EAGER}'
-            peer, *of_peer = theirs
-            entries.append(Entry(beside, peer, *of_peer, is_peer=True, environment=limits, **turn))
-            asks.append(Ask(f'{work}: {_ON} / {EAGER}', f'{work}: {_ON}', (beside,)))
-        speeds |= take_turns_of(entries, place, f'kernels_{name}_{work}'.replace(' ', '_'))
+            contestants.append(dataclasses.replace(theirs, name=f'{work}: {EAGER}', environment=limits))
+            asks.append(Ask(f'{work}: {_ON} / {EAGER}', f'{work}: {_ON}', (f'{work}: {EAGER}',)))
+        speeds |= measure(contestants, place, f'kernels_{name}_{work}'.replace(' ', '_'))
     title = f'oneDNN off and on, with instructions up to {name}'
     return make_table(title, 'images/s; of products, GFLOP/s', speeds, summarize_ratios(speeds, asks), digits=1)
 
 
-def _list_works(place: Place) -> list[tuple[str, tuple[str, str, Any], tuple[str, str, Any] | None, dict[str, Any]]]:
-    """Returns each workload: its name, script and options of ours and of PyTorch, and the size of a turn."""
-    works: list[tuple[str, tuple[str, str, Any], tuple[str, str, Any] | None, dict[str, Any]]] = []
+def _list_works(place: Place) -> list[tuple[Contestant, Contestant | None]]:
+    """Returns for each workload ours, by its name, and PyTorch's, if it has one."""
+    works: list[tuple[Contestant, Contestant | None]] = []
     for dtype, batch_size, per_turn in (('float32', 32, 6), ('float32', 128, 2), ('bfloat16', 32, 1)):
-        theirs = ('with_torch_step.py', 'eager', {'batch_size': batch_size, 'dtype': dtype})
-        ours = ('with_engine.py', 'step', our_step(batch_size, dtype))
+        name, turn = f'step {dtype} {batch_size}', {'per_turn': per_turn, 'unit': batch_size, 'warmup': 2}
+        theirs = {'batch_size': batch_size, 'dtype': dtype}
         works.append(
-            (f'step {dtype} {batch_size}', ours, theirs, {'per_turn': per_turn, 'unit': batch_size, 'warmup': 2})
+            (
+                Contestant(name, 'with_engine.py', 'step', our_step(batch_size, dtype), **turn),
+                Contestant(name, 'with_torch.py', 'eager', theirs, **turn),
+            )
         )
     changed = {
         name: value
         for name, value in from_flagfile(TrainConfig, open(_RECIPE).read()).items()  # noqa: SIM115
         if value != flat_options(TrainConfig)[name].default
     }
-    works.append(('digits recipe', ('with_engine.py', 'train', changed), None, {'per_turn': 20, 'unit': 32}))
+    works.append((Contestant('digits recipe', 'with_engine.py', 'train', changed, per_turn=20, unit=32), None))
     validation = {'dataset_name': 'imagenet', 'dataset_dir': place.imagenet_dir, 'batch_size': EVAL_BATCH}
-    works.append(('evaluation', ('with_engine.py', 'eval', validation), None, {'per_turn': 3, 'unit': 40}))
-    product = {'side': SIDE, 'dtype': 'float32'}
-    theirs = ('with_torch_step.py', 'product', product)
-    turn = {'per_turn': 5, 'unit': product_gflop(SIDE)}
-    works.append(('matrix product', ('with_keras.py', 'product', product), theirs, turn))
-    return works
+    works.append((Contestant('evaluation', 'with_engine.py', 'eval', validation, per_turn=3, unit=40), None))
+    product, turn = {'side': SIDE, 'dtype': 'float32'}, {'per_turn': 5, 'unit': PRODUCT_GFLOP}
+    ours, theirs = (
+        Contestant('matrix product', script, 'product', product, **turn)
+        for script in ('with_keras.py', 'with_torch.py')
+    )
+    return [*works, (ours, theirs)]
 
 
 def _choices(place: Place, name: str, limits: Mapping[str, str]) -> Table:
@@ -111,11 +112,13 @@ def _choices(place: Place, name: str, limits: Mapping[str, str]) -> Table:
     if name == _WITHOUT_BFLOAT16:
         variants.pop('bfloat16, fast convolutions off')
         variants['bfloat16'] = ({'mixed_precision': 'bfloat16'}, _WITHOUT)
-    entries = [
-        Entry(variant, 'with_engine.py', 'step', our_step(32, **options), environment={**environment, **more}, **turn)
+    contestants = [
+        Contestant(
+            variant, 'with_engine.py', 'step', our_step(32, **options), environment={**environment, **more}, **turn
+        )
         for variant, (options, more) in variants.items()
     ]
-    speeds = take_turns_of(entries, place, f'kernels_{name}_choices'.replace(' ', '_'))
+    speeds = measure(contestants, place, f'kernels_{name}_choices'.replace(' ', '_'))
     asks = [
         Ask(f'{dtype} / {other}', dtype, (other,))
         for other in variants

@@ -1,8 +1,9 @@
-"""From measured turns to medians, ratios and verdicts.
+"""From measured turns to medians, ratios and verdicts, as tables of Markdown that go into a document.
 
     summary = spread([410.0, 402.5, 395.1])                  # {'median': 402.5, 'low': 395.1, 'high': 410.0}
     asks = (Ask('ours / PyTorch', 'ours', ('PyTorch eager', 'PyTorch compiled'), 1.4),)
-    summarize_ratios({'ours': [...], 'PyTorch eager': [...], 'PyTorch compiled': [...]}, asks)
+    ratios = summarize_ratios({'ours': [...], 'PyTorch eager': [...], 'PyTorch compiled': [...]}, asks)
+    text = replace_between_markers(text, format_ratios(ratios))
 
 Machines differ, and so does a machine from hour to hour; so ratios are taken round by round.
 """
@@ -63,3 +64,43 @@ def verdict(ratio: Ratio) -> str:
     if ratio['ask'] is None:
         return ''
     return 'reached' if ratio['median'] >= ratio['ask'] else 'missed'
+
+
+def format_speeds(speeds: Mapping[str, Spread], unit: str, digits: int) -> str:
+    """Returns a row for each contestant: its speed in such units, with so many digits behind the point."""
+    rows = [(name, format_spread(of_one, digits)) for name, of_one in speeds.items()]
+    return _format_rows(('', f'{unit}: median (low to high)'), rows)
+
+
+def format_ratios(ratios: Mapping[str, Ratio]) -> str:
+    """Returns a row for each ratio: its spread, what was asked for, and whether that was reached."""
+    rows = []
+    for name, ratio in ratios.items():
+        ask = '-' if ratio['ask'] is None else f'{ratio["ask"]:.3g}'
+        rows.append((name, format_spread(ratio, 2), ask, verdict(ratio)))
+    return _format_rows(('ratio', 'median (low to high)', 'asked for', ''), rows)
+
+
+def format_spread(values: Mapping[str, Any], digits: int) -> str:
+    """Returns median (low to high); the one number where there is only one."""
+    median, low, high = (f'{values[key]:.{digits}f}' for key in ('median', 'low', 'high'))
+    return median if values['low'] == values['high'] else f'{median} ({low} to {high})'
+
+
+def _format_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f'| {" | ".join(cells)} |' for cells in (heads, *rows)]
+    return '\n'.join([lines[0], '|---' * len(heads) + '|', *lines[1:]])
+
+
+def replace_between_markers(text: str, new: str, name: str = 'bench') -> str:
+    """Returns a document with `new` between the comments that begin and end the part of that name.
+
+    Raises:
+        ValueError: it does not have both of them once, in their order.
+    """
+    begin, end = f'<!-- {name}: begin -->', f'<!-- {name}: end -->'
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f'there must be one {begin} and behind it one {end}')
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f'{before}{begin}\n\n{new.strip()}\n\n{end}{after}'

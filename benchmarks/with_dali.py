@@ -6,13 +6,14 @@ same_work resizes as this project does, each pixel from its four neighbours; ant
 interpolation; recipe is the triangular filter of DALI's ImageNet training examples.
 """
 
+import functools
 import glob
 import os
 import struct
 import tempfile
 
-from contestant import parse_options, serve
-from nvidia.dali import Pipeline, fn, pipeline_def, tfrecord, types
+from contestant import Turn, repeated, serve
+from nvidia.dali import fn, pipeline_def, tfrecord, types
 
 SIZE = 224
 RESIZES = {
@@ -31,8 +32,8 @@ def write_index(record_file: str, index_file: str) -> None:
             records.seek(offset + size)
 
 
-def make_pipeline(work: str, dataset_dir: str, index_dir: str, batch_size: int) -> Pipeline:
-    """Returns a built pipeline: image uint8 [224, 224, 3], label."""
+def make_pipeline(work: str, index_dir: str, dataset_dir: str, batch_size: int) -> Turn:
+    """Returns what takes batches of a pipeline: image uint8 [224, 224, 3], label."""
     files = sorted(glob.glob(os.path.join(dataset_dir, 'train-*')))
     indices = [os.path.join(index_dir, os.path.basename(path)) for path in files]
     for path, index in zip(files, indices, strict=True):
@@ -61,11 +62,9 @@ def make_pipeline(work: str, dataset_dir: str, index_dir: str, batch_size: int) 
 
     built = pipeline()
     built.build()
-    return built
+    return repeated(built.run)
 
 
 if __name__ == '__main__':
-    flags = parse_options(__doc__, RESIZES)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = make_pipeline(flags.work, index_dir=folder, **flags.options)
-        serve(flags.answers, pipeline.run)
+        serve(__doc__, {work: functools.partial(make_pipeline, work, folder) for work in RESIZES})

@@ -7,13 +7,10 @@
 dropout, its RMSprop, its cross-entropy, regularisation as losses; one batch of noise again and again.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
-from contestant import parse_options, serve_turns
+from contestant import Turn, repeated, serve
 
 from nets import nets_factory
 from nets.layers import Dropout
@@ -21,9 +18,8 @@ from nets.layers import Dropout
 SIZE, CLASSES = 224, 1000
 
 
-def fit(options: dict[str, Any]) -> Callable[[int], None]:
-    """Returns a function that makes a number of training steps."""
-    batch_size = options['batch_size']
+def fit(batch_size: int) -> Turn:
+    """Training steps."""
     model = keras.models.clone_model(
         nets_factory.make_model('alexnet_v2', CLASSES, weight_decay=4e-5), clone_function=_as_keras_has_it
     )
@@ -41,24 +37,16 @@ def _as_keras_has_it(layer: keras.Layer) -> keras.Layer:
     return keras.layers.Dropout(0.5) if isinstance(layer, Dropout) else type(layer).from_config(layer.get_config())
 
 
-def product(options: dict[str, Any]) -> Callable[[int], None]:
-    """Returns a function that multiplies two square matrices a number of times."""
-    side, dtype = options['side'], options['dtype']
+def product(side: int, dtype: str) -> Turn:
+    """The product of two square matrices."""
     left, right = (tf.cast(tf.random.stateless_normal((side, side), (0, seed)), dtype) for seed in range(2))
 
     @tf.function(autograph=False)
     def multiply() -> tf.Tensor:
         return tf.matmul(left, right)
 
-    def turn(count: int) -> None:
-        for _ in range(count):
-            multiply()[0, 0].numpy()
+    return repeated(lambda: multiply()[0, 0].numpy())
 
-    return turn
-
-
-WORKS: dict[str, Callable[[dict[str, Any]], Callable[[int], None]]] = {work.__name__: work for work in (fit, product)}
 
 if __name__ == '__main__':
-    flags = parse_options(__doc__, WORKS)
-    serve_turns(flags.answers, WORKS[flags.work](flags.options))
+    serve(__doc__, {'fit': fit, 'product': product})

@@ -8,15 +8,14 @@ tensor that is prepared already. Each work imports what it needs itself, because
 """
 
 import os
-from collections.abc import Callable
 
 import numpy as np
-from contestant import parse_options, serve
+from contestant import Turn, repeated, serve
 
 SIZE = 224
 
 
-def predictor(path: str) -> Callable[[], object]:
+def predictor(path: str) -> Turn:
     """Opens a checkpoint or an export, and classifies pixels."""
     from support import library
 
@@ -25,20 +24,20 @@ def predictor(path: str) -> Callable[[], object]:
 
     loaded = Predictor(path)
     pixels = np.random.RandomState(0).randint(0, 256, (SIZE, SIZE, 3), np.uint8)
-    return lambda: loaded.predict([pixels])
+    return repeated(lambda: loaded.predict([pixels]))
 
 
-def onnxruntime(path: str) -> Callable[[], object]:
+def onnxruntime(path: str) -> Turn:
     """Opens an ONNX file, and gives its logits of a prepared image."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     (taken,) = session.get_inputs()
     image = np.random.RandomState(0).uniform(-1, 1, (1, 3, SIZE, SIZE)).astype(np.float32)
-    return lambda: session.run(None, {taken.name: image})
+    return repeated(lambda: session.run(None, {taken.name: image}))
 
 
-def litert(path: str) -> Callable[[], object]:
+def litert(path: str) -> Turn:
     """Opens a TFLite file, with a thread for each core, and gives its logits of a prepared image."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -53,13 +52,8 @@ def litert(path: str) -> Callable[[], object]:
         interpreter.invoke()
         return interpreter.get_tensor(given['index'])
 
-    return run
+    return repeated(run)
 
-
-WORKS: dict[str, Callable[..., Callable[[], object]]] = {
-    work.__name__: work for work in (predictor, onnxruntime, litert)
-}
 
 if __name__ == '__main__':
-    flags = parse_options(__doc__, WORKS)
-    serve(flags.answers, WORKS[flags.work](**flags.options))
+    serve(__doc__, {'predictor': predictor, 'onnxruntime': onnxruntime, 'litert': litert})

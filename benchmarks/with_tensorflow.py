@@ -5,12 +5,13 @@
 All give batches of training images at 224 pixels, as uint8 [batch, 224, 224, 3] unless it says otherwise.
 """
 
+import functools
 import glob
 import os
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
-from contestant import parse_options, serve
+from contestant import Turn, repeated, serve
 
 from datasets.dataset_factory import get_dataset
 from datasets.input_pipeline import training_batches
@@ -142,12 +143,16 @@ def _batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     return examples.batch(batch_size, drop_remainder=True).prefetch(2)
 
 
-WORKS: dict[str, Callable[..., Iterator]] = {
-    work.__name__: work
-    for work in (host, whole, slims_graph, entropy, entropy_in_memory, tfds_usual, tfds_skip_decoding)
-}
+def main() -> None:
+    """Takes batches of the pipeline that the command line names."""
+    pipelines = (host, whole, slims_graph, entropy, entropy_in_memory, tfds_usual, tfds_skip_decoding)
+    serve(__doc__, {pipeline.__name__: functools.partial(_take, pipeline) for pipeline in pipelines})
+
+
+def _take(pipeline: Callable[[str, int], Iterator], dataset_dir: str, batch_size: int) -> Turn:
+    batches = pipeline(dataset_dir, batch_size)
+    return repeated(lambda: next(batches))
+
 
 if __name__ == '__main__':
-    flags = parse_options(__doc__, WORKS)
-    iterator = WORKS[flags.work](**flags.options)
-    serve(flags.answers, lambda: next(iterator))
+    main()

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Callable
 
 from configs.export import ExportOptions, calibration_count
-from export import keras_file, onnx_file, saved_model, slim, tflite, weights_h5
+from export import onnx_file, saved_model, tflite, weights
 from export.source import Source
+from export.verification import compare_probabilities
+from support import optional_packages
 from support.errors import InputError, unknown_name
 
 # What only files that are run have a choice of.
@@ -17,67 +19,53 @@ class ExportFormat:
     """A format.
 
     Attributes:
-        ending: Of the file's name; empty for a folder.
         write: Writes a net to a path that does not exist.
         verify: Reads it back; returns what was compared, a line each; raises InputError if something differs.
         quantizations: Values of `--quantize` that it has.
         options: Other options that it has, of those that not every format has.
         layout: Layout of images where none is asked for.
         members: What a folder of it consists of, a regular expression of names.
-        is_run: Whether it is a net that other programs run, and not weights alone: its description is written beside.
-        check: Says before any work whether what it needs is installed; raises InputError.
+        packages: Optional ones that it needs.
     """
 
-    ending: str
     write: Callable[[Source, str], None]
-    verify: Callable[[Source, str], list[str]]
+    verify: Callable[[Source, str], list[str]] = compare_probabilities
     quantizations: tuple[str, ...] = ('none',)
     options: tuple[str, ...] = ()
     layout: str = 'NHWC'
     members: str = ''
-    is_run: bool = False
-    check: Callable[[], None] = lambda: None
+    packages: tuple[str, ...] = ()
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a net that other programs run, and not weights alone: its description is written beside."""
+        return bool(self.options)
 
 
 FORMATS = {
-    'slim': ExportFormat(slim.ENDING, slim.write, slim.verify, members=slim.MEMBERS),
-    'keras': ExportFormat(keras_file.ENDING, keras_file.write, keras_file.verify),
-    'weights.h5': ExportFormat(weights_h5.ENDING, weights_h5.write, weights_h5.verify),
+    'slim': ExportFormat(weights.write_slim, weights.verify_slim, members=weights.SLIM_MEMBERS),
+    'keras': ExportFormat(weights.write_keras, weights.verify_keras),
+    'weights.h5': ExportFormat(weights.write_weights_h5, weights.verify_weights_h5),
     'saved_model': ExportFormat(
-        saved_model.ENDING,
         saved_model.write,
         saved_model.verify,
-        is_run=True,
         options=(*_OF_RUN_FILES, 'encoded_input'),
         members=saved_model.MEMBERS,
     ),
     'tflite': ExportFormat(
-        tflite.ENDING,
         tflite.write,
-        tflite.verify,
-        is_run=True,
         quantizations=('none', 'float16', 'dynamic', 'int8'),
         options=(*_OF_RUN_FILES, 'inference_type', 'calibration_images'),
-        check=tflite.check,
+        packages=('ai_edge_litert.interpreter',),
     ),
     'onnx': ExportFormat(
-        onnx_file.ENDING,
         onnx_file.write,
-        onnx_file.verify,
-        is_run=True,
         quantizations=('none', 'int8', 'qdq', 'float16'),
         options=(*_OF_RUN_FILES, 'calibration_images', 'opset', 'sample_test_data'),
         layout='NCHW',
-        check=onnx_file.check,
+        packages=('onnx', 'onnxruntime'),
     ),
 }
-
-
-def get_format(name: str) -> ExportFormat:
-    """Looks up a format; raises InputError with the valid names if there is none."""
-    if name not in FORMATS:
-        raise unknown_name('format', name, FORMATS)
-    return FORMATS[name]
 
 
 def check_options(options: ExportOptions) -> ExportFormat:
@@ -86,7 +74,9 @@ def check_options(options: ExportOptions) -> ExportFormat:
     Raises:
         InputError: an unknown format, or an option that it has not; or what it needs is not installed.
     """
-    chosen = get_format(options.format or 'slim')
+    if options.format not in FORMATS:
+        raise unknown_name('format', options.format or '', FORMATS)
+    chosen = FORMATS[options.format]
     if options.quantize not in chosen.quantizations:
         raise InputError(
             f'--quantize={options.quantize}: --format={options.format} has {", ".join(chosen.quantizations)}'
@@ -100,5 +90,6 @@ def check_options(options: ExportOptions) -> ExportFormat:
         if getattr(options, name) != getattr(ExportOptions(), name) and options.quantize not in ('int8', 'qdq'):
             raise InputError(f'--{name}={getattr(options, name)} is for --quantize=int8 or qdq; leave it out')
     calibration_count(options)
-    chosen.check()
+    for package in chosen.packages:
+        optional_packages.load(package, f'--format={options.format}')
     return chosen

@@ -5,6 +5,8 @@ export(make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras',
 
 import json
 import os
+import re
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -12,16 +14,17 @@ import tensorflow as tf
 from absl import logging
 
 from configs.export import ExportConfig, ExportOptions, with_format
+from configs.names import EXPORT_ENDINGS
 from datasets.text_files import write_text
 from engine.classifiers import size_in_bytes
 from export.export_factory import check_options
 from export.onnx_file import is_sample_folder, sample_folder, write_sample_test_data
-from export.output import check_free, check_output
 from export.source import Source, load_source
-from support.atomic import atomic_path, recover
+from support.atomic import atomic_path, check_name, recover
 from support.errors import InputError, first_line
 
 _FLAG = 'output_path'
+_LONGEST_ENDING = '.json'  # of what is written beside
 
 
 def export(config: ExportConfig) -> str:
@@ -36,22 +39,85 @@ def export(config: ExportConfig) -> str:
     start = time.monotonic()
     config = with_format(config)
     options = config.export
-    chosen = check_options(options)
-    path = check_output(options.output_path, chosen.ending, options.overwrite, chosen.members)
+    chosen, ending = check_options(options), EXPORT_ENDINGS[options.format or '']
+    path = check_output(options.output_path, ending, options.overwrite, chosen.members)
     if chosen.is_run:
         _check_beside(options, path)
-    source = load_source(config, chosen.layout)
+    source = load_source(options, config.net, chosen.layout)
     with atomic_path(path, _FLAG) as part:
         chosen.write(source, part)
         lines = chosen.verify(source, part)
-        check_free(path, chosen.ending, options.overwrite, chosen.members)  # for as long as that took, others wrote too
+        _check_free(path, ending, options.overwrite, chosen.members)  # for as long as that took, others wrote too
     if chosen.is_run:
         _write_beside(source, path)
-    kind = 'moving averages' if source.net.averaged else 'weights'
-    print(f'exported the {kind} of {source.checkpoint}, step {source.step}, to {path}')
+    kind = 'moving averages' if source.averaged else 'weights'
+    print(f'exported the {kind} of {source.prefix}, step {source.step}, to {path}')
     for line in [*lines, f'{size_in_bytes(path) / 1e6:.2f} MB, in {time.monotonic() - start:.1f} seconds']:
         print(line)
     return path
+
+
+def check_output(path: str | None, ending: str, overwrite: bool, members: str = '') -> str:
+    """Returns the path if it can be written, before there is any work.
+
+    Args:
+        path: As it was given.
+        ending: Of the file's name; empty for a folder.
+        overwrite: Whether an earlier export may be replaced.
+        members: What an export of a folder consists of, a regular expression of names; else in it is the user's.
+
+    Raises:
+        InputError: no path, another ending, too long a name, something is there, or another process is writing it.
+    """
+    if not path or '://' in path:
+        raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}')
+    path = path.rstrip('/') or '/'
+    if not ending:
+        _check_folder_name(path)
+    elif not path.endswith(ending) or os.path.basename(path) == ending:
+        raise InputError(f'--output_path={path}: the name of such a file ends in {ending}, for instance net{ending}')
+    check_name(path, _FLAG, _LONGEST_ENDING)
+    _check_folder(path)
+    recover(path, _FLAG)
+    _check_free(path, ending, overwrite, members)
+    return path
+
+
+def _check_free(path: str, ending: str, overwrite: bool, members: str = '') -> None:
+    """Refuses a path where something is that may not be replaced; see `check_output`."""
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise InputError(f'--output_path={path} exists; give another name, or --overwrite')
+    if os.path.islink(path) or not (os.path.isfile(path) if ending else os.path.isdir(path)):
+        raise InputError(f'--output_path={path} exists and is no {"file" if ending else "folder"}: it is not replaced')
+    others = [] if ending else sorted(name for name in os.listdir(path) if not re.fullmatch(members, name))
+    if others:
+        raise InputError(f'--output_path={path} holds {others[0]}, which is of no export: the folder is not replaced')
+
+
+def _check_folder_name(path: str) -> None:
+    if not os.path.basename(path):
+        raise InputError(f'--output_path={path}: name a folder to be made')
+    if re.search(r'[\[\\]', os.path.abspath(path)):
+        raise InputError(f'--output_path={path}: TensorFlow reads no folder with [ or \\ in its path')
+
+
+def _check_folder(path: str) -> None:
+    """Refuses a place where nothing can be written, by writing there, or where the folder would be made.
+
+    Raises:
+        InputError: which place, and why.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    try:
+        with tempfile.NamedTemporaryFile(prefix='.part-', dir=folder):
+            pass
+    except OSError as error:
+        reason = 'no folder' if isinstance(error, NotADirectoryError) else f'not to be written to: {error.strerror}'
+        raise InputError(f'--output_path={path}: {folder} is {reason}') from error
 
 
 def _check_beside(options: ExportOptions, path: str) -> None:

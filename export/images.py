@@ -76,6 +76,11 @@ def calibration_images(source: Source) -> np.ndarray:
     return source.interface.prepare(found.values, source.preprocessing)
 
 
+def batches_of(images: np.ndarray, size: int) -> list[np.ndarray]:
+    """Returns images in batches of one size; the last is filled up from the first on again."""
+    return [images[np.arange(first, first + size) % len(images)] for first in range(0, len(images), size)]
+
+
 def _training_images(source: Source, count: int) -> Images:
     try:
         dataset = _dataset(source, 'train')

@@ -11,22 +11,13 @@ import numpy as np
 from absl import logging
 
 from engine.classifiers.onnx_runtime import open_onnx
-from export import verification
 from export.images import calibration_images, verification_images
 from export.source import Source
-from support import optional_packages
 
-ENDING = '.onnx'
+_ENDING = '.onnx'
 _SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # of each folder of sample data
 _SAMPLES = 'test_data_set_{}'
 _MODEL = 'model.onnx'
-_PURPOSE = '--format=onnx'
-
-
-def check() -> None:
-    """Raises InputError if what the export needs is not installed."""
-    for package in ('onnx', 'onnxruntime'):
-        optional_packages.load(package, _PURPOSE)
 
 
 def write(source: Source, path: str) -> None:
@@ -47,14 +38,9 @@ def write(source: Source, path: str) -> None:
     onnx_model.save(model, source, path)
 
 
-def verify(source: Source, path: str) -> list[str]:
-    """Runs the file and the checkpoint on the same images; returns lines that say how they compare."""
-    return verification.compare_probabilities(source, path)
-
-
 def sample_folder(path: str) -> str:
     """Returns the folder with the sample data of a file: `net.test_data` for `net.onnx`."""
-    return f'{path.removesuffix(ENDING)}.test_data'
+    return f'{path.removesuffix(_ENDING)}.test_data'
 
 
 def is_sample_folder(folder: str) -> bool:

@@ -14,16 +14,21 @@ from onnx import TensorProto, helper
 from configs.export import DEFAULT_OPSET
 from engine.checkpoints import METADATA
 from engine.classifiers.description import CHECKSUM
+from engine.classifiers.interface import Interface
 from engine.classifiers.onnx_content import BYTES, CONTENT, checksums
 from export.onnx_graph import Graph
-from export.onnx_images import write_images
 from export.onnx_layers import write_layers
 from export.source import Source
+from preprocessing import batches
+from preprocessing.base import Normalization
 from support.errors import InputError
 
 INPUT = 'images'
 _PRODUCER = 'tf-slim-image-classification'
 _MOST_BYTES = 2**31 - 2**20  # a file of protocol buffers ends at 2 GiB
+_PREPROCESSING = 'preprocessing'
+_PIXEL_AXES = (1, 2, 3)
+_AXES_AS_INPUT = 18  # the first opset in which ReduceMean takes its axes as an input
 
 
 def make_model(source: Source) -> onnx.ModelProto:
@@ -39,7 +44,7 @@ def make_model(source: Source) -> onnx.ModelProto:
     _check_size(source, dtype)
     interface, net = source.interface, source.model
     graph = Graph(net.name, INPUT, source.options.opset or DEFAULT_OPSET)
-    write_images(graph, interface, source.preprocessing.normalization, net.input_shape[1:])
+    _write_images(graph, interface, source.preprocessing.normalization, net.input_shape[1:])
     graph.cast(dtype, f'Cast_to_{dtype}')
     write_layers(graph, net)
     graph.cast(np.float32, 'Cast_to_float32')
@@ -83,6 +88,54 @@ def _close(source: Source, graph: Graph) -> onnx.ModelProto:
     del model.graph.input[1:]
     model.graph.initializer.extend(weights)
     return model
+
+
+def _write_images(graph: Graph, interface: Interface, normalization: Normalization, shape: tuple[int, ...]) -> None:
+    """Adds what makes the net's input, of such a shape [height, width, channels], of the images that the file takes."""
+    if interface.layout == 'NHWC':
+        graph.add('Transpose', f'{_PREPROCESSING}/Transpose', perm=(0, 3, 1, 2))
+    # Channels are not turned round: the first kernel is, and the constants here are.
+    graph.is_reversed = interface.channel_order != normalization.channel_order
+    if not interface.include_preprocessing:
+        return
+    if normalization.to_grayscale:
+        weights = batches.to_grayscale(np.eye(3, dtype=np.float32)).numpy()[:, 0]
+        _scale(graph, 'Mul', 'luma_weights', weights[::-1] if interface.channel_order == 'BGR' else weights)
+        graph.add('ReduceSum', f'{_PREPROCESSING}/luma', graph.constant(f'{_PREPROCESSING}/luma/axes', np.array([1])))
+    step = -1 if graph.is_reversed else 1
+    if any(normalization.mean):
+        _scale(graph, 'Sub', 'mean', np.asarray(normalization.mean)[::step])
+    if set(normalization.std) != {1.0}:
+        _scale(graph, 'Div', 'std', np.asarray(normalization.std)[::step])
+    if normalization.per_image:
+        _standardise(graph, int(np.prod(shape)))
+
+
+def _scale(graph: Graph, operator: str, what: str, values: np.ndarray) -> None:
+    """Adds an operator with one number for each channel."""
+    constant = graph.constant(f'{_PREPROCESSING}/{what}', values.reshape(1, -1, 1, 1))
+    graph.add(operator, f'{_PREPROCESSING}/{operator}_{what}', constant)
+
+
+def _standardise(graph: Graph, size: int) -> None:
+    """Adds `tf.image.per_image_standardization`: (x - mean) / max(deviation, 1 / sqrt(size))."""
+    name = f'{_PREPROCESSING}/standardise'
+    images = graph.value
+    mean = _average(graph, f'{name}/mean')
+    centred = graph.combine('Sub', f'{name}/centred', images, mean)
+    graph.combine('Mul', f'{name}/squares', centred, centred)
+    _average(graph, f'{name}/variance')
+    graph.add('Sqrt', f'{name}/deviation')
+    least = graph.constant(f'{name}/least_deviation', np.array(size**-0.5))
+    deviation = graph.add('Max', f'{name}/Max', least)
+    graph.combine('Div', name, centred, deviation)
+
+
+def _average(graph: Graph, name: str) -> str:
+    """Adds the mean over all of an image."""
+    if graph.opset < _AXES_AS_INPUT:
+        return graph.add('ReduceMean', name, axes=_PIXEL_AXES)
+    return graph.add('ReduceMean', name, graph.constant(f'{name}/axes', np.array(_PIXEL_AXES)))
 
 
 def save(model: onnx.ModelProto, source: Source, path: str) -> None:

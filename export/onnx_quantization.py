@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnxruntime import quantization
 
-from export.batching import batches_of
+from export.images import batches_of
 
 # --quantize -> how the file says it: operators of integers, or those of floats between pairs that round.
 FORMATS = {'int8': quantization.QuantFormat.QOperator, 'qdq': quantization.QuantFormat.QDQ}
@@ -34,7 +34,7 @@ class _Images(quantization.CalibrationDataReader):
         if batch_size is None:
             parts = [images[first : first + _BATCH] for first in range(0, len(images), _BATCH)]
         else:
-            parts = [images[numbers] for numbers in batches_of(len(images), batch_size)]
+            parts = batches_of(images, batch_size)
         self._batches = iter([{name: part} for part in parts])
 
     def get_next(self) -> dict[str, np.ndarray] | None:

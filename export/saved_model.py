@@ -11,17 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from datasets.text_files import write_text
+from engine.classifiers.classifier import in_batches
 from engine.classifiers.description import CHECKSUM, checksum
 from engine.classifiers.interface import softmax
 from engine.classifiers.saved_model_runtime import DESCRIPTION, GRAPH, IMAGES_SIGNATURE
 from engine.prediction import image_files
 from export import serving, verification
-from export.batching import batches_of
 from export.images import verification_images
 from export.source import Source
 from support.errors import InputError
 
-ENDING = ''
 MEMBERS = r'saved_model\.pb|fingerprint\.pb|variables|assets|assets\.extra'
 
 _LABELS = 'labels.txt'
@@ -61,11 +60,12 @@ def _compare_encoded(source: Source, path: str) -> str:
     files = _encoded_images(source)
     loaded = tf.saved_model.load(path)
     function = loaded.signatures[serving.DEFAULT_SIGNATURE]
-    results: list[np.ndarray] = []
-    for numbers in batches_of(len(files), source.options.batch_size or len(files)):
-        (scores,) = function(**{serving.ENCODED_INPUT: tf.constant([files[number] for number in numbers])}).values()
-        results += list(scores.numpy())
-    found = np.stack(results[: len(files)])
+
+    def run(encoded: np.ndarray) -> np.ndarray:
+        (scores,) = function(**{serving.ENCODED_INPUT: tf.constant(list(encoded))}).values()
+        return scores.numpy()
+
+    found = in_batches(run, source.options.batch_size or len(files), np.array(files, object))
     found = softmax(found) if source.interface.output == 'logits' else found
     images = np.stack([source.preprocessing.host_eval(file) for file in files])
     difference = float(np.abs(found - source.classifier.probabilities(images)).max())

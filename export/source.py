@@ -1,6 +1,6 @@
 """The source of an export: a net with the weights of a checkpoint, its description, and the options.
 
-source = load_source(config)
+source = load_source(config.export, config.net)
 source.model, source.weights(), source.spec, source.interface
 """
 
@@ -8,11 +8,11 @@ import dataclasses
 import functools
 from typing import Any
 
-import keras
 import numpy as np
 
-from configs.export import ExportConfig, ExportOptions
+from configs.export import ExportNetOptions, ExportOptions
 from engine import checkpoints
+from engine.classifiers import description
 from engine.classifiers.checkpoint import CheckpointNet, load_checkpoint, make_classifier
 from engine.classifiers.classifier import Classifier
 from engine.classifiers.interface import Interface
@@ -22,42 +22,20 @@ from preprocessing.preprocessing_factory import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(CheckpointNet):
     """A net as it is exported.
 
     Attributes:
-        net: It, with its weights.
         interface: How the file is to take images and give results, where the format leaves a choice.
         options: What else was asked for.
         dataset_dir: Where its data set lies now, if not where it was trained on; for calibration and comparison.
         state: Slots and averages of these weights, by name.
     """
 
-    net: CheckpointNet
     interface: Interface
     options: ExportOptions
     dataset_dir: str | None
     state: dict[str, np.ndarray]
-
-    @property
-    def checkpoint(self) -> str:
-        """Where it comes from."""
-        return self.net.prefix
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The net, and how its images are prepared."""
-        return self.net.spec
-
-    @property
-    def model(self) -> keras.Model:
-        """It, with the weights: float32 images to float32 logits."""
-        return self.net.model
-
-    @property
-    def step(self) -> int:
-        """After how many steps."""
-        return self.net.step
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
@@ -67,7 +45,7 @@ class Source:
     @functools.cached_property
     def classifier(self) -> Classifier:
         """The net as it is trained, to compare with."""
-        return make_classifier(self.net)
+        return make_classifier(self)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the float32 variables of the net by slim's names."""
@@ -78,43 +56,39 @@ class Source:
         return {**self._facts(), 'crc32': {name: checkpoints.crc32(value) for name, value in self.weights().items()}}
 
     def description(self) -> dict[str, Any]:
-        """Returns the description stored in exported models, as JSON values, see `engine.classifiers.loading`."""
+        """Returns the description stored in exported models, as JSON values, see `engine.classifiers.description`."""
+        options = self.options
+        are_integers = (options.format, options.quantize) == ('tflite', 'int8')
         return {
             **self._facts(),
-            'format': self.options.format,
-            'quantize': self.options.quantize,
-            'batch_size': self.options.batch_size,
-            'inference_type': self._inference_type(),
-            'interface': dataclasses.asdict(self.interface),
-            'normalization': dataclasses.asdict(self.preprocessing.normalization),
+            'format': options.format,
+            'quantize': options.quantize,
+            'batch_size': options.batch_size,
+            'inference_type': options.inference_type if are_integers else 'float32',  # of images and results
+            **description.describe(self.spec, self.interface, self.step),
         }
-
-    def _inference_type(self) -> str:
-        """Returns the type of the file's images and results."""
-        options = self.options
-        return options.inference_type if (options.format, options.quantize) == ('tflite', 'int8') else 'float32'
 
     def _facts(self) -> dict[str, Any]:
         return {
             'model': dataclasses.asdict(self.spec),
             checkpoints.STEP_KEY: self.step,
-            'moving_averages': self.net.averaged,
+            'moving_averages': self.averaged,
         }
 
 
-def load_source(config: ExportConfig, default_layout: str = 'NHWC') -> Source:
+def load_source(options: ExportOptions, net_options: ExportNetOptions, default_layout: str = 'NHWC') -> Source:
     """Reads the checkpoint that is to be exported.
 
     Args:
-        config: Of the export.
+        options: Of the export.
+        net_options: What flags say of the net.
         default_layout: The format's own layout of images.
 
     Raises:
         InputError: there is none, it is damaged, or of another net than the flags say.
     """
-    options, averages = config.export, bool(config.export.moving_average_decay)
     checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(options.checkpoint_path), options.checkpoint_scope)
-    net = load_checkpoint(checkpoint, config.net, averages)
+    net = load_checkpoint(checkpoint, net_options, averages=bool(options.moving_average_decay))
     state = [
         name for name in checkpoint.shapes if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)
     ]
@@ -125,8 +99,8 @@ def load_source(config: ExportConfig, default_layout: str = 'NHWC') -> Source:
         options.includes_preprocessing,
         options.output,
     )
-    state_values = {name: checkpoint.read(name) for name in kept}
-    return Source(net, interface, options, config.net.dataset_dir, state_values)
+    values = {name: checkpoint.read(name) for name in kept}
+    return Source(**vars(net), interface=interface, options=options, dataset_dir=net_options.dataset_dir, state=values)
 
 
 def _own_order(spec: ModelSpec, include_preprocessing: bool) -> str:

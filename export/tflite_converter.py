@@ -11,11 +11,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from export.batching import batches_of
 from support.errors import InputError
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -31,8 +30,7 @@ class Job:
         output: The file.
         quantize: Value of `--quantize`.
         inference_type: Of int8, what the file takes and gives: 'int8', 'uint8' or 'float32'.
-        calibration: Of int8, a .npy file of what the signature takes, float32 [images, ...].
-        batch: How many of them it takes at a time.
+        calibration: Of int8, a .npy file of batches of what the signature takes, float32 [batches, images, ...].
     """
 
     saved_model: str
@@ -40,7 +38,6 @@ class Job:
     quantize: str = 'none'
     inference_type: str = 'float32'
     calibration: str = ''
-    batch: int = 1
 
 
 def run(jobs: Sequence[Job]) -> None:
@@ -85,12 +82,8 @@ def convert(job: Job) -> None:
     if job.quantize == 'float16':
         converter.target_spec.supported_types = [tf.float16]
     if job.quantize == 'int8':
-        images = np.load(job.calibration, mmap_mode='r')
-
-        def samples() -> Iterator[list[np.ndarray]]:
-            return ([images[numbers]] for numbers in batches_of(len(images), job.batch))
-
-        converter.representative_dataset = samples
+        batches = np.load(job.calibration, mmap_mode='r')
+        converter.representative_dataset = lambda: ([batch] for batch in batches)
         # What has no kernel for integers, local response normalisation, stays between DEQUANTIZE and QUANTIZE.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(job.inference_type)

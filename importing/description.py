@@ -1,68 +1,66 @@
 """The content of an import's `model.json`: sizes from the source, the rest from flags and the data set.
 
-spec = describe(config.net, 'bvlc_alexnet', sizes)
+spec = describe(config.net, 'bvlc_alexnet', source)
+find_depth_multiplier('alexnet_v2', [16, 48, 96, 96, 64, 1024, 1024])       # 0.25
 """
 
-import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from configs.importing import ImportNetOptions
 from datasets import dataset_factory
 from engine.classifiers.label_names import read_label_names
 from engine.classifiers.model_spec import ModelSpec
-from importing.sizes import Sizes
+from importing.layers import NetLayer, SourceLayer, sketch_layers
+from importing.sources import Source
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from support.errors import InputError
 
+_OF_DATA = ('dataset_name', 'dataset_dir', 'labels_offset', 'label_names')  # fields of ModelSpec
+_HALVES, _DIGITS = 6, 8  # 1/32 is as narrow as anyone goes
+_HIGHEST = 16.0  # as of the flag
 
-def describe(options: ImportNetOptions, model_name: str, sizes: Sizes, described: ModelSpec | None = None) -> ModelSpec:
-    """Returns the spec of a net that is imported.
 
-    Args:
-        options: Of the import.
-        model_name: Key of `nets_factory.NETS`.
-        sizes: As the source says.
-        described: What an export of this project says of itself; flags go before it.
+def describe(options: ImportNetOptions, model_name: str, source: Source) -> ModelSpec:
+    """Returns the spec of a net that is imported; flags go before what the source says of itself.
 
     Raises:
-        InputError: the data set, or the names of classes, are of another number of classes.
+        InputError: the source is for images of another size; or the data set, or the names of classes, are of another
+            number of classes.
     """
-    data = _describe_data(options, sizes.num_classes, described)
+    net, described, asked_size = nets_factory.get_net(model_name), source.described, options.image_size
+    if source.image_size is not None and asked_size not in (None, source.image_size):
+        raise InputError(
+            f'--image_size={asked_size}: {source.path} takes images of {source.image_size} px; leave it out'
+        )
+    *widths, num_classes = find_widths(source.layers) or [1]
+    data = _describe_data(options, num_classes, described)
     if options.labels_path:
-        names = read_label_names(options.labels_path, sizes.num_classes, data.labels_offset)
-        data = dataclasses.replace(data, label_names=names)
-    own = described.preprocessing_name if described else nets_factory.get_net(model_name).preprocessing
-    preprocessing = options.preprocessing_name or own
-    use_grayscale = sizes.channels == 1 and not preprocessing_factory.keeps_grayscale(preprocessing)
+        data['label_names'] = read_label_names(options.labels_path, num_classes, data['labels_offset'])
+    preprocessing = options.preprocessing_name or (described.preprocessing_name if described else net.preprocessing)
     return ModelSpec(
         model_name=model_name,
+        num_classes=num_classes,
+        image_size=source.image_size or asked_size or net.image_size,
+        channels=source.channels,
         preprocessing_name=preprocessing,
-        use_grayscale=use_grayscale,
+        depth_multiplier=find_depth_multiplier(model_name, widths),
+        use_grayscale=source.channels == 1 and not preprocessing_factory.keeps_grayscale(preprocessing),
         global_pool=described is not None and described.global_pool,
-        **dataclasses.asdict(sizes),
-        **dataclasses.asdict(data),
+        **data,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Data:
-    """The fields of a spec that say what a net was trained on."""
-
-    dataset_name: str
-    dataset_dir: str
-    labels_offset: int
-    label_names: tuple[str, ...]
-
-
-def _describe_data(options: ImportNetOptions, num_classes: int, described: ModelSpec | None) -> _Data:
-    """Returns the data options of the flags, or else of the source."""
+def _describe_data(options: ImportNetOptions, num_classes: int, described: ModelSpec | None) -> dict[str, Any]:
+    """Returns the fields of a spec that say what a net was trained on: those of the flags, or else of the source."""
     asked = (options.dataset_name, options.dataset_dir, options.labels_offset)
     if described is not None and asked == (None, None, None):
-        return _Data(**{field.name: getattr(described, field.name) for field in dataclasses.fields(_Data)})
+        return {name: getattr(described, name) for name in _OF_DATA}
     name = options.dataset_name or ('imagenet' if options.dataset_dir else '')
     classes, names = _find_classes(name, options.dataset_dir)
     offset = _find_labels_offset(options.labels_offset, name, classes, num_classes)
-    return _Data(name, options.dataset_dir or '', offset, names[offset:])
+    return dict(zip(_OF_DATA, (name, options.dataset_dir or '', offset, names[offset:]), strict=True))
 
 
 def _find_classes(name: str, dataset_dir: str | None) -> tuple[int | None, tuple[str, ...]]:
@@ -91,3 +89,38 @@ def _find_labels_offset(asked: int | None, name: str, classes: int | None, found
             'trained on, or none'
         )
     return offset
+
+
+def find_widths(layers: Sequence[SourceLayer] | Sequence[NetLayer]) -> list[int]:
+    """Returns the filters or units of each layer that has a kernel, the last one too."""
+    shapes = [layer.shapes if isinstance(layer, SourceLayer) else layer.shapes[0] for layer in layers]
+    return [each['kernel'][0] for each in shapes if 'kernel' in each]
+
+
+def find_depth_multiplier(model_name: str, found: Sequence[int]) -> float:
+    """Returns the multiplier with which a net has these widths, as one would type it; of most of them, or else 1.
+
+    Args:
+        model_name: Key of `nets_factory.NETS`.
+        found: Width of each layer with a kernel but the last, which the multiplier does not change.
+    """
+    base = find_widths(sketch_layers(lambda: nets_factory.make_model(model_name, 2)))[:-1]
+    pairs = list(zip(found, base, strict=False))
+    # Layers are rounded to whole filters, in nets of two groups to whole filters of each.
+    agreeing = max((_agreeing(pairs, slack) for slack in (0.5, 1.0)), key=len)
+    if 2 * len(agreeing) < len(pairs) or not agreeing:  # another net, best compared with this one as it is known
+        return 1.0
+    low, high = max(lower for lower, _ in agreeing), min(upper for _, upper in agreeing)
+    middle = (low + high) / 2
+    halves = (round(middle * 2**power) / 2**power for power in range(_HALVES))
+    decimals = (round(middle, digits) for digits in range(_DIGITS))
+    chosen = next((value for value in (*halves, *decimals) if low < value < high), middle)
+    return chosen if 0 < chosen <= _HIGHEST else 1.0
+
+
+def _agreeing(pairs: Sequence[tuple[int, int]], slack: float) -> list[tuple[float, float]]:
+    """Returns between which multipliers a layer has its width, for the most layers of which that is one multiplier."""
+    intervals = [((width - slack) / full, (width + slack) / full) for width, full in pairs]
+    starts = [lower for lower, _ in intervals]  # where most of them overlap, one of them begins
+    sets = ([(lower, upper) for lower, upper in intervals if lower <= start < upper] for start in starts)
+    return max(sets, key=len, default=[])

@@ -6,6 +6,7 @@ import_weights(make_config(ImportConfig, source='net.onnx', model_name='bvlc_ale
 from configs.importing import ImportConfig
 from importing import folder
 from importing.description import describe
+from importing.layers import fill, net_layers, pair, sketch_layers
 from importing.sources import open_source
 from nets import nets_factory
 from preprocessing.preprocessing_factory import keeps_grayscale
@@ -28,10 +29,14 @@ def import_weights(config: ImportConfig) -> str:
     model_name = options.model_name or (source.described.model_name if source.described else None)
     if model_name is None:
         raise InputError(f'--model_name is missing: the net of the source; valid: {", ".join(nets_factory.NETS)}')
-    spec = describe(config.net, model_name, source.find_sizes(model_name, config.net.image_size), source.described)
-    source.check(spec)
+    spec = describe(config.net, model_name, source)
+    narrower = f' of depth_multiplier {spec.depth_multiplier:g}' if spec.depth_multiplier != 1 else ''
+    net = f'{spec.model_name}{narrower} for images of {spec.image_size} px'
+    pair(source.layers, sketch_layers(spec.make_model), source.path, net)  # before memory is taken for it
     model = spec.make_model()
-    lines = source.fill(model, spec)
+    pairs = pair(source.layers, net_layers(model), source.path, net)
+    tensors, numbers = fill(pairs)
+    lines = source.report(pairs, f'{tensors} tensors, {numbers} parameters', model, spec)
     lines.append(folder.write(path, model, spec, options.overwrite))
     print(
         f'imported {options.source} to {path}: {spec.model_name}, {spec.num_classes} classes, {spec.image_size} px, '

@@ -5,7 +5,7 @@ node.get('group', 1)
 Constants(file, [node], images={'data'}).weights(node, 1, rank=4)                # float32, finite
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from support.errors import InputError, first_line
 
 T = TypeVar('T')
 
-Attributes = Mapping[str, Any]
+_OWN_DOMAINS = ('', 'ai.onnx')
 _MAX_DEPTH = 100
 _MAX_NUMBERS = 2**28  # several times the largest layer; a small file can ask for more than there is memory
 _ADVICE = 'give the file that has them'
@@ -30,13 +30,14 @@ class Node:
         inputs: Names of what it takes; empty where an optional one is left out.
         outputs: Names of what it gives.
         where: What it is called in messages.
+        proto: It, as `onnx.NodeProto`.
     """
 
     def __init__(self, path: str, number: int, proto: Any):
-        self.op = proto.op_type if proto.domain in ('', 'ai.onnx') else f'{proto.domain}.{proto.op_type}'
+        self.op = proto.op_type if proto.domain in _OWN_DOMAINS else f'{proto.domain}.{proto.op_type}'
         self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
         self.where = f'node {number} ({self.op} {(proto.name or self.outputs[0])!r})'
-        self._path, self._proto = path, proto
+        self._path, self.proto = path, proto
 
     def get(self, name: str, default: T) -> T:
         """Returns an attribute, or the default where it is left out.
@@ -44,63 +45,29 @@ class Node:
         Raises:
             InputError: it is damaged, or of another type than the default.
         """
-        value: Any = self.attributes().get(name, default)
+        helper = optional_packages.load('onnx.helper', 'reading ONNX files')
+        found = [attribute for attribute in self.proto.attribute if attribute.name == name]
+        try:
+            value: Any = helper.get_attribute_value(found[-1]) if found else default
+        except (ValueError, TypeError) as error:
+            raise InputError(f'--source={self._path}: damaged: {self.where}: {first_line(error)}') from error
+        if isinstance(default, tuple) and isinstance(value, Sequence):
+            value = tuple(value)
         if not isinstance(value, type(default)):
             raise InputError(f'--source={self._path}: damaged: {self.where} has {name} of another type')
         return value
-
-    def attributes(self) -> dict[str, Any]:
-        """Returns all attributes: numbers, tuples of numbers, str, or an array."""
-        onnx = optional_packages.load('onnx', 'reading ONNX files')
-        try:
-            read = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in self._proto.attribute}
-            return {name: _plain(value) for name, value in read.items()}
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f'--source={self._path}: damaged: {self.where}: {first_line(error)}') from error
 
     def has_input(self, position: int) -> bool:
         """Returns whether an optional input is given."""
         return len(self.inputs) > position and bool(self.inputs[position])
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors='replace')
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(value)
-    return _to_array(value) if hasattr(value, 'data_type') else value
-
-
 def _to_array(tensor: Any) -> np.ndarray:
     return optional_packages.load('onnx.numpy_helper', 'reading ONNX files').to_array(tensor)
 
 
-def _constant(_: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
-    (value,) = attributes.values()  # called value, value_float, value_ints, ...
-    return np.asarray(value, np.float32 if isinstance(value, float) else None)
-
-
-def _cast(inputs: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
-    onnx = optional_packages.load('onnx', 'reading ONNX files')
-    return inputs[0].astype(onnx.helper.tensor_dtype_to_np_dtype(attributes['to']))
-
-
-def _axes(inputs: Sequence[np.ndarray], attributes: Attributes) -> tuple[int, ...] | None:
-    """Returns the axes, which were an attribute before opset 13."""
-    return tuple(inputs[1].tolist()) if len(inputs) > 1 else attributes.get('axes')
-
-
 # What exporters compute with weights.
-_OPERATIONS: dict[str, Callable[[Sequence[np.ndarray], Attributes], np.ndarray]] = {
-    'Cast': _cast,
-    'Concat': lambda inputs, attributes: np.concatenate(inputs, attributes['axis']),
-    'Constant': _constant,
-    'Identity': lambda inputs, _: inputs[0],
-    'Reshape': lambda inputs, _: inputs[0].reshape(inputs[1]),
-    'Squeeze': lambda inputs, attributes: np.squeeze(inputs[0], _axes(inputs, attributes)),
-    'Transpose': lambda inputs, attributes: np.transpose(inputs[0], attributes.get('perm')),
-    'Unsqueeze': lambda inputs, attributes: np.expand_dims(inputs[0], _axes(inputs, attributes) or ()),
-}
+_OPERATORS = ('Cast', 'Concat', 'Constant', 'Identity', 'Reshape', 'Squeeze', 'Transpose', 'Unsqueeze')
 _EMPTY = ('ConstantOfShape', 'RandomNormal', 'RandomUniform')
 
 
@@ -115,6 +82,7 @@ class Constants:
 
     def __init__(self, file: OnnxFile, nodes: Sequence[Node], images: Collection[str]):
         self._path, self._images = file.path, images
+        self._opset = max((each.version for each in file.model.opset_import if each.domain in _OWN_DOMAINS), default=1)
         self._stored = {tensor.name: tensor for tensor in file.model.graph.initializer}
         self._nodes = {output: node for node in nodes for output in node.outputs}
         self._computed: dict[str, np.ndarray | None] = {}
@@ -163,16 +131,25 @@ class Constants:
         return self._computed[name]
 
     def _compute(self, node: Node, depth: int) -> np.ndarray | None:
-        operation = _OPERATIONS.get(node.op)
-        if operation is None or depth > _MAX_DEPTH:
+        if node.op not in _OPERATORS or depth > _MAX_DEPTH:
             return None
-        inputs = [self._get(name, depth + 1) for name in node.inputs]
-        known = [value for value in inputs if value is not None]
+        inputs = {name: self._get(name, depth + 1) for name in node.inputs}
+        known = {name: value for name, value in inputs.items() if value is not None}
         if len(known) < len(inputs):
             return None
         try:
-            if sum(value.size for value in known) > _MAX_NUMBERS:
+            if sum(known[name].size for name in node.inputs) > _MAX_NUMBERS:
                 raise ValueError(f'more than {_MAX_NUMBERS} numbers')
-            return operation(known, node.attributes())
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            return self._run(node, known)
+        except Exception as error:  # of the reference evaluator
             raise InputError(f'--source={self._path}: damaged: {node.where}: {first_line(error)}') from error
+
+    def _run(self, node: Node, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Runs one node by ONNX' reference implementation of the operators of this version."""
+        onnx = optional_packages.load('onnx', 'reading ONNX files')
+        reference = optional_packages.load('onnx.reference', 'reading ONNX files')
+        named = [onnx.helper.make_empty_tensor_value_info(name) for name in (*inputs, *node.outputs)]
+        graph = onnx.helper.make_graph([node.proto], 'node', named[: len(inputs)], named[len(inputs) :])
+        graph.node[0].domain = ''
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', self._opset)])
+        return reference.ReferenceEvaluator(model).run(None, dict(inputs))[0]

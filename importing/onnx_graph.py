@@ -1,8 +1,8 @@
 """Reads an ONNX graph: its layers with weights in order, its images, its logits.
 
-graph = read_graph(file, image_size=224)
+graph = read_graph(file)
 graph.layers[0].name, graph.layers[0].shapes      # "node 0 (Conv 'conv1')", {'kernel': (96, 3, 11, 11), 'bias': (96,)}
-graph.layout, graph.extent, graph.logits
+graph.layout, graph.image_size, graph.logits
 
 Weights are taken from the nodes that the images pass through, whatever these and their values are called and however
 they branch. What nodes without weights compute is not looked at: that shows when the graph is run.
@@ -36,7 +36,8 @@ class Graph:
         layers: Those that have weights.
         num_nodes: Number of nodes that the images pass through.
         layout: 'NCHW' or 'NHWC', of the images.
-        extent: Height, width and channels of the images.
+        image_size: Side of the images; None where the graph takes any.
+        channels: Of the images.
         logits: Name of its last result, or of what a softmax behind it takes.
         result: Name of its last result.
         softmax: Operator between the two, or ''.
@@ -45,18 +46,15 @@ class Graph:
     layers: list[SourceLayer]
     num_nodes: int
     layout: str
-    extent: tuple[int, int, int]
+    image_size: int | None
+    channels: int
     logits: str
     result: str
     softmax: str
 
 
-def read_graph(file: OnnxFile, image_size: int) -> Graph:
+def read_graph(file: OnnxFile) -> Graph:
     """Reads the weights of a graph.
-
-    Args:
-        file: The graph.
-        image_size: Side of the images where the graph takes any.
 
     Raises:
         InputError: the file holds no weights or damaged ones, or takes images that no net of ours does.
@@ -64,7 +62,7 @@ def read_graph(file: OnnxFile, image_size: int) -> Graph:
     nodes = [Node(file.path, number, proto) for number, proto in enumerate(file.model.graph.node)]
     paths = _Paths(file, nodes)
     layout = _find_layout(file, paths)
-    extent = _find_extent(file, layout, image_size)
+    image_size, channels = _find_extent(file, layout)
     layers = _Layers(Constants(file, nodes, paths.values), paths).read()
     results = [output.name for output in file.model.graph.output if output.name in paths.makers]
     if not results:
@@ -72,7 +70,7 @@ def read_graph(file: OnnxFile, image_size: int) -> Graph:
     result = max(results, key=list(paths.makers).index)
     last = paths.maker_behind(result)
     softmax, logits = (last.op, paths.before[last.outputs[0]]) if last and last.op in _SOFTMAXES else ('', result)
-    return Graph(layers, len(paths.nodes), layout, extent, logits, result, softmax)
+    return Graph(layers, len(paths.nodes), layout, image_size, channels, logits, result, softmax)
 
 
 class _Paths:
@@ -136,17 +134,17 @@ def _find_layout(file: OnnxFile, paths: _Paths) -> str:
     return NCHW
 
 
-def _find_extent(file: OnnxFile, layout: str, image_size: int) -> tuple[int, int, int]:
-    height, width = (file.input_shape[layout.index(axis)] or image_size for axis in 'HW')
-    channels = file.input_shape[layout.index('C')]
-    if height != width:
+def _find_extent(file: OnnxFile, layout: str) -> tuple[int | None, int]:
+    """Returns the side of the images, None if it is left open, and their channels."""
+    height, width, channels = (file.input_shape[layout.index(axis)] for axis in 'HWC')
+    if height and width and height != width:
         raise InputError(f'--source={file.path}: its images are {height}x{width}; the nets here take square ones')
     if channels not in (1, 3):
         raise InputError(
             f'--source={file.path}: its images have {channels or "any number of"} channels ({layout}); the nets here '
             'take 3 or 1'
         )
-    return height, width, channels
+    return height or width, channels
 
 
 class _Layers:

@@ -1,14 +1,13 @@
-"""Files that weights come in, by the ending of their names; each fills a net with what it holds.
+"""Files that weights come in, by the ending of their names.
 
 source = open_source('bvlcalexnet-12.onnx')
-sizes = source.find_sizes('bvlc_alexnet', image_size=None)
-source.check(spec)
-lines = source.fill(spec.make_model(), spec)            # what was compared
+source.layers[0].name, source.image_size, source.channels           # "node 0 (Conv 'conv1')", 224, 3
+source.report(pairs, '16 tensors, 60965224 parameters', model, spec)         # what was compared
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 import keras
 
@@ -17,10 +16,8 @@ from engine.checkpoints import other_formats
 from engine.classifiers import description
 from engine.classifiers.model_spec import ModelSpec
 from importing import onnx_file, torch_weights, verification
-from importing.layers import NetLayer, Pairs, SourceLayer, fill, net_layers, pair, sketch_layers
-from importing.onnx_graph import Graph, read_graph
-from importing.sizes import Sizes, find_depth_multiplier, widths
-from nets import nets_factory
+from importing.layers import Pairs, SourceLayer
+from importing.onnx_graph import read_graph
 from support.errors import InputError, first_line
 
 _WIDENED = ('none', 'float16')  # --quantize, where weights are numbers of float32
@@ -30,73 +27,39 @@ _HOW_TO_SAVE = (
 )
 
 
-class Source(Protocol):
+@dataclasses.dataclass(frozen=True)
+class Source:
     """A file with the weights of a net.
 
     Attributes:
+        path: Where it lies.
+        layers: Those that have weights.
+        image_size: Side of its images; None where the file leaves it open.
+        channels: Of its images.
         described: What an export of this project says of itself; None of files of others.
+        report: Compares the source with the net that was filled from it, given the pairs of their layers and how much
+            was taken; returns lines that say what was compared. Raises InputError if the net computes something else.
     """
 
+    path: str
+    layers: list[SourceLayer]
+    image_size: int | None
+    channels: int
     described: ModelSpec | None
-
-    def find_sizes(self, model_name: str, image_size: int | None) -> Sizes:
-        """Returns how large the net is.
-
-        Args:
-            model_name: The net that the weights should be of.
-            image_size: Side of the images, where the file does not say it; None is the net's own.
-
-        Raises:
-            InputError: the file says another one, or holds no weights.
-        """
-
-    def check(self, spec: ModelSpec) -> None:
-        """Checks that the weights are of a net, before it is made.
-
-        Raises:
-            InputError: they are of another net: a table of the layers that differ.
-        """
-
-    def fill(self, model: keras.Model, spec: ModelSpec) -> list[str]:
-        """Gives a net the weights, once they were checked; returns lines that say what was compared.
-
-        Raises:
-            InputError: they are damaged, or the net then computes something else than the source.
-        """
+    report: Callable[[Pairs, str, keras.Model, ModelSpec], list[str]]
 
 
-class OnnxSource:
-    """A graph of ONNX."""
+def _open_onnx(path: str) -> Source:
+    file = onnx_file.load(path)
+    described, graph = _read_spec(file), read_graph(file)
 
-    def __init__(self, path: str):
-        self._file = onnx_file.load(path)
-        self.described = _read_spec(self._file)
-        self._graph: Graph | None = None
-
-    def find_sizes(self, model_name: str, image_size: int | None) -> Sizes:
-        """Takes all of them from the graph, but for a size that it leaves open; see `Source`."""
-        self._graph = read_graph(self._file, image_size or nets_factory.get_net(model_name).image_size)
-        side, _, channels = self._graph.extent
-        if image_size not in (None, side):
-            raise InputError(f'--image_size={image_size}: {self._file.path} takes images of {side} px; leave it out')
-        return _sizes(side, channels, model_name, self._graph.layers)
-
-    def check(self, spec: ModelSpec) -> None:
-        """Finds a layer for each of the net, by shape and order; see `Source`."""
-        self._pair(sketch_layers(spec.make_model), spec)
-
-    def fill(self, model: keras.Model, spec: ModelSpec) -> list[str]:
-        """Takes the weights layer by layer, and runs both; see `Source`."""
-        graph, pairs = self._pair(net_layers(model), spec)
-        tensors, numbers = fill(pairs)
+    def report(pairs: Pairs, taken: str, model: keras.Model, spec: ModelSpec) -> list[str]:
         return [
-            f'matched {graph.num_nodes} nodes with {spec.model_name}: {tensors} tensors, {numbers} parameters',
-            verification.compare_logits(self._file, graph, pairs, model, spec),
+            f'matched {graph.num_nodes} nodes with {spec.model_name}: {taken}',
+            verification.compare_logits(file, graph, pairs, model, spec),
         ]
 
-    def _pair(self, layers: list[NetLayer], spec: ModelSpec) -> tuple[Graph, Pairs]:
-        assert self._graph is not None
-        return self._graph, pair(self._graph.layers, layers, self._file.path, _describe(spec))
+    return Source(path, graph.layers, graph.image_size, graph.channels, described, report)
 
 
 def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
@@ -119,50 +82,22 @@ def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
     return spec
 
 
-class TorchSource:
-    """PyTorch weights, which come without a graph: what can be compared are names and shapes."""
+def _open_torch(path: str) -> Source:
+    """Opens PyTorch weights, which come without a graph: what can be compared are names and shapes."""
+    layers = torch_weights.read_layers(path)
+    channels = next((layer.shapes['kernel'][1] for layer in layers if 'kernel' in layer.shapes), 3)
 
-    def __init__(self, path: str):
-        self._path, self._layers = path, torch_weights.read_layers(path)
-        self.described: ModelSpec | None = None
-
-    def find_sizes(self, model_name: str, image_size: int | None) -> Sizes:
-        """Takes the widths from the shapes; see `Source`."""
-        kernels = [layer.shapes['kernel'] for layer in self._layers if 'kernel' in layer.shapes]
-        channels = kernels[0][1] if kernels else 3
-        return _sizes(image_size or nets_factory.get_net(model_name).image_size, channels, model_name, self._layers)
-
-    def check(self, spec: ModelSpec) -> None:
-        """Finds a layer for each of the net, by shape and order; see `Source`."""
-        self._pair(sketch_layers(spec.make_model), spec)
-
-    def fill(self, model: keras.Model, spec: ModelSpec) -> list[str]:
-        """Takes the weights layer by layer; see `Source`."""
-        pairs = self._pair(net_layers(model), spec)
-        tensors, numbers = fill(pairs)
+    def report(pairs: Pairs, taken: str, model: keras.Model, spec: ModelSpec) -> list[str]:
         names = ', '.join(f'{source.name} to {layer.name}' for source, layer in pairs)
         return [
             f'matched by shape and order: {names}',
-            f'took all {tensors} tensors, {numbers} parameters; without a graph, no logits were compared',
+            f'took all {taken}; without a graph, no logits were compared',
         ]
 
-    def _pair(self, layers: list[NetLayer], spec: ModelSpec) -> Pairs:
-        return pair(self._layers, layers, self._path, _describe(spec))
+    return Source(path, layers, None, channels, None, report)
 
 
-def _describe(spec: ModelSpec) -> str:
-    """Returns a net's name for messages."""
-    narrower = f' of depth_multiplier {spec.depth_multiplier:g}' if spec.depth_multiplier != 1 else ''
-    return f'{spec.model_name}{narrower} for images of {spec.image_size} px'
-
-
-def _sizes(image_size: int, channels: int, model_name: str, layers: list[SourceLayer]) -> Sizes:
-    found = widths(layers)
-    num_classes = found[-1] if found else 1
-    return Sizes(image_size, channels, num_classes, find_depth_multiplier(model_name, found[:-1]))
-
-
-_SOURCES: dict[str, Callable[[str], Source]] = {'.onnx': OnnxSource, '.safetensors': TorchSource}
+_SOURCES: dict[str, Callable[[str], Source]] = {'.onnx': _open_onnx, '.safetensors': _open_torch}
 _PICKLES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from engine.classifiers.interface import softmax
 from engine.classifiers.model_spec import ModelSpec
 from importing.layers import Pairs
 from importing.onnx_file import OnnxFile
@@ -58,7 +59,8 @@ def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Mode
                 f'{start} logits of {spec.model_name} with its weights differ by {difference:.3g} from those of the '
                 f'graph, whose largest is {largest:.3g}: {where}; {end}'
             )
-    if graph.softmax and not np.abs(_softmax(expected, graph.softmax) - results).max() <= _TOLERANCE:
+    likely = np.log(softmax(expected)) if graph.softmax == 'LogSoftmax' else softmax(expected)
+    if graph.softmax and not np.abs(likely - results).max() <= _TOLERANCE:
         raise InputError(f'{start} {graph.softmax} behind the logits is not over the classes; {end}')
     return (
         f'compared {expected[kind].size} logits of {_IMAGES} images with onnxruntime: largest difference '
@@ -82,12 +84,6 @@ def _first_difference(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.M
             return f'{where}; strides, padding, pooling, normalization or activations differ there'
         before = layer.name
     return f'what comes behind {before} differs'
-
-
-def _softmax(logits: np.ndarray, operator: str) -> np.ndarray:
-    values = np.exp(logits - logits.max(axis=1, keepdims=True))
-    values /= values.sum(axis=1, keepdims=True)
-    return np.log(values) if operator == 'LogSoftmax' else values
 
 
 def _make_images(spec: ModelSpec) -> np.ndarray:

@@ -12,7 +12,7 @@ from configs.export import ExportConfig
 from configs.options import make_config
 from engine import checkpoints
 from engine.classifiers.model_spec import ModelSpec
-from export import exporting, output
+from export import exporting
 from importing import folder
 from support import atomic
 from support.errors import InputError
@@ -187,7 +187,7 @@ def test_a_second_export_to_one_place_is_refused_at_once(trained, tmp_path, monk
             exporting.export(config)
         with pytest.raises(InputError, match=message), atomic.atomic_path(path, 'output_path'):
             pass
-        output.check_output(str(tmp_path / 'other.keras'), '.keras', overwrite=False)
+        exporting.check_output(str(tmp_path / 'other.keras'), '.keras', overwrite=False)
         Path(part).write_text('first')
     assert os.listdir(tmp_path) == ['net.keras']
     assert Path(path).read_text() == 'first'

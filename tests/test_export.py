@@ -17,28 +17,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.export import ExportConfig
-from configs.options import flat_options, make_config
 from engine import checkpoints, evaluation
 from engine.checkpoints import keras_files
 from engine.checkpoints.__main__ import main as inspect
 from engine.classifiers.model_spec import ModelSpec
-from export import export_factory, exporting, verification
+from export import export_factory, weights
 from nets import nets_factory
 from nets.variables import slim_variables
 from support.errors import InputError
 from tests.runs import eval_config, files, saved_values
+from tests.served_nets import export, flip, occupy, snapshot
 
 # Keras 3.15, saving a tf.Variable with NumPy 2 (2026-11-21).
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 
 OUTPUTS = {'slim': 'exported', 'keras': 'net.keras', 'weights.h5': 'net.weights.h5'}
-
-
-def export(checkpoint_path: Path | str, output_path: Path | str, **options) -> Path:
-    """Exports; returns what was written."""
-    paths = {'checkpoint_path': str(checkpoint_path), 'output_path': str(output_path)}
-    return Path(exporting.export(make_config(ExportConfig, **paths, **options)))
 
 
 def read_all(path: Path | str) -> dict[str, np.ndarray]:
@@ -69,10 +62,8 @@ def exported(trained, tmp_path_factory) -> dict[str, Path]:
     return {name: export(trained.checkpoint_path, folder / output, format=name) for name, output in OUTPUTS.items()}
 
 
-def test_every_format_is_tested_and_in_the_help():
+def test_every_format_is_tested():
     assert set(OUTPUTS) == {name for name, chosen in export_factory.FORMATS.items() if not chosen.is_run}
-    text = flat_options(ExportConfig)['format'].help
-    assert all(f'{name}: ' in text for name in export_factory.FORMATS)
 
 
 # ------------------------------------------------------------------------ slim's own checkpoint
@@ -323,18 +314,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[content.index(b'slim.json') // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
 def flip_a_weight(path: Path) -> None:
     with h5py.File(path) as file:
         offset = file['layers/dense/vars/0'].id.get_offset()
-    content = bytearray(path.read_bytes())
-    content[offset + 5] ^= 0xFF
-    path.write_bytes(bytes(content))
+    flip(path, offset + 5)
 
 
 def write_lying_zip(path: Path, content: bytes, claimed: int, method: int = zipfile.ZIP_DEFLATED) -> None:
@@ -362,96 +345,70 @@ def numbers_of_three_bytes(file: h5py.File, name: str) -> None:
     h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple((5, 5, 1, 8)))
 
 
-VARIABLE = 'layers/conv2d/vars/0'
-HARMS = [
-    ('keras', cut, 'not a checkpoint that can be read'),
-    ('keras', flip, 'not a checkpoint that can be read'),
-    ('keras', lambda path: rewrite_zip(path, model_weights_h5=None), 'a zip file without model.weights.h5'),
-    ('keras', lambda path: rewrite_zip(path, model_weights_h5=b'\0' * (1 << 28)), 'refused as a decompression bomb'),
-    ('keras', lambda path: rewrite_zip(path, model_weights_h5=b'no HDF5'), 'not a checkpoint that can be read'),
-    ('keras', lambda path: rewrite_zip(path, slim_json=b'[' * 100_000), 'not a checkpoint that can be read'),
-    ('keras', lambda path: rewrite_zip(path, slim_json=b'{"global_step": "now"}'), 'not as this project writes it'),
-    ('keras', lambda path: rewrite_zip(path, slim_json=b'{"model": {"a": 1}}'), 'damaged, or by another version'),
+def with_members(**members: bytes | None):
+    return lambda path: rewrite_zip(path, **members)
+
+
+def with_data(name: str, *arguments, **options):
+    return replace_h5(name, lambda file, name: file.create_dataset(name, *arguments, **options))
+
+
+def lying_zip(claimed: int, method: int):
+    return lambda path: write_lying_zip(path, bytes(10), claimed, method)
+
+
+VARIABLE, SHAPE = 'layers/conv2d/vars/0', (5, 5, 1, 8)
+UNREADABLE, BOMB = 'not a checkpoint that can be read', 'would unpack 0 bytes to 400000000: refused as'
+KERAS_HARMS = [
+    (cut, UNREADABLE),
+    (lambda path: flip(path, path.read_bytes().index(b'slim.json') // 2), UNREADABLE),
+    (with_members(model_weights_h5=None), 'a zip file without model.weights.h5'),
+    (with_members(model_weights_h5=b'\0' * (1 << 28)), 'refused as a decompression bomb'),
+    (with_members(model_weights_h5=b'no HDF5'), UNREADABLE),
+    (with_members(slim_json=b'[' * 100_000), UNREADABLE),
+    (with_members(slim_json=b'{"global_step": "now"}'), 'not as this project writes it'),
+    (with_members(slim_json=b'{"model": {"a": 1}}'), 'damaged, or by another version'),
     (
-        'keras',
-        lambda path: rewrite_zip(path, slim_json=b'{"global_step": 1%030d}' % 0),
+        with_members(slim_json=b'{"global_step": 1%030d}' % 0),
         'global_step in its slim.json is not from 0 to 9223372036854775807',
     ),
-    ('keras', lambda path: rewrite_zip(path, slim_json=b'{"global_step": -1}'), 'is not from 0 to'),
+    (with_members(slim_json=b'{"global_step": -1}'), 'is not from 0 to'),
     (
-        'keras',
-        lambda path: write_lying_zip(path, bytes(10), 1000),
+        lying_zip(1000, zipfile.ZIP_DEFLATED),
         'model.weights.h5 in it holds 10 bytes, not 1000 as the zip directory says',
     ),
+    (lying_zip(10, zipfile.ZIP_LZMA), 'compressed by method 14; Keras stores or deflates'),
+    (lying_zip(10, zipfile.ZIP_BZIP2), 'compressed by method 12; Keras stores or deflates'),
+]
+H5_HARMS = [
+    (cut, UNREADABLE),
+    (flip_a_weight, 'LeNet/fc3/weights cannot be read: its checksum does not agree'),
     (
-        'keras',
-        lambda path: write_lying_zip(path, bytes(10), 10, zipfile.ZIP_LZMA),
-        'compressed by method 14; Keras stores or deflates',
-    ),
-    (
-        'keras',
-        lambda path: write_lying_zip(path, bytes(10), 10, zipfile.ZIP_BZIP2),
-        'compressed by method 12; Keras stores or deflates',
-    ),
-    ('weights.h5', cut, 'not a checkpoint that can be read'),
-    ('weights.h5', flip_a_weight, 'LeNet/fc3/weights cannot be read: its checksum does not agree'),
-    (
-        'weights.h5',
         replace_h5(VARIABLE, lambda file, name: file.__setitem__(name, h5py.ExternalLink('other.h5', '/a'))),
         'is a link, which is not followed',
     ),
+    (with_data(VARIABLE, SHAPE, 'f4', external=[('/etc/passwd', 0, 800)]), 'lies in another file, which is not read'),
+    (with_data(VARIABLE, data=np.zeros(SHAPE, 'S20')), 'not numbers'),
+    (with_data('slim.json', (1 << 40,), 'u1', chunks=True), 'refused as a decompression bomb'),
+    (replace_h5(VARIABLE, one_large_chunk), BOMB),
+    (replace_h5('slim.json', one_large_chunk), BOMB),
+    (replace_h5(VARIABLE, a_lying_chunk), 'is compressed, as Keras never does; h5repack -f NONE makes it'),
+    (with_data(VARIABLE, data=h5py.Empty('f4')), 'layers/conv2d/vars/0 in it is a data set of no shape'),
+    (with_data('slim.json', data=h5py.Empty('u1')), 'slim.json in it is a data set of no shape'),
+    (replace_h5(VARIABLE, numbers_of_three_bytes), 'LeNet/conv1/weights cannot be read: '),
     (
-        'weights.h5',
-        replace_h5(
-            VARIABLE,
-            lambda file, name: file.create_dataset(name, (5, 5, 1, 8), 'f4', external=[('/etc/passwd', 0, 800)]),
-        ),
-        'lies in another file, which is not read',
-    ),
-    (
-        'weights.h5',
-        replace_h5(VARIABLE, lambda file, name: file.create_dataset(name, data=np.zeros((5, 5, 1, 8), 'S20'))),
-        'not numbers',
-    ),
-    (
-        'weights.h5',
-        replace_h5('slim.json', lambda file, name: file.create_dataset(name, (1 << 40,), 'u1', chunks=True)),
-        'refused as a decompression bomb',
-    ),
-    ('weights.h5', replace_h5(VARIABLE, one_large_chunk), 'would unpack 0 bytes to 400000000: refused as'),
-    ('weights.h5', replace_h5('slim.json', one_large_chunk), 'would unpack 0 bytes to 400000000: refused as'),
-    (
-        'weights.h5',
-        replace_h5(VARIABLE, a_lying_chunk),
-        'is compressed, as Keras never does; h5repack -f NONE makes it',
-    ),
-    (
-        'weights.h5',
-        replace_h5(VARIABLE, lambda file, name: file.create_dataset(name, data=h5py.Empty('f4'))),
-        'layers/conv2d/vars/0 in it is a data set of no shape',
-    ),
-    (
-        'weights.h5',
-        replace_h5('slim.json', lambda file, name: file.create_dataset(name, data=h5py.Empty('u1'))),
-        'slim.json in it is a data set of no shape',
-    ),
-    ('weights.h5', replace_h5(VARIABLE, numbers_of_three_bytes), 'LeNet/conv1/weights cannot be read: '),
-    (
-        'weights.h5',
         lambda path: edit_h5(path, lambda file: file['layers/conv2d/vars'].attrs.__setitem__('name', 'a\x1b[2Jb')),
         r"'LeNet/a\\x1b\[2Jb/weights' in it is no name of a variable",
     ),
+    (replace_h5(VARIABLE, lambda file, name: file.__setitem__('layers/conv2d/vars/layers', file['/'])), 'missing'),
     (
-        'weights.h5',
-        replace_h5(VARIABLE, lambda file, name: file.__setitem__('layers/conv2d/vars/layers', file['/'])),
-        'missing',
-    ),
-    (
-        'weights.h5',
         lambda path: edit_h5(path, lambda file: file['layers/conv2d'].__setitem__('again', file['layers'])),
         'groups in groups in it',
     ),
 ]
+
+
+HARMS = [*(('keras', *harm) for harm in KERAS_HARMS), *(('weights.h5', *harm) for harm in H5_HARMS)]
 
 
 @pytest.mark.parametrize(('name', 'harm', 'message'), HARMS)
@@ -472,10 +429,7 @@ def test_files_that_harm_or_are_damaged_are_refused(exported, tmp_path, name, ha
 def test_a_huge_variable_is_refused_before_memory_is_spent(exported, tmp_path, capsys):
     path = tmp_path / 'net.weights.h5'
     shutil.copyfile(exported['weights.h5'], path)
-    bomb = replace_h5(
-        VARIABLE, lambda file, name: file.create_dataset(name, (50_000, 50_000), 'f4', chunks=True, compression='gzip')
-    )
-    bomb(path)
+    with_data(VARIABLE, (50_000, 50_000), 'f4', chunks=True, compression='gzip')(path)
     assert inspect([str(path)]) == 1
     assert 'would unpack 0 bytes to 10000000000: refused as a decompression bomb' in capsys.readouterr().err
 
@@ -592,37 +546,24 @@ def test_an_export_is_replaced_only_when_asked(trained, tmp_path, name):
         ('slim', 'folder', 'holds precious.txt, which is of no export'),
         ('slim', 'file', 'exists and is no folder'),
         ('keras', 'folder', 'exists and is no file'),
-        ('keras', 'link', 'exists and is no file'),
+        ('keras', 'link to a file', 'exists and is no file'),
         ('keras', 'pipe', 'exists and is no file'),
     ],
 )
 def test_what_is_no_export_is_never_replaced(trained, tmp_path, name, there, message):
     path = tmp_path / OUTPUTS[name]
-    precious = tmp_path / 'precious.txt'
-    precious.write_text('precious')
-    if there == 'folder':
-        path.mkdir()
-        shutil.copyfile(precious, path / 'precious.txt')
-    elif there == 'file':
-        path.write_text('precious')
-    elif there == 'pipe':
-        os.mkfifo(path)
-    else:
-        path.symlink_to(precious)
+    occupy(path, there)
+    before = snapshot(tmp_path)
     with pytest.raises(InputError, match=message):
         export(trained.checkpoint_path, path, format=name, overwrite=True)
-    assert {other.name for other in tmp_path.iterdir()} == {'precious.txt', path.name}
-    if there == 'pipe':
-        assert path.is_fifo()
-    else:
-        assert (path / 'precious.txt' if there == 'folder' else path).read_text() == 'precious'
+    assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize('name', OUTPUTS)
 def test_what_does_not_read_back_is_not_kept(trained, tmp_path, monkeypatch, name):
     path = export(trained.checkpoint_path, tmp_path / OUTPUTS[name], format=name)
     before = read_all(path)
-    monkeypatch.setattr(verification, 'compare_spec', lambda *_: verification.compare_tensors(str(path), {}))
+    monkeypatch.setattr(weights, 'compare_spec', lambda *_: weights.compare_tensors(str(path), {}))
     with pytest.raises(InputError, match=r'does not read back as it was meant: .*; nothing was kept of it'):
         export(trained.checkpoint_path, path, format=name, overwrite=True)
     assert_equal(read_all(path), before)

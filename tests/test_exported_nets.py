@@ -15,11 +15,11 @@ from configs.export import ExportConfig, with_format
 from configs.options import flat_options, make_config
 from engine import evaluation
 from engine.classifiers import size_in_bytes
-from engine.prediction.image_files import find_images
 from engine.prediction.predictor import Predictor
 from export import export_factory, exporting, images, verification
 from support.errors import InputError
 from tests.runs import eval_config, files
+from tests.served_nets import export
 
 # One TFLite form is enough here: its converter takes seconds to start, and test_tflite.py has them all.
 FORMS = {
@@ -31,11 +31,6 @@ FORMS = {
     'onnx float16': ('onnx', 'float16', 'float16.onnx'),
 }
 INTEGER = ('tflite int8', 'onnx int8', 'onnx qdq')
-
-
-def export(checkpoint: Path | str, output: Path, **options) -> Path:
-    paths = {'checkpoint_path': str(checkpoint), 'output_path': str(output)}
-    return Path(exporting.export(make_config(ExportConfig, **paths, **options)))
 
 
 @pytest.fixture(scope='module')
@@ -80,23 +75,6 @@ def test_all_are_compared_with_the_checkpoint(trained, exported, tmp_path, capsy
 
 
 @pytest.mark.full
-def test_all_give_photographs_and_digits_the_same_labels(trained, exported, shared_path, tmp_path):
-    """JPEG files as they come, and digits as PNG files; integers may differ where the net itself wavers."""
-    paths = find_images([str(shared_path('data/imagenet_raw_mini'))])
-    for number, pixels in enumerate(load_digits().images[:20]):
-        paths.append(str(tmp_path / f'{number}.png'))
-        Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(paths[-1])
-    expected = Predictor(trained.checkpoint_path).predict(paths, top_k=2)
-    assert len(expected) == 57
-    for name, path in exported.items():
-        found = Predictor(str(path)).predict(paths, top_k=1)
-        for one, other in zip(expected, found, strict=True):
-            first, second = one.top_k
-            if first.probability - second.probability > 0.1 or name not in INTEGER:
-                assert other.top_k[0].label == first.label, (name, one.path)
-
-
-@pytest.mark.full
 def test_the_description_stands_beside(exported):
     for name, path in exported.items():
         description = json.loads(Path(f'{path}.json').read_text())
@@ -128,21 +106,26 @@ def test_sample_data_are_written_beside(trained, tmp_path, caplog):
     assert files(tmp_path) == before
 
 
-def test_onnxs_own_tools_find_the_sample_data(trained, tmp_path):
+@pytest.mark.parametrize('batch_size', [None, 3])
+def test_onnxs_own_tools_find_the_sample_data(trained, tmp_path, batch_size):
     """They take folders of cases, each with model.onnx and test_data_set_*."""
     loader = pytest.importorskip('onnx.backend.test.loader')
     onnx = pytest.importorskip('onnx')
     reference = pytest.importorskip('onnx.reference')
-    export(trained.checkpoint_path, tmp_path / 'simple' / 'net.onnx', format='onnx', sample_test_data=2)
+    export(trained.checkpoint_path, tmp_path / 'simple' / 'net.onnx', batch_size=batch_size, sample_test_data=2)
     (case,) = loader.load_model_tests(str(tmp_path), 'simple')
     assert case.name == 'net.test_data'
     run = reference.ReferenceEvaluator(onnx.load(Path(case.model_dir, 'model.onnx'))).run
     folders = sorted(Path(case.model_dir).glob('test_data_set_*'))
-    assert len(folders) == 2
+    assert [folder.name for folder in folders] == ['test_data_set_0', 'test_data_set_1']
+    given = []
     for folder in folders:
         image, expected = (onnx.load_tensor(folder / f'{name}_0.pb') for name in ('input', 'output'))
-        found = run(None, {image.name: onnx.numpy_helper.to_array(image)})[0]
+        assert (image.name, expected.name, list(expected.dims)) == ('images', 'logits', [batch_size or 1, 10])
+        given.append(onnx.numpy_helper.to_array(image))
+        found = run(None, {'images': given[-1]})[0]
         np.testing.assert_allclose(found, onnx.numpy_helper.to_array(expected), rtol=1e-4, atol=1e-4)
+    assert np.abs(given[0] - given[1]).max() > 0.1
 
 
 # ------------------------------------------------------------------------ the format follows from the name
@@ -155,10 +138,6 @@ def test_the_format_follows_from_the_name(ending):
     config = make_config(ExportConfig, output_path=f'/tmp/net{ending}')
     assert with_format(config).export.format == ENDINGS[ending]
     assert with_format(make_config(ExportConfig, output_path=f'/a.onnx/net{ending}/')).export.format == ENDINGS[ending]
-
-
-def test_endings_are_those_of_the_formats():
-    assert {name: chosen.ending for name, chosen in export_factory.FORMATS.items()} == names.EXPORT_ENDINGS
 
 
 def test_a_name_alone_is_enough(trained, tmp_path):
@@ -223,14 +202,6 @@ def test_encoded_images_in_one_batch(trained, tmp_path, capsys):
     options = {'format': 'saved_model', 'encoded_input': True, 'batch_size': 3}
     export(trained.checkpoint_path, tmp_path / 'net', **options)
     assert 'compared 8 encoded images: probabilities differ by at most 0' in capsys.readouterr().out
-
-
-def test_sample_data_fill_the_batch(trained, tmp_path):
-    onnx = pytest.importorskip('onnx')
-    export(trained.checkpoint_path, tmp_path / 'net.onnx', batch_size=3, sample_test_data=1)
-    folder = tmp_path / 'net.test_data' / 'test_data_set_0'
-    sizes = [onnx.load_tensor(folder / f'{name}_0.pb').dims[0] for name in ('input', 'output')]
-    assert sizes == [3, 3]
 
 
 # ------------------------------------------------------------------------ images to calibrate on

@@ -78,14 +78,14 @@ def mutated(content: bytes, random: np.random.RandomState) -> bytes:
 
 def export(folder: Path, kind: str) -> Path:
     from configs.export import ExportOptions
-    from engine.classifiers.checkpoint import CheckpointNet
+    from configs.names import EXPORT_ENDINGS
     from export.export_factory import FORMATS
     from export.source import Source
 
-    model = SPEC.make_model()
-    net = CheckpointNet('/run/model.ckpt-7', SPEC, model, 7, False)
-    source = Source(net, Interface(layout='NCHW' if kind == 'onnx' else 'NHWC'), ExportOptions(format=kind), None, {})
-    path = folder / f'net{FORMATS[kind].ending}' if FORMATS[kind].ending else folder / 'net'
+    interface = Interface(layout='NCHW' if kind == 'onnx' else 'NHWC')
+    of_net = ('/run/model.ckpt-7', SPEC, SPEC.make_model(), 7, False)
+    source = Source(*of_net, interface, ExportOptions(format=kind), None, {})
+    path = folder / f'net{EXPORT_ENDINGS[kind]}'
     FORMATS[kind].write(source, str(path))
     return path
 
@@ -169,10 +169,14 @@ def read_state(path: str) -> None:
 
 
 def read_source(path: str) -> None:
+    from configs.importing import ImportNetOptions
+    from importing.description import describe
+    from importing.layers import pair, sketch_layers
     from importing.sources import open_source
 
     source = open_source(path)
-    source.check(dataclasses.replace(SPEC, image_size=source.find_sizes('lenet', None).image_size))
+    spec = dataclasses.replace(SPEC, image_size=describe(ImportNetOptions(), 'lenet', source).image_size)
+    pair(source.layers, sketch_layers(spec.make_model), path, 'lenet')
 
 
 def read_description(path: str) -> None:

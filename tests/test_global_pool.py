@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.export import ExportConfig
 from configs.foreign import NetOverrides
 from configs.importing import ImportConfig
 from configs.options import make_config
 from engine import evaluation
 from engine.classifiers import load_classifier
 from engine.classifiers.model_spec import ModelSpec
-from export import exporting
 from importing import importing
 from support.errors import InputError
 from tests.runs import eval_config
+from tests.served_nets import export
 
 # More positions than alexnet_v2 has at its own size.
 NET = {'model_name': 'alexnet_v2', 'depth_multiplier': 1 / 16, 'train_image_size': 259}
@@ -69,8 +68,7 @@ def test_every_format_keeps_it(pooled: Path, tmp_path: Path) -> None:
     images = np.random.RandomState(0).uniform(-1, 1, (2, 259, 259, 3)).astype(np.float32)
     expected = load_classifier(str(pooled)).scores(images)
     for form, name in FORMATS.items():
-        options = {'checkpoint_path': str(pooled), 'format': form, 'output_path': str(tmp_path / name)}
-        path = exporting.export(make_config(ExportConfig, **options))
+        path = str(export(pooled, tmp_path / name, format=form))
         asked = NetOverrides(image_size=259, global_pool=True, depth_multiplier=1 / 16)
         if form == 'onnx':
             importing.import_weights(make_config(ImportConfig, source=path, train_dir=str(tmp_path / 'imported')))

@@ -4,7 +4,6 @@ The graphs are those of `tests/graphs.py`, and the model zoo's own.
 """
 
 import dataclasses
-import os
 import re
 import shutil
 import sys
@@ -17,14 +16,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from configs.export import ExportConfig
 from configs.importing import ImportConfig
 from configs.options import make_config
 from engine import checkpoints, evaluation
 from engine.classifiers.model_spec import ModelSpec
-from export import exporting
-from importing import description, importing, onnx_file, onnx_graph, sizes
-from importing.layers import NetLayer, fill, net_layers, pair, sketch_layers
+from importing import description, importing
+from importing.layers import sketch_layers
 from nets import nets_factory
 from nets.variables import slim_variables
 from support import optional_packages
@@ -43,6 +40,7 @@ from tests.graphs import (
     write,
 )
 from tests.runs import eval_config, files, saved_values
+from tests.served_nets import export, flip, occupy, snapshot
 
 safetensors_numpy = pytest.importorskip('safetensors.numpy', reason='the extra `export` is not installed')
 
@@ -189,14 +187,15 @@ def test_functions_of_a_model_are_looked_into(tmp_path, lenet_file):
     [*((net, 0.3) for net in nets_factory.NETS), *(('alexnet_v2', multiplier) for multiplier in (1.0, 2.5, 1 / 3))],
 )
 def test_the_width_is_found(net, multiplier):
-    found = sizes.widths(layers_of(net, multiplier))[:-1]
-    again = sizes.find_depth_multiplier(net, found)
+    found = widths_of(net, multiplier)
+    again = description.find_depth_multiplier(net, found)
     assert again == pytest.approx(multiplier, rel=1e-4)
-    assert sizes.widths(layers_of(net, again))[:-1] == found
+    assert widths_of(net, again) == found
 
 
-def layers_of(net: str, depth_multiplier: float) -> list[NetLayer]:
-    return sketch_layers(lambda: nets_factory.make_model(net, 2, depth_multiplier=depth_multiplier))
+def widths_of(net: str, multiplier: float) -> list[int]:
+    layers = sketch_layers(lambda: nets_factory.make_model(net, 2, depth_multiplier=multiplier))
+    return description.find_widths(layers)[:-1]
 
 
 # ------------------------------------------------------------------------ what is written
@@ -286,17 +285,6 @@ def test_another_optimizer_is_told_what_to_do(imported, train_digits):
     assert {name: file for name, file in files(imported).items() if name in before} == before
 
 
-@pytest.mark.full
-def test_fine_tuning_starts_from_it(imported, tmp_path, train_digits):
-    tuned = train_digits(tmp_path / 'tuned', checkpoint_path=str(imported), learning_rate=0.0, max_number_of_steps=1)
-    before = saved_values(checkpoints.find_checkpoint(str(imported)))
-    after = saved_values(tuned.checkpoint_path)
-    assert before.keys() <= after.keys()
-    for name, value in before.items():
-        if name != 'global_step':
-            np.testing.assert_array_equal(after[name], value, err_msg=name)
-
-
 # ------------------------------------------------------------------------ this project's own exports
 
 
@@ -304,11 +292,11 @@ def test_fine_tuning_starts_from_it(imported, tmp_path, train_digits):
 def make_run(tmp_path) -> Callable[..., Path]:
     """Returns a function that makes a train_dir of a narrow net with its initial weights."""
 
-    def make(net: str, image_size: int, **changes: Any) -> Path:
-        names = {'label_names': tuple('abcde'), 'dataset_name': 'digits', 'labels_offset': 5}
-        found = sizes.Sizes(image_size, 3, 5, NARROW)
-        spec = description.describe(ImportConfig().net, net, found)
-        spec = dataclasses.replace(spec, **{**names, **changes})
+    def make(net: str, image_size: int) -> Path:
+        options: dict[str, Any] = {'num_classes': 5, 'channels': 3, 'use_grayscale': False, 'preprocessing_name': None}
+        options |= {'depth_multiplier': NARROW, 'dataset_name': 'digits', 'labels_offset': 5}
+        spec = ModelSpec.for_net(net, image_size=image_size, **options)
+        spec = dataclasses.replace(spec, label_names=tuple('abcde'))
         spec.save(str(tmp_path))
         values = {name: variable.value for name, variable in slim_variables(spec.make_model(seed=4)).items()}
         checkpoints.save(str(tmp_path), 7, values, 5)
@@ -317,27 +305,28 @@ def make_run(tmp_path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.quick('alexnet_bn*')
+@pytest.mark.quick('alexnet_bn*', 'lenet*')
 @pytest.mark.parametrize(
     ('net', 'image_size', 'options'),
     [
         ('alexnet_v2', 224, {}),
         ('alexnet_bn', 67, {'layout': 'NHWC'}),
         ('bvlc_alexnet', 51, {'output': 'probabilities'}),
+        ('lenet', 10, {'quantize': 'float16'}),
         ('torchvision_alexnet', 256, {}),  # of 7x7 positions, which 6x6 averages are made of
     ],
 )
 def test_an_export_comes_back_as_it_was(make_run, tmp_path, net, image_size, options):
     run = make_run(net, image_size)
-    flags = {'checkpoint_path': str(run), 'output_path': str(tmp_path / 'net.onnx'), 'format': 'onnx', **options}
-    exporting.export(make_config(ExportConfig, **flags))
+    export(run, tmp_path / 'net.onnx', **options)
     spec = run_import(tmp_path / 'net.onnx', None, tmp_path / 'again')
     assert spec == ModelSpec.load(str(run))
     before, after = (saved_values(checkpoints.find_checkpoint(str(folder))) for folder in (run, tmp_path / 'again'))
     assert after.pop('global_step') == 0
     assert after.keys() == before.keys()
     for name, value in before.items():
-        np.testing.assert_array_equal(after[name], value, err_msg=name)
+        exported = value.astype(options.get('quantize', 'float32')).astype(np.float32)
+        np.testing.assert_array_equal(after[name], exported, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -349,19 +338,15 @@ def test_an_export_comes_back_as_it_was(make_run, tmp_path, net, image_size, opt
 )
 def test_exports_that_are_not_the_net_alone(make_run, tmp_path, options, message):
     run = make_run('bvlc_alexnet', 51)
-    flags = {'checkpoint_path': str(run), 'output_path': str(tmp_path / 'net.onnx'), 'format': 'onnx', **options}
-    exporting.export(make_config(ExportConfig, **flags))
+    export(run, tmp_path / 'net.onnx', **options)
     refuse(tmp_path / 'net.onnx', None, tmp_path / 'again', message)
 
 
 def test_a_damaged_export_is_not_imported(make_run, tmp_path):
     """The graph computes with the same damaged weight as the net that is filled from it: only a checksum tells."""
     path = tmp_path / 'net.onnx'
-    flags = {'checkpoint_path': str(make_run('lenet', 28)), 'output_path': str(path), 'format': 'onnx'}
-    exporting.export(make_config(ExportConfig, **flags))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
+    export(make_run('lenet', 28), path)
+    flip(path, path.stat().st_size // 2)
     refuse(
         path, None, tmp_path / 'again', 'its checksum does not agree: damaged, or changed by another program in LeNet/'
     )
@@ -396,10 +381,7 @@ def torchvision_file(tmp_path_factory) -> Path:
         (TORCHVISION, 'module.'),
         (TORCHVISION, 'model._orig_mod.'),
         ([*(f'conv{number}' for number in range(1, 6)), 'fc6', 'fc7', 'fc8'], ''),
-        (
-            ['d', 'e', 'c', 'f', 'b', 'g', 'a', 'h'],
-            'net.',
-        ),  # the shapes say where they belong
+        (['d', 'e', 'c', 'f', 'b', 'g', 'a', 'h'], 'net.'),  # the shapes say where they belong
     ],
 )
 def test_pytorchs_weights_by_shape_and_order(tmp_path, capsys, torchvision_file, names, prefix):
@@ -528,34 +510,6 @@ def test_what_the_logits_do_not_depend_on(tmp_path, bn_file, edit):
     source = edited(bn_file, tmp_path / 'net.onnx', edit)
     run_import(source, 'alexnet_bn', tmp_path / 'run')
     assert_agrees(load(tmp_path / 'run'), bn_file, is_softmax=False)
-
-
-def test_a_graph_with_branches(tmp_path):
-    random = np.random.RandomState(0)
-    shapes = {'a': (4, 3, 3, 3), 'b': (4, 3, 1, 1), 'c': (4, 8, 3, 3), 'fc': (5, 4 * 6 * 6)}
-    weights = [numpy_helper.from_array(random.randn(*shape).astype(np.float32), name) for name, shape in shapes.items()]
-    nodes = [
-        onnx_helper.make_node('Conv', ['images', 'a'], ['left'], pads=[1] * 4),
-        onnx_helper.make_node('Conv', ['images', 'b'], ['right']),
-        onnx_helper.make_node('Concat', ['left', 'right'], ['both'], axis=1),
-        onnx_helper.make_node('Conv', ['both', 'c'], ['inside'], pads=[1] * 4),
-        onnx_helper.make_node('Add', ['inside', 'left'], ['sum']),
-        onnx_helper.make_node('Flatten', ['sum'], ['flat']),
-        onnx_helper.make_node('Gemm', ['flat', 'fc'], ['logits'], transB=1),
-    ]
-    ends = [tensor_value('images', (1, 3, 6, 6))], [tensor_value('logits', (1, 5))]
-    version = onnx_helper.make_opsetid('', 17)
-    graph = onnx_helper.make_graph(nodes, 'net', *ends, weights)
-    onnx.save(onnx_helper.make_model(graph, opset_imports=[version], ir_version=8), tmp_path / 'net.onnx')
-
-    images = keras.Input((6, 6, 3))
-    left = keras.layers.Conv2D(4, 3, padding='same')(images)
-    both = keras.layers.Concatenate()([left, keras.layers.Conv2D(4, 1)(images)])
-    net = keras.layers.Add()([keras.layers.Conv2D(4, 3, padding='same', use_bias=False)(both), left])
-    model = keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(net)))
-    found = onnx_graph.read_graph(onnx_file.load(str(tmp_path / 'net.onnx')), 6)
-    assert fill(pair(found.layers, net_layers(model), 'net.onnx', 'net')) == (4, 27 * 4 + 12 + 72 * 4 + 720)
-    assert_agrees(model, tmp_path / 'net.onnx', is_softmax=False)
 
 
 # What is changed; the rows of the table, each of a layer of the source and one of the net.
@@ -711,16 +665,6 @@ def test_graphs_in_16_bits_are_widened_exactly(tmp_path, lenet_file, kind):
         expected = value if value.dtype != np.float32 else value.astype(dtype).astype(np.float32)
         np.testing.assert_array_equal(short[name], expected, err_msg=name)
         assert short[name].dtype == value.dtype
-
-
-def test_an_export_in_float16_comes_back(make_run, tmp_path):
-    run = make_run('lenet', 10)
-    flags = {'checkpoint_path': str(run), 'output_path': str(tmp_path / 'net.onnx'), 'format': 'onnx'}
-    exporting.export(make_config(ExportConfig, quantize='float16', **flags))
-    run_import(tmp_path / 'net.onnx', None, tmp_path / 'again')
-    before, after = (saved_values(checkpoints.find_checkpoint(str(path))) for path in (run, tmp_path / 'again'))
-    for name in set(after) - {'global_step'}:
-        np.testing.assert_array_equal(after[name], before[name].astype(np.float16).astype(np.float32), err_msg=name)
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
@@ -914,29 +858,27 @@ def test_bad_flags(tmp_path, monkeypatch, lenet_file, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.quick('notes', 'file', 'link')
-@pytest.mark.parametrize('there', ['run', 'notes', 'file', 'link'])
-def test_what_is_there_is_unharmed(tmp_path, lenet_file, trained, there):
+@pytest.mark.quick('folder*', 'file*', 'link*')
+@pytest.mark.parametrize(
+    ('there', 'message'),
+    [
+        ('run', 'holds a run: it is left as it is; give another folder'),
+        ('folder', 'holds precious.txt: it is left as it is; give another folder'),
+        ('file', 'exists and is no folder; give another name'),
+        ('link to a folder', 'exists and is no folder; give another name'),
+    ],
+)
+def test_what_is_there_is_unharmed(tmp_path, lenet_file, trained, there, message):
     train_dir = tmp_path / 'run'
-    message = 'holds notes.txt: it is left as it is; give another folder'
     if there == 'run':
         shutil.copytree(Path(trained.checkpoint_path).parent, train_dir)
-        message = 'holds a run: it is left as it is; give another folder'
-    elif there == 'file':
-        train_dir.write_text('precious')
-        message = 'exists and is no folder; give another name'
-    elif there == 'link':
-        (tmp_path / 'target').mkdir()
-        train_dir.symlink_to(tmp_path / 'target')
-        message = 'exists and is no folder; give another name'
     else:
-        train_dir.mkdir()
-        (train_dir / 'notes.txt').write_text('precious')
-    before = sorted(tmp_path.rglob('*')), files(train_dir) if train_dir.is_dir() else train_dir.read_text()
+        occupy(train_dir, there)
+    before = snapshot(tmp_path)
     for overwrite in (False, True):
         with pytest.raises(InputError, match=f'--train_dir={train_dir} {message}'):
             run_import(lenet_file, 'lenet', train_dir, overwrite=overwrite)
-    assert (sorted(tmp_path.rglob('*')), files(train_dir) if train_dir.is_dir() else train_dir.read_text()) == before
+    assert snapshot(tmp_path) == before
 
 
 def test_an_import_is_replaced_only_when_asked(tmp_path, lenet_file, torchvision_file):
@@ -951,15 +893,6 @@ def test_an_import_is_replaced_only_when_asked(tmp_path, lenet_file, torchvision
     assert files(train_dir) == before
     assert run_import(torchvision_file, 'torchvision_alexnet', train_dir, overwrite=True).image_size == 224
     assert [path.name for path in tmp_path.iterdir()] == ['run']
-
-
-def test_a_folder_that_cannot_be_written(tmp_path, lenet_file, monkeypatch):
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(os, 'rename', fail)
-    refuse(lenet_file, 'lenet', tmp_path / 'run', r'--train_dir=\S+: \[Errno 28\] No space left on device')
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(('name', 'package'), [('net.onnx', 'onnx'), ('net.safetensors', 'safetensors')])

@@ -1,5 +1,6 @@
-"""The description inside an exported file, in JSON: written as `Source.description` of `export/`.
+"""The description inside an exported file, in JSON.
 
+text = json.dumps({**describe(spec, interface, step), CHECKSUM: checksum(path, size)})
 description = parse(path, text)
 described = read(path, description)
 described.spec, described.interface, described.step
@@ -60,6 +61,16 @@ def damaged(path: str, where: str = '') -> InputError:
     return InputError(
         f'{path}: its checksum does not agree: damaged, or changed by another program{where}; export it again'
     )
+
+
+def describe(spec: ModelSpec, interface: Interface, step: int) -> dict[str, Any]:
+    """Returns the part of a description that `read` takes, as JSON values."""
+    return {
+        'model': dataclasses.asdict(spec),
+        checkpoints.STEP_KEY: step,
+        'interface': dataclasses.asdict(interface),
+        'normalization': dataclasses.asdict(spec.make_preprocessing().normalization),
+    }
 
 
 def read(path: str, description: Mapping[str, Any]) -> Described:

@@ -30,7 +30,6 @@ from engine.evaluation.measure import measure as count
 from engine.evaluation.subject import ReplicatedNet
 from engine.optim.reduction import Reduction
 from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
-from engine.training.input import TrainInput
 from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup
 from engine.training.state import Position
 from support.errors import InputError
@@ -128,7 +127,7 @@ def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
 
 def _input_mode(run: Run, _: BenchmarkOptions) -> Work:
     """Takes batches from the host stage, which nothing else slows down."""
-    data, batches = run.config.data, _make_input(run)
+    data, batches = run.config.data, run.make_input(run.steps_left(Position()))
     share, worker = data.batch_size // run.cluster.count, batches.worker
     on_host = input_pipeline.training_batches(
         batches.dataset, run.preprocessing, share, data.seed, 0, worker=worker, data_service=data.data_service
@@ -149,8 +148,8 @@ def _input_mode(run: Run, _: BenchmarkOptions) -> Work:
 
 def _train_mode(run: Run, _: BenchmarkOptions) -> Work:
     """Makes training steps, on whatever the data set is."""
-    run_steps = run.make_steps(end=run.steps_left(Position()))
-    batches = _make_input(run)
+    steps_left = run.steps_left(Position())
+    run_steps, batches = run.make_steps(end=steps_left), run.make_input(steps_left)
     iterator, position = batches.make_iterator(first_image=0), Position()
 
     def work(num_steps: int) -> Block:
@@ -191,11 +190,6 @@ _MODES: dict[str, Callable[[Run, BenchmarkOptions], Work]] = {
     'train': _train_mode,
     'eval': _eval_mode,
 }
-
-
-def _make_input(run: Run) -> TrainInput:
-    """Returns the source of the batches, with decoded images kept if training with this config would keep them."""
-    return run.make_input(run.steps_left(Position()))
 
 
 def _block_size(num_steps: int) -> int:
