@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from configs.training import DeviceOptions
 from engine.distributed import distribution
-from nets.batch_norm import BatchNormalization, batch_statistics, update_moving
-from nets.layers import step_randomness
+from nets.layers import BatchNormalization, batch_statistics, step_randomness, update_moving
 from nets.nets_factory import make_model
 
 Layer: TypeAlias = keras.layers.BatchNormalization

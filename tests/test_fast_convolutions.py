@@ -1,4 +1,4 @@
-"""The convolutions of `nets.fast_convolutions`, beside direct ones."""
+"""The convolutions of `nets.layers.convolutions`, beside direct ones."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,9 @@ import tensorflow as tf
 from configs.options import make_config
 from configs.training import TrainConfig
 from engine.distributed import distribution
-from nets import fast_convolutions as fast
-from nets import nets_factory, winograd
-from nets.fast_convolutions import fast_convolutions
-from nets.layers import Conv2D, GroupedConv2D
+from nets import nets_factory
+from nets.layers import Conv2D, GroupedConv2D, fast_convolutions, winograd
+from nets.layers import convolutions as fast
 from support.processor import Processor, this_processor
 
 

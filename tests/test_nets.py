@@ -14,22 +14,19 @@ import tensorflow as tf
 from configs.training import DeviceOptions
 from engine.distributed import distribution
 from nets.alexnet import alexnet_v2
-from nets.batch_norm import BatchNormalization
+from nets.building import smallest_side, zero_weights
 from nets.layers import (
+    AdaptiveAveragePooling2D,
+    BatchNormalization,
     Dropout,
     FullyConnectedConv2D,
     GroupedConv2D,
     L2Regularizer,
     LocalResponseNormalization,
-    l2_regularizer,
-    layer_policy,
-    smallest_side,
     step_randomness,
-    zero_weights,
 )
 from nets.lenet import lenet
 from nets.nets_factory import NETS, get_end_points, get_net, make_model
-from nets.pooling import AdaptiveAveragePooling2D
 from nets.torchvision import torchvision_alexnet
 from nets.variables import slim_variables
 from support.errors import InputError
@@ -360,7 +357,7 @@ REFUSED = {
         'bvlc_alexnet, caffenet, cifarnet, lenet, torchvision_alexnet',
     ),
     'unknown dtype': (
-        lambda: layer_policy('float64'),
+        lambda: small_model('lenet', mixed_precision='float64'),
         r"unknown dtype 'float64' \(did you mean 'float16'\?\); valid: bfloat16, float16, float32",
     ),
     'pool': (lambda: small_model('lenet', global_pool=True), 'lenet is not fully convolutional'),
@@ -664,7 +661,6 @@ def test_local_response_normalization_is_its_formula():
 
 def test_l2_is_half_the_sum_of_squares():
     assert float(L2Regularizer(0.1)(tf.constant([3.0, 4.0]))) == pytest.approx(1.25)
-    assert l2_regularizer(0.0) is None
 
 
 def test_smallest_side_undoes_the_windows():

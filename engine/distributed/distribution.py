@@ -200,7 +200,7 @@ def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
 
 
 def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether training and evaluation use `nets.fast_convolutions`: never on GPUs, which have their own."""
+    """Returns whether `nets.layers.fast_convolutions` is used: never on GPUs, which have their own."""
     if options.fast_convolutions == 'auto':
         return not is_on_gpus(strategy) and this_processor().choices.fast_convolutions
     return options.fast_convolutions == 'on'
