@@ -56,9 +56,8 @@ class SyntheticExamples(StoredExamples):
         return f'synthetic example {number}'
 
 
-def open_synthetic(dataset_dir: str | None = None) -> Collection:
+def open_synthetic() -> Collection:
     """Opens the synthetic data set, which has the sizes of ILSVRC2012 and no folder."""
-    del dataset_dir
     return Collection(
         '', tuple(_NUM_EXAMPLES), _NUM_CLASSES, (), 3, lambda split: SyntheticExamples(_NUM_EXAMPLES[split])
     )

@@ -16,7 +16,6 @@ from datasets.examples import RecordExamples
 from datasets.input_pipeline import (
     endless,
     evaluation_batches,
-    explain_failure,
     naming_failures,
     training_batches,
 )
@@ -526,10 +525,12 @@ def _read_all(dataset: Dataset, preprocessing: Preprocessing, seed: int | None) 
 
 def _explained(dataset: Dataset, preprocessing: Preprocessing, seed: int | None) -> str:
     """Returns the message for the failure of reading all of a split once."""
-    with pytest.raises(tf.errors.OpError) as raised:
+    with (
+        pytest.raises(InputError) as raised,
+        naming_failures(dataset, preprocessing, range(dataset.num_examples), seed),
+    ):
         _read_all(dataset, preprocessing, seed)
-    error = explain_failure(raised.value, dataset, preprocessing, range(dataset.num_examples), seed)
-    return str(error)
+    return str(raised.value)
 
 
 def _of_ints(*values: int) -> tf.train.Feature:
@@ -667,23 +668,25 @@ def test_image_that_only_training_refuses(make_dataset: MakeDataset) -> None:
 
 
 DATA_ERROR = tf.errors.InvalidArgumentError(None, None, 'from elsewhere')
+OTHER_ERROR = tf.errors.ResourceExhaustedError(None, None, 'out of memory')
 
 
-def test_failure_of_another_position_is_not_blamed_on_these(make_dataset: MakeDataset) -> None:
-    dataset = make_dataset([_example(1), _example(1, b'not an image'), _example(1)], NUM_CLASSES)
-    assert explain_failure(DATA_ERROR, dataset, _lenet(), [0, 2]) is None
-    assert explain_failure(DATA_ERROR, dataset, _lenet(), [0, 1, 2]) is not None
-
-
-@pytest.mark.parametrize('seed', [None, SEED], ids=['evaluation', 'training'])
-def test_records_in_order_explain_nothing(numbered: Dataset, seed: int | None) -> None:
-    assert explain_failure(DATA_ERROR, numbered, _lenet(), range(20), seed) is None
-
-
-def test_errors_that_records_cannot_cause_are_left_alone(make_dataset: MakeDataset) -> None:
-    dataset = make_dataset([_example(1, b'not an image')], NUM_CLASSES)
-    error = tf.errors.ResourceExhaustedError(None, None, 'out of memory')
-    assert explain_failure(error, dataset, _lenet(), [0]) is None
+@pytest.mark.parametrize(
+    ('error', 'positions', 'seed', 'raised'),
+    [
+        (DATA_ERROR, [0, 1, 2], None, InputError),
+        (DATA_ERROR, [0, 2], None, type(DATA_ERROR)),
+        (DATA_ERROR, [0, 2], SEED, type(DATA_ERROR)),
+        (OTHER_ERROR, [0, 1, 2], None, type(OTHER_ERROR)),
+    ],
+)
+def test_only_errors_that_examples_of_these_positions_cause_are_explained(
+    make_dataset: MakeDataset, error: Exception, positions: list[int], seed: int | None, raised: type[Exception]
+) -> None:
+    bad = [] if seed is not None else [_example(1, b'not an image')]
+    dataset = make_dataset([_example(1), *bad, _example(1)], NUM_CLASSES)
+    with pytest.raises(raised), naming_failures(dataset, _lenet(), positions, seed):
+        raise error
 
 
 def test_bytes_that_are_no_text_are_explained(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 from datasets.conversion.archives import decompress, list_tar
 from datasets.conversion.pickled_arrays import load_images
 from datasets.files import Entry, list_folder
-from datasets.source import Source, SourceImage, read_bytes
+from datasets.source import Source, SourceImage, read_bytes, read_range
 from support.atomic import atomic_file
 from support.errors import InputError
 
@@ -116,6 +116,6 @@ def _list_batch(split: str, entry: Entry) -> Iterator[SourceImage]:
 
 def _read(entry: Entry) -> bytes:
     try:
-        return read_bytes(SourceImage(entry.name, entry.path, entry.offset, entry.size, 0))
+        return read_range(entry.path, entry.offset, entry.size)
     except OSError as error:
         raise InputError(f'{entry.path}: cannot be read: {error.strerror}') from error

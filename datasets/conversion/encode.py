@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from datasets.conversion.recipe import Encoding
-from datasets.image_formats import SIGNATURES, format_of
+from datasets.record_faults import SIGNATURES, format_of
 from support.errors import InputError
 from support.input_files import MAX_PIXELS, MAX_SIDES_RATIO
 
