@@ -2,9 +2,14 @@
 
 import hashlib
 import io
+import struct
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from PIL import Image
 
 from datasets.source import Source
 
@@ -20,6 +25,30 @@ def tar_bytes(members: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def image_file(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """The file that Pillow makes of an image."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG that says that it has so many pixels."""
+    return b'\x89PNG\r\n\x1a\n' + struct.pack('>I4sII', 13, b'IHDR', width, height) + b'\x08\x02\0\0\0'
+
+
+def record(**features: bytes | int) -> bytes:
+    """A serialized tf.train.Example; `__` in a key stands for `/`."""
+
+    def feature(value: bytes | int) -> tf.train.Feature:
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    made = {key.replace('__', '/'): feature(value) for key, value in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> Path:

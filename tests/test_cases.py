@@ -3,7 +3,6 @@
 Records and checkpoints have theirs in test_cases_records.py and test_cases_checkpoints.py.
 """
 
-import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from engine.prediction.image_files import find_images, prepare
 from preprocessing import images
 from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing
 from support.errors import InputError
-from tests.sources import write_files
+from tests.sources import image_file, write_files
 
 pytest_plugins = ['tests.cases']
 
@@ -159,10 +158,9 @@ TRANSPARENT: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
 def test_the_colour_behind_transparency_stays(case: str) -> None:
     """In training, evaluation, conversion and predict, of all formats; never black, never white."""
     image, image_format, options = TRANSPARENT[case]
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
+    stored = image_file(image, image_format, **options)
     expected = np.asarray(image.convert('RGB'))
-    for data in (file.getvalue(), encode(file.getvalue(), Encoding()).data):
+    for data in (stored, encode(stored, Encoding()).data):
         np.testing.assert_array_equal(images.decode(tf.constant(data)).numpy(), expected)
 
 

@@ -9,7 +9,6 @@ import re
 import resource
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from datasets.dataset_factory import DATASETS, get_dataset
 from datasets.source import Source, SourceImage, shuffled
 from support.errors import InputError
 from tests.runs import files
+from tests.sources import png_header
 
 SharedPath = Callable[[str], Path]
 ROOT = Path(__file__).parents[1]
@@ -66,6 +66,12 @@ def converted(raw_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _convert(raw_mini, tmp_path_factory.mktemp('converted') / 'records', num_processes=2, **SHARDS)
 
 
+@pytest.fixture
+def copy(converted: Path, tmp_path: Path) -> Path:
+    """The same, for tests that change it."""
+    return Path(shutil.copytree(converted, tmp_path / 'copy'))
+
+
 @pytest.fixture(scope='module')
 def folder(raw_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 photographs in two classes, those of the miniature again and again."""
@@ -89,12 +95,6 @@ def test_a_second_run_has_nothing_to_do(converted: Path, raw_mini: Path, capsys:
     _convert(raw_mini, converted, **SHARDS)
     assert f'nothing to do: {converted} is complete' in capsys.readouterr().out
     assert files(converted) == before
-
-
-def test_a_missing_labels_file_is_written_again(converted: Path, raw_mini: Path, tmp_path: Path) -> None:
-    shutil.copytree(converted, tmp_path, dirs_exist_ok=True)
-    (tmp_path / 'labels.txt').unlink()
-    assert _contents(_convert(raw_mini, tmp_path, **SHARDS)) == _contents(converted)
 
 
 def test_imagenet_is_read_as_it_was_made(converted: Path, raw_mini: Path) -> None:
@@ -385,19 +385,19 @@ def test_a_full_disk_leaves_only_whole_files(folder: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / 'records').iterdir()) == [JOURNAL, LOCK, 'labels.txt']
 
 
-def test_a_file_that_was_taken_away_is_made_again(converted: Path, raw_mini: Path, tmp_path: Path) -> None:
-    dataset_dir = tmp_path / 'copy'
-    shutil.copytree(converted, dataset_dir)
-    (dataset_dir / 'train-00001-of-00002').unlink()
-    assert _contents(_convert(raw_mini, dataset_dir, **SHARDS)) == _contents(converted)
+LOST: dict[str, Callable[[Path], object]] = {
+    'labels.txt': lambda folder: (folder / 'labels.txt').unlink(),
+    'a shard': lambda folder: (folder / 'train-00001-of-00002').unlink(),
+    'the end of the journal': lambda folder: (folder / JOURNAL).write_bytes((folder / JOURNAL).read_bytes()[:-20]),
+}
 
 
-def test_a_line_of_the_journal_that_was_cut_short_is_left_out(converted: Path, raw_mini: Path, tmp_path: Path) -> None:
-    dataset_dir = tmp_path / 'copy'
-    shutil.copytree(converted, dataset_dir)
-    journal = dataset_dir / JOURNAL
-    journal.write_bytes(journal.read_bytes()[:-20])
-    assert _contents(_convert(raw_mini, dataset_dir, **SHARDS)) == _contents(converted)
+@pytest.mark.parametrize('lose', LOST.values(), ids=LOST)
+def test_what_was_lost_is_made_again(
+    copy: Path, converted: Path, raw_mini: Path, lose: Callable[[Path], object]
+) -> None:
+    lose(copy)
+    assert _contents(_convert(raw_mini, copy, **SHARDS)) == _contents(converted)
 
 
 def test_a_second_converter_is_refused(raw_mini: Path, tmp_path: Path) -> None:
@@ -413,17 +413,12 @@ def test_a_second_converter_is_refused(raw_mini: Path, tmp_path: Path) -> None:
             _convert(raw_mini, tmp_path, **SHARDS)
 
 
-def test_a_journal_of_something_else_is_refused(raw_mini: Path, tmp_path: Path) -> None:
-    (tmp_path / JOURNAL).write_text('garbage\n')
-    with pytest.raises(InputError, match=f'{JOURNAL}: not a journal of this converter; delete it, or its folder'):
-        _convert(raw_mini, tmp_path, **SHARDS)
-
-
 ROW = {
     'file': 'train-00000-of-00001', 'split': 'train', 'source': 'a', 'size': 1, 'sha256': 'b', 'labels': {'0': 1},
     'skipped': [], 'changes': {},
 }  # fmt: skip
 BAD_JOURNALS: dict[str, tuple[Any, str]] = {
+    'garbage': ('garbage\n', 'line 1: Expecting value'),
     'a list': ('[]\n', 'line 1: it is [], and must be an object'),
     'a row that is none': ('{}\n7\n', 'line 2: it is 7, and must be an object'),
     'another type': ({'labels': 5}, 'line 2: labels is 5, and must be an object'),
@@ -449,17 +444,6 @@ def test_a_pipe_for_a_journal_is_refused(raw_mini: Path, tmp_path: Path) -> None
     os.mkfifo(tmp_path / JOURNAL)
     with pytest.raises(InputError, match=rf'{JOURNAL}: is a folder, a pipe or a device, and must be a file; remove it'):
         _convert(raw_mini, tmp_path, **SHARDS)
-
-
-def test_a_folder_elsewhere_is_refused(raw_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    message = '--dataset_dir=foo://x: must be a folder of this machine, without ://'
-    config = make_config(
-        ConvertConfig, dataset_name='imagenet', source_dir=str(raw_mini), dataset_dir='foo://x', **SHARDS
-    )
-    with pytest.raises(InputError, match=re.escape(message)):
-        convert.convert(config)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_small_imagenet_has_fewer_shards(raw_mini: Path, tmp_path: Path) -> None:
@@ -542,10 +526,6 @@ def test_as_many_as_are_allowed_are_left_out_and_listed(
 # What is refused before any work
 
 
-def _with_other_records(folder: Path) -> None:
-    tfrecord.write_records(str(folder / 'train-00000-of-00007'), [])
-
-
 # options beside name and folders -> message; `{source}` and `{records}` are the folders
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'no name': (
@@ -558,6 +538,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         'mnist, tfds:<name>',
     ),
     'no dataset_dir': ({'dataset_dir': None}, '--dataset_dir is missing: the folder for the TFRecords'),
+    'folder elsewhere': (
+        {'dataset_dir': 'foo://x'},
+        '--dataset_dir=foo://x: must be a folder of this machine, without ://',
+    ),
     'no source_dir': ({'source_dir': None}, '--source_dir is missing: where the images of image_folder lie'),
     'missing source': ({'source_dir': '/no/such'}, '--source_dir=/no/such: no such folder'),
     'source is a device': (
@@ -591,8 +575,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize('case', REFUSED)
-def test_what_cannot_work_is_refused_at_once(tmp_path: Path, case: str) -> None:
+def test_what_cannot_work_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     options, message = REFUSED[case]
+    monkeypatch.chdir(tmp_path)
     source = tmp_path / 'source'
     for name in 'ab':
         (source / name).mkdir(parents=True)
@@ -608,6 +593,7 @@ def test_what_cannot_work_is_refused_at_once(tmp_path: Path, case: str) -> None:
     with pytest.raises(InputError) as raised:
         convert.convert(make_config(ConvertConfig, **values))
     assert message.format(source=source) in str(raised.value)
+    assert not (tmp_path / 'foo:').exists()
     assert not (tmp_path / 'records').exists() or sorted(os.listdir(tmp_path / 'records')) == [JOURNAL, LOCK]
 
 
@@ -670,26 +656,20 @@ def _rewrite(path: Path, change: Callable[[tf.train.Example], None]) -> None:
     manifest_path.write_text(json.dumps(described))
 
 
-def _set_label(label: int) -> Callable[[Path], None]:
-    def change(example: tf.train.Example) -> None:
-        example.features.feature['image/class/label'].int64_list.value[:] = [label]
+def _set(key: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Returns what changes the value of a key in the first record of a file."""
 
-    return lambda path: _rewrite(path, change)
+    def apply(example: tf.train.Example) -> None:
+        feature = example.features.feature[key]
+        values = getattr(feature, feature.WhichOneof('kind')).value
+        values[:] = [change(values[0])]
 
-
-def _spoil_image(path: Path) -> None:
-    def change(example: tf.train.Example) -> None:
-        encoded = example.features.feature['image/encoded'].bytes_list
-        encoded.value[:] = [encoded.value[0][:200]]
-
-    _rewrite(path, change)
+    return lambda path: _rewrite(path, apply)
 
 
-def _set_height(path: Path) -> None:
-    def change(example: tf.train.Example) -> None:
-        example.features.feature['image/height'].int64_list.value[:] = [1]
-
-    _rewrite(path, change)
+def _rename(path: Path) -> None:
+    described = json.loads(path.with_name('dataset.json').read_text())
+    path.with_name('dataset.json').write_text(json.dumps({**described, 'name': 'imagnet'}))
 
 
 # what happens to a file -> what is found
@@ -709,26 +689,41 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     'labels.txt': (lambda path: path.with_name('labels.txt').write_text('0:x\n'), ['labels.txt: its classes are not']),
     'no labels.txt': (lambda path: path.with_name('labels.txt').unlink(), ['labels.txt: ']),
-    'a label outside': (_set_label(2000), ['{file}, record 0: its label is 2000; there are 1001 classes']),
-    'another label': (_set_label(7), ['dataset.json: split train has other numbers of images per class than']),
-    'a spoilt image': (_spoil_image, ['{file}, record 0: its image cannot be decoded: ']),
-    'another size': (_set_height, ['{file}, record 0: its image has [0-9]+ x [0-9]+ pixels, and the record says']),
+    'a label outside': (
+        _set('image/class/label', lambda _: 2000),
+        ['{file}, record 0: its label is 2000; there are 1001 classes'],
+    ),
+    'another label': (
+        _set('image/class/label', lambda _: 7),
+        ['dataset.json: split train has other numbers of images per class than'],
+    ),
+    'a spoilt image': (
+        _set('image/encoded', lambda data: data[:200]),
+        ['{file}, record 0: its image cannot be decoded: '],
+    ),
+    'a bomb': (
+        _set('image/encoded', lambda _: png_header(20_000, 20_000)),
+        ['{file}, record 0: its image cannot be decoded: 20000 x 20000 pixels are more than the 89,478,485'],
+    ),
+    'another name': (_rename, ["dataset.json: unknown dataset_name 'imagnet'"]),
+    'another size': (
+        _set('image/height', lambda _: 1),
+        ['{file}, record 0: its image has [0-9]+ x [0-9]+ pixels, and the record says'],
+    ),
 }
 
 
 @pytest.mark.quick('a byte', 'missing', 'another label')
 @pytest.mark.parametrize('case', DAMAGES)
-def test_verify_names_what_is_wrong(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture, case: str) -> None:
+def test_verify_names_what_is_wrong(copy: Path, capsys: pytest.CaptureFixture, case: str) -> None:
     damage, expected = DAMAGES[case]
-    dataset_dir = tmp_path / 'copy'
-    shutil.copytree(converted, dataset_dir)
-    path = dataset_dir / 'train-00000-of-00002'
+    path = copy / 'train-00000-of-00002'
     damage(path)
-    assert _verify(dataset_dir) == 1
+    assert _verify(copy) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == len(expected), errors
     for error, pattern in zip(errors, expected, strict=True):
-        assert re.match(f'error: {re.escape(str(dataset_dir))}/{pattern.format(file=path.name)}', error), error
+        assert re.match(f'error: {re.escape(str(copy))}/{pattern.format(file=path.name)}', error), error
 
 
 def test_verify_needs_a_complete_data_set(tmp_path: Path) -> None:
@@ -736,24 +731,10 @@ def test_verify_needs_a_complete_data_set(tmp_path: Path) -> None:
         InputError, match=r'dataset.json: No such file or directory; it is written when a conversion is'
     ):
         _verify(tmp_path)
-    (tmp_path / 'dataset.json').write_text('[]')
-    with pytest.raises(InputError, match=r'dataset.json: not a dataset.json of this converter'):
-        _verify(tmp_path)
-
-
-def test_verify_does_not_decode_a_bomb(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    header = struct.pack('>I4sII', 13, b'IHDR', 20_000, 20_000)
-
-    def change(example: tf.train.Example) -> None:
-        example.features.feature['image/encoded'].bytes_list.value[:] = [b'\x89PNG\r\n\x1a\n' + header]
-
-    shutil.copytree(converted, tmp_path, dirs_exist_ok=True)
-    _rewrite(tmp_path / 'train-00000-of-00002', change)
-    assert _verify(tmp_path) == 1
-    message = (
-        'record 0: its image cannot be decoded: 20000 x 20000 pixels are more than the 89,478,485 that are allowed'
-    )
-    assert message in capsys.readouterr().err
+    for text, message in (('[]', 'not a dataset.json of this converter'), ('[' * 100_000, 'damaged: ')):
+        (tmp_path / 'dataset.json').write_text(text)
+        with pytest.raises(InputError, match=f'dataset.json: {message}'):
+            _verify(tmp_path)
 
 
 # A path of keys in dataset.json, what is there instead (None: nothing), and what is said of it
@@ -803,20 +784,4 @@ def test_a_dataset_json_that_was_changed_by_hand(converted: Path, tmp_path: Path
     if not described['splits']:
         return  # such a file is another program's to a reader
     with pytest.raises(InputError, match=f'^{expected}; convert the data again$'):
-        get_dataset('image_folder', str(tmp_path), 'train')
-
-
-def test_verify_of_a_name_that_is_none(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    shutil.copytree(converted, tmp_path, dirs_exist_ok=True)
-    described = json.loads((tmp_path / 'dataset.json').read_text())
-    (tmp_path / 'dataset.json').write_text(json.dumps({**described, 'name': 'imagnet'}))
-    assert _verify(tmp_path) == 1
-    assert f"error: {tmp_path}/dataset.json: unknown dataset_name 'imagnet'" in capsys.readouterr().err
-
-
-def test_a_dataset_json_nested_without_end(tmp_path: Path) -> None:
-    (tmp_path / 'dataset.json').write_text('[' * 100_000)
-    with pytest.raises(InputError, match=r'dataset\.json: damaged: '):
-        _verify(tmp_path)
-    with pytest.raises(InputError, match=r'dataset\.json: damaged, or of another version: '):
         get_dataset('image_folder', str(tmp_path), 'train')

@@ -56,11 +56,6 @@ def test_image_folder_layouts(layout: str, tmp_path: Path) -> None:
     assert names_and_labels(image_folder.open_source(str(write_files(tmp_path, contents)))) == expected
 
 
-def test_image_folder_class_names(tmp_path: Path) -> None:
-    write_files(tmp_path, class_folders('train/b/1.jpg', 'train/a/1.jpg'))
-    assert image_folder.open_source(str(tmp_path)).class_names == ('a', 'b')
-
-
 def test_files_that_are_no_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_files(tmp_path, class_folders('a/1.jpg', 'b/1.jpg', 'loose.jpg', 'a/x.txt', 'a/deep/y.xml', 'a/.hidden'))
     with caplog.at_level('INFO', 'absl'):

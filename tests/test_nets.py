@@ -14,14 +14,13 @@ import tensorflow as tf
 from configs.training import DeviceOptions
 from engine.distributed import distribution
 from nets.alexnet import alexnet_v2
-from nets.building import smallest_side, zero_weights
+from nets.building import zero_weights
 from nets.layers import (
     AdaptiveAveragePooling2D,
     BatchNormalization,
     Dropout,
     FullyConnectedConv2D,
     GroupedConv2D,
-    L2Regularizer,
     LocalResponseNormalization,
     step_randomness,
 )
@@ -264,6 +263,7 @@ def test_dropout_is_a_function_of_the_seed(name):
     model = small_model(name)
     images = make_images(model)
     logits = train_logits(model, images).numpy()
+    model(images, training=True)  # whatever is drawn between
     np.testing.assert_array_equal(logits, train_logits(model, images))
     assert error(train_logits(model, images, seed=(1, 3)), logits) > 0.01
     assert error(model(images), logits) > 0.01
@@ -434,12 +434,6 @@ def test_alexnet_bn_is_made_of():
     assert list(regularization(model)) == [f'alexnet_bn/{layer}/weights' for layer in layers]
     variables = list(slim_variables(model))
     assert variables[2:6] == [f'alexnet_bn/bn1/{name}' for name in ('gamma', 'beta', 'moving_mean', 'moving_variance')]
-
-
-def test_alexnet_bn_takes_upscaled_cifar():
-    model = small_model('alexnet_bn', image_size=80)
-    assert get_end_points(model)['alexnet_bn/pool5'].shape == (None, 1, 1, 64)
-    assert model(make_images(model)).shape == (4, 10)
 
 
 # --- alexnet ------------------------------------------------------------------------------------------------
@@ -657,15 +651,6 @@ def test_local_response_normalization_is_its_formula():
     sums = sum(squares[..., i : i + 12] for i in range(5))
     assert error(layer(values), values / (2.0 + 0.5 * sums) ** 0.75) < 1e-6
     assert LocalResponseNormalization.from_config(layer.get_config()).get_config() == layer.get_config()
-
-
-def test_l2_is_half_the_sum_of_squares():
-    assert float(L2Regularizer(0.1)(tf.constant([3.0, 4.0]))) == pytest.approx(1.25)
-
-
-def test_smallest_side_undoes_the_windows():
-    assert smallest_side([(11, 4), (3, 2), (3, 2), (3, 2), (5, 1)]) == 195
-    assert smallest_side([]) == 1
 
 
 def test_slim_names_of_nested_scopes():

@@ -17,19 +17,10 @@ from datasets.record_faults import compression_of, not_an_image, problem_of
 from datasets.regular_files import read_file
 from datasets.tfrecord import SLIM_SCHEMA, Schema, index_files
 from support.errors import InputError
+from tests.sources import record
 
 PNG = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8)).numpy()
 RECORD = b'\x03' + bytes(11) + b'abc' + bytes(4)
-
-
-def record(**features: object) -> bytes:
-    def feature(value: object) -> tf.train.Feature:
-        if isinstance(value, bytes):
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-    made = {key.replace('__', '/'): feature(value) for key, value in features.items()}
-    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
 
 
 @pytest.mark.parametrize(
