@@ -67,15 +67,7 @@ class Order:
         return self.worker.count if self.has_ranges else 1
 
     def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
-        """Returns where this worker's examples `first`, `first` + 1, ... stand, from where reading begins.
-
-        Args:
-            first: int64 scalar.
-            count: How many.
-
-        Returns:
-            int64 [count].
-        """
+        """Returns int64 [count]: where this worker's examples `first`, `first` + 1, ... stand in the stream."""
         k = first + tf.range(count, dtype=tf.int64)
         if self.has_ranges:
             return k * self.worker.count + self.worker.index
@@ -83,13 +75,9 @@ class Order:
         return (batch * self.worker.count + self.worker.index) * self.batch_size + row
 
     def numbers(self, positions: tf.Tensor) -> tf.Tensor:
-        """Returns which examples stand at positions of one worker; many at once take little more time than one.
+        """Returns the examples, int64 in 0 .. num_examples - 1, at int64 [n] positions of one worker.
 
-        Args:
-            positions: int64 [positions].
-
-        Returns:
-            int64 [positions] in 0 .. num_examples - 1.
+        Many at once take little more time than one.
         """
         n, count = self.num_examples, self.worker.count
         epochs, places = positions // n, positions % n

@@ -83,12 +83,7 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Returns batches as `input_pipeline.evaluation_batches` does.
 
-    Args:
-        preprocessing: How images are prepared.
-        num_classes: Of the labels.
-        batch_size: Examples a batch.
-        num_examples: Rows that are examples; they come first.
-        num_rows: Of all batches.
+    The first `num_examples` of the `num_rows` rows of all batches are examples.
     """
     batch = make_batch(preprocessing, num_classes, batch_size)
     batch['image'] = tf.cast(batch['image'], tf.float32)

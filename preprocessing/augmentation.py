@@ -119,14 +119,9 @@ class Augmentation:
     mixing: Mixing | None = None
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the random numbers of a whole batch; a replica takes its rows of each.
+        """Draws the random numbers of a whole batch, quantity -> [batch_size, ...]; a replica takes its rows of each.
 
-        Args:
-            seed: int64 [2]: that of the run, and the position of the batch in the training stream.
-            batch_size: global batch size.
-
-        Returns:
-            quantity -> [batch_size, ...].
+        The seed is int64 [2]: that of the run, and the position of the batch in the training stream.
         """
         draws = dict(self.preprocessing.make_draws(seed, batch_size))
         for stage in (*self.on_pixels, *self._stages_on_inputs):
@@ -152,12 +147,7 @@ class Augmentation:
 
 
 def make_augmentation(preprocessing: Preprocessing, num_examples: int) -> Augmentation:
-    """Returns the augmentation that the options of a preprocessing describe.
-
-    Args:
-        preprocessing: which has them in `augment`.
-        num_examples: of an epoch.
-    """
+    """Returns the augmentation that `preprocessing.augment` describes, for epochs of `num_examples`."""
     augment, image_size = preprocessing.augment, preprocessing.image_size
     on_pixels: list[Stage] = []
     if augment.random_shift:

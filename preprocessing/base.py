@@ -121,14 +121,10 @@ class Preprocessing(abc.ABC):
         """
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the random numbers of `device_train` for a whole batch; a replica takes its slice of each.
+        """Draws the random numbers of `device_train` for a whole batch, quantity -> [batch_size].
 
-        Args:
-            seed: int [2], another one for every step.
-            batch_size: global batch size.
-
-        Returns:
-            quantity -> [batch_size]; `flip` is ones, which never flip, without --random_flip.
+        A replica takes its slice of each. The seed is int [2], another one for every step. Without --random_flip,
+        `flip` is ones, which never flip.
         """
         if self.flip_quantity is None:
             return {}

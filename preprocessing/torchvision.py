@@ -61,14 +61,8 @@ def sample_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Samples a window of 8 to 100 % of the image's area, 3/4 to 4/3 as wide as it is high (RandomResizedCrop).
 
     The logarithm of that ratio is uniform, as is the area. After ten windows that do not fit, it is the largest one in
-    the image's centre of an allowed ratio.
-
-    Args:
-        shape: int32 [3] (height, width, channels).
-        seed: int [2].
-
-    Returns:
-        int32 [4] (y, x, height, width).
+    the image's centre of an allowed ratio. It is int32 [4] (y, x, height, width), the shape int32 [3] (height, width,
+    channels), the seed int [2].
     """
     sides = tf.cast(shape[:2], tf.float32)
     areas, ratios, ys, xs = tf.unstack(tf.random.stateless_uniform([4, _ATTEMPTS], seed, alg='philox'))

@@ -28,15 +28,12 @@ _MAX_PICKLE = 2**26  # the published ones have 31 MB
 
 
 def open_source(source_dir: str, work_dir: str) -> Source:
-    """Lists the images of both splits.
+    """Lists the images of the splits `train` and `test`, each in the order of the archive.
 
     Args:
         source_dir: Where `cifar-10-binary.tar.gz`, `cifar-10-python.tar.gz`, or one of the folders that they unpack to
             lies; or such a folder itself.
         work_dir: Folder for the decompressed archive, which images are read from.
-
-    Returns:
-        The splits `train` and `test`, each in the order of the archive.
 
     Raises:
         InputError: none of these, a missing, damaged or unsafe file, not enough space.

@@ -165,15 +165,7 @@ class Journal:
                 )
 
     def add(self, shard: FinishedShard, part: str) -> None:
-        """Gives a finished file its name, and notes it.
-
-        Args:
-            shard: What it holds.
-            part: Path of the file until now.
-
-        Raises:
-            InputError: the disk fails.
-        """
+        """Gives a finished file, whose path is `part` until now, its name, and notes it; InputError: the disk fails."""
         # In this order a file with a final name is never one that the journal does not know.
         self._append(dataclasses.asdict(shard))
         try:

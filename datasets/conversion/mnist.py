@@ -26,15 +26,12 @@ _MAX_BYTES = 2**26  # the largest has 47 MB
 
 
 def open_source(source_dir: str, work_dir: str) -> Source:
-    """Lists the images of both splits.
+    """Lists the images of the splits `train` and `test`, in the order of the files.
 
     Args:
         source_dir: Where `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
             `t10k-labels-idx1-ubyte` lie, each with or without `.gz`.
         work_dir: Folder for the decompressed files, which images are read from.
-
-    Returns:
-        The splits `train` and `test`, in the order of the files.
 
     Raises:
         InputError: a file is missing, damaged, or not what its name says; not enough space.

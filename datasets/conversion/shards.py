@@ -50,12 +50,7 @@ def default_count(images: Sequence[SourceImage]) -> int:
 
 
 def plan_shards(splits: Mapping[str, Sequence[SourceImage]], counts: Mapping[str, int], pattern: str) -> list[Shard]:
-    """Returns all files of a data set.
-
-    Args:
-        splits: Name -> images.
-        counts: Name -> number of files.
-        pattern: Names of the files, with `{split}`, `{number}` (from 0) and `{count}`.
+    """Returns all files of a data set: `counts` of each split, named by `{split}`, `{number}` (from 0) and `{count}`.
 
     Raises:
         InputError: a split without images, or with fewer images than files.

@@ -126,13 +126,7 @@ def _label_problems(
 
 
 def check_file(path: str, expected: Mapping[str, Any], num_classes: int) -> Checked:
-    """Reads a file and all its records.
-
-    Args:
-        path: The file.
-        expected: Its entry in dataset.json: `images`, `bytes` and `sha256`.
-        num_classes: Labels must be less.
-    """
+    """Reads a file and all its records, and compares it with its entry in dataset.json."""
     checked = Checked()
     try:
         with open(path, 'rb') as file:
