@@ -4,13 +4,17 @@ import hashlib
 import io
 import struct
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from configs.conversion import ConvertConfig
+from configs.options import make_config
+from datasets.conversion.convert import convert
 from datasets.source import Source
 
 SharedPath = Callable[[str], Path]
@@ -25,6 +29,13 @@ def tar_bytes(members: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def convert_to(source_dir: Path, dataset_dir: Path, name: str = 'image_folder', **options: Any) -> Path:
+    """Converts a data set, and returns the folder of its records."""
+    folders = {'source_dir': str(source_dir), 'dataset_dir': str(dataset_dir)}
+    assert convert(make_config(ConvertConfig, dataset_name=name, **folders, **options)) == 0
+    return dataset_dir
 
 
 def image_file(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -57,6 +68,18 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape) + array.tobytes()
+
+
+def mnist_contents(images: np.ndarray, labels: Sequence[int], num_train: int) -> dict[str, bytes]:
+    """The four files of MNIST, of uint8 [images, height, width]."""
+    parts, numbers = {'train': slice(num_train), 't10k': slice(num_train, None)}, np.array(labels, np.uint8)
+    return {f'{name}-images-idx3-ubyte': idx(images[part]) for name, part in parts.items()} | {
+        f'{name}-labels-idx1-ubyte': idx(numbers[part]) for name, part in parts.items()
+    }
 
 
 def described(source: Source) -> dict[str, list[tuple[str, int, str]]]:

@@ -31,19 +31,11 @@ from datasets.dataset_factory import DATASETS, get_dataset
 from datasets.source import Source, SourceImage, shuffled
 from support.errors import InputError
 from tests.runs import files
-from tests.sources import png_header
+from tests.sources import convert_to, mnist_contents, png_header, write_files
 
 SharedPath = Callable[[str], Path]
 ROOT = Path(__file__).parents[1]
-SHARDS: dict[str, Any] = {'train_shards': 2, 'validation_shards': 2}
-
-
-def _convert(source_dir: Path, dataset_dir: Path, /, name: str = 'imagenet', **options: Any) -> Path:
-    config = make_config(
-        ConvertConfig, dataset_name=name, source_dir=str(source_dir), dataset_dir=str(dataset_dir), **options
-    )
-    assert convert.convert(config) == 0
-    return dataset_dir
+IMAGENET: dict[str, Any] = {'name': 'imagenet', 'train_shards': 2, 'validation_shards': 2}
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -63,7 +55,7 @@ def raw_mini(shared_path: SharedPath) -> Path:
 @pytest.fixture(scope='module')
 def converted(raw_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature of ImageNet, for tests that only look at it."""
-    return _convert(raw_mini, tmp_path_factory.mktemp('converted') / 'records', num_processes=2, **SHARDS)
+    return convert_to(raw_mini, tmp_path_factory.mktemp('converted') / 'records', num_processes=2, **IMAGENET)
 
 
 @pytest.fixture
@@ -87,12 +79,12 @@ def folder(raw_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_bytes_with_one_process_and_with_two(converted: Path, raw_mini: Path, tmp_path: Path) -> None:
-    assert _contents(_convert(raw_mini, tmp_path, num_processes=1, **SHARDS)) == _contents(converted)
+    assert _contents(convert_to(raw_mini, tmp_path, num_processes=1, **IMAGENET)) == _contents(converted)
 
 
 def test_a_second_run_has_nothing_to_do(converted: Path, raw_mini: Path, capsys: pytest.CaptureFixture) -> None:
     before = files(converted)
-    _convert(raw_mini, converted, **SHARDS)
+    convert_to(raw_mini, converted, **IMAGENET)
     assert f'nothing to do: {converted} is complete' in capsys.readouterr().out
     assert files(converted) == before
 
@@ -169,7 +161,7 @@ def test_dataset_json_counts_what_was_written(converted: Path, raw_mini: Path) -
 
 
 def test_a_summary_is_printed(raw_mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    _convert(raw_mini, tmp_path, resize_shorter_side=128, **SHARDS)
+    convert_to(raw_mini, tmp_path, resize_shorter_side=128, **IMAGENET)
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r'train: 25 images in 2 files, 0\.\d MB; 14 classes of 1 to 2 images \(median 2\)', lines[0])
     assert lines[2] == 'images of each of the 1,001 classes: dataset.json, images_per_class'
@@ -185,7 +177,7 @@ def test_a_summary_of_few_classes_counts_the_images_of_each(tmp_path: Path, caps
         (tmp_path / 'photos' / name).mkdir(parents=True)
         for i in range(count):
             Image.new('RGB', (8, 8)).save(tmp_path / 'photos' / name / f'{i}.png')
-    _convert(tmp_path / 'photos', tmp_path / 'records', 'image_folder')
+    convert_to(tmp_path / 'photos', tmp_path / 'records')
     assert capsys.readouterr().out.splitlines()[2:5] == [
         'images per class  train  validation',
         'Gänseblümchen         3           0',
@@ -218,8 +210,8 @@ def test_a_flag_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_several_processes_write_one_file(folder: Path, tmp_path: Path) -> None:
     """More pieces than one: they are joined in order."""
-    one = _convert(folder, tmp_path / 'one', 'image_folder', num_processes=1)
-    three = _convert(folder, tmp_path / 'three', 'image_folder', num_processes=3)
+    one = convert_to(folder, tmp_path / 'one', num_processes=1)
+    three = convert_to(folder, tmp_path / 'three', num_processes=3)
     assert _contents(one) == _contents(three)
     assert sorted(path.name for path in one.iterdir()) == [
         JOURNAL,
@@ -249,20 +241,14 @@ def test_files_are_named_as_the_reader_finds_them(name: str) -> None:
 
 
 def test_mnist_is_one_file_a_split(tmp_path: Path) -> None:
-    source = tmp_path / 'source'
-    source.mkdir()
-    for split, count in {'train': 30, 't10k': 20}.items():
-        pixels = np.random.default_rng(count).integers(0, 256, count * 784, np.uint8)
-        header = b''.join(side.to_bytes(4, 'big') for side in (count, 28, 28))
-        (source / f'{split}-images-idx3-ubyte').write_bytes(b'\0\0\x08\x03' + header + pixels.tobytes())
-        labels = bytes(i % 10 for i in range(count))
-        (source / f'{split}-labels-idx1-ubyte').write_bytes(b'\0\0\x08\x01' + header[:4] + labels)
-    dataset_dir = _convert(source, tmp_path / 'records', 'mnist')
+    pixels = np.random.default_rng(0).integers(0, 256, [50, 28, 28], np.uint8)
+    source = write_files(tmp_path / 'source', mnist_contents(pixels, [i % 10 for i in range(50)], num_train=30))
+    dataset_dir = convert_to(source, tmp_path / 'records', 'mnist')
     assert get_dataset('mnist', str(dataset_dir), 'train').num_examples == 30
     (first, *_) = _features(dataset_dir / 'mnist_test.tfrecord')
     assert first['image/format'].bytes_list.value == [b'png']
     with pytest.raises(InputError, match=r'^--train_shards=2: a split of this data set is one file, mnist_train\.tf'):
-        _convert(source, tmp_path / 'other', 'mnist', train_shards=2)
+        convert_to(source, tmp_path / 'other', 'mnist', train_shards=2)
 
 
 # Order and shards
@@ -359,9 +345,9 @@ def test_killed_and_terminated_it_goes_on_to_the_same_bytes(folder: Path, tmp_pa
     assert not list(dataset_dir.glob('.*.part'))
 
     with pytest.raises(InputError, match=r'holds another conversion \(jpeg_quality was 90, is 80\); go on with'):
-        _convert(folder, dataset_dir, 'image_folder', train_shards=40, resize_shorter_side=200, jpeg_quality=80)
-    _convert(folder, dataset_dir, 'image_folder', train_shards=40, resize_shorter_side=200)
-    whole = _convert(folder, tmp_path / 'whole', 'image_folder', train_shards=40, resize_shorter_side=200)
+        convert_to(folder, dataset_dir, train_shards=40, resize_shorter_side=200, jpeg_quality=80)
+    convert_to(folder, dataset_dir, train_shards=40, resize_shorter_side=200)
+    whole = convert_to(folder, tmp_path / 'whole', train_shards=40, resize_shorter_side=200)
     assert _contents(dataset_dir) == _contents(whole)
     for name, (changed, _) in kept.items():
         if name.startswith('train'):
@@ -397,7 +383,7 @@ def test_what_was_lost_is_made_again(
     copy: Path, converted: Path, raw_mini: Path, lose: Callable[[Path], object]
 ) -> None:
     lose(copy)
-    assert _contents(_convert(raw_mini, copy, **SHARDS)) == _contents(converted)
+    assert _contents(convert_to(raw_mini, copy, **IMAGENET)) == _contents(converted)
 
 
 def test_a_second_converter_is_refused(raw_mini: Path, tmp_path: Path) -> None:
@@ -406,11 +392,11 @@ def test_a_second_converter_is_refused(raw_mini: Path, tmp_path: Path) -> None:
     )
     with Journal(str(tmp_path)) as journal:
         with pytest.raises(InputError, match=message):
-            _convert(raw_mini, tmp_path, **SHARDS)
+            convert_to(raw_mini, tmp_path, **IMAGENET)
         journal.begin({'dataset_name': 'imagenet'}, [])
         journal.sort([])  # replaces the journal
         with pytest.raises(InputError, match=message):
-            _convert(raw_mini, tmp_path, **SHARDS)
+            convert_to(raw_mini, tmp_path, **IMAGENET)
 
 
 ROW = {
@@ -437,20 +423,13 @@ def test_a_damaged_journal_is_refused(raw_mini: Path, tmp_path: Path, case: str)
     (tmp_path / JOURNAL).write_text(text)
     message = f'{tmp_path}/{JOURNAL}: not a journal of this converter; delete it, or its folder ({problem}'
     with pytest.raises(InputError, match=re.escape(message)):
-        _convert(raw_mini, tmp_path, **SHARDS)
+        convert_to(raw_mini, tmp_path, **IMAGENET)
 
 
 def test_a_pipe_for_a_journal_is_refused(raw_mini: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / JOURNAL)
     with pytest.raises(InputError, match=rf'{JOURNAL}: is a folder, a pipe or a device, and must be a file; remove it'):
-        _convert(raw_mini, tmp_path, **SHARDS)
-
-
-def test_a_small_imagenet_has_fewer_shards(raw_mini: Path, tmp_path: Path) -> None:
-    """Without flags: slim's numbers of files would be more than there are images."""
-    records = _convert(raw_mini, tmp_path / 'records')
-    assert sorted(path.name for path in records.glob('*-of-*')) == ['train-00000-of-00001', 'validation-00000-of-00001']
-    assert get_dataset('imagenet', str(records), 'train').num_examples == len(list(raw_mini.glob('train/*/*')))
+        convert_to(raw_mini, tmp_path, **IMAGENET)
 
 
 @pytest.mark.parametrize(('count', 'files'), [(1023, 1), (1024, 1024), (2000, 1024)])
@@ -492,7 +471,7 @@ def damaged(tmp_path: Path) -> Path:
 
 def test_an_unreadable_image_stops_the_conversion(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
-        _convert(damaged, tmp_path / 'records', 'image_folder', train_shards=4)
+        convert_to(damaged, tmp_path / 'records', train_shards=4)
     path, reason = str(raised.value).split(': ', 1)
     assert path in (str(damaged / 'a' / '10.png'), str(damaged / 'b' / '33.png'))
     assert reason.split('; ')[0] in (
@@ -509,17 +488,17 @@ def test_as_many_as_are_allowed_are_left_out_and_listed(
     """On the whole, not for each file or process; and the bytes are the same whether it was stopped before or not."""
     records = tmp_path / 'records'
     with pytest.raises(InputError, match=r'--max_bad_images=N \(=1\)'):
-        _convert(damaged, records, 'image_folder', train_shards=4, max_bad_images=1, num_processes=1)
-    _convert(damaged, records, 'image_folder', train_shards=4, max_bad_images=2)
+        convert_to(damaged, records, train_shards=4, max_bad_images=1, num_processes=1)
+    convert_to(damaged, records, train_shards=4, max_bad_images=2)
     assert 'left out: train/a/10.png: a PNG that is damaged or cut short' in capsys.readouterr().out.splitlines()
     described = json.loads((records / 'dataset.json').read_text())
     assert sorted(skipped['image'] for skipped in described['skipped']) == ['train/a/10.png', 'train/b/33.png']
     assert described['splits']['train']['images_per_class'] == [29, 29]
-    at_once = _convert(damaged, tmp_path / 'at_once', 'image_folder', train_shards=4, max_bad_images=5)
+    at_once = convert_to(damaged, tmp_path / 'at_once', train_shards=4, max_bad_images=5)
     assert _contents(at_once) == _contents(records)
     (records / described['splits']['train']['shards'][0]['file']).unlink()
     with contextlib.suppress(InputError):
-        _convert(damaged, records, 'image_folder', train_shards=4)  # either finished files have too many, or the others
+        convert_to(damaged, records, train_shards=4)  # either finished files have too many, or the others
     assert _verify(at_once) == 0
 
 
@@ -605,17 +584,17 @@ def test_files_of_others_are_not_touched(raw_mini: Path, tmp_path: Path) -> None
         with pytest.raises(
             InputError, match=f'holds {name}, which this converter did not write; choose another folder'
         ):
-            _convert(raw_mini, dataset_dir, **SHARDS)
+            convert_to(raw_mini, dataset_dir, **IMAGENET)
         assert (dataset_dir / name).read_text() == 'of another program'
 
 
 def test_a_source_that_has_changed_is_refused(damaged: Path, tmp_path: Path) -> None:
-    records = _convert(damaged, tmp_path / 'records', 'image_folder', max_bad_images=2)
+    records = convert_to(damaged, tmp_path / 'records', max_bad_images=2)
     before = _contents(records)
     (damaged / 'a' / '10.png').unlink()
     message = 'train-00000-of-00001 there was made from other images than the source has now; choose another folder'
     with pytest.raises(InputError, match=message):
-        _convert(damaged, records, 'image_folder', max_bad_images=2)
+        convert_to(damaged, records, max_bad_images=2)
     assert _contents(records) == before
 
 

@@ -108,13 +108,6 @@ def test_imagenet_is_all_jpeg(photo: Image.Image, case: str) -> None:
     assert np.abs(_exact_pixels(encoded.data) - _exact_pixels(data)).max() <= 4
 
 
-def test_a_bmp_with_a_palette_has_its_colours(photo: Image.Image) -> None:
-    """TensorFlow takes the positions in the palette for shades of gray."""
-    reduced = photo.quantize(64)
-    encoded = encode.encode(image_file(reduced, 'BMP'), FOLDER)
-    np.testing.assert_array_equal(_pixels(encoded.data), np.asarray(reduced.convert('RGB')))
-
-
 def test_orientation_is_left_as_it_is_stored(photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by a quarter; TensorFlow ignores it

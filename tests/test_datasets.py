@@ -116,28 +116,15 @@ def test_size_of_the_complete_data_sets(shared_path: SharedPath, folder: str, na
     assert dataset.num_examples == COMPLETE_SIZES[folder, name, split]
 
 
-@pytest.mark.parametrize('name', EXPECTED)
-def test_labels_offset_takes_off_the_first_classes(dataset_dir: Callable[[str], str], name: str) -> None:
-    whole = get_dataset(name, dataset_dir(name), 'train')
-    shifted = get_dataset(name, dataset_dir(name), 'train', labels_offset=1)
-    assert shifted.num_classes == whole.num_classes - 1
-    assert shifted.label_names == whole.label_names[1:]
-    assert shifted.num_examples == whole.num_examples
-
-
 def test_evaluation_split_is_the_last(dataset_dir: Callable[[str], str]) -> None:
     for name, expected in EXPECTED.items():
         assert get_dataset(name, dataset_dir(name), None).split == list(expected.sizes)[-1]
 
 
-def test_without_labels_txt_the_classes_are_slims(tmp_path: Path) -> None:
-    _write(tmp_path / 'train-00000-of-00001', 1)
-    dataset = get_dataset('imagenet', str(tmp_path), 'train')
-    assert (dataset.num_classes, dataset.label_names) == (1001, ())
-
-
 def test_labels_txt_decides_the_number_of_classes(tmp_path: Path) -> None:
     _write(tmp_path / 'train-00000-of-00001', 1)
+    dataset = get_dataset('imagenet', str(tmp_path), 'train')
+    assert (dataset.num_classes, dataset.label_names) == (1001, ())  # slim's
     (tmp_path / 'labels.txt').write_text('0:cat\n1:dog\n2:eel\n')
     assert get_dataset('imagenet', str(tmp_path), 'train').num_classes == 3
 

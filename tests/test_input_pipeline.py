@@ -1,5 +1,6 @@
 """The host stage: the order of examples, the batches, and what is said of a record that cannot be used."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -315,45 +316,44 @@ def test_failure_of_a_worker_is_explained(make_dataset: MakeDataset) -> None:
 # The tf.data service
 
 
-@pytest.fixture  # of each test its own: its worker tunes, and the longer it has, the longer it takes to end
-def service_address() -> Iterator[str]:
-    """Address of a dispatcher with one worker, in this process."""
+@contextlib.contextmanager
+def _service(workers: int) -> Iterator[str]:
+    """Yields the address of a dispatcher with workers, in this process.
+
+    Of each test its own: its workers tune, and the longer they have, the longer they take to end.
+    """
     servers = tf.data.experimental.service
     dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
-    address = dispatcher.target.removeprefix('grpc://')
-    worker = servers.WorkerServer(servers.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
+    config = servers.WorkerConfig(
+        dispatcher_address=dispatcher.target.removeprefix('grpc://'), heartbeat_interval_ms=100
+    )
+    started = [servers.WorkerServer(config) for _ in range(workers)]
     yield dispatcher.target
-    worker.stop()
+    for worker in started:
+        worker.stop()
     dispatcher._stop()
 
 
 @pytest.mark.quick('24')
 @pytest.mark.parametrize('first', [0, 24])
-def test_batches_of_a_data_service_are_the_same(numbered: Dataset, service_address: str, first: int) -> None:
+def test_batches_of_a_data_service_are_the_same(numbered: Dataset, first: int) -> None:
     preprocessing = get_preprocessing('inception', IMAGE_SIZE)
     plain = training_batches(numbered, preprocessing, 8, SEED, first).take(9)
-    served = training_batches(numbered, preprocessing, 8, SEED, first, data_service=service_address).take(9)
-    for key in ('image', 'label'):
-        np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
+    with _service(workers=1) as address:
+        served = training_batches(numbered, preprocessing, 8, SEED, first, data_service=address).take(9)
+        for key in ('image', 'label'):
+            np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
 
 
 @pytest.mark.full
 def test_two_workers_of_a_service_make_each_batch_once(numbered: Dataset) -> None:
-    servers = tf.data.experimental.service
-    dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
-    address = dispatcher.target.removeprefix('grpc://')
-    workers = [
-        servers.WorkerServer(servers.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
-        for _ in range(2)
-    ]
     plain = training_batches(numbered, _lenet(), 8, SEED, 0).take(60)
     expected = [batch['label'].numpy().tobytes() for batch in plain]
-    served = training_batches(numbered, _lenet(), 8, SEED, 0, data_service=dispatcher.target).take(20)
-    taken = [batch['label'].numpy().tobytes() for batch in served]
+    with _service(workers=2) as address:
+        served = training_batches(numbered, _lenet(), 8, SEED, 0, data_service=address).take(20)
+        taken = [batch['label'].numpy().tobytes() for batch in served]
     assert len(set(taken)) == 20
     assert set(taken) <= set(expected)
-    for worker in workers:
-        worker.stop()
 
 
 @pytest.mark.parametrize(
@@ -533,13 +533,9 @@ def _explained(dataset: Dataset, preprocessing: Preprocessing, seed: int | None)
     return str(raised.value)
 
 
-def _of_ints(*values: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
 def _labelled(*values: int) -> tf.train.Example:
-    example = _without('image/class/label')
-    example.features.feature['image/class/label'].CopyFrom(_of_ints(*values))
+    example = _example()
+    example.features.feature['image/class/label'].int64_list.value[:] = values
     return example
 
 

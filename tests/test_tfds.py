@@ -10,7 +10,7 @@ import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -28,9 +28,7 @@ from tests.sources import SharedPath, record
 WNIDS = ('n01694178', 'n02105855', 'n02447366')
 
 
-def info(builder: Any, features: dict[str, Any], supervised_keys: tuple[str, str] | None) -> tfds.core.DatasetInfo:
-    of_images = tfds.features.FeaturesDict(features)
-    return tfds.core.DatasetInfo(builder=builder, features=of_images, supervised_keys=supervised_keys)
+IMAGE = tfds.features.Image()
 
 
 class TinyClasses(tfds.core.GeneratorBasedBuilder):
@@ -38,14 +36,16 @@ class TinyClasses(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version('1.0.0')
     SOURCE = Path()
+    FEATURES: ClassVar[dict[str, Any]] = {
+        'image': tfds.features.Image(encoding_format='jpeg'),
+        'label': tfds.features.ClassLabel(names=WNIDS),
+        'file_name': tfds.features.Text(),
+    }
+    KEYS: tuple[str, str] | None = ('image', 'label')
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            'image': tfds.features.Image(encoding_format='jpeg'),
-            'label': tfds.features.ClassLabel(names=WNIDS),
-            'file_name': tfds.features.Text(),
-        }
-        return info(self, features, ('image', 'label'))
+        features = tfds.features.FeaturesDict(self.FEATURES)
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=self.KEYS)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         return {
@@ -71,26 +71,24 @@ class NoLabels(TinyClasses):
 class Segments(TinyClasses):
     """Not for classification."""
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return info(self, {'image': tfds.features.Image(), 'mask': tfds.features.Image()}, ('image', 'mask'))
+    FEATURES: ClassVar[dict[str, Any]] = {'image': IMAGE, 'mask': IMAGE}
+    KEYS = ('image', 'mask')
 
 
 class Unsupervised(TinyClasses):
     """Images only."""
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return info(self, {'image': tfds.features.Image()}, None)
+    FEATURES: ClassVar[dict[str, Any]] = {'image': IMAGE}
+    KEYS = None
 
 
 class Deep(TinyClasses):
     """Images of 16 bits."""
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            'image': tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16),
-            'label': tfds.features.ClassLabel(num_classes=2),
-        }
-        return info(self, features, ('image', 'label'))
+    FEATURES: ClassVar[dict[str, Any]] = {
+        'image': tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16),
+        'label': tfds.features.ClassLabel(num_classes=2),
+    }
 
 
 class Offline(TinyClasses):
