@@ -215,15 +215,10 @@ def _decode_alone(examples: Examples, number: int, channels: int) -> tf.Tensor:
 
 
 def _decode_in_memory(dataset: Dataset, channels: int, keeps_bad: bool) -> DecodedExamples:
-    with _anonymous_file() as file:
+    has_memory_files = hasattr(os, 'memfd_create')
+    with os.fdopen(os.memfd_create('decoded images'), 'w+b') if has_memory_files else tempfile.TemporaryFile() as file:
         table = _decode_all(dataset, channels, file, keeps_bad)
         return DecodedExamples(dataset.examples, _map(file), table)
-
-
-def _anonymous_file() -> BinaryIO:
-    if hasattr(os, 'memfd_create'):
-        return os.fdopen(os.memfd_create('decoded images'), 'w+b')
-    return tempfile.TemporaryFile()
 
 
 def _decode_in_folder(dataset: Dataset, channels: int, folder: str, keeps_bad: bool) -> DecodedExamples:

@@ -1,6 +1,6 @@
 """`dataset.json` and `labels.txt`: what a complete data set holds.
 
-manifest.write('/data/records', describe(conversion, source, finished_shards))
+text = manifest.manifest_text(described)
 lines = manifest.summary(manifest.load('/data/records'))
 described = manifest.check(json.loads(text), 'dataset.json')       # every field there and of its type, or an InputError
 """

@@ -93,10 +93,6 @@ def _is_turned_by_predict_alone(folder: Path) -> None:
 
 def _is_read(folder: Path) -> None:
     assert len(dataset_of(folder).examples) == len(find_images([str(folder)])) == 4
-    _is_pillows_jpeg(folder)
-
-
-def _is_pillows_jpeg(folder: Path) -> None:
     (predicted, *_) = prepare(WHOLE, find_images([str(folder)]))
     assert not isinstance(predicted, str)
     assert np.abs(predicted - as_whole(picture(folder))).mean() < 1

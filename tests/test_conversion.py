@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -289,17 +290,9 @@ def _command(source_dir: Path, dataset_dir: Path, *flags: str) -> list[str]:
     return [sys.executable, script, '--dataset_name=image_folder', *folders, '--num_processes=2', *flags]
 
 
-def _descendants(pid: int) -> list[int]:
-    found = []
-    for task in Path(f'/proc/{pid}/task').iterdir():
-        for child in (task / 'children').read_text().split():
-            found += [int(child), *_descendants(int(child))]
-    return found
-
-
-def _alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+def _alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
@@ -317,7 +310,7 @@ def _interrupt(command: list[str], dataset_dir: Path, number: int) -> tuple[int,
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     _wait_until(lambda: process.poll() is not None or len(list(dataset_dir.glob('train-*'))) > before)
     assert process.poll() is None, 'ended before it was interrupted'
-    family = _descendants(process.pid)
+    family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3  # the server, and two workers
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]

@@ -668,29 +668,16 @@ def test_slim_names_of_nested_scopes():
 
 # --- Initial weights ----------------------------------------------------------------------------------------
 
+NORMAL, TRUNCATED = keras.initializers.RandomNormal, keras.initializers.TruncatedNormal
 GLOROT: Spread = (keras.initializers.GlorotUniform, 0.0)
 TORCH: Spread = (keras.initializers.VarianceScaling, 0.0)
 
 
-def _normal(stddev: float) -> Spread:
-    return keras.initializers.RandomNormal, stddev
-
-
-def _truncated(stddev: float) -> Spread:
-    return keras.initializers.TruncatedNormal, stddev
-
-
 CONVOLUTIONS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 LAYERS = (*CONVOLUTIONS, 'fc6', 'fc7', 'fc8')
-CAFFE = {
-    'conv1': (_normal(0.01), 0.0),
-    'conv2': (_normal(0.01), 0.1),
-    'conv3': (_normal(0.01), 0.0),
-    'conv4': (_normal(0.01), 0.1),
-    'conv5': (_normal(0.01), 0.1),
-    'fc6': (_normal(0.005), 0.1),
-    'fc7': (_normal(0.005), 0.1),
-    'fc8': (_normal(0.01), 0.0),
+CAFFE: dict[str, tuple[Spread, float]] = {
+    layer: ((NORMAL, 0.005 if layer in ('fc6', 'fc7') else 0.01), 0.0 if layer in ('conv1', 'conv3', 'fc8') else 0.1)
+    for layer in LAYERS
 }
 
 # Net -> layer -> (how its kernel is drawn, initial bias).
@@ -699,20 +686,20 @@ INITIAL: dict[str, dict[str, tuple[Spread, float]]] = {
     'alexnet_bn': dict.fromkeys(LAYERS, (GLOROT, 0.0)),
     'alexnet_v2': {
         **dict.fromkeys(CONVOLUTIONS, (GLOROT, 0.1)),
-        'fc6': (_truncated(0.005), 0.1),
-        'fc7': (_truncated(0.005), 0.1),
-        'fc8': (_truncated(0.005), 0.0),
+        'fc6': ((TRUNCATED, 0.005), 0.1),
+        'fc7': ((TRUNCATED, 0.005), 0.1),
+        'fc8': ((TRUNCATED, 0.005), 0.0),
     },
     'bvlc_alexnet': CAFFE,
     'caffenet': CAFFE,
     'cifarnet': {
-        'conv1': (_truncated(0.05), 0.0),
-        'conv2': (_truncated(0.05), 0.0),
-        'fc3': (_truncated(0.04), 0.1),
-        'fc4': (_truncated(0.04), 0.1),
-        'logits': (_truncated(1 / 192), 0.0),
+        'conv1': ((TRUNCATED, 0.05), 0.0),
+        'conv2': ((TRUNCATED, 0.05), 0.0),
+        'fc3': ((TRUNCATED, 0.04), 0.1),
+        'fc4': ((TRUNCATED, 0.04), 0.1),
+        'logits': ((TRUNCATED, 1 / 192), 0.0),
     },
-    'lenet': dict.fromkeys(('conv1', 'conv2', 'fc3', 'fc4'), (_truncated(0.1), 0.0)),
+    'lenet': dict.fromkeys(('conv1', 'conv2', 'fc3', 'fc4'), ((TRUNCATED, 0.1), 0.0)),
     'torchvision_alexnet': dict.fromkeys(LAYERS, (TORCH, 0.0)),
 }
 
@@ -726,7 +713,7 @@ def _limit_and_deviation(spread: Spread, shape: tuple[int, ...]) -> tuple[float,
         return limit, limit / math.sqrt(3)
     if kind is keras.initializers.VarianceScaling:
         return 1 / math.sqrt(fan_in), 1 / math.sqrt(3 * fan_in)
-    if kind is keras.initializers.TruncatedNormal:
+    if kind is TRUNCATED:
         return 2 * stddev, stddev * 0.87962566  # of a standard normal that is cut at two
     return math.inf, stddev
 

@@ -26,7 +26,7 @@ from datasets.conversion.shards import Shard, default_count, fingerprint, plan_s
 from datasets.conversion.sources import check_options, open_source
 from datasets.conversion.stopping import run_until_signal, write_text
 from datasets.regular_files import check_local
-from datasets.source import Source, SourceImage
+from datasets.source import Source
 from support.errors import InputError
 from support.processor import usable_cores
 from support.progress import Progress
@@ -186,13 +186,11 @@ def shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dict
         if layout.one_file and asked not in (None, 1):
             flag = 'train_shards' if split == 'train' else 'validation_shards'
             raise InputError(f'--{flag}={asked}: a split of this data set is one file, {layout.glob(split)}')
-        counts[split] = asked or (1 if layout.one_file else _default_count(layout.shards.get(split), images))
+        count = 1 if layout.one_file else layout.shards.get(split)
+        if count is None or count > max(1, len(images)):  # some of slim's files would be empty
+            count = default_count(images)
+        counts[split] = asked or count
     return counts
-
-
-def _default_count(slims: int | None, images: Sequence[SourceImage]) -> int:
-    """Returns slim's number of files, unless some would be empty; else one that follows from the size."""
-    return slims if slims is not None and slims <= len(images) else default_count(images)
 
 
 def _identify(
