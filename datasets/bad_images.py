@@ -31,11 +31,7 @@ class SkippedImages:
     ) -> Any:
         """Returns, in tf.data, what `prepare` makes of the first example from `position` on that it does not refuse.
 
-        Args:
-            prepare: From the number of an example, an int64 scalar.
-            position: int64 scalar.
-            number: int64 scalar, of the example there.
-            order: Which examples stand at the positions that follow.
+        Positions and numbers are int64 scalars; `number` is that of the example at `position`.
 
         Raises:
             tf.errors.InvalidArgumentError: when it runs, if too many follow each other.

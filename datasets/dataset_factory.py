@@ -11,35 +11,30 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from configs.data import SLIM_NAMES, RecordNames
-from datasets import cifar10, digits, flowers, image_folder, imagenet, mnist, records, slices, synthetic, tfds
-from datasets.collection import Collection
+from datasets import digits, records, slices, synthetic, tfds
+from datasets.class_folders import find_folders
+from datasets.collection import Collection, DatasetSpec
 from datasets.examples import Examples, FileExamples, StoredExamples
-from datasets.regular_files import check_file_system
-from datasets.spec import DatasetSpec
+from datasets.regular_files import check_file_system, check_local
+from datasets.source import shuffled
 from support.errors import InputError, unknown_name
 
-# Slim's, and the embedded one.
-DATASETS: dict[str, DatasetSpec] = {
-    'cifar10': cifar10.SPEC,
-    'digits': digits.SPEC,
-    'flowers': flowers.SPEC,
-    'imagenet': imagenet.SPEC,
-    'mnist': mnist.SPEC,
+# As slim's download_and_convert_*.py and build_imagenet_data.py write them, and the embedded one.
+DATASETS = {
+    'cifar10': DatasetSpec(('train', 'test'), 'cifar10_{split}.tfrecord', num_classes=10),
+    'digits': DatasetSpec(('train', 'test'), digits.FILE_PATTERN, num_classes=10, channels=1, write=digits.write),
+    'flowers': DatasetSpec(('train', 'validation'), 'flowers_{split}_*.tfrecord', num_classes=5),
+    'imagenet': DatasetSpec(('train', 'validation'), '{split}-*', num_classes=1001),  # class 0: an unused background
+    'mnist': DatasetSpec(('train', 'test'), 'mnist_{split}.tfrecord', num_classes=10, channels=1),
 }
 EMBEDDED = 'digits'
-
-# How the folder of each of the others is opened.
-_OPENERS: dict[str, Callable[[str | None], Collection]] = {
-    'image_folder': image_folder.open_folder,
-    'synthetic': synthetic.open_synthetic,
-}
-_TFDS = 'tfds:'
+_IMAGE_FOLDER, _SYNTHETIC, _TFDS = 'image_folder', 'synthetic', 'tfds:'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +106,7 @@ def get_dataset(
         labels_offset: Subtracted from labels and number of classes.
         split_flag: What messages call `split`.
         classes_of_net: For a data set other than the one that a net was trained on: the names of the net's classes, or
-            () if they are not known; see `image_folder.find_folders`.
+            () if they are not known; see `class_folders.find_folders`.
         record_names: Names of the files and keys of TFRecords.
 
     Raises:
@@ -126,7 +121,7 @@ def get_dataset(
     num_classes = collection.num_classes - labels_offset
     if num_classes < 2:
         raise InputError(f'--labels_offset={labels_offset} leaves {num_classes} of {collection.num_classes} classes')
-    if labels_offset and (name == 'image_folder' or name.startswith(_TFDS)):
+    if labels_offset and (name == _IMAGE_FOLDER or name.startswith(_TFDS)):
         _refuse_smaller_labels(examples, labels_offset, collection)
     return Dataset(
         name,
@@ -179,8 +174,8 @@ def open_collection(
     Raises:
         InputError: an unknown name, with all that there are; names of records for what has none; as the openers.
     """
-    if not name.startswith(_TFDS) and name not in _OPENERS and name not in DATASETS:
-        raise unknown_name('dataset_name', name, [*DATASETS, *_OPENERS, f'{_TFDS}<name>'])
+    if not name.startswith(_TFDS) and name not in (*DATASETS, _IMAGE_FOLDER, _SYNTHETIC):
+        raise unknown_name('dataset_name', name, [*DATASETS, _IMAGE_FOLDER, _SYNTHETIC, f'{_TFDS}<name>'])
     check_file_system('dataset_dir', dataset_dir)
     if name in DATASETS:
         return records.open_records(name, DATASETS[name], dataset_dir, record_names)
@@ -194,9 +189,24 @@ def open_collection(
         return converted
     if name.startswith(_TFDS):
         return tfds.open_collection(name.removeprefix(_TFDS), dataset_dir)
-    if name == 'image_folder':
-        return image_folder.open_folder(dataset_dir, classes_of_net)
-    return _OPENERS[name](dataset_dir)
+    return _open_folder(dataset_dir, classes_of_net) if name == _IMAGE_FOLDER else synthetic.open_synthetic()
+
+
+def _open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None) -> Collection:
+    """Opens a folder of class folders, or of splits that hold these."""
+    if dataset_dir is None:
+        raise InputError('--dataset_dir is missing: the folder of the images')
+    check_local('dataset_dir', dataset_dir)
+    folders = find_folders(records.existing_folder(dataset_dir), classes_of_net)
+
+    def open_split(split: str) -> FileExamples:
+        # As a conversion orders them: by class, as they lie there, a slice would hold some classes only.
+        images = shuffled(folders.list_images(split))
+        return FileExamples([image.path for image in images], np.array([image.label for image in images], np.int64))
+
+    names = folders.class_names
+    is_one_split = len(set(folders.paths.values())) < len(folders.paths)
+    return Collection(dataset_dir, tuple(folders.paths), len(names), names, 3, open_split, is_one_split)
 
 
 def _evaluation_split(name: str, collection: Collection, flag: str) -> str:

@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import psutil
@@ -30,7 +30,7 @@ from configs.data import check_cache
 from datasets.array_tables import DamagedTable, load_arrays, save_arrays
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example, Examples, StoredExamples, T
-from datasets.tuning import without_tuning
+from datasets.input_pipeline import without_tuning
 from preprocessing import images
 from support.atomic import atomic_file
 from support.errors import InputError, first_line
@@ -45,8 +45,7 @@ _BLOCK_BYTES, _MAX_BLOCKS = 2**22, 2**10  # of a file whose checksum is compared
 _MAP_NORESERVE = getattr(mmap, 'MAP_NORESERVE', 0x4000 if sys.platform == 'linux' else 0)
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageTable:
+class ImageTable(NamedTuple):
     """Where each image lies among the pixels, and what belongs to it.
 
     Attributes:
@@ -67,9 +66,8 @@ class ImageTable:
     def num_bytes(self) -> int:
         return int(self.starts[-1] + self.shapes[-1].prod())
 
-    @functools.cached_property
     def undecoded(self) -> np.ndarray:
-        """The images that could not be decoded, of which nothing is kept: int64 [some]."""
+        """Returns the images that could not be decoded, of which nothing is kept: int64 [some]."""
         return np.flatnonzero(self.shapes.prod(axis=1) == 0)
 
 
@@ -97,9 +95,11 @@ class DecodedExamples(Examples):
     @functools.cached_property
     def _tensors(self) -> dict[str, tf.Tensor]:
         with tf.init_scope():  # tf.data's functions keep these, and share them
-            return {
-                field.name: tf.constant(getattr(self.table, field.name)) for field in dataclasses.fields(ImageTable)
-            }
+            return {name: tf.constant(column) for name, column in self.table._asdict().items()}
+
+    @functools.cached_property
+    def _undecoded(self) -> np.ndarray:
+        return self.table.undecoded()
 
     def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
         table = self._tensors
@@ -107,19 +107,17 @@ class DecodedExamples(Examples):
         pixels = tf.slice(self.pixels, [table['starts'][number]], [tf.reduce_prod(shape)])
         image = tf.reshape(pixels, shape)
         image = tf.ensure_shape(image, [None, None, int(self.table.shapes[0, 2])])
-        return {'image': image, 'label': table['labels'][number], 'boxes': self._boxes(number, with_boxes)}
-
-    def _boxes(self, number: tf.Tensor, with_boxes: bool) -> tf.Tensor:
-        if not with_boxes:
-            return tf.zeros([0, 4])
-        start, stop = tf.unstack(self._tensors['box_ranges'][number])
-        return self._tensors['boxes'][start:stop]
+        boxes = tf.zeros([0, 4])
+        if with_boxes:
+            start, stop = tf.unstack(table['box_ranges'][number])
+            boxes = table['boxes'][start:stop]
+        return {'image': image, 'label': table['labels'][number], 'boxes': boxes}
 
     def prepare(self, number: tf.Tensor, make: Callable[[Example], T], with_boxes: bool = True) -> T:
         def of_kept() -> T:
             return make(self.load(number, with_boxes))
 
-        if not len(self.table.undecoded):
+        if not len(self._undecoded):
             return of_kept()
         # What is wrong with an image may lie outside of what is cropped: it is taken as it is without a cache.
         is_kept = tf.reduce_prod(self._tensors['shapes'][number]) > 0
@@ -129,7 +127,7 @@ class DecodedExamples(Examples):
         return self.source.describe(number)
 
     def check(self, number: int) -> Example:
-        if number in self.table.undecoded:
+        if number in self._undecoded:
             return self.source.check(number)
         return self.load(tf.constant(number, tf.int64))
 
@@ -155,7 +153,9 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float, keeps
     examples = dataset.examples
     if not isinstance(examples, StoredExamples) or examples.are_synthetic or cache == 'off':
         return dataset
-    if cache == 'auto' and (passes < 2 or not _is_small(examples, channels, keeps_bad)):
+    if cache == 'auto' and (
+        passes < 2 or _estimated_bytes(examples, channels, keeps_bad) > min(_AUTO_LIMIT_BYTES, _free_memory() // 4)
+    ):
         return dataset
     if cache == 'memory':
         _refuse_more_than_memory(examples, channels, keeps_bad)
@@ -167,11 +167,6 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float, keeps
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--cache={cache}: {first_line(error)}; name a folder that can be written to') from error
     return dataclasses.replace(dataset, examples=decoded)
-
-
-def _is_small(examples: StoredExamples, channels: int, keeps_bad: bool) -> bool:
-    size = _estimated_bytes(examples, channels, keeps_bad)
-    return size <= min(_AUTO_LIMIT_BYTES, _free_memory() // 4)
 
 
 def _refuse_more_than_memory(examples: StoredExamples, channels: int, keeps_bad: bool) -> None:
@@ -220,15 +215,10 @@ def _decode_alone(examples: Examples, number: int, channels: int) -> tf.Tensor:
 
 
 def _decode_in_memory(dataset: Dataset, channels: int, keeps_bad: bool) -> DecodedExamples:
-    with _anonymous_file() as file:
+    has_memory_files = hasattr(os, 'memfd_create')
+    with os.fdopen(os.memfd_create('decoded images'), 'w+b') if has_memory_files else tempfile.TemporaryFile() as file:
         table = _decode_all(dataset, channels, file, keeps_bad)
         return DecodedExamples(dataset.examples, _map(file), table)
-
-
-def _anonymous_file() -> BinaryIO:
-    if hasattr(os, 'memfd_create'):
-        return os.fdopen(os.memfd_create('decoded images'), 'w+b')
-    return tempfile.TemporaryFile()
 
 
 def _decode_in_folder(dataset: Dataset, channels: int, folder: str, keeps_bad: bool) -> DecodedExamples:
@@ -240,12 +230,12 @@ def _decode_in_folder(dataset: Dataset, channels: int, folder: str, keeps_bad: b
     name = f'{re.sub(r"[^a-z0-9_]+", "_", dataset.name)}-{channels}-{examples.fingerprint()[:16]}'
     pixels_path, table_path = os.path.join(folder, f'{name}.pixels'), os.path.join(folder, f'{name}.npz')
     table = _load_table(table_path, pixels_path, len(examples))
-    if table is None or (len(table.undecoded) and not keeps_bad):
+    if table is None or (len(table.undecoded()) and not keeps_bad):
         with atomic_file(pixels_path, shared=True) as part, open(part, 'w+b') as file:
             table = _decode_all(dataset, channels, file, keeps_bad)
             checksum = np.array(_checksum(part))
         with atomic_file(table_path, shared=True) as part, open(part, 'wb') as file:
-            save_arrays(file, {'checksum': checksum, **_columns(table)})
+            save_arrays(file, {'checksum': checksum, **table._asdict()})
     with open(pixels_path, 'rb') as file:
         return DecodedExamples(examples, _map(file), table)
 
@@ -257,10 +247,6 @@ def _remove_stale_parts(folder: str) -> None:
         if match and not psutil.pid_exists(int(match[1])):
             with contextlib.suppress(OSError):
                 os.remove(os.path.join(folder, name))
-
-
-def _columns(table: ImageTable) -> dict[str, np.ndarray]:
-    return {field.name: getattr(table, field.name) for field in dataclasses.fields(ImageTable)}
 
 
 def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTable | None:
@@ -321,11 +307,19 @@ def _decode_all(dataset: Dataset, channels: int, file: BinaryIO, keeps_bad: bool
                 progress.report(done, f'decoding {dataset.name} [{done}/{len(examples)}]')
                 reported = time.monotonic()
     file.flush()
-    table = _make_table(*map(np.concatenate, (shapes, labels, counts, boxes)))
+    all_shapes, box_counts = np.concatenate(shapes), np.concatenate(counts)
+    sizes, box_ends = all_shapes.prod(axis=1), np.cumsum(box_counts)
+    table = ImageTable(
+        starts=np.cumsum(sizes) - sizes,
+        shapes=all_shapes,
+        labels=np.concatenate(labels),
+        box_ranges=np.stack([box_ends - box_counts, box_ends], axis=1),
+        boxes=np.concatenate(boxes),
+    )
     seconds, size = time.monotonic() - start, table.num_bytes / 2**20
     logging.info('decoded %d images of %s in %.1f s, %.1f MiB', len(examples), dataset.name, seconds, size)
-    if len(table.undecoded):
-        logging.info('%d of them cannot be decoded; each is tried again in its turn', len(table.undecoded))
+    if undecoded := len(table.undecoded()):
+        logging.info('%d of them cannot be decoded; each is tried again in its turn', undecoded)
     if not table.num_bytes:
         _decode_alone(examples, 0, channels)  # what is wrong with all of them
     return table
@@ -379,14 +373,3 @@ def _decoded_batches(examples: Examples, channels: int, keeps_bad: bool) -> Iter
 def _of_any_length(values: tf.Tensor) -> tf.Tensor:
     """Forgets the length, so that `ragged_batch` makes a ragged tensor where it knows that all have the same."""
     return tf.raw_ops.PlaceholderWithDefault(input=values, shape=[None, *values.shape[1:]])
-
-
-def _make_table(shapes: np.ndarray, labels: np.ndarray, box_counts: np.ndarray, boxes: np.ndarray) -> ImageTable:
-    ends, box_ends = np.cumsum(shapes.prod(axis=1)), np.cumsum(box_counts)
-    return ImageTable(
-        starts=ends - shapes.prod(axis=1),
-        shapes=shapes,
-        labels=labels,
-        box_ranges=np.stack([box_ends - box_counts, box_ends], axis=1),
-        boxes=boxes,
-    )

@@ -8,14 +8,13 @@ slim's MNIST, so every net and preprocessing takes them:
 """
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from datasets import tfrecord
-from datasets.spec import DatasetSpec
 
+FILE_PATTERN = 'digits_{split}.tfrecord'
 _TEST_EVERY = 5
 
 
@@ -31,15 +30,8 @@ def write(dataset_dir: str) -> None:
     with tf.io.gfile.GFile(os.path.join(dataset_dir, 'labels.txt'), 'w') as file:
         file.write(''.join(f'{digit}:{digit}\n' for digit in range(10)))
     for split, chosen in (('train', ~is_test), ('test', is_test)):
-        path = os.path.join(dataset_dir, SPEC.file_pattern.format(split=split))
-        tfrecord.write_records(path, _examples(pixels[chosen], labels[chosen]))
-
-
-def _examples(pixels: np.ndarray, labels: np.ndarray) -> Iterator[tf.train.Example]:
-    for image, label in zip(pixels, labels, strict=True):
-        yield tfrecord.image_example(tf.io.encode_png(image).numpy(), 'png', image.shape[0], image.shape[1], int(label))
-
-
-SPEC = DatasetSpec(
-    splits=('train', 'test'), file_pattern='digits_{split}.tfrecord', num_classes=10, channels=1, write=write
-)
+        examples = (
+            tfrecord.image_example(tf.io.encode_png(image).numpy(), 'png', 8, 8, int(label))
+            for image, label in zip(pixels[chosen], labels[chosen], strict=True)
+        )
+        tfrecord.write_records(os.path.join(dataset_dir, FILE_PATTERN.format(split=split)), examples)

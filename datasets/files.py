@@ -10,7 +10,7 @@ import functools
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -158,39 +158,72 @@ def problem_of(error: OSError, path: str | None = None) -> str:
 
 
 def list_folder(folder: str, left_out: LeftOut | None = None) -> list[Entry]:
-    """Returns the files in a folder and its sub-folders, sorted by name.
-
-    Symbolic links are followed. Left out are hidden files, what is neither a file nor a folder (a pipe, a device), and
-    system folders; `left_out` counts these.
+    """Returns the files in a folder and its sub-folders, sorted by name; `walk` says what is left out.
 
     Raises:
         InputError: a folder that cannot be read, a link that leads nowhere or in circles, a name that is no text.
     """
+
+    def refuse(path: str, error: OSError | None) -> None:
+        raise error or InputError(f'{path}: a symbolic link to a folder that it lies in; remove it')
+
+    entries = []
     try:
-        return sorted(_walk(folder, '', (), left_out or LeftOut()))
-    except OSError as error:
-        raise InputError(f'{error.filename or folder}: {problem_of(error)}') from error
-
-
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...], left_out: LeftOut) -> Iterator[Entry]:
-    status = os.stat(folder)
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        raise InputError(f'{folder}: a symbolic link to a folder that it lies in; remove it')
-    with os.scandir(folder) as found:
-        for item in found:
-            if is_of_system(item.name) and item.is_dir():
-                left_out.add_folder(item.name)
-                continue
-            if item.name.startswith('.'):
-                continue
-            check_name(item.name, folder)
-            if item.is_dir():
-                yield from _walk(item.path, f'{prefix}{item.name}/', (*above, identity), left_out)
-            elif item.is_file():
-                yield Entry(prefix + item.name, item.path, 0, item.stat().st_size)
+        for item in walk(folder, left_out or LeftOut(), refuse, check_name):
+            if item.is_file():
+                name = item.path.removeprefix(folder).lstrip('/')
+                entries.append(Entry(name, item.path, 0, item.stat().st_size))
             else:
                 _refuse_unusable(item.path)
+    except OSError as error:
+        raise InputError(f'{error.filename or folder}: {problem_of(error)}') from error
+    return sorted(entries)
+
+
+def walk(
+    folder: str,
+    left_out: LeftOut,
+    refuse: Callable[[str, OSError | None], object],
+    check: Callable[[str, str], object] = lambda name, folder: None,
+    above: tuple[tuple[int, int], ...] = (),
+) -> Iterator[os.DirEntry[str]]:
+    """Yields the files in a folder and its sub-folders, and links that lead to none; links to folders are followed.
+
+    Left out are hidden files, pipes and devices, and system folders, which are counted.
+
+    Args:
+        folder: Where to look.
+        left_out: Counts the system folders.
+        refuse: Called with a path, and why it cannot be used; None where a link leads to a folder that it lies in.
+        check: Called with each name that is not left out, and its folder.
+        above: Device and inode of the folders that this one lies in.
+    """
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as found:
+            items = list(found)
+    except OSError as error:
+        refuse(folder, error)
+        return
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        refuse(folder, None)
+        return
+    for item in items:
+        try:
+            is_folder, is_file = item.is_dir(), item.is_file()
+        except OSError as error:  # a link to itself
+            refuse(item.path, error)
+            continue
+        if is_folder and is_of_system(item.name):
+            left_out.add_folder(item.name)
+        elif is_folder:
+            check(item.name, folder)
+            yield from walk(item.path, left_out, refuse, check, (*above, identity))
+        elif not item.name.startswith('.'):
+            check(item.name, folder)
+            if is_file or item.is_symlink():
+                yield item
 
 
 def check_name(name: str, where: str) -> None:

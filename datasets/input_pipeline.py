@@ -10,7 +10,7 @@ can take any part of a batch, and nothing but the position need be saved.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
@@ -19,7 +19,6 @@ from datasets.bad_images import MOST_IN_A_ROW, SkippedImages
 from datasets.dataset_factory import Dataset
 from datasets.examples import Example
 from datasets.order import ONE_WORKER, Order, Worker, make_order
-from datasets.tuning import without_tuning
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
 from support.processor import usable_cores
@@ -114,6 +113,17 @@ def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
+def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the same data set, whose iterators use all cores at once and have no thread that tunes.
+
+    That thread sleeps 10 ms, then twice as long each time, up to a minute, and the end of an iterator waits until it
+    wakes up: measured, 3 s after 7 s of work, and 12 s after 30. On the cores of one machine it found nothing to gain.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
 def evaluation_batches(
     dataset: Dataset,
     preprocessing: Preprocessing,
@@ -184,71 +194,48 @@ def _checked_label(dataset: Dataset, example: Example) -> tf.Tensor:
 def naming_failures(
     dataset: Dataset,
     preprocessing: Preprocessing,
-    positions: range,
+    positions: Iterable[int],
     seed: int | None = None,
     worker: Worker = ONE_WORKER,
     skips: bool = False,
 ) -> Iterator[None]:
     """Turns an error of the pipeline, while it gives the examples of `positions`, into one that names the example.
 
+    TensorFlow's errors name neither file nor record. The order is known, so the examples of the positions in question
+    are simply prepared again, one at a time. If all are in order, the cause lies elsewhere, and the error stays.
+
+    Args:
+        dataset: The split that is read.
+        preprocessing: How its images are prepared.
+        positions: Positions of the stream that the call takes, in order.
+        seed: Seed of the training stream; None for an evaluation.
+        worker: Who reads.
+        skips: Whether bad examples are skipped, so that only many in a row are an error.
+
     Raises:
-        BadExampleError: file, record, and what is wrong with it; see `explain_failure`.
+        BadExampleError: File, record, and what is wrong with it.
     """
     try:
         yield
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
-        explained = explain_failure(error, dataset, preprocessing, positions, seed, worker, skips)
-        if explained is None:
-            raise
-        raise explained from error
+    except _FAILURES_OF_EXAMPLES as error:
+        order = None if seed is None else _training_order(dataset, seed, worker, batch_size=1)
 
+        def problem_at(position: int) -> str | None:
+            if order is None or seed is None:
+                return _named_problem(dataset, preprocessing, position, None)
+            number = int(order.numbers(tf.constant([position], tf.int64))[0])
+            return _named_problem(dataset, preprocessing, number, (seed, position))
 
-def explain_failure(
-    error: Exception,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    positions: Iterable[int],
-    seed: int | None = None,
-    worker: Worker = ONE_WORKER,
-    skips: bool = False,
-) -> BadExampleError | None:
-    """Finds the example that made the input pipeline fail, and says what is wrong with it.
-
-    TensorFlow's errors name neither file nor record. The order is known, so the examples of the positions in question
-    are simply prepared again, one at a time.
-
-    Args:
-        error: What the pipeline raised.
-        dataset: The split that was read.
-        preprocessing: How its images are prepared.
-        positions: Positions of the stream that the failing call took, in order.
-        seed: Seed of the training stream; None for an evaluation.
-        worker: Who read.
-        skips: Whether bad examples are skipped, so that only many in a row are an error.
-
-    Returns:
-        The error to raise, or None if all these examples are in order, so that the cause lies elsewhere.
-    """
-    if not isinstance(error, _FAILURES_OF_EXAMPLES):
-        return None
-    order = None if seed is None else _training_order(dataset, seed, worker, batch_size=1)
-
-    def problem_at(position: int) -> str | None:
-        if order is None or seed is None:
-            return _named_problem(dataset, preprocessing, position, None)
-        number = int(order.numbers(tf.constant([position], tf.int64))[0])
-        return _named_problem(dataset, preprocessing, number, (seed, position))
-
-    for position in positions:
-        problem = problem_at(position)
-        if problem is not None and skips and order is not None:
-            following = (position + i * order.stride for i in range(1, MOST_IN_A_ROW))
-            if not all(map(problem_at, following)):
-                continue
-            problem += f'; nor can any of the {MOST_IN_A_ROW - 1} examples that follow it in the order of training'
-        if problem is not None:
-            return BadExampleError(problem)
-    return None
+        for position in positions:
+            problem = problem_at(position)
+            if problem is not None and skips and order is not None:
+                following = (position + i * order.stride for i in range(1, MOST_IN_A_ROW))
+                if not all(map(problem_at, following)):
+                    continue
+                problem += f'; nor can any of the {MOST_IN_A_ROW - 1} examples that follow it in the order of training'
+            if problem is not None:
+                raise BadExampleError(problem) from error
+        raise
 
 
 def describe_skipped(dataset: Dataset, preprocessing: Preprocessing, number: int, seed: int, position: int) -> str:
@@ -261,17 +248,13 @@ def _named_problem(
     dataset: Dataset, preprocessing: Preprocessing, number: int, of_position: tuple[int, int] | None
 ) -> str | None:
     """Returns where an example lies and what is wrong with it, or None; `of_position` is None in evaluation."""
-    if of_position is None:
-        prepare = functools.partial(_prepare_evaluation, dataset, preprocessing)
-    else:
-        seed = tf.constant(of_position, tf.int64)
-        prepare = functools.partial(_prepare_training, dataset, preprocessing, seed=seed)
-    problem = _problem(dataset, number, prepare)
+    problem = _problem(dataset, preprocessing, number, of_position)
     return problem and f'{dataset.examples.describe(number)}: {problem}'
 
 
-def _problem(dataset: Dataset, number: int, prepare: Callable[[Example], object]) -> str | None:
-    """Returns the fault of an example, or None if `prepare` accepts it."""
+def _problem(
+    dataset: Dataset, preprocessing: Preprocessing, number: int, of_position: tuple[int, int] | None
+) -> str | None:
     try:
         example = dataset.examples.check(number)
     except InputError as error:
@@ -280,7 +263,10 @@ def _problem(dataset: Dataset, number: int, prepare: Callable[[Example], object]
     if not 0 <= label - dataset.labels_offset < dataset.num_classes:
         return _label_problem(label, dataset)
     try:
-        prepare(example)
+        if of_position is None:
+            _prepare_evaluation(dataset, preprocessing, example)
+        else:
+            _prepare_training(dataset, preprocessing, example, tf.constant(of_position, tf.int64))
     except tf.errors.OpError as error:
         return dataset.examples.image_problem(number, 'prepared', error)
     return None

@@ -1,17 +1,17 @@
 """`dataset.json` and `labels.txt`: what a complete data set holds.
 
-manifest.write('/data/records', describe(conversion, source, finished_shards))
+text = manifest.manifest_text(described)
 lines = manifest.summary(manifest.load('/data/records'))
 described = manifest.check(json.loads(text), 'dataset.json')       # every field there and of its type, or an InputError
 """
 
 import json
 import os
+import reprlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from datasets.json_schema import type_problems
 from datasets.regular_files import read_file
 from support.errors import InputError
 from support.input_files import decode_text
@@ -19,8 +19,9 @@ from support.tables import format_table
 
 MANIFEST, LABELS = 'dataset.json', 'labels.txt'
 _MAX_CLASSES_LISTED = 20
+_TYPES = {str: 'a string', int: 'a whole number from 0', list: 'a list', dict: 'an object'}
 
-# What is in a dataset.json, as `json_schema` says it.
+# What is in a dataset.json, as `type_problems` takes it.
 _SCHEMA = {
     'name': str,
     'class_names': [str],
@@ -92,9 +93,39 @@ def _problems(described: dict[str, Any]) -> Iterator[str]:
             counts, classes = len(split['images_per_class']), len(described['class_names'])
             yield f'splits.{name}.images_per_class has {counts} numbers for {classes} classes'
         for shard in split['shards']:
-            file = shard['file']
-            if file != os.path.basename(file) or file in ('', '.', '..') or not file.isprintable():
-                yield f'splits.{name} has the file {file!r}, which is not one of this folder'
+            if not is_file_name(shard['file']):
+                yield f'splits.{name} has the file {shard["file"]!r}, which is not one of this folder'
+
+
+def is_file_name(name: str) -> bool:
+    """Returns whether a name can be that of a file in the folder itself."""
+    return name == os.path.basename(name) and name not in ('', '.', '..') and name.isprintable()
+
+
+def type_problems(value: Any, schema: Any, where: str = '') -> Iterator[str]:
+    """Yields each field of `value` that is missing or not what `schema` says.
+
+    Args:
+        value: As JSON gives it.
+        schema: `str`, `int` (from 0), `[of each element]`, `{key: of its value}`, or `{str: of each value}`.
+        where: Which field of a larger value it is.
+    """
+    kind: Any = schema if isinstance(schema, type) else type(schema)
+    name = where.removeprefix('.') or 'it'
+    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and not 0 <= value < 2**63):
+        yield f'{name} is {reprlib.repr(value)}, and must be {_TYPES[kind]}'
+    elif kind is str and value != value.encode(errors='replace').decode():  # JSON can escape halves of characters
+        yield f'{name} is {value!r}, which is no text'
+    elif kind is list:
+        for number, element in enumerate(value):
+            yield from type_problems(element, schema[0], f'{where}[{number}]')
+    elif kind is dict:
+        fields = dict.fromkeys(value, schema[str]) if str in schema else schema
+        for key, of_field in fields.items():
+            if key not in value:
+                yield f'{f"{where}.{key}".removeprefix(".")} is missing'
+            else:
+                yield from type_problems(value[key], of_field, f'{where}.{key}')
 
 
 def summary(described: Mapping[str, Any]) -> Iterator[str]:

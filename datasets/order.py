@@ -9,7 +9,6 @@ permutation of the whole split, computed by a block cipher for any index alone: 
 size or to restore.
 """
 
-import abc
 import dataclasses
 
 import tensorflow as tf
@@ -38,85 +37,52 @@ ONE_WORKER = Worker(index=0, count=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Order(abc.ABC):
+class Order:
     """Which example stands where, and which positions are this worker's.
+
+    Where every worker reads all files, batches are those of a single worker, whatever the number of workers.
+
+    Otherwise each worker reads a range of the split, which are files of its own but for those at its ends: worker w
+    takes the positions w, w + W, w + 2 W, ... of the stream. How many of them an epoch holds differs by one between
+    workers and, as the split need not be divisible, between epochs; the ranges follow these counts, so that the workers
+    together take every example exactly once an epoch.
 
     Attributes:
         num_examples: Examples of an epoch.
         seed: Of the permutations.
         worker: Who reads.
         batch_size: Examples that this worker gives to each batch.
+        has_ranges: Whether each worker reads a range of its own.
     """
 
     num_examples: int
     seed: int
     worker: Worker
     batch_size: int
+    has_ranges: bool
 
     @property
-    @abc.abstractmethod
     def stride(self) -> int:
         """How far the next position is at which the example is one of this worker's files."""
-
-    @abc.abstractmethod
-    def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
-        """Returns where this worker's examples `first`, `first` + 1, ... stand, from where reading begins.
-
-        Args:
-            first: int64 scalar.
-            count: How many.
-
-        Returns:
-            int64 [count].
-        """
-
-    @abc.abstractmethod
-    def numbers(self, positions: tf.Tensor) -> tf.Tensor:
-        """Returns which examples stand at positions of one worker; many at once take little more time than one.
-
-        Args:
-            positions: int64 [positions].
-
-        Returns:
-            int64 [positions] in 0 .. num_examples - 1.
-        """
-
-
-class WholeOrder(Order):
-    """Every worker reads all files: batches are those of a single worker, whatever the number of workers."""
-
-    @property
-    def stride(self) -> int:
-        return 1
+        return self.worker.count if self.has_ranges else 1
 
     def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
+        """Returns int64 [count]: where this worker's examples `first`, `first` + 1, ... stand in the stream."""
         k = first + tf.range(count, dtype=tf.int64)
+        if self.has_ranges:
+            return k * self.worker.count + self.worker.index
         batch, row = k // self.batch_size, k % self.batch_size
         return (batch * self.worker.count + self.worker.index) * self.batch_size + row
 
     def numbers(self, positions: tf.Tensor) -> tf.Tensor:
-        epochs, places = positions // self.num_examples, positions % self.num_examples
-        return _permuted(places, tf.constant(self.num_examples, tf.int64), _keys(epochs, self.seed))
+        """Returns the examples, int64 in 0 .. num_examples - 1, at int64 [n] positions of one worker.
 
-
-class RangesOrder(Order):
-    """Each worker reads a range of the split, which are files of its own but for those at its ends.
-
-    Worker w takes the positions w, w + W, w + 2 W, ... of the stream. How many of them an epoch holds differs by one
-    between workers and, as the split need not be divisible, between epochs; the ranges follow these counts, so that
-    the workers together take every example exactly once an epoch.
-    """
-
-    @property
-    def stride(self) -> int:
-        return self.worker.count
-
-    def positions(self, first: tf.Tensor, count: int) -> tf.Tensor:
-        return (first + tf.range(count, dtype=tf.int64)) * self.worker.count + self.worker.index
-
-    def numbers(self, positions: tf.Tensor) -> tf.Tensor:
+        Many at once take little more time than one.
+        """
         n, count = self.num_examples, self.worker.count
         epochs, places = positions // n, positions % n
+        if not self.has_ranges:
+            return _permuted(places, tf.constant(n, tf.int64), _keys(epochs, self.seed))
         worker = positions[0] % count
         # [positions, workers]: at which place of the epoch each worker comes first, how many places are its own.
         firsts = (tf.range(count, dtype=tf.int64) - epochs[:, tf.newaxis] * n) % count
@@ -131,8 +97,8 @@ def make_order(num_examples: int, num_files: int, seed: int, worker: Worker, bat
     """Returns the order for a worker: of files of its own if it wants that and there are enough, else of all."""
     # All files by default, and with fewer files than workers: batches, and so results, do not depend on the number of
     # workers, which may change in a run. Own files trade that for less reading.
-    own_files = worker.own_files and 1 < worker.count <= num_files
-    return (RangesOrder if own_files else WholeOrder)(num_examples, seed, worker, batch_size)
+    has_ranges = worker.own_files and 1 < worker.count <= num_files
+    return Order(num_examples, seed, worker, batch_size, has_ranges)
 
 
 def _permuted(index: tf.Tensor, size: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:

@@ -19,11 +19,22 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from datasets.image_formats import format_of
-
 if TYPE_CHECKING:
     from datasets.tfrecord import Schema
 
+# Formats that conversion reads: at which byte the first bytes of one stand, and what they are.
+SIGNATURES = {
+    'JPEG': (0, b'\xff\xd8\xff'),
+    'PNG': (0, b'\x89PNG\r\n\x1a\n'),
+    'GIF': (0, b'GIF8'),
+    'BMP': (0, b'BM'),
+    'WebP': (8, b'WEBP'),
+}
+# Those that TensorFlow's decoder knows besides.
+_MORE_SIGNATURES = {
+    'JPEG XL': (0, b'\xff\x0a'),
+    'JPEG XL in a container': (4, b'JXL '),
+}
 _MOST_KEYS = 12
 _TYPES = {'bytes_list': 'bytes', 'float_list': 'float', 'int64_list': 'int64'}
 _SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
@@ -51,6 +62,12 @@ def compression_of(start: bytes) -> str | None:
     except zlib.error:
         return None
     return name if content else None
+
+
+def format_of(data: bytes) -> str | None:
+    """Returns the format that TensorFlow's decoder would take bytes for, or None."""
+    signatures = {**SIGNATURES, **_MORE_SIGNATURES}
+    return next((name for name, (start, first) in signatures.items() if data.startswith(first, start)), None)
 
 
 def problem_of(record: bytes, schema: 'Schema') -> str | None:

@@ -1,6 +1,6 @@
 """TFRecords of slim's schema and a labels.txt in one folder: slim's data sets, and whatever was converted.
 
-collection = open_records('imagenet', imagenet.SPEC, '/data/imagenet')
+collection = open_records('imagenet', DATASETS['imagenet'], '/data/imagenet')
 collection = open_converted('image_folder', '/data/pets')       # by its dataset.json
 examples = collection.open_split('validation')
 """
@@ -19,11 +19,10 @@ from configs.data import SLIM_NAMES, RecordNames
 from configs.evaluation import EvalOptions
 from configs.training import DataOptions
 from datasets import manifest, tfrecord
-from datasets.collection import Collection
+from datasets.collection import Collection, DatasetSpec
 from datasets.examples import RecordExamples
 from datasets.files import check_folder, in_one_form
 from datasets.regular_files import read_file
-from datasets.spec import DatasetSpec
 from support.errors import InputError, first_line
 from support.input_files import NotUtf8Error, decode_text
 

@@ -50,12 +50,7 @@ class Part:
 
 
 def overlap(first: str, second: str, num_examples: Callable[[str], int]) -> bool:
-    """Returns whether two slices share an example.
-
-    Args:
-        first: As `parse` takes it.
-        second: As well.
-        num_examples: Of a split, by its name; asked only where both have parts of it.
+    """Returns whether two slices share an example; `num_examples` of a split is asked only if both have parts of it.
 
     Raises:
         InputError: as `parse` and `Part.numbers`.

@@ -36,15 +36,16 @@ class SourceImage:
     boxes: tuple[Box, ...] = ()
 
 
-def read_bytes(image: SourceImage) -> bytes:
-    """Returns the bytes of an image that lies as it is in its file.
+def read_range(path: str, offset: int, size: int) -> bytes:
+    """Returns `size` bytes of a file, fewer if it ends before; an OSError says why it cannot be read."""
+    with open(path, 'rb') as file:
+        file.seek(offset)
+        return file.read(size)
 
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with open(image.path, 'rb') as file:
-        file.seek(image.offset)
-        return file.read(image.size)
+
+def read_bytes(image: SourceImage) -> bytes:
+    """Returns the bytes of an image that lies as it is in its file."""
+    return read_range(image.path, image.offset, image.size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,9 +56,8 @@ class SyntheticExamples(StoredExamples):
         return f'synthetic example {number}'
 
 
-def open_synthetic(dataset_dir: str | None = None) -> Collection:
+def open_synthetic() -> Collection:
     """Opens the synthetic data set, which has the sizes of ILSVRC2012 and no folder."""
-    del dataset_dir
     return Collection(
         '', tuple(_NUM_EXAMPLES), _NUM_CLASSES, (), 3, lambda split: SyntheticExamples(_NUM_EXAMPLES[split])
     )
@@ -84,12 +83,7 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Returns batches as `input_pipeline.evaluation_batches` does.
 
-    Args:
-        preprocessing: How images are prepared.
-        num_classes: Of the labels.
-        batch_size: Examples a batch.
-        num_examples: Rows that are examples; they come first.
-        num_rows: Of all batches.
+    The first `num_examples` of the `num_rows` rows of all batches are examples.
     """
     batch = make_batch(preprocessing, num_classes, batch_size)
     batch['image'] = tf.cast(batch['image'], tf.float32)

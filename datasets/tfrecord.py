@@ -15,7 +15,7 @@ import os
 import shlex
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -99,13 +99,8 @@ class RecordIndex:
 def image_example(encoded: bytes, image_format: str, height: int, width: int, label: int) -> tf.train.Example:
     """Returns slim's `image_to_tfexample`: the keys that every one of its data sets has."""
     return _example(
-        {
-            'image/encoded': _of_bytes(encoded),
-            'image/format': _of_bytes(image_format.encode()),
-            'image/class/label': _of_ints(label),
-            'image/height': _of_ints(height),
-            'image/width': _of_ints(width),
-        }
+        texts={'image/encoded': encoded, 'image/format': image_format.encode()},
+        numbers={'image/class/label': [label], 'image/height': [height], 'image/width': [width]},
     )
 
 
@@ -120,54 +115,42 @@ def imagenet_example(
     filename: str,
     boxes: Sequence[tuple[float, float, float, float]] = (),
 ) -> tf.train.Example:
-    """Returns the record that slim's `build_imagenet_data.py` writes for an image.
+    """Returns the record that slim's `build_imagenet_data.py` writes for a JPEG.
 
-    Args:
-        encoded: A JPEG.
-        height: In pixels.
-        width: In pixels.
-        label: 1 to 1000.
-        synset: The class' WordNet id.
-        text: The class' name.
-        filename: Without its folder.
-        boxes: (ymin, xmin, ymax, xmax) as shares of the image's sides.
+    Its `synset` is the WordNet id of the class, `text` its name, the `filename` has no folder, and `boxes` are (ymin,
+    xmin, ymax, xmax) as shares of the image's sides.
     """
     ymin, xmin, ymax, xmax = zip(*boxes, strict=True) if boxes else ((),) * 4
+    prefix = 'image/object/bbox/'
     return _example(
-        {
-            'image/height': _of_ints(height),
-            'image/width': _of_ints(width),
-            'image/colorspace': _of_bytes(b'RGB'),
-            'image/channels': _of_ints(3),
-            'image/class/label': _of_ints(label),
-            'image/class/synset': _of_bytes(synset.encode()),
-            'image/class/text': _of_bytes(text.encode()),
-            'image/object/bbox/xmin': _of_floats(*xmin),
-            'image/object/bbox/xmax': _of_floats(*xmax),
-            'image/object/bbox/ymin': _of_floats(*ymin),
-            'image/object/bbox/ymax': _of_floats(*ymax),
-            'image/object/bbox/label': _of_ints(*[label] * len(boxes)),
-            'image/format': _of_bytes(b'JPEG'),
-            'image/filename': _of_bytes(filename.encode()),
-            'image/encoded': _of_bytes(encoded),
-        }
+        texts={
+            'image/colorspace': b'RGB',
+            'image/class/synset': synset.encode(),
+            'image/class/text': text.encode(),
+            'image/format': b'JPEG',
+            'image/filename': filename.encode(),
+            'image/encoded': encoded,
+        },
+        numbers={
+            'image/height': [height],
+            'image/width': [width],
+            'image/channels': [3],
+            'image/class/label': [label],
+            f'{prefix}label': [label] * len(boxes),
+        },
+        sides={f'{prefix}xmin': xmin, f'{prefix}xmax': xmax, f'{prefix}ymin': ymin, f'{prefix}ymax': ymax},
     )
 
 
-def _example(features: dict[str, tf.train.Feature]) -> tf.train.Example:
+def _example(
+    texts: Mapping[str, bytes], numbers: Mapping[str, Sequence[int]], sides: Mapping[str, Sequence[float]] | None = None
+) -> tf.train.Example:
+    features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text])) for key, text in texts.items()}
+    for key, values in numbers.items():
+        features[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    for key, lengths in (sides or {}).items():
+        features[key] = tf.train.Feature(float_list=tf.train.FloatList(value=lengths))
     return tf.train.Example(features=tf.train.Features(feature=features))
-
-
-def _of_bytes(*values: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-
-def _of_ints(*values: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
-def _of_floats(*values: float) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
 def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:

@@ -14,9 +14,16 @@ import keras
 import numpy as np
 
 from export.onnx_graph import Graph, Sides
-from nets.batch_norm import BatchNormalization
-from nets.layers import Conv2D, Dropout, FullyConnectedConv2D, GroupedConv2D, LocalResponseNormalization
-from nets.pooling import AdaptiveAveragePooling2D, averaging_matrix
+from nets.layers import (
+    AdaptiveAveragePooling2D,
+    BatchNormalization,
+    Conv2D,
+    Dropout,
+    FullyConnectedConv2D,
+    GroupedConv2D,
+    LocalResponseNormalization,
+    averaging_matrix,
+)
 from nets.variables import SEPARATOR
 from support.errors import InputError
 

@@ -19,8 +19,7 @@ import tensorflow as tf
 
 from export import serving
 from export.source import Source
-from nets.batch_norm import BatchNormalization
-from nets.layers import GroupedConv2D
+from nets.layers import BatchNormalization, GroupedConv2D
 from preprocessing import batches
 from support.errors import InputError
 

@@ -17,7 +17,7 @@ import numpy as np
 from importing.layers import SourceLayer, Values
 from importing.onnx_constants import Constants, Node
 from importing.onnx_file import OnnxFile
-from nets.pooling import averaging_matrix
+from nets.layers import averaging_matrix
 from support.errors import InputError
 
 NCHW, NHWC = 'NCHW', 'NHWC'

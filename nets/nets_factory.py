@@ -8,12 +8,13 @@ A net is a function in a file of its family; a name that is not in the table is 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
 
 from nets import alexnet, alexnet_2012, caffe, cifarnet, lenet, torchvision
-from nets.layers import EndPoints
+from nets.building import EndPoints
 from support.errors import InputError, unknown_name
 
 
@@ -39,20 +40,22 @@ class Net:
     fully_convolutional: bool = False
 
 
+_ALEXNET_BN = functools.partial(alexnet_2012.alexnet, batch_norm=True)
+_CAFFENET = functools.partial(caffe.bvlc_alexnet, pool_first=True)
+_TORCHVISION = torchvision.torchvision_alexnet
+
 NETS = {
     'alexnet': Net(alexnet_2012.alexnet, 'alexnet', 224, alexnet_2012.MIN_IMAGE_SIZE, 'inception'),
-    'alexnet_bn': Net(alexnet_2012.alexnet_bn, 'alexnet_bn', 227, alexnet_2012.BN_MIN_IMAGE_SIZE, 'inception'),
+    'alexnet_bn': Net(_ALEXNET_BN, 'alexnet_bn', 227, alexnet_2012.BN_MIN_IMAGE_SIZE, 'inception'),
     # Slim has no preprocessing for alexnet_v2; inception's is what its published recipes pass.
     'alexnet_v2': Net(
         alexnet.alexnet_v2, 'alexnet_v2', 224, alexnet.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
     ),
     'bvlc_alexnet': Net(caffe.bvlc_alexnet, 'bvlc_alexnet', 224, caffe.MIN_IMAGE_SIZE, 'caffe'),
-    'caffenet': Net(caffe.caffenet, 'caffenet', 224, caffe.MIN_IMAGE_SIZE, 'caffe'),
+    'caffenet': Net(_CAFFENET, 'caffenet', 224, caffe.MIN_IMAGE_SIZE, 'caffe'),
     'cifarnet': Net(cifarnet.cifarnet, 'CifarNet', 32, cifarnet.MIN_IMAGE_SIZE, 'cifarnet'),
     'lenet': Net(lenet.lenet, 'LeNet', 28, lenet.MIN_IMAGE_SIZE, 'lenet'),
-    'torchvision_alexnet': Net(
-        torchvision.torchvision_alexnet, 'torchvision_alexnet', 224, torchvision.MIN_IMAGE_SIZE, 'torchvision'
-    ),
+    'torchvision_alexnet': Net(_TORCHVISION, 'torchvision_alexnet', 224, torchvision.MIN_IMAGE_SIZE, 'torchvision'),
 }
 
 

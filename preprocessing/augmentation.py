@@ -10,16 +10,19 @@ the net's input). Without their options there are none of them, and everything i
 """
 
 import dataclasses
+import math
 from typing import Protocol
 
 import tensorflow as tf
 
-from configs.training import AugmentOptions
+from preprocessing import batches
 from preprocessing.base import Preprocessing
 from preprocessing.mixing import Mixing, Targets, make_mixing
 from preprocessing.rand_augment import RandAugment
-from preprocessing.random_erasing import RandomErasing
-from preprocessing.random_shift import RandomShift
+
+_SHIFT, _ERASING = 16, 18  # the random quantities: beyond those of the families
+_AREAS = (0.02, 1 / 3)  # of what is erased of the image's
+_LARGEST_RATIO = 1 / 0.3  # of its sides, either way
 
 
 class Stage(Protocol):
@@ -30,6 +33,73 @@ class Stage(Protocol):
 
     def __call__(self, images: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns the images, [batch, height, width, channels], varied; of the same type and range."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomShift:
+    """Moves each image along both sides, and fills what it leaves by reflection: CIFAR-10 recipes' padded crops.
+
+    As padding by reflection, without repeating the edge, and a random crop of the image's size. Cifarnet's
+    preprocessing has such a crop of its own, in a black frame.
+
+    Attributes:
+        pixels: at most by so many, either way, each number equally often; less than the sides.
+    """
+
+    pixels: int
+
+    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+        """Draws shift_down and shift_right, int32 [batch] in [-pixels, pixels]."""
+        places = batches.uniforms(seed, _SHIFT, batch_size, 2)
+        down, right = (tf.cast(place * (2 * self.pixels + 1), tf.int32) - self.pixels for place in places)
+        return {'shift_down': down, 'shift_right': right}
+
+    def __call__(self, images: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Moves uint8 [batch, height, width, channels]."""
+        height, width = images.shape[1:3]
+        images = tf.gather(images, _sources(height, draws['shift_down']), axis=1, batch_dims=1)
+        return tf.gather(images, _sources(width, draws['shift_right']), axis=2, batch_dims=1)
+
+
+def _sources(length: int, shift: tf.Tensor) -> tf.Tensor:
+    """Returns where each row or column comes from: int32 [batch, length]."""
+    last = length - 1
+    return last - tf.abs(last - tf.abs(tf.range(length) - shift[:, tf.newaxis]))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomErasing:
+    """Random erasing (Zhong et al. 2017, arXiv:1708.04896): a box of some of the net's inputs becomes zero.
+
+    Zero is the mean colour, or the middle of the range, of every preprocessing. Source of the ranges, and of that:
+    timm's `RandomErasing` in its mode `const`.
+
+    Attributes:
+        probability: of an image to lose a box.
+        image_size: both sides in pixels.
+    """
+
+    probability: float
+    image_size: int
+
+    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+        """Draws erase_box, int32 [batch, 4] (top, bottom, left, right); the box is empty where nothing is erased.
+
+        The area is uniform between 2 % and a third of the image's, the logarithm of the ratio of the sides between
+        those of 0.3 and 1 / 0.3, or of the narrower range in which a box of this area fits.
+        """
+        chance, area, ratio, y, x = batches.uniforms(seed, _ERASING, batch_size, 5)
+        area = _AREAS[0] + area * (_AREAS[1] - _AREAS[0])
+        widest = tf.minimum(math.log(_LARGEST_RATIO), -tf.math.log(area))
+        ratio = tf.exp((2 * ratio - 1) * widest)
+        area = tf.where(chance < self.probability, area, 0.0)
+        height, width = (tf.round(tf.sqrt(area * shape) * self.image_size) for shape in (ratio, 1 / ratio))
+        top, left = (tf.floor(place * (self.image_size - side + 1)) for place, side in ((y, height), (x, width)))
+        return {'erase_box': tf.cast(tf.stack([top, top + height, left, left + width], axis=1), tf.int32)}
+
+    def __call__(self, images: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Erases the boxes of float32 [batch, height, width, channels]."""
+        return images * batches.outside_boxes(draws['erase_box'], *images.shape[1:3])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +119,9 @@ class Augmentation:
     mixing: Mixing | None = None
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the random numbers of a whole batch; a replica takes its rows of each.
+        """Draws the random numbers of a whole batch, quantity -> [batch_size, ...]; a replica takes its rows of each.
 
-        Args:
-            seed: int64 [2]: that of the run, and the position of the batch in the training stream.
-            batch_size: global batch size.
-
-        Returns:
-            quantity -> [batch_size, ...].
+        The seed is int64 [2]: that of the run, and the position of the batch in the training stream.
         """
         draws = dict(self.preprocessing.make_draws(seed, batch_size))
         for stage in (*self.on_pixels, *self._stages_on_inputs):
@@ -82,29 +147,13 @@ class Augmentation:
 
 
 def make_augmentation(preprocessing: Preprocessing, num_examples: int) -> Augmentation:
-    """Returns the augmentation that the options of a preprocessing describe.
-
-    Args:
-        preprocessing: which has them in `augment`.
-        num_examples: of an epoch.
-    """
-    augment = preprocessing.augment
-    return Augmentation(
-        preprocessing,
-        _stages_on_pixels(augment),
-        _stages_on_inputs(augment, preprocessing.image_size),
-        make_mixing(augment, preprocessing.image_size, num_examples),
-    )
-
-
-def _stages_on_pixels(augment: AugmentOptions) -> tuple[Stage, ...]:
-    stages: list[Stage] = []
+    """Returns the augmentation that `preprocessing.augment` describes, for epochs of `num_examples`."""
+    augment, image_size = preprocessing.augment, preprocessing.image_size
+    on_pixels: list[Stage] = []
     if augment.random_shift:
-        stages.append(RandomShift(augment.random_shift))
+        on_pixels.append(RandomShift(augment.random_shift))
     if augment.rand_augment_ops:
-        stages.append(RandAugment(augment.rand_augment_ops, augment.rand_augment_magnitude))
-    return tuple(stages)
-
-
-def _stages_on_inputs(augment: AugmentOptions, image_size: int) -> tuple[Stage, ...]:
-    return (RandomErasing(augment.random_erasing_prob, image_size),) if augment.random_erasing_prob else ()
+        on_pixels.append(RandAugment(augment.rand_augment_ops, augment.rand_augment_magnitude))
+    erasing = augment.random_erasing_prob
+    on_inputs = (RandomErasing(erasing, image_size),) if erasing else ()
+    return Augmentation(preprocessing, tuple(on_pixels), on_inputs, make_mixing(augment, image_size, num_examples))

@@ -57,6 +57,7 @@ class Preprocessing(abc.ABC):
         keeps_grayscale: whether a gray data set stays at one channel. Otherwise decoding makes it RGB, as in
             slim.
         makes_grayscale: whether it can give one channel; not if each colour has a mean of its own.
+        flip_quantity: number of the random quantity that mirrors training images; None never does.
     """
 
     image_size: int
@@ -68,6 +69,7 @@ class Preprocessing(abc.ABC):
     host_range: ClassVar[float] = 255.0
     keeps_grayscale: ClassVar[bool] = False
     makes_grayscale: ClassVar[bool] = True
+    flip_quantity: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         name = type(self).__name__.lower()
@@ -119,20 +121,18 @@ class Preprocessing(abc.ABC):
         """
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the random numbers of `device_train` for a whole batch; a replica takes its slice of each.
+        """Draws the random numbers of `device_train` for a whole batch, quantity -> [batch_size].
 
-        Args:
-            seed: int [2], another one for every step.
-            batch_size: global batch size.
-
-        Returns:
-            quantity -> [batch_size].
+        A replica takes its slice of each. The seed is int [2], another one for every step. Without --random_flip,
+        `flip` is ones, which never flip.
         """
-        return {}
+        if self.flip_quantity is None:
+            return {}
+        flips = self.augment.random_flip
+        return {'flip': batches.uniform(seed, self.flip_quantity, batch_size) if flips else tf.ones([batch_size])}
 
-    @abc.abstractmethod
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Distorts and scales a training batch.
+        """Distorts and scales a training batch: mirrors it, unless a family does more.
 
         Args:
             batch: uint8 [batch, height, width, source_channels], as `host_train` gives them.
@@ -141,6 +141,9 @@ class Preprocessing(abc.ABC):
         Returns:
             float32 [batch, height, width, channels], the net's input.
         """
+        if self.flip_quantity is not None:
+            batch = batches.flip_left_right(batch, draws['flip'])
+        return self.device_eval(tf.cast(batch, tf.float32))
 
     def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
         """Scales a batch of `host_eval`'s images to the net's input, as `normalization` says.
@@ -161,9 +164,9 @@ class Preprocessing(abc.ABC):
         """Turns RGB, [batch, height, width, channels], into the net's order, and that, to be shown, into RGB."""
         return tf.reverse(batch, axis=[-1]) if self.normalization.channel_order == 'BGR' else batch
 
-    def _draw_flips(self, seed: tf.Tensor, quantity: int, batch_size: int) -> tf.Tensor:
-        """Draws float32 [batch_size] for `batches.flip_left_right`; ones, which never flip, without --random_flip."""
-        return batches.uniform(seed, quantity, batch_size) if self.augment.random_flip else tf.ones([batch_size])
+    def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
+        """Gives one image of the host stage its static shape."""
+        return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])
 
     def _to_net_channels(self, batch: tf.Tensor) -> tf.Tensor:
         return batches.to_grayscale(batch) if self.channels < self.source_channels else batch

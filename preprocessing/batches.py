@@ -36,11 +36,7 @@ def outside_boxes(boxes: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Returns float32 [batch, height, width, 1]: 0 for pixels that lie in the image's box, 1 for the others.
 
     A factor, as on CPUs XLA multiplies by what is the same for three channels in no time, but chooses by it slowly.
-
-    Args:
-        boxes: int32 [batch, 4] (top, bottom, left, right), bottom and right not included.
-        height: of the images.
-        width: of the images.
+    Boxes are int32 [batch, 4] (top, bottom, left, right), bottom and right not included.
     """
     top, bottom, left, right = tf.unstack(boxes[:, :, tf.newaxis], axis=1)
     y, x = tf.range(height), tf.range(width)

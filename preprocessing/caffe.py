@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from preprocessing import batches, images
+from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
 
 _MEANS = (103.939, 116.779, 123.68)  # blue, green, red over ImageNet
@@ -25,6 +25,7 @@ class Caffe(Preprocessing):
     """A square crop of the image resized to 8/7 of the crop's side: at random to train, the centre to evaluate."""
 
     makes_grayscale: ClassVar[bool] = False
+    flip_quantity: ClassVar[int | None] = _FLIP
     value_range: ClassVar[tuple[float, float]] = (-max(_MEANS), 255 - min(_MEANS))
 
     @property
@@ -41,18 +42,6 @@ class Caffe(Preprocessing):
         """Resizes both sides and crops the centre, whole numbers in [0, 255]; see the base class."""
         return tf.cast(self._with_shape(images.center_crop(self._resize(image), self.image_size)), tf.float32)
 
-    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the flips; see the base class."""
-        return {'flip': self._draw_flips(seed, _FLIP, batch_size)}
-
-    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Flips, reverses the channels and subtracts the means; see the base class."""
-        flipped = batches.flip_left_right(batch, draws['flip'])
-        return self.device_eval(tf.cast(flipped, tf.float32))
-
     def _resize(self, image: tf.Tensor) -> tf.Tensor:
         side = round(self.image_size * _SIDE / _CROP_SIDE)
         return images.to_uint8(images.resize(images.decode(image), (side, side), half_pixel_centers=True))
-
-    def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])

@@ -20,6 +20,7 @@ _CROP, _FLIP, _BRIGHTNESS, _CONTRAST = range(4)
 class Cifarnet(Preprocessing):
     """A random crop of the image in a black frame for training, its centre for evaluation; no resizing."""
 
+    flip_quantity: ClassVar[int | None] = _FLIP
     value_range: ClassVar[tuple[float, float]] = (-3.0, 3.0)
 
     @property
@@ -36,7 +37,7 @@ class Cifarnet(Preprocessing):
         image = images.decode(image, self.source_channels)
         padded = tf.pad(image, [[_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]])
         crop = images.random_crop(padded, self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
-        return tf.ensure_shape(crop, [self.image_size, self.image_size, self.source_channels])
+        return self._with_shape(crop)
 
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Crops or pads to the centre, in [0, 255]; see the base class."""
@@ -45,12 +46,10 @@ class Cifarnet(Preprocessing):
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Draws flip, brightness and contrast; see the base class."""
-        delta = _MAX_BRIGHTNESS_DELTA
-        return {
-            'flip': self._draw_flips(seed, _FLIP, batch_size),
-            'brightness': batches.uniform(seed, _BRIGHTNESS, batch_size, -delta, delta),
-            'contrast': batches.uniform(seed, _CONTRAST, batch_size, *_CONTRAST_FACTORS),
-        }
+        draws, delta = super().make_draws(seed, batch_size), _MAX_BRIGHTNESS_DELTA
+        draws['brightness'] = batches.uniform(seed, _BRIGHTNESS, batch_size, -delta, delta)
+        draws['contrast'] = batches.uniform(seed, _CONTRAST, batch_size, *_CONTRAST_FACTORS)
+        return draws
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
         """Flips, distorts brightness and contrast without clipping, and standardises; see the base class."""

@@ -213,14 +213,9 @@ def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def central_window(shape: tf.Tensor, fraction: float) -> tf.Tensor:
-    """Returns the window that keeps the central `fraction` of each side, as `tf.image.central_crop` cuts it.
+    """Returns the window that keeps the central `fraction`, in (0, 1], of each side, as `tf.image.central_crop` does.
 
-    Args:
-        shape: int32 [3] (height, width, channels).
-        fraction: in (0, 1].
-
-    Returns:
-        int32 [4] (y, x, height, width).
+    It is int32 [4] (y, x, height, width), the shape int32 [3] (height, width, channels).
     """
     sides = tf.cast(shape[:2], tf.float64)
     start = tf.cast((sides - sides * fraction) / 2, tf.int32)
@@ -275,12 +270,7 @@ def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], half_pixel_cente
 def resize_antialiased(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
     """Resizes as Pillow's BILINEAR: where it shrinks, all pixels under a triangle as wide as two new ones count.
 
-    Args:
-        image: uint8 or float32 [height, width, channels].
-        size: int32 [2] (height, width).
-
-    Returns:
-        float32 [size[0], size[1], channels] in the range of `image`.
+    Arguments and result are those of `resize`.
     """
     if tf.is_tensor(size):
         size = _behind(_check_resized(size), size)
@@ -288,15 +278,7 @@ def resize_antialiased(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> t
 
 
 def resize_short_side(image: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
-    """Resizes an image so that its shorter side is `side` and its aspect ratio is kept (slim: vgg).
-
-    Args:
-        image: uint8 or float32 [height, width, channels].
-        side: int32 scalar.
-
-    Returns:
-        float32 [new height, new width, channels] in the range of `image`.
-    """
+    """Resizes as `resize`, to a shorter side of `side`, an int32 scalar, keeping the aspect ratio (slim: vgg)."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.cast(side, tf.float32) / tf.reduce_min(sides)
     return resize(image, tf.cast(tf.round(sides * scale), tf.int32))

@@ -46,6 +46,7 @@ class Inception(Preprocessing):
     image in one of slim's four orders. Slim's choice among four resize methods in that mode is left out.
     """
 
+    flip_quantity: ClassVar[int | None] = _FLIP
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     host_range: ClassVar[float] = 1.0
 
@@ -73,12 +74,9 @@ class Inception(Preprocessing):
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Draws flip, brightness, saturation, and for 'full' hue, contrast, order; see the base class."""
-        brightness, hue = _MAX_BRIGHTNESS_DELTA, _MAX_HUE_DELTA
-        draws = {
-            'flip': self._draw_flips(seed, _FLIP, batch_size),
-            'brightness': batches.uniform(seed, _BRIGHTNESS, batch_size, -brightness, brightness),
-            'saturation': batches.uniform(seed, _SATURATION, batch_size, *_FACTORS),
-        }
+        draws, brightness, hue = super().make_draws(seed, batch_size), _MAX_BRIGHTNESS_DELTA, _MAX_HUE_DELTA
+        draws['brightness'] = batches.uniform(seed, _BRIGHTNESS, batch_size, -brightness, brightness)
+        draws['saturation'] = batches.uniform(seed, _SATURATION, batch_size, *_FACTORS)
         if self.augment.color_distortion == 'full':
             draws['hue'] = batches.uniform(seed, _HUE, batch_size, -hue, hue)
             draws['contrast'] = batches.uniform(seed, _CONTRAST, batch_size, *_FACTORS)
@@ -95,8 +93,7 @@ class Inception(Preprocessing):
         return self.device_eval(tf.clip_by_value(batch, 0, 1))
 
     def _resize(self, image: tf.Tensor) -> tf.Tensor:
-        resized = images.resize(image, (self.image_size, self.image_size))
-        return tf.ensure_shape(resized, [self.image_size, self.image_size, self.source_channels])
+        return self._with_shape(images.resize(image, (self.image_size, self.image_size)))
 
 
 def sample_window(shape: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor, min_area: float = 0.05) -> tf.Tensor:

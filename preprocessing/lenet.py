@@ -29,7 +29,3 @@ class Lenet(Preprocessing):
         """Crops or pads to the centre, in [0, 255]; see the base class."""
         image = images.decode(image, self.source_channels)
         return tf.cast(images.crop_or_pad(image, self.image_size), tf.float32)
-
-    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Scales as for evaluation; see the base class."""
-        return self.device_eval(tf.cast(batch, tf.float32))

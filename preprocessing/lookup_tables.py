@@ -76,12 +76,7 @@ def auto_contrast(images: tf.Tensor) -> tf.Tensor:
 
 
 def equalization(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-    """Returns tables that make the histogram of each channel flat, for the chosen images; the others' change nothing.
-
-    Args:
-        images: the batch.
-        chosen: bool [batch].
-    """
+    """Returns tables that make each channel's histogram flat, for images chosen by bool [batch]; the identity else."""
     counts = _histograms(images, chosen)
     below = tf.cumsum(counts, axis=-1, exclusive=True)
     # What lies below the highest value that occurs is spread over 255 steps.

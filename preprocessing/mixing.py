@@ -95,13 +95,7 @@ class Mixing:
         return 1.0 if self.cutmix_alpha else 0.0
 
     def _boxes(self, share: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """Returns boxes of `1 - share` of the area, of which is cut off what lies outside: int32 [pairs, 4].
-
-        Args:
-            share: float32 [pairs].
-            y: the place of its centre, float32 [pairs] in [0, 1).
-            x: as `y`.
-        """
+        """Returns int32 [pairs, 4]: boxes of `1 - share` of the area around (y, x) in [0, 1), cut off at the edges."""
         half = tf.cast(tf.sqrt(1 - share) * self.image_size, tf.int32) // 2
         edges = []
         for place in (y, x):

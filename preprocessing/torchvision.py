@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from preprocessing import batches, images
+from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
 
 # Red, green, blue over ImageNet, of pixels in [0, 1].
@@ -20,15 +20,13 @@ _AREAS = (0.08, 1.0)
 _RATIOS = (3 / 4, 4 / 3)  # width / height
 _ATTEMPTS = 10
 
-# One number per random quantity of the device stage, so that adding one leaves the others as they were.
-(_FLIP,) = range(1)
-
 
 @dataclasses.dataclass(frozen=True)
 class Torchvision(Preprocessing):
     """Crops of 8 to 100 % of the area for training, the centre at 8/7 of the crop's side for evaluation."""
 
     makes_grayscale: ClassVar[bool] = False
+    flip_quantity: ClassVar[int | None] = 0
     value_range: ClassVar[tuple[float, float]] = (
         min(-mean / std for mean, std in zip(_MEANS, _STDS, strict=True)),
         max((1 - mean) / std for mean, std in zip(_MEANS, _STDS, strict=True)),
@@ -58,31 +56,13 @@ class Torchvision(Preprocessing):
         crop = images.crop(resized, tf.concat([start, [self.image_size, self.image_size]], axis=0))
         return self._with_shape(tf.round(crop))
 
-    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the flips; see the base class."""
-        return {'flip': self._draw_flips(seed, _FLIP, batch_size)}
-
-    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Flips, and scales as for evaluation; see the base class."""
-        flipped = batches.flip_left_right(batch, draws['flip'])
-        return self.device_eval(tf.cast(flipped, tf.float32))
-
-    def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])
-
 
 def sample_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Samples a window of 8 to 100 % of the image's area, 3/4 to 4/3 as wide as it is high (RandomResizedCrop).
 
     The logarithm of that ratio is uniform, as is the area. After ten windows that do not fit, it is the largest one in
-    the image's centre of an allowed ratio.
-
-    Args:
-        shape: int32 [3] (height, width, channels).
-        seed: int [2].
-
-    Returns:
-        int32 [4] (y, x, height, width).
+    the image's centre of an allowed ratio. It is int32 [4] (y, x, height, width), the shape int32 [3] (height, width,
+    channels), the seed int [2].
     """
     sides = tf.cast(shape[:2], tf.float32)
     areas, ratios, ys, xs = tf.unstack(tf.random.stateless_uniform([4, _ATTEMPTS], seed, alg='philox'))

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from preprocessing import batches, images
+from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
 from support.errors import InputError
 
@@ -22,6 +22,7 @@ class Vgg(Preprocessing):
     """A square crop after resizing the shorter side: to a random length to train, to 256 to evaluate."""
 
     makes_grayscale: ClassVar[bool] = False
+    flip_quantity: ClassVar[int | None] = _FLIP
     value_range: ClassVar[tuple[float, float]] = (-max(_MEANS), 255 - min(_MEANS))
 
     def __post_init__(self) -> None:
@@ -52,15 +53,3 @@ class Vgg(Preprocessing):
         """Resizes the shorter side to 256 and crops the centre, in [0, 255]; see the base class."""
         resized = images.resize_short_side(images.decode(image), _EVAL_SIDE)
         return self._with_shape(images.center_crop(resized, self.image_size))
-
-    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the flips; see the base class."""
-        return {'flip': self._draw_flips(seed, _FLIP, batch_size)}
-
-    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Flips and subtracts the means; see the base class."""
-        flipped = batches.flip_left_right(batch, draws['flip'])
-        return self.device_eval(tf.cast(flipped, tf.float32))
-
-    def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])

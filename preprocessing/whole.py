@@ -5,10 +5,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from preprocessing import batches, images
+from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
-
-_FLIP = 0  # the random quantity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +18,7 @@ class Whole(Preprocessing):
 
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     keeps_grayscale: ClassVar[bool] = True
+    flip_quantity: ClassVar[int | None] = 0
 
     @property
     def normalization(self) -> Normalization:
@@ -33,13 +32,4 @@ class Whole(Preprocessing):
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes as Pillow's BILINEAR, to float32 in [0, 255]; see the base class."""
         image = images.decode(image, self.source_channels)
-        resized = images.resize_antialiased(image, (self.image_size, self.image_size))
-        return tf.ensure_shape(resized, [self.image_size, self.image_size, self.source_channels])
-
-    def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the flip; see the base class."""
-        return {'flip': self._draw_flips(seed, _FLIP, batch_size)}
-
-    def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Flips and scales; see the base class."""
-        return self.device_eval(tf.cast(batches.flip_left_right(batch, draws['flip']), tf.float32))
+        return self._with_shape(images.resize_antialiased(image, (self.image_size, self.image_size)))

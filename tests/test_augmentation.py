@@ -18,12 +18,10 @@ from engine.optim.losses import mixed_cross_entropy
 from engine.training import plan
 from engine.training.setup import open_run
 from preprocessing import batches
-from preprocessing.augmentation import Augmentation, make_augmentation
+from preprocessing.augmentation import Augmentation, RandomErasing, RandomShift, make_augmentation
 from preprocessing.mixing import Mixing, Targets, symmetric_beta
 from preprocessing.preprocessing_factory import get_preprocessing
 from preprocessing.rand_augment import OPERATIONS, RandAugment
-from preprocessing.random_erasing import RandomErasing
-from preprocessing.random_shift import RandomShift
 from support.errors import InputError
 from tests.runs import assert_same_values, saved_values, small_config
 

@@ -21,7 +21,7 @@ from engine import checkpoints, training
 from engine.training.state import Position
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
-from tests.runs import saved_values
+from tests.runs import saved_values, small_config
 
 COUNT, BATCH, SEED = 40, 4, 3
 BAD = (7, 8, 23)
@@ -54,26 +54,19 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _config(records: Path, train_dir: Path, **options: Any) -> TrainConfig:
-    small = {
-        'dataset_name': 'flowers',
-        'dataset_dir': str(records),
-        'model_name': 'lenet',
-        'train_image_size': 12,
-        'depth_multiplier': 0.25,
-        'batch_size': BATCH,
-        'seed': SEED,
-        'cache': 'off',
-        'on_bad_image': 'skip',
-        'save_summaries_secs': 0,
-        'max_number_of_steps': 24,
-        'train_dir': str(train_dir),
-    }
-    return make_config(TrainConfig, **{**small, **options})
+RUN = {
+    'dataset_name': 'flowers',
+    'train_image_size': 12,
+    'batch_size': BATCH,
+    'seed': SEED,
+    'cache': 'off',
+    'on_bad_image': 'skip',
+    'max_number_of_steps': 24,
+}
 
 
 def _train(records: Path, train_dir: Path, **options: Any) -> dict[str, np.ndarray]:
-    return saved_values(training.train(_config(records, train_dir, **options)).checkpoint_path)
+    return saved_values(training.train(small_config(records, train_dir, **{**RUN, **options})).checkpoint_path)
 
 
 @pytest.fixture(scope='module')

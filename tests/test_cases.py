@@ -3,7 +3,6 @@
 Records and checkpoints have theirs in test_cases_records.py and test_cases_checkpoints.py.
 """
 
-import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image, ImageOps
 
 from configs.conversion import ConvertConfig
 from configs.options import make_config
-from datasets.conversion import convert, verify
+from datasets.conversion import verify
 from datasets.conversion.encode import encode
 from datasets.conversion.recipe import Encoding
 from datasets.dataset_factory import Dataset, get_dataset
@@ -26,7 +25,7 @@ from engine.prediction.image_files import find_images, prepare
 from preprocessing import images
 from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing
 from support.errors import InputError
-from tests.sources import write_files
+from tests.sources import convert_to, image_file, write_files
 
 pytest_plugins = ['tests.cases']
 
@@ -59,17 +58,9 @@ def train_and_evaluate(folder: Path, preprocessing: Any = WHOLE) -> list[np.ndar
     return [image.numpy() for image in found]
 
 
-def convert_to(folder: Path, target: Path, **options: Any) -> Dataset:
-    config = make_config(
-        ConvertConfig,
-        dataset_name='image_folder',
-        source_dir=str(folder),
-        dataset_dir=str(target),
-        num_processes=1,
-        **options,
-    )
-    assert convert.convert(config) == 0
-    assert verify.verify(config) == 0
+def converted(folder: Path, target: Path) -> Dataset:
+    convert_to(folder, target, num_processes=1)
+    assert verify.verify(make_config(ConvertConfig, dataset_dir=str(target), num_processes=1)) == 0
     return get_dataset('image_folder', str(target), 'train')
 
 
@@ -102,10 +93,6 @@ def _is_turned_by_predict_alone(folder: Path) -> None:
 
 def _is_read(folder: Path) -> None:
     assert len(dataset_of(folder).examples) == len(find_images([str(folder)])) == 4
-    _is_pillows_jpeg(folder)
-
-
-def _is_pillows_jpeg(folder: Path) -> None:
     (predicted, *_) = prepare(WHOLE, find_images([str(folder)]))
     assert not isinstance(predicted, str)
     assert np.abs(predicted - as_whole(picture(folder))).mean() < 1
@@ -159,10 +146,9 @@ TRANSPARENT: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
 def test_the_colour_behind_transparency_stays(case: str) -> None:
     """In training, evaluation, conversion and predict, of all formats; never black, never white."""
     image, image_format, options = TRANSPARENT[case]
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
+    stored = image_file(image, image_format, **options)
     expected = np.asarray(image.convert('RGB'))
-    for data in (file.getvalue(), encode(file.getvalue(), Encoding()).data):
+    for data in (stored, encode(stored, Encoding()).data):
         np.testing.assert_array_equal(images.decode(tf.constant(data)).numpy(), expected)
 
 
@@ -207,9 +193,9 @@ def test_what_is_converted(made_inputs: Path, tmp_path: Path, case: str) -> None
     expected = CONVERTED[case]
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected):
-            convert_to(made_inputs / case, tmp_path)
+            converted(made_inputs / case, tmp_path)
         return
-    dataset = convert_to(made_inputs / case, tmp_path)
+    dataset = converted(made_inputs / case, tmp_path)
     assert (len(dataset.examples), dataset.label_names) == expected
     if 'gif' in case:
         decoded = images.decode(dataset.examples.check(0)['image']).numpy()
@@ -217,7 +203,7 @@ def test_what_is_converted(made_inputs: Path, tmp_path: Path, case: str) -> None
 
 
 def test_verify_compares_names_in_one_form(made_inputs: Path, tmp_path: Path) -> None:
-    convert_to(made_inputs / 'folders/nfd_nfc', tmp_path)
+    converted(made_inputs / 'folders/nfd_nfc', tmp_path)
     labels = tmp_path / 'labels.txt'
     labels.write_text(unicodedata.normalize('NFD', labels.read_text(encoding='utf-8')), encoding='utf-8')
     assert verify.verify(make_config(ConvertConfig, dataset_dir=str(tmp_path), num_processes=1)) == 0

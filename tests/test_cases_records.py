@@ -26,7 +26,7 @@ from engine import evaluation, training
 from engine.classifiers.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
-from tests.runs import eval_config
+from tests.runs import eval_config, small_config
 
 pytest_plugins = ['tests.cases']
 
@@ -110,16 +110,8 @@ def test_other_keys_are_read(made_inputs: Path) -> None:
 
 
 def _train(folder: Path, train_dir: Path, **options: Any) -> training.TrainResult:
-    small = {
-        'dataset_name': 'flowers',
-        'model_name': 'lenet',
-        'depth_multiplier': 0.125,
-        'batch_size': 4,
-        'max_number_of_steps': 2,
-        'save_summaries_secs': 0,
-    }
-    folders = {'dataset_dir': str(folder), 'train_dir': str(train_dir)}
-    return training.train(make_config(TrainConfig, **{**small, **folders, **options}))
+    run = {'dataset_name': 'flowers', 'train_image_size': 28, 'batch_size': 4, 'max_number_of_steps': 2}
+    return training.train(small_config(folder, train_dir, **{**run, **options}))
 
 
 @pytest.mark.full

@@ -14,6 +14,7 @@ from datasets.conversion import encode
 from datasets.conversion.encode import BadImage
 from datasets.conversion.recipe import Encoding
 from preprocessing import gif, images
+from tests.sources import image_file, png_header
 
 SharedPath = Callable[[str], Path]
 FOLDER, IMAGENET = Encoding(), Encoding(jpeg_only=True)
@@ -25,12 +26,6 @@ def photo(shared_path: SharedPath) -> Image.Image:
     path = shared_path('data/imagenet_raw_mini/train/n02105855/n02105855_1.JPEG')
     with Image.open(path) as image:
         return image.convert('RGB')
-
-
-def _file(image: Image.Image, file_format: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
 
 
 def _pixels(data: bytes) -> np.ndarray:
@@ -56,29 +51,29 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
 
 # The file of a photograph -> what a folder of images, and ImageNet, store of it.
 FORMATS = {
-    'JPEG': (lambda photo: _file(photo, 'JPEG'), 'kept', 'kept'),
-    'gray JPEG': (lambda photo: _file(photo.convert('L'), 'JPEG'), 'kept', 'kept'),
-    'progressive JPEG': (lambda photo: _file(photo, 'JPEG', progressive=True), 'kept', 'kept'),
-    'CMYK JPEG': (lambda photo: _file(photo.convert('CMYK'), 'JPEG', quality=100), 'CMYK to RGB', 'CMYK to RGB'),
-    'PNG': (lambda photo: _file(photo, 'PNG'), 'kept', 'PNG to JPEG'),
-    'PNG with transparency': (lambda photo: _file(_with_alpha(photo), 'PNG'), 'kept', 'PNG to JPEG'),
-    'PNG of 16 bits': (lambda photo: _file(_sixteen_bits(photo), 'PNG'), 'kept', 'PNG to JPEG'),
-    'PNG with a palette': (lambda photo: _file(photo.quantize(64), 'PNG'), 'kept', 'PNG to JPEG'),
-    'GIF': (lambda photo: _file(photo, 'GIF'), 'GIF to PNG', 'GIF to JPEG'),
+    'JPEG': (lambda photo: image_file(photo, 'JPEG'), 'kept', 'kept'),
+    'gray JPEG': (lambda photo: image_file(photo.convert('L'), 'JPEG'), 'kept', 'kept'),
+    'progressive JPEG': (lambda photo: image_file(photo, 'JPEG', progressive=True), 'kept', 'kept'),
+    'CMYK JPEG': (lambda photo: image_file(photo.convert('CMYK'), 'JPEG', quality=100), 'CMYK to RGB', 'CMYK to RGB'),
+    'PNG': (lambda photo: image_file(photo, 'PNG'), 'kept', 'PNG to JPEG'),
+    'PNG with transparency': (lambda photo: image_file(_with_alpha(photo), 'PNG'), 'kept', 'PNG to JPEG'),
+    'PNG of 16 bits': (lambda photo: image_file(_sixteen_bits(photo), 'PNG'), 'kept', 'PNG to JPEG'),
+    'PNG with a palette': (lambda photo: image_file(photo.quantize(64), 'PNG'), 'kept', 'PNG to JPEG'),
+    'GIF': (lambda photo: image_file(photo, 'GIF'), 'GIF to PNG', 'GIF to JPEG'),
     'GIF with transparency': (
-        lambda photo: _file(photo.quantize(64), 'GIF', transparency=3),
+        lambda photo: image_file(photo.quantize(64), 'GIF', transparency=3),
         'GIF to PNG',
         'GIF to JPEG',
     ),
     'animated GIF': (
-        lambda photo: _file(photo, 'GIF', save_all=True, append_images=[photo.rotate(90)]),
+        lambda photo: image_file(photo, 'GIF', save_all=True, append_images=[photo.rotate(90)]),
         'GIF to PNG',
         'GIF to JPEG',
     ),
-    'BMP': (lambda photo: _file(photo, 'BMP'), 'BMP to PNG', 'BMP to JPEG'),
-    'WebP': (lambda photo: _file(photo, 'WEBP'), 'WebP to PNG', 'WebP to JPEG'),
+    'BMP': (lambda photo: image_file(photo, 'BMP'), 'BMP to PNG', 'BMP to JPEG'),
+    'WebP': (lambda photo: image_file(photo, 'WEBP'), 'WebP to PNG', 'WebP to JPEG'),
     'WebP with transparency': (
-        lambda photo: _file(_with_alpha(photo), 'WEBP', lossless=True, exact=True),
+        lambda photo: image_file(_with_alpha(photo), 'WEBP', lossless=True, exact=True),
         'WebP to PNG',
         'WebP to JPEG',
     ),
@@ -113,17 +108,10 @@ def test_imagenet_is_all_jpeg(photo: Image.Image, case: str) -> None:
     assert np.abs(_exact_pixels(encoded.data) - _exact_pixels(data)).max() <= 4
 
 
-def test_a_bmp_with_a_palette_has_its_colours(photo: Image.Image) -> None:
-    """TensorFlow takes the positions in the palette for shades of gray."""
-    reduced = photo.quantize(64)
-    encoded = encode.encode(_file(reduced, 'BMP'), FOLDER)
-    np.testing.assert_array_equal(_pixels(encoded.data), np.asarray(reduced.convert('RGB')))
-
-
 def test_orientation_is_left_as_it_is_stored(photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by a quarter; TensorFlow ignores it
-    data = _file(photo, 'JPEG', quality=100, exif=exif)
+    data = image_file(photo, 'JPEG', quality=100, exif=exif)
     resized = encode.encode(data, Encoding(resize_shorter_side=188))
     assert (resized.height, resized.width) == (188, 251)
     assert encode.encode(data, FOLDER).data == data
@@ -147,7 +135,7 @@ SIZES = {
 def test_resizing(photo: Image.Image, case: str, file_format: str) -> None:
     size, side, expected = SIZES[case]
     original = photo.resize(size)
-    data = _file(original, file_format)
+    data = image_file(original, file_format)
     encoded = encode.encode(data, Encoding(resize_shorter_side=side, jpeg_quality=95))
     if expected is None:
         assert (encoded.data, encoded.changes) == (data, ())
@@ -160,13 +148,13 @@ def test_resizing(photo: Image.Image, case: str, file_format: str) -> None:
 
 
 def test_quality_is_that_of_resized_images(photo: Image.Image) -> None:
-    data = _file(photo, 'JPEG')
+    data = image_file(photo, 'JPEG')
     sizes = [len(encode.encode(data, Encoding(resize_shorter_side=256, jpeg_quality=q)).data) for q in (50, 90, 100)]
     assert sizes == sorted(set(sizes))
 
 
 def test_small_sets_stay_lossless(photo: Image.Image) -> None:
-    encoded = encode.encode(_file(photo, 'PNG'), Encoding(keep_png=True, resize_shorter_side=32))
+    encoded = encode.encode(image_file(photo, 'PNG'), Encoding(keep_png=True, resize_shorter_side=32))
     assert (encoded.format, encoded.height, encoded.changes) == ('PNG', 32, ('resized',))
     expected = photo.resize((43, 32), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(_pixels(encoded.data), np.asarray(expected))
@@ -175,23 +163,19 @@ def test_small_sets_stay_lossless(photo: Image.Image) -> None:
 # What is wrong with an image
 
 
-def _png_header(width: int, height: int) -> bytes:
-    return b'\x89PNG\r\n\x1a\n' + struct.pack('>I4sII', 13, b'IHDR', width, height) + b'\x08\x02\0\0\0'
-
-
 BAD_IMAGES = {
     'empty': (b'', 'the file is empty'),
     'text': (b'<html></html>', 'not an image in a known format (JPEG, PNG, GIF, BMP, WebP)'),
     'JPEG header only': (b'\xff\xd8\xff\xe0\0\x10JFIF', 'a JPEG with a damaged header'),
-    'PNG header cut': (_png_header(5, 5)[:18], 'a PNG with a damaged header'),
-    'PNG without pixels': (_png_header(5, 5), 'a PNG that is damaged or cut short'),
-    'PNG bomb': (_png_header(100_000, 100_000), '100000 x 100000 pixels are more than the 89,478,485 that are allowed'),
+    'PNG header cut': (png_header(5, 5)[:18], 'a PNG with a damaged header'),
+    'PNG without pixels': (png_header(5, 5), 'a PNG that is damaged or cut short'),
+    'PNG bomb': (png_header(100_000, 100_000), '100000 x 100000 pixels are more than the 89,478,485 that are allowed'),
     'GIF bomb': (b'GIF89a\xff\xff\xff\xff', '65535 x 65535 pixels are more than the 89,478,485 that are allowed'),
     'GIF with a larger frame': (
         b'GIF89a\1\0\1\0\0\0\0,\0\0\0\0\xff\xff\xff\xff\0',
         'more than the 89,478,485 pixels that are allowed',
     ),
-    'narrow': (_png_header(1, 9000), '1 x 9000 pixels: too narrow: one side may be at most 1365 times the other'),
+    'narrow': (png_header(1, 9000), '1 x 9000 pixels: too narrow: one side may be at most 1365 times the other'),
     'BMP header only': (b'BM' + bytes(20), 'a BMP with a damaged header'),
     'BMP bomb': (
         b'BM' + struct.pack('<IIIIiiHHIIiiII', 54, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0),
@@ -224,7 +208,7 @@ def test_images_that_are_cut_short_are_refused(photo: Image.Image, case: str, en
 
 def test_what_was_kept_can_be_read_whatever_was_wrong_with_it(photo: Image.Image) -> None:
     """TensorFlow itself decides: of photographs with zeros for a tail, Pillow accepts some that it does not."""
-    data = _file(photo, 'JPEG')
+    data = image_file(photo, 'JPEG')
     random = np.random.default_rng(0)
     refused = 0
     for position in random.integers(0, len(data), 60):

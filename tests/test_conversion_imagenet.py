@@ -95,107 +95,83 @@ def test_a_validation_label_goes_by_the_number_in_the_name(tmp_path: Path) -> No
     assert [source.class_ids[image.label] for image in source.splits['validation']] == ['n02105855', 'n02437616']
 
 
-BAD_IMAGENET: dict[str, tuple[dict[str, bytes], dict[str, str], str]] = {
-    'nothing': ({'x': b''}, {}, 'has none of ILSVRC2012_img_train.tar, train, ILSVRC2012_img_val.tar, validation, val'),
-    'unknown class folder': ({'train/n00000001/1.JPEG': IMAGE}, {}, "'n00000001' is none of the 1000 classes"),
-    'empty class folder': (
-        {f'train/{TENCH}/1.JPEG': IMAGE, f'train/{GOLDFISH}/.keep': b''},
-        {},
-        f'class {GOLDFISH} holds no images',
-    ),
-    'no class folders': ({'train/1.JPEG': IMAGE}, {}, 'train: has no class folders, such as n01440764'),
+TRAIN, VALIDATION = {f'train/{TENCH}/1.JPEG': IMAGE}, {'val/ILSVRC2012_val_00000001.JPEG': IMAGE}
+
+
+def train_tar(members: dict[str, bytes]) -> dict[str, bytes]:
+    return {'ILSVRC2012_img_train.tar': tar_bytes(members)}
+
+
+# What there is, the option that names the file or folder `given` in it, if any, and what is said.
+BAD_IMAGENET: dict[str, tuple[dict[str, bytes], str, str]] = {
+    'nothing': ({'x': b''}, '', 'has none of ILSVRC2012_img_train.tar, train, ILSVRC2012_img_val.tar, validation, val'),
+    'unknown class folder': ({'train/n00000001/1.JPEG': IMAGE}, '', "'n00000001' is none of the 1000 classes"),
+    'empty class folder': (TRAIN | {f'train/{GOLDFISH}/.keep': b''}, '', f'class {GOLDFISH} holds no images'),
+    'no class folders': ({'train/1.JPEG': IMAGE}, '', 'train: has no class folders, such as n01440764'),
     'images beside classes': (
         {f'val/{TENCH}/1.JPEG': IMAGE, 'val/2.JPEG': IMAGE},
-        {},
+        '',
         'images that are in none, such as 2.JPEG',
     ),
     'unknown class tar': (
-        {'ILSVRC2012_img_train.tar': tar_bytes({'dogs.tar': tar_bytes({'1.JPEG': IMAGE})})},
-        {},
+        train_tar({'dogs.tar': tar_bytes({'1.JPEG': IMAGE})}),
+        '',
         "'dogs' is none of the 1000 classes",
     ),
-    'not a class tar': (
-        {'ILSVRC2012_img_train.tar': tar_bytes({f'{TENCH}.zip': b''})},
-        {},
-        f'member {TENCH}.zip is not the tar of a class',
-    ),
+    'not a class tar': (train_tar({f'{TENCH}.zip': b''}), '', f'member {TENCH}.zip is not the tar of a class'),
     'empty class tar': (
-        {'ILSVRC2012_img_train.tar': tar_bytes({f'{TENCH}.tar': tar_bytes({'readme': b''})})},
-        {},
+        train_tar({f'{TENCH}.tar': tar_bytes({'readme': b''})}),
+        '',
         f'class {TENCH} holds no images',
     ),
     'truncated class tar': (
-        {'ILSVRC2012_img_train.tar': tar_bytes({f'{TENCH}.tar': tar_bytes({'1.JPEG': IMAGE * 999})[:1024]})},
-        {},
+        train_tar({f'{TENCH}.tar': tar_bytes({'1.JPEG': IMAGE * 999})[:1024]}),
+        '',
         f"ILSVRC2012_img_train.tar, member {TENCH}.tar: truncated or corrupt after '1.JPEG': unexpected end of data",
     ),
     'member twice': (
-        {
-            'ILSVRC2012_img_train.tar': tar_bytes(
-                {f'{TENCH}.tar': tar_bytes({'1.JPEG': IMAGE}), f'./{TENCH}.tar': tar_bytes({'1.JPEG': IMAGE})}
-            )
-        },
-        {},
+        train_tar({f'{place}{TENCH}.tar': tar_bytes({'1.JPEG': IMAGE}) for place in ('', './')}),
+        '',
         f'train/{TENCH}/1.JPEG: there twice',
     ),
-    'validation number': ({'val/ILSVRC2012_val_00050001.JPEG': IMAGE}, {}, 'has no label: there are 50000 validation'),
-    'validation number 0': ({'val/ILSVRC2012_val_00000000.JPEG': IMAGE}, {}, 'has no label: there are 50000'),
-    'validation name': ({'val/1.JPEG': IMAGE}, {}, '1.JPEG is not named as validation images are'),
-    'validation empty': ({'val/readme': b''}, {}, 'val: holds no images'),
+    'validation number': ({'val/ILSVRC2012_val_00050001.JPEG': IMAGE}, '', 'has no label: there are 50000 validation'),
+    'validation number 0': ({'val/ILSVRC2012_val_00000000.JPEG': IMAGE}, '', 'has no label: there are 50000'),
+    'validation name': ({'val/1.JPEG': IMAGE}, '', '1.JPEG is not named as validation images are'),
+    'validation empty': ({'val/readme': b''}, '', 'val: holds no images'),
     'validation label': (
-        {'val/ILSVRC2012_val_00000001.JPEG': IMAGE, 'labels': f'{TENCH}\n490\n'.encode()},
-        {'validation_labels_file': 'labels'},
-        "labels, line 2: '490' is none of the 1000 WordNet ids",
+        VALIDATION | {'given': f'{TENCH}\n490\n'.encode()},
+        'validation_labels_file',
+        "given, line 2: '490' is none of the 1000 WordNet ids",
     ),
-    'no labels file': (
-        {'val/ILSVRC2012_val_00000001.JPEG': IMAGE},
-        {'validation_labels_file': 'labels'},
-        'not a file of UTF-8 text: .*No such file',
-    ),
+    'no labels file': (VALIDATION, 'validation_labels_file', 'not a file of UTF-8 text: .*No such file'),
     'labels without validation': (
-        {f'train/{TENCH}/1.JPEG': IMAGE, 'labels': b''},
-        {'validation_labels_file': 'labels'},
-        '^--validation_labels_file=.*/labels: of no use, for .* has no validation images; leave it out$',
+        TRAIN | {'given': b''},
+        'validation_labels_file',
+        '^--validation_labels_file=.*/given: of no use, for .* has no validation images; leave it out$',
     ),
     'labels for class folders': (
-        {f'validation/{TENCH}/1.JPEG': IMAGE, 'labels': b''},
-        {'validation_labels_file': 'labels'},
-        '^--validation_labels_file=.*/labels: of no use, for .*/validation has class folders; leave it out$',
+        {f'validation/{TENCH}/1.JPEG': IMAGE, 'given': b''},
+        'validation_labels_file',
+        '^--validation_labels_file=.*/given: of no use, for .*/validation has class folders; leave it out$',
     ),
     'class without name': (
-        {f'train/{TENCH}/1.JPEG': IMAGE, 'names': f'{TENCH} tench\n'.encode()},
-        {'class_names_file': 'names'},
-        f'names: has no name for {GOLDFISH}',
+        TRAIN | {'given': f'{TENCH} tench\n'.encode()},
+        'class_names_file',
+        f'given: has no name for {GOLDFISH}',
     ),
-    'binary names': (
-        {f'train/{TENCH}/1.JPEG': IMAGE, 'names': b'\xff\xfe'},
-        {'class_names_file': 'names'},
-        'names: not a file of UTF-8 text',
-    ),
-    'no boxes folder': (
-        {f'train/{TENCH}/1.JPEG': IMAGE},
-        {'bounding_box_dir': 'boxes'},
-        'boxes: no such folder, nor a CSV',
-    ),
-    'no annotations': (
-        {f'train/{TENCH}/1.JPEG': IMAGE, 'boxes/readme': b''},
-        {'bounding_box_dir': 'boxes'},
-        'holds no .xml files',
-    ),
-    'boxes of others': (
-        {f'train/{TENCH}/1.JPEG': IMAGE, 'boxes/2.xml': b''},
-        {'bounding_box_dir': 'boxes'},
-        'boxes: has no box for any image',
-    ),
+    'binary names': (TRAIN | {'given': b'\xff\xfe'}, 'class_names_file', 'given: not a file of UTF-8 text'),
+    'no boxes folder': (TRAIN, 'bounding_box_dir', 'given: no such folder, nor a CSV'),
+    'no annotations': (TRAIN | {'given/readme': b''}, 'bounding_box_dir', 'holds no .xml files'),
+    'boxes of others': (TRAIN | {'given/2.xml': b''}, 'bounding_box_dir', 'given: has no box for any image'),
 }
 
 
 @pytest.mark.parametrize('case', BAD_IMAGENET)
 def test_bad_imagenet_sources_are_refused(case: str, tmp_path: Path) -> None:
-    contents, options, message = BAD_IMAGENET[case]
+    contents, option, message = BAD_IMAGENET[case]
     write_files(tmp_path, contents)
     with pytest.raises(InputError, match=message):
-        imagenet.open_source(str(tmp_path), **{key: str(tmp_path / value) for key, value in options.items()})
+        imagenet.open_source(str(tmp_path), **({option: str(tmp_path / 'given')} if option else {}))
 
 
 ANNOTATION = """<annotation><filename>%s</filename><size><width>200</width><height>100</height><depth>3</depth></size>{}

@@ -24,7 +24,17 @@ from datasets.conversion import cifar10, flowers, imagenet, mnist
 from datasets.dataset_factory import get_dataset
 from datasets.source import Source
 from support.errors import InputError
-from tests.sources import IMAGE, SharedPath, class_folders, described, names_and_labels, tar_bytes, write_files
+from tests.sources import (
+    IMAGE,
+    SharedPath,
+    class_folders,
+    described,
+    idx,
+    mnist_contents,
+    names_and_labels,
+    tar_bytes,
+    write_files,
+)
 
 FOLDER_LAYOUTS = {
     'one split': (
@@ -54,11 +64,6 @@ FOLDER_LAYOUTS = {
 def test_image_folder_layouts(layout: str, tmp_path: Path) -> None:
     contents, expected = FOLDER_LAYOUTS[layout]
     assert names_and_labels(image_folder.open_source(str(write_files(tmp_path, contents)))) == expected
-
-
-def test_image_folder_class_names(tmp_path: Path) -> None:
-    write_files(tmp_path, class_folders('train/b/1.jpg', 'train/a/1.jpg'))
-    assert image_folder.open_source(str(tmp_path)).class_names == ('a', 'b')
 
 
 def test_files_that_are_no_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,22 +315,10 @@ def test_bad_cifar10_sources_are_refused(case: str, tmp_path: Path, monkeypatch:
     assert not (tmp_path / 'pwned').exists()
 
 
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape) + array.tobytes()
-
-
-def mnist_contents(images: np.ndarray, labels: list[int]) -> dict[str, bytes]:
-    parts = {'train': slice(0, 8), 't10k': slice(8, None)}
-    pixels, numbers = images[..., 0], np.array(labels, np.uint8)
-    return {f'{name}-images-idx3-ubyte': idx(pixels[part]) for name, part in parts.items()} | {
-        f'{name}-labels-idx1-ubyte': idx(numbers[part]) for name, part in parts.items()
-    }
-
-
 @pytest.mark.parametrize('compressed', [True, False])
 def test_mnist(compressed: bool, shared_path: SharedPath, tmp_path: Path) -> None:
     images, labels = read_examples(shared_path('data/mnist/mnist_train.tfrecord'), 12)
-    contents = mnist_contents(images, labels)
+    contents = mnist_contents(images[..., 0], labels, num_train=8)
     if compressed:
         contents = {f'{name}.gz': gzip.compress(content) for name, content in contents.items()}
     source = mnist.open_source(str(write_files(tmp_path, contents)), str(tmp_path / 'work'))
@@ -336,7 +329,7 @@ def test_mnist(compressed: bool, shared_path: SharedPath, tmp_path: Path) -> Non
     assert source.class_names == label_names(shared_path('data/mnist/labels.txt'))
 
 
-GOOD_MNIST = mnist_contents(np.zeros([10, 28, 28, 1], np.uint8), [1] * 10)
+GOOD_MNIST = mnist_contents(np.zeros([10, 28, 28], np.uint8), [1] * 10, num_train=8)
 BAD_MNIST = {
     'missing': ('train-labels-idx1-ubyte', None, 'has neither train-labels-idx1-ubyte nor train-labels-idx1-ubyte.gz'),
     'truncated': ('train-images-idx3-ubyte', idx(np.zeros([8, 28, 28], np.uint8))[:-1], '6287 bytes instead of 6288'),

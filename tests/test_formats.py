@@ -11,20 +11,18 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from configs.conversion import ConvertConfig
 from configs.evaluation import EvalConfig
 from configs.options import make_config
-from configs.training import TrainConfig
 from datasets import class_folders as source
 from datasets import files
-from datasets.conversion.convert import convert
 from datasets.dataset_factory import Dataset, get_dataset
 from datasets.examples import FileExamples
 from datasets.input_pipeline import evaluation_batches, naming_failures, training_batches
 from engine import evaluation, training
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
-from tests.runs import assert_same_values
+from tests.runs import assert_same_values, small_config
+from tests.sources import convert_to
 
 SharedPath = Callable[[str], Path]
 FolderOf = Callable[[str], tuple[str, str]]
@@ -50,17 +48,7 @@ def photographs(shared_path: SharedPath, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope='module')
 def converted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('converted')
-    options = {'train_shards': 3, 'validation_shards': 2, 'num_processes': 1}
-    convert(
-        make_config(
-            ConvertConfig,
-            dataset_name='image_folder',
-            source_dir=str(photographs),
-            dataset_dir=str(folder),
-            **options,
-        )
-    )
-    return folder
+    return convert_to(photographs, folder, train_shards=3, validation_shards=2, num_processes=1)
 
 
 class Photographs(tfds.core.GeneratorBasedBuilder):
@@ -136,19 +124,8 @@ def test_folder_and_its_conversion_have_the_same_order(folder_of: FolderOf) -> N
 @pytest.mark.full
 def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
     name, dataset_dir = folder_of('image_folder')
-    training.train(
-        make_config(
-            TrainConfig,
-            model_name='cifarnet',
-            preprocessing_name='inception',
-            dataset_name=name,
-            dataset_dir=dataset_dir,
-            batch_size=12,
-            learning_rate=0.1,
-            max_number_of_steps=3,
-            train_dir=str(tmp_path),
-        )
-    )
+    run = {'model_name': 'cifarnet', 'train_image_size': 32, 'preprocessing_name': 'inception', 'batch_size': 12}
+    training.train(small_config(dataset_dir, tmp_path, dataset_name=name, max_number_of_steps=3, **run))
     results = {}
     for kind in KINDS:
         name, dataset_dir = folder_of(kind)
@@ -167,27 +144,11 @@ def test_numbers_are_the_same(folder_of: FolderOf, tmp_path: Path) -> None:
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_trains_from_a_cache(folder_of: FolderOf, tmp_path: Path, kind: str, num_clones: int) -> None:
     name, dataset_dir = folder_of(kind)
+    splits = {'dataset_split_name': 'train[:75%]', 'eval_split_name': 'train[75%:]', 'eval_every_epochs': 1}
+    run = {'dataset_name': name, 'devices': 'cpu', 'num_clones': num_clones, 'batch_size': 4, 'num_epochs': 2}
     values = {}
     for cache in ('auto', 'off'):
-        result = training.train(
-            make_config(
-                TrainConfig,
-                model_name='lenet',
-                train_image_size=16,
-                depth_multiplier=0.25,
-                dataset_name=name,
-                dataset_dir=dataset_dir,
-                dataset_split_name='train[:75%]',
-                eval_split_name='train[75%:]',
-                eval_every_epochs=1,
-                cache=cache,
-                devices='cpu',
-                num_clones=num_clones,
-                batch_size=4,
-                num_epochs=2,
-                train_dir=str(tmp_path / cache),
-            )
-        )
+        result = training.train(small_config(dataset_dir, tmp_path / cache, cache=cache, **splits, **run))
         assert result.results is not None
         assert result.results['num_examples'] == 9
         values[cache] = result.checkpoint_path

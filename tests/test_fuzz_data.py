@@ -399,16 +399,6 @@ def test_pipes_and_devices_are_not_waited_for(name: str, tmp_path: Path) -> None
         path.unlink()
 
 
-def test_huge_files_are_not_read(tmp_path: Path) -> None:
-    path = tmp_path / 'labels.txt'
-    with open(path, 'wb') as file:
-        file.truncate(2**40)
-    with pytest.raises(
-        InputError, match='has 1,099,511,627,776 bytes, and files of this kind have at most 67,108,864; is it the'
-    ):
-        records.load_label_names(str(tmp_path))
-
-
 def test_nine_bytes_of_a_pickle_take_no_memory() -> None:
     before = _memory()
     for pickled in (b'\x80\x02Nr\xff\xff\xff\x7f.', b'\x80\x02Nr\xff\xff\xff\xff.', b'N' + b'p' + b'9' * 11 + b'\n.'):

@@ -1,9 +1,11 @@
 """GIFs as training and evaluation decode them, against Pillow: places, palettes, interlace, transparency, frames."""
 
 import contextlib
+import functools
 import io
 import itertools
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +15,14 @@ from PIL import Image
 from datasets.conversion.encode import BadImage, encode
 from datasets.conversion.recipe import Encoding
 from preprocessing import images
+from tests.sources import image_file
 
 Y, X = np.mgrid[0:48, 0:64]
 PICTURE = Image.fromarray(np.stack([X * 4, Y * 5, (X + Y) * 2], -1).astype(np.uint8))
 FEW = PICTURE.quantize(32)
 
 
-def saved(image: Image.Image, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, 'GIF', **options)
-    return file.getvalue()
+saved = functools.partial(image_file, kind='GIF')
 
 
 def descriptor(data: bytes) -> int:
@@ -44,7 +44,8 @@ def with_own_palette(data: bytes) -> bytes:
 
 
 def combined(transparent: bool, interlaced: bool, own_palette: bool, offset: bool) -> bytes:
-    data = saved(FEW, interlace=interlaced, **({'transparency': 3} if transparent else {}))
+    options: dict[str, Any] = {'transparency': 3} if transparent else {}
+    data = saved(FEW, interlace=interlaced, **options)
     data = with_own_palette(data) if own_palette else data
     return placed(data, (80, 60), 8, 6) if offset else data
 

@@ -1,10 +1,7 @@
 """From names to prepared images: what is found, what is read, and what is said of the rest."""
 
 import contextlib
-import io
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from engine.prediction import image_files
 from engine.prediction.image_files import find_images, prepare, prepare_batches, split_input
 from preprocessing.preprocessing_factory import Preprocessing, get_preprocessing
 from support.input_files import MAX_PIXELS
-from tests.sources import write_files
+from tests.sources import image_file, png_header, write_files
 
 COLOURS = get_preprocessing('inception', 24)
 GRAY = get_preprocessing('lenet', 24, channels=1, source_channels=1)
@@ -29,24 +26,6 @@ PICTURE = Image.fromarray(RAMP)
 NOT_KNOWN = 'not an image in a known format (JPEG, PNG, GIF, BMP, WebP)'
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that says that it has so many pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-
-    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-    return (
-        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(bytes(99))) + chunk(b'IEND', b'')
-    )
-
-
 def prepared(preprocessing: Preprocessing, images: Sequence[image_files.Image]) -> list[np.ndarray]:
     """What all images become, none of which is bad."""
     found = prepare(preprocessing, images)
@@ -54,7 +33,7 @@ def prepared(preprocessing: Preprocessing, images: Sequence[image_files.Image]) 
     return [image for image in found if not isinstance(image, str)]
 
 
-JPEG, PNG = encoded(PICTURE, 'JPEG'), encoded(PICTURE, 'PNG')
+JPEG, PNG = image_file(PICTURE, 'JPEG'), image_file(PICTURE, 'PNG')
 
 # ------------------------------------------------------------------------ names
 
@@ -143,7 +122,7 @@ def test_names_that_are_no_text(tmp_path):
     ('data', 'is_as'),
     [
         (JPEG, JPEG),
-        (encoded(PICTURE, 'BMP'), encoded(PICTURE, 'BMP')),
+        (image_file(PICTURE, 'BMP'), image_file(PICTURE, 'BMP')),
         (b'BMW.jpg\na b.png\r\n\r\n\n\xff.gif', ['BMW.jpg', 'a b.png', '\udcff.gif']),
         (b'new\nline.png\0b.png\0', ['new\nline.png', 'b.png']),
         (b'II*\0a TIFF\n', b'II*\0a TIFF\n'),
@@ -161,22 +140,22 @@ def test_standard_input_is_an_image_or_a_list(data, is_as):
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 @pytest.mark.parametrize('preprocessing', [COLOURS, GRAY], ids=['colours', 'gray'])
 def test_images_are_those_of_an_evaluation(preprocessing, kind):
-    (found,) = prepare(preprocessing, [encoded(PICTURE, kind)])
-    np.testing.assert_array_equal(found, preprocessing.host_eval(encoded(PICTURE, kind)).numpy())
+    (found,) = prepare(preprocessing, [image_file(PICTURE, kind)])
+    np.testing.assert_array_equal(found, preprocessing.host_eval(image_file(PICTURE, kind)).numpy())
 
 
 FEW_COLOURS, GRAYS = PICTURE.quantize(64), PICTURE.convert('L')
 TWO_FRAMES = {'save_all': True, 'append_images': [PICTURE.rotate(180)]}
 # The file, and the picture that is in it.
 OTHERS = {
-    'BMP': (encoded(PICTURE, 'BMP'), PICTURE),
-    'BMP with a palette': (encoded(FEW_COLOURS, 'BMP'), FEW_COLOURS.convert('RGB')),
-    'GIF': (encoded(FEW_COLOURS, 'GIF'), FEW_COLOURS.convert('RGB')),
-    'WebP': (encoded(PICTURE, 'WEBP', lossless=True), PICTURE),
-    'WebP of two frames': (encoded(PICTURE, 'WEBP', lossless=True, **TWO_FRAMES), PICTURE),
-    'JPEG in CMYK': (encoded(PICTURE.convert('CMYK'), 'JPEG', quality=95), PICTURE),
-    'PNG with transparency': (encoded(PICTURE.convert('RGBA'), 'PNG'), PICTURE),
-    'PNG of 16 bits': (encoded(Image.fromarray(np.asarray(GRAYS).astype(np.uint16) * 257), 'PNG'), GRAYS),
+    'BMP': (image_file(PICTURE, 'BMP'), PICTURE),
+    'BMP with a palette': (image_file(FEW_COLOURS, 'BMP'), FEW_COLOURS.convert('RGB')),
+    'GIF': (image_file(FEW_COLOURS, 'GIF'), FEW_COLOURS.convert('RGB')),
+    'WebP': (image_file(PICTURE, 'WEBP', lossless=True), PICTURE),
+    'WebP of two frames': (image_file(PICTURE, 'WEBP', lossless=True, **TWO_FRAMES), PICTURE),
+    'JPEG in CMYK': (image_file(PICTURE.convert('CMYK'), 'JPEG', quality=95), PICTURE),
+    'PNG with transparency': (image_file(PICTURE.convert('RGBA'), 'PNG'), PICTURE),
+    'PNG of 16 bits': (image_file(Image.fromarray(np.asarray(GRAYS).astype(np.uint16) * 257), 'PNG'), GRAYS),
 }
 
 
@@ -184,7 +163,7 @@ OTHERS = {
 @pytest.mark.parametrize('preprocessing', [COLOURS, GRAY], ids=['colours', 'gray'])
 def test_all_kinds_of_files_can_be_prepared(preprocessing, name):
     data, picture = OTHERS[name]
-    expected, found = prepared(preprocessing, [encoded(picture, 'PNG'), data])
+    expected, found = prepared(preprocessing, [image_file(picture, 'PNG'), data])
     levels = 6 if 'JPEG' in name else 0
     np.testing.assert_allclose(found, expected, rtol=0, atol=levels / 255 * preprocessing.host_range)
 
@@ -198,7 +177,7 @@ def test_photographs_are_those_of_an_evaluation(shared_path):
 
 def test_arrays_are_prepared_as_files_of_the_same_pixels():
     gray = np.asarray(PICTURE.convert('L'))
-    gray_png = encoded(Image.fromarray(gray), 'PNG')
+    gray_png = image_file(Image.fromarray(gray), 'PNG')
     colours = prepare(COLOURS, [RAMP, PNG, gray, gray[..., None], gray_png])
     np.testing.assert_array_equal(colours[0], colours[1])
     np.testing.assert_array_equal(colours[2], colours[4])
@@ -220,7 +199,7 @@ BAD: dict[str, tuple[image_files.Image, str]] = {
     'text': ('text.png', NOT_KNOWN),
     'lost': ('lost.png', 'no such file'),
     'empty': (b'', 'the file is empty'),
-    'TIFF': (encoded(PICTURE, 'TIFF'), NOT_KNOWN),
+    'TIFF': (image_file(PICTURE, 'TIFF'), NOT_KNOWN),
     'JPEG cut short': (JPEG[:-100], 'a JPEG that is damaged or cut short'),
     'JPEG header': (JPEG[:20], 'a JPEG with a damaged header'),
     'JPEG of 12 bits': (
@@ -288,7 +267,7 @@ def test_files_without_end_are_given_up(monkeypatch):
 @pytest.mark.parametrize('progressive', [False, True])
 def test_libjpeg_tells_standard_error_nothing_of_files_that_are_cut_short(capfd, preprocessing, progressive):
     """In the header, and of a progressive one anywhere: `Improper call to JPEG library in state 201`, it would say."""
-    data = encoded(PICTURE, 'JPEG', progressive=progressive, comment=b'x' * 300)
+    data = image_file(PICTURE, 'JPEG', progressive=progressive, comment=b'x' * 300)
     scan = data.index(b'\xff\xda')
     ends = [4, 20, 200, 330, *range(scan - 20, scan + 12, 3)] + [scan + 60, len(data) - 30] * progressive
     evaluate = tf.function(preprocessing.host_eval, [tf.TensorSpec([], tf.string)], autograph=False)

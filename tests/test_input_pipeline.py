@@ -1,5 +1,6 @@
 """The host stage: the order of examples, the batches, and what is said of a record that cannot be used."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,6 @@ from datasets.examples import RecordExamples
 from datasets.input_pipeline import (
     endless,
     evaluation_batches,
-    explain_failure,
     naming_failures,
     training_batches,
 )
@@ -316,45 +316,44 @@ def test_failure_of_a_worker_is_explained(make_dataset: MakeDataset) -> None:
 # The tf.data service
 
 
-@pytest.fixture  # of each test its own: its worker tunes, and the longer it has, the longer it takes to end
-def service_address() -> Iterator[str]:
-    """Address of a dispatcher with one worker, in this process."""
+@contextlib.contextmanager
+def _service(workers: int) -> Iterator[str]:
+    """Yields the address of a dispatcher with workers, in this process.
+
+    Of each test its own: its workers tune, and the longer they have, the longer they take to end.
+    """
     servers = tf.data.experimental.service
     dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
-    address = dispatcher.target.removeprefix('grpc://')
-    worker = servers.WorkerServer(servers.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
+    config = servers.WorkerConfig(
+        dispatcher_address=dispatcher.target.removeprefix('grpc://'), heartbeat_interval_ms=100
+    )
+    started = [servers.WorkerServer(config) for _ in range(workers)]
     yield dispatcher.target
-    worker.stop()
+    for worker in started:
+        worker.stop()
     dispatcher._stop()
 
 
 @pytest.mark.quick('24')
 @pytest.mark.parametrize('first', [0, 24])
-def test_batches_of_a_data_service_are_the_same(numbered: Dataset, service_address: str, first: int) -> None:
+def test_batches_of_a_data_service_are_the_same(numbered: Dataset, first: int) -> None:
     preprocessing = get_preprocessing('inception', IMAGE_SIZE)
     plain = training_batches(numbered, preprocessing, 8, SEED, first).take(9)
-    served = training_batches(numbered, preprocessing, 8, SEED, first, data_service=service_address).take(9)
-    for key in ('image', 'label'):
-        np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
+    with _service(workers=1) as address:
+        served = training_batches(numbered, preprocessing, 8, SEED, first, data_service=address).take(9)
+        for key in ('image', 'label'):
+            np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
 
 
 @pytest.mark.full
 def test_two_workers_of_a_service_make_each_batch_once(numbered: Dataset) -> None:
-    servers = tf.data.experimental.service
-    dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
-    address = dispatcher.target.removeprefix('grpc://')
-    workers = [
-        servers.WorkerServer(servers.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
-        for _ in range(2)
-    ]
     plain = training_batches(numbered, _lenet(), 8, SEED, 0).take(60)
     expected = [batch['label'].numpy().tobytes() for batch in plain]
-    served = training_batches(numbered, _lenet(), 8, SEED, 0, data_service=dispatcher.target).take(20)
-    taken = [batch['label'].numpy().tobytes() for batch in served]
+    with _service(workers=2) as address:
+        served = training_batches(numbered, _lenet(), 8, SEED, 0, data_service=address).take(20)
+        taken = [batch['label'].numpy().tobytes() for batch in served]
     assert len(set(taken)) == 20
     assert set(taken) <= set(expected)
-    for worker in workers:
-        worker.stop()
 
 
 @pytest.mark.parametrize(
@@ -526,19 +525,17 @@ def _read_all(dataset: Dataset, preprocessing: Preprocessing, seed: int | None) 
 
 def _explained(dataset: Dataset, preprocessing: Preprocessing, seed: int | None) -> str:
     """Returns the message for the failure of reading all of a split once."""
-    with pytest.raises(tf.errors.OpError) as raised:
+    with (
+        pytest.raises(InputError) as raised,
+        naming_failures(dataset, preprocessing, range(dataset.num_examples), seed),
+    ):
         _read_all(dataset, preprocessing, seed)
-    error = explain_failure(raised.value, dataset, preprocessing, range(dataset.num_examples), seed)
-    return str(error)
-
-
-def _of_ints(*values: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return str(raised.value)
 
 
 def _labelled(*values: int) -> tf.train.Example:
-    example = _without('image/class/label')
-    example.features.feature['image/class/label'].CopyFrom(_of_ints(*values))
+    example = _example()
+    example.features.feature['image/class/label'].int64_list.value[:] = values
     return example
 
 
@@ -667,23 +664,25 @@ def test_image_that_only_training_refuses(make_dataset: MakeDataset) -> None:
 
 
 DATA_ERROR = tf.errors.InvalidArgumentError(None, None, 'from elsewhere')
+OTHER_ERROR = tf.errors.ResourceExhaustedError(None, None, 'out of memory')
 
 
-def test_failure_of_another_position_is_not_blamed_on_these(make_dataset: MakeDataset) -> None:
-    dataset = make_dataset([_example(1), _example(1, b'not an image'), _example(1)], NUM_CLASSES)
-    assert explain_failure(DATA_ERROR, dataset, _lenet(), [0, 2]) is None
-    assert explain_failure(DATA_ERROR, dataset, _lenet(), [0, 1, 2]) is not None
-
-
-@pytest.mark.parametrize('seed', [None, SEED], ids=['evaluation', 'training'])
-def test_records_in_order_explain_nothing(numbered: Dataset, seed: int | None) -> None:
-    assert explain_failure(DATA_ERROR, numbered, _lenet(), range(20), seed) is None
-
-
-def test_errors_that_records_cannot_cause_are_left_alone(make_dataset: MakeDataset) -> None:
-    dataset = make_dataset([_example(1, b'not an image')], NUM_CLASSES)
-    error = tf.errors.ResourceExhaustedError(None, None, 'out of memory')
-    assert explain_failure(error, dataset, _lenet(), [0]) is None
+@pytest.mark.parametrize(
+    ('error', 'positions', 'seed', 'raised'),
+    [
+        (DATA_ERROR, [0, 1, 2], None, InputError),
+        (DATA_ERROR, [0, 2], None, type(DATA_ERROR)),
+        (DATA_ERROR, [0, 2], SEED, type(DATA_ERROR)),
+        (OTHER_ERROR, [0, 1, 2], None, type(OTHER_ERROR)),
+    ],
+)
+def test_only_errors_that_examples_of_these_positions_cause_are_explained(
+    make_dataset: MakeDataset, error: Exception, positions: list[int], seed: int | None, raised: type[Exception]
+) -> None:
+    bad = [] if seed is not None else [_example(1, b'not an image')]
+    dataset = make_dataset([_example(1), *bad, _example(1)], NUM_CLASSES)
+    with pytest.raises(raised), naming_failures(dataset, _lenet(), positions, seed):
+        raise error
 
 
 def test_bytes_that_are_no_text_are_explained(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.training import DeviceOptions
+from configs.devices import DeviceOptions
 from engine.distributed import distribution
 from engine.optim import loss_scale
 from engine.optim.loss_scale import LARGEST_SCALE, LossScale

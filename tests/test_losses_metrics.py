@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.training import DeviceOptions
+from configs.devices import DeviceOptions
 from engine.distributed import distribution
 from engine.evaluation.metrics import ClassificationMetrics, clip_recall_at, count_recognised
 from engine.optim.losses import l2_loss, softmax_cross_entropy

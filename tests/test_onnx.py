@@ -30,9 +30,14 @@ from export.source import Source, load_source
 from export.verification import compare_probabilities
 from importing import onnx_file as onnx_source
 from nets import nets_factory
-from nets.batch_norm import BatchNormalization
-from nets.layers import Dropout, FullyConnectedConv2D, GroupedConv2D, LocalResponseNormalization
-from nets.pooling import AdaptiveAveragePooling2D
+from nets.layers import (
+    AdaptiveAveragePooling2D,
+    BatchNormalization,
+    Dropout,
+    FullyConnectedConv2D,
+    GroupedConv2D,
+    LocalResponseNormalization,
+)
 from nets.variables import slim_variables
 from support.errors import InputError
 from tests.served_nets import (

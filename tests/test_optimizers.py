@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.training import DeviceOptions, OptimizerOptions
+from configs.devices import DeviceOptions
+from configs.training import OptimizerOptions
 from engine.checkpoints.names import is_slot, optimizer_of
 from engine.classifiers.model_spec import ModelSpec
 from engine.distributed import distribution

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from datasets.orientation import read_orientation, turn
 from engine.prediction.image_files import prepare
 from preprocessing.preprocessing_factory import get_preprocessing
+from tests.sources import image_file
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (5, 7, 3), np.uint8)
 FORMATS = {'JPEG': {}, 'PNG': {}, 'WEBP': {'lossless': True}}
@@ -19,9 +20,7 @@ def encoded(orientation: int | None, image_format: str, pixels: np.ndarray = PIX
     exif[0x010F] = 'a camera'
     if orientation is not None:
         exif[0x0112] = orientation
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, image_format, exif=exif, **FORMATS[image_format], **options)
-    return file.getvalue()
+    return image_file(Image.fromarray(pixels), image_format, exif=exif, **FORMATS[image_format], **options)
 
 
 @pytest.mark.parametrize('image_format', FORMATS)
@@ -35,9 +34,8 @@ def test_all_orientations_of_all_formats(image_format: str, orientation: int) ->
 
 
 def test_what_says_none() -> None:
-    plain = io.BytesIO()
-    Image.fromarray(PIXELS).save(plain, 'JPEG')
-    for data in (plain.getvalue(), encoded(None, 'JPEG'), encoded(0, 'JPEG'), encoded(9, 'PNG'), b'', b'GIF89a', b'BM'):
+    plain = image_file(Image.fromarray(PIXELS), 'JPEG')
+    for data in (plain, encoded(None, 'JPEG'), encoded(0, 'JPEG'), encoded(9, 'PNG'), b'', b'GIF89a', b'BM'):
         assert read_orientation(data) == 1
 
 
@@ -70,11 +68,10 @@ def test_predict_sees_images_as_viewers_do(name: str, channels: int, source_chan
     y, x = np.mgrid[0:48, 0:80]
     smooth = np.stack([x * 3, y * 5, (x + y) * 2], -1).astype(np.uint8)
     as_stored, turned = encoded(1, image_format, smooth), encoded(6, image_format, smooth)
-    upright = io.BytesIO()
-    Image.fromarray(np.rot90(smooth, -1)).save(upright, 'PNG')
+    upright = image_file(Image.fromarray(np.rot90(smooth, -1)), 'PNG')
     seen, ignored, stored, expected = (
         prepare(preprocessing, [data], apply_exif_orientation=applied)[0]
-        for data, applied in ((turned, True), (turned, False), (as_stored, True), (upright.getvalue(), True))
+        for data, applied in ((turned, True), (turned, False), (as_stored, True), (upright, True))
     )
     np.testing.assert_array_equal(ignored, stored)
     assert isinstance(seen, np.ndarray)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from engine.distributed import kernels
-from nets import fast_convolutions
+from nets.layers import convolutions
 from support.processor import CHOICES, Processor, find_processor
 
 ROOT = Path(__file__).parents[1]
@@ -111,9 +111,9 @@ def test_slow_precision_is_warned_of(
 @pytest.mark.parametrize('name', CHOICES)
 def test_bfloat16_is_never_summed_in_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorFlow's own kernels add up in bfloat16; oneDNN's, which need AVX-512, in float32."""
-    monkeypatch.setattr(fast_convolutions, 'this_processor', lambda: Processor(name, name != 'without oneDNN'))
+    monkeypatch.setattr(convolutions, 'this_processor', lambda: Processor(name, name != 'without oneDNN'))
     inputs, kernel = tf.zeros([1, 8, 8, 64], tf.bfloat16), tf.zeros([3, 3, 64, 64], tf.bfloat16)
-    with fast_convolutions.fast_convolutions():
-        chosen = fast_convolutions.choose(inputs, kernel)
-    assert chosen in (None, fast_convolutions.convolve_with_products)
+    with convolutions.fast_convolutions():
+        chosen = convolutions.choose(inputs, kernel)
+    assert chosen in (None, convolutions.convolve_with_products)
     assert chosen is None or name.startswith(('AVX-512', 'AMX'))

@@ -12,24 +12,14 @@ from unittest import mock
 import pytest
 import tensorflow as tf
 
-from datasets.array_tables import DamagedTable, load_arrays
 from datasets.record_faults import compression_of, not_an_image, problem_of
 from datasets.regular_files import read_file
 from datasets.tfrecord import SLIM_SCHEMA, Schema, index_files
 from support.errors import InputError
+from tests.sources import record
 
 PNG = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8)).numpy()
 RECORD = b'\x03' + bytes(11) + b'abc' + bytes(4)
-
-
-def record(**features: object) -> bytes:
-    def feature(value: object) -> tf.train.Feature:
-        if isinstance(value, bytes):
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-    made = {key.replace('__', '/'): feature(value) for key, value in features.items()}
-    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -136,9 +126,3 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     closed = mock.patch('datasets.tfrecord.mmap.mmap', side_effect=denied)  # for root may read whatever is closed
     with closed, pytest.raises(InputError, match='closed: cannot be read: Permission denied'):
         index_files([str(tmp_path / 'closed')])
-
-
-def test_a_table_of_something_else(tmp_path: Path) -> None:
-    (tmp_path / 'a.npz').write_bytes(b'no zip')
-    with pytest.raises(DamagedTable, match=r'a.npz: File is not a zip file'):
-        load_arrays(str(tmp_path / 'a.npz'))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.training import DeviceOptions
+from configs.devices import DeviceOptions
 from engine.distributed import distribution
 from engine.optim import losses
 from engine.training import setup

@@ -1,6 +1,7 @@
 """What `--data_service` may name: a dispatcher with a worker, and nothing else that listens."""
 
 import contextlib
+import functools
 import http.server
 import re
 import socket
@@ -14,7 +15,7 @@ from datasets import service
 from support.errors import InputError
 
 SERVERS = tf.data.experimental.service
-NO_DISPATCHER = 'what listens there is no dispatcher of a tf.data service'
+NO_DISPATCHER = 'what listens there is no dispatcher of a tf.data service ({}); give the address of the DispatchServer'
 
 
 @contextlib.contextmanager
@@ -25,27 +26,15 @@ def dispatcher() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def worker(worker_address: str | None = None) -> Iterator[tuple[str, str]]:
-    """Yields the addresses of a dispatcher and of its only worker."""
+def worker(worker_address: str | None = None, is_named: bool = False) -> Iterator[str]:
+    """Yields the address of a dispatcher with one worker, or that of the worker."""
     with dispatcher() as address:
         config = SERVERS.WorkerConfig(
             dispatcher_address=address, worker_address=worker_address, heartbeat_interval_ms=100
         )
         server = SERVERS.WorkerServer(config)
-        yield address, server._address
+        yield server._address if is_named else address
         server._stop()
-
-
-@contextlib.contextmanager
-def address_of_worker() -> Iterator[str]:
-    with worker() as (_, address):
-        yield address
-
-
-@contextlib.contextmanager
-def unreachable_worker() -> Iterator[str]:
-    with worker('localhost:1') as (address, _):
-        yield address
 
 
 @contextlib.contextmanager
@@ -69,7 +58,7 @@ def web_server() -> Iterator[str]:
 
 
 def test_a_dispatcher_with_a_worker_is_accepted() -> None:  # the other cases show that it is looked at
-    with worker() as (address, _):
+    with worker() as address:
         service.check(f'grpc://{address}')
 
 
@@ -91,11 +80,17 @@ def test_a_worker_that_comes_a_moment_later_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ('listening', 'message'),
     [
-        (address_of_worker, f'{NO_DISPATCHER} (UNIMPLEMENTED); give the address of the DispatchServer'),
-        (web_server, f'{NO_DISPATCHER} (UNAVAILABLE); give the address of the DispatchServer'),
-        (silence, f'{NO_DISPATCHER} (DEADLINE_EXCEEDED); give the address of the DispatchServer'),
+        (
+            functools.partial(worker, is_named=True),
+            NO_DISPATCHER.format('UNIMPLEMENTED'),
+        ),
+        (web_server, NO_DISPATCHER.format('UNAVAILABLE')),
+        (silence, NO_DISPATCHER.format('DEADLINE_EXCEEDED')),
         (dispatcher, 'the dispatcher has no workers; start at least one WorkerServer with dispatcher_address='),
-        (unreachable_worker, 'none of its workers can be reached from here: localhost:1; start them with a worker_add'),
+        (
+            functools.partial(worker, 'localhost:1'),
+            'none of its workers can be reached from here: localhost:1; start them with a worker_add',
+        ),
     ],
 )
 def test_what_gives_no_batches_is_refused(

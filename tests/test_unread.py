@@ -19,7 +19,7 @@ from configs.unread import READERS, With, advice, unread
 from engine.optim.optimizers import OPTIMIZERS
 from engine.optim.schedules import SCHEDULES
 from export.export_factory import FORMATS
-from nets.batch_norm import BatchNormalization
+from nets.layers import BatchNormalization
 from nets.nets_factory import NETS, make_model
 from preprocessing.preprocessing_factory import PREPROCESSINGS
 from tests.scripts import ROOT, SCRIPTS, run_python

@@ -119,18 +119,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:
-    """Writes what a gzip file holds into a folder, unless it is there already.
-
-    Args:
-        path: `name.tar.gz`, `name.tgz` or `name.gz`.
-        folder: Where `name.tar` or `name` is written, beside its final name first; made if need be.
-        max_bytes: More than that is refused.
-
-    Returns:
-        The path of the decompressed file.
+    """Decompresses `name.tar.gz`, `name.tgz` or `name.gz` into a folder unless that is done; returns the new path.
 
     Raises:
-        InputError: not a gzip file, a truncated or damaged one, too large a one, not enough space.
+        InputError: not a gzip file, a truncated or damaged one, one of more than `max_bytes`, not enough space.
     """
     name = os.path.basename(path)
     name = name.removesuffix('.tgz') + '.tar' if name.endswith('.tgz') else name.removesuffix('.gz')
@@ -143,9 +135,7 @@ def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:
         with _open(path) as compressed, atomic_file(target) as part, open(part, 'wb') as file:
             _copy(compressed, file, path, folder, max_bytes)
             file.flush()
-            os.utime(
-                file.fileno(), ns=(modified or 0, modified or 0)
-            )  # by which the next run knows whose content it is
+            os.utime(file.fileno(), ns=(modified or 0, modified or 0))  # the next run knows by it whose content it is
     except OSError as error:
         raise InputError(f'cannot write {target}: {error.strerror or error}') from error
     return target

@@ -16,7 +16,7 @@ from PIL import Image
 from datasets.conversion.archives import decompress, list_tar
 from datasets.conversion.pickled_arrays import load_images
 from datasets.files import Entry, list_folder
-from datasets.source import Source, SourceImage, read_bytes
+from datasets.source import Source, SourceImage, read_bytes, read_range
 from support.atomic import atomic_file
 from support.errors import InputError
 
@@ -28,15 +28,12 @@ _MAX_PICKLE = 2**26  # the published ones have 31 MB
 
 
 def open_source(source_dir: str, work_dir: str) -> Source:
-    """Lists the images of both splits.
+    """Lists the images of the splits `train` and `test`, each in the order of the archive.
 
     Args:
         source_dir: Where `cifar-10-binary.tar.gz`, `cifar-10-python.tar.gz`, or one of the folders that they unpack to
             lies; or such a folder itself.
         work_dir: Folder for the decompressed archive, which images are read from.
-
-    Returns:
-        The splits `train` and `test`, each in the order of the archive.
 
     Raises:
         InputError: none of these, a missing, damaged or unsafe file, not enough space.
@@ -116,6 +113,6 @@ def _list_batch(split: str, entry: Entry) -> Iterator[SourceImage]:
 
 def _read(entry: Entry) -> bytes:
     try:
-        return read_bytes(SourceImage(entry.name, entry.path, entry.offset, entry.size, 0))
+        return read_range(entry.path, entry.offset, entry.size)
     except OSError as error:
         raise InputError(f'{entry.path}: cannot be read: {error.strerror}') from error

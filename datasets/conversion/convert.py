@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,15 +20,13 @@ from absl import logging
 
 from configs.conversion import ConvertConfig, RecordOptions
 from datasets import manifest
-from datasets.conversion.description import describe
-from datasets.conversion.journal import Journal
+from datasets.conversion.journal import FinishedShard, Journal
 from datasets.conversion.recipe import Encoding, Layout, Recipe, layout_of
-from datasets.conversion.shard_writer import write_shards
-from datasets.conversion.shards import Shard, default_count, fingerprint, plan_shards
+from datasets.conversion.shards import Shard, default_count, fingerprint, plan_shards, write_shards
 from datasets.conversion.sources import check_options, open_source
-from datasets.conversion.stopping import Stopped, signals_raise, write_text
+from datasets.conversion.stopping import run_until_signal, write_text
 from datasets.regular_files import check_local
-from datasets.source import Source, SourceImage
+from datasets.source import Source
 from support.errors import InputError
 from support.processor import usable_cores
 from support.progress import Progress
@@ -53,16 +51,16 @@ def convert(config: ConvertConfig) -> int:
     layout = layout_of(name)
     _check_quality(config.records, layout)
     _check_folders(config.source.source_dir, dataset_dir, may_be_inside=name != 'image_folder')
-    try:
-        with signals_raise(), Journal(dataset_dir) as journal:
+
+    def work() -> int:
+        with Journal(dataset_dir) as journal:
             work_dir = os.path.join(dataset_dir, _WORK_DIR)
             source = open_source(config.source, work_dir)
             _Conversion(config, layout, source, dataset_dir, journal).run()
             shutil.rmtree(work_dir, ignore_errors=True)
-    except Stopped as stopped:
-        print(f'{stopped}: finished files are kept; the same command goes on', file=sys.stderr)
-        return 128 + stopped.number
-    return 0
+        return 0
+
+    return run_until_signal(work, 'finished files are kept; the same command goes on')
 
 
 def _check_quality(options: RecordOptions, layout: Layout) -> None:
@@ -95,7 +93,7 @@ class _Conversion:
         self._dir, self._journal = dataset_dir, journal
         counts = shard_counts(config.records, layout, source)
         self._shards = plan_shards(source.splits, counts, layout.pattern)
-        self._conversion = _describe(config.source.dataset_name, config.records, source, counts)
+        self._conversion = _identify(config.source.dataset_name, config.records, source, counts)
 
     def run(self) -> None:
         """Converts what is not finished yet."""
@@ -112,7 +110,7 @@ class _Conversion:
             os.remove(path)  # files were taken away since it was written
         seconds = self._write(unfinished)
         finished = [self._journal.finished[shard.file] for shard in self._shards]
-        described = describe(self._conversion, self._source, finished)
+        described = _describe(self._conversion, self._source, finished)
         for split, parts in described['splits'].items():
             if not parts['images']:
                 raise InputError(
@@ -188,16 +186,14 @@ def shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dict
         if layout.one_file and asked not in (None, 1):
             flag = 'train_shards' if split == 'train' else 'validation_shards'
             raise InputError(f'--{flag}={asked}: a split of this data set is one file, {layout.glob(split)}')
-        counts[split] = asked or (1 if layout.one_file else _default_count(layout.shards.get(split), images))
+        count = 1 if layout.one_file else layout.shards.get(split)
+        if count is None or count > max(1, len(images)):  # some of slim's files would be empty
+            count = default_count(images)
+        counts[split] = asked or count
     return counts
 
 
-def _default_count(slims: int | None, images: Sequence[SourceImage]) -> int:
-    """Returns slim's number of files, unless some would be empty; else one that follows from the size."""
-    return slims if slims is not None and slims <= len(images) else default_count(images)
-
-
-def _describe(
+def _identify(
     dataset_name: str | None, options: RecordOptions, source: Source, counts: Mapping[str, int]
 ) -> dict[str, Any]:
     """Returns all that decides about the bytes, but for the images."""
@@ -210,4 +206,40 @@ def _describe(
         'jpeg_quality': options.jpeg_quality if side is not None else None,
         'shards': dict(counts),
         'classes': f'{len(source.class_names)} ({hashlib.sha256(classes).hexdigest()[:12]})',
+    }
+
+
+def _describe(conversion: Mapping[str, Any], source: Source, shards: Sequence[FinishedShard]) -> dict[str, Any]:
+    """Returns the content of dataset.json, which depends only on what was converted."""
+    changes: Counter[str] = Counter()
+    for shard in shards:
+        changes.update(shard.changes)
+    return {
+        'name': conversion['dataset_name'],
+        'options': {key: conversion[key] for key in ('resize_shorter_side', 'jpeg_quality')},
+        'class_names': list(source.class_names),
+        'class_ids': list(source.class_ids),
+        'channels': source.channels,
+        'splits': {split: _describe_split(split, shards, len(source.class_names)) for split in source.splits},
+        'changed': dict(sorted(changes.items())),
+        'skipped': [
+            {'split': shard.split, 'image': name, 'reason': reason}
+            for shard in shards
+            for name, reason in shard.skipped
+        ],
+    }
+
+
+def _describe_split(split: str, shards: Sequence[FinishedShard], num_classes: int) -> dict[str, Any]:
+    labels: Counter[int] = Counter()
+    files = []
+    for shard in shards:
+        if shard.split == split:
+            labels.update(shard.labels)
+            files.append({'file': shard.file, 'images': shard.num_images, 'bytes': shard.size, 'sha256': shard.sha256})
+    return {
+        'images': labels.total(),
+        'bytes': sum(file['bytes'] for file in files),
+        'images_per_class': [labels[label] for label in range(num_classes)],
+        'shards': files,
     }

@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from datasets.conversion.recipe import Encoding
-from datasets.image_formats import SIGNATURES, format_of
+from datasets.record_faults import SIGNATURES, format_of
 from support.errors import InputError
 from support.input_files import MAX_PIXELS, MAX_SIDES_RATIO
 
@@ -91,11 +91,7 @@ def image_format(data: bytes) -> str:
 
 
 def read_header(data: bytes, found: str) -> tuple[int, int, int]:
-    """Returns height, width and, of a JPEG, the number of components (else 0) without decoding.
-
-    Args:
-        data: An image file.
-        found: Its format, as `image_format` finds it.
+    """Returns height, width and, of a JPEG, the number of components (else 0) of an image file, without decoding.
 
     Raises:
         BadImage: a damaged header, one of so many pixels that decoding could take all memory, or one so narrow that

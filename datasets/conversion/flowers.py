@@ -22,14 +22,11 @@ _SEED = 0
 
 
 def open_source(source_dir: str, work_dir: str) -> Source:
-    """Lists the images of both splits.
+    """Lists the images of `train` and `validation`, which has 350 of the 3670, or a tenth of a part of them.
 
     Args:
         source_dir: Where `flower_photos.tgz` or the folder `flower_photos` lies, or that folder itself.
         work_dir: Folder for the decompressed archive, which images are read from.
-
-    Returns:
-        The splits `train` and `validation`: the latter has 350 of the 3670 images, or a tenth of a part of them.
 
     Raises:
         InputError: neither is there, a class is missing or unknown, a damaged or unsafe archive, not enough space.

@@ -25,13 +25,9 @@ def load_wnids() -> tuple[str, ...]:
 
 
 def load_class_names(path: str, wnids: Sequence[str]) -> tuple[str, ...]:
-    """Reads the names of classes from ILSVRC's `LOC_synset_mapping.txt` or lines of `wnid<TAB>name`.
+    """Returns the names of classes, from ILSVRC's `LOC_synset_mapping.txt` or lines of `wnid<TAB>name`.
 
     A file that lacks a class is refused, for who gives one wants names, and a WordNet id among them would pass unseen.
-
-    Args:
-        path: Text file; it may hold other classes too.
-        wnids: Classes whose names are returned.
 
     Raises:
         InputError: no such file, or one that lacks a class.

@@ -22,14 +22,14 @@ from io import FileIO
 from typing import Any
 
 from datasets.conversion.stopping import cannot_write, write_text
-from datasets.json_schema import type_problems
+from datasets.manifest import is_file_name, type_problems
 from datasets.regular_files import refuse_irregular
 from support.errors import InputError, first_line
 from support.folder_lock import FolderLock
 
 JOURNAL, LOCK = '.conversion.jsonl', '.conversion.lock'
 _MAX_BYTES = 2**28  # that of ImageNet, whose shards each have all classes, has 15 MB
-# A line of a finished shard, as `json_schema` says it.
+# A line of a finished shard, as `type_problems` takes it.
 _ROW = {
     'file': str,
     'split': str,
@@ -165,15 +165,7 @@ class Journal:
                 )
 
     def add(self, shard: FinishedShard, part: str) -> None:
-        """Gives a finished file its name, and notes it.
-
-        Args:
-            shard: What it holds.
-            part: Path of the file until now.
-
-        Raises:
-            InputError: the disk fails.
-        """
+        """Gives a finished file, whose path is `part` until now, its name, and notes it; InputError: the disk fails."""
         # In this order a file with a final name is never one that the journal does not know.
         self._append(dataclasses.asdict(shard))
         try:
@@ -213,9 +205,8 @@ def _problems(row: Any, is_head: bool) -> Iterator[str]:
     yield from type_problems(row, {} if is_head else _ROW)
     if is_head:
         return
-    file = row['file']
-    if file != os.path.basename(file) or file in ('', '.', '..') or not file.isprintable():
-        yield f'the file {file!r} is not one of this folder'
+    if not is_file_name(row['file']):
+        yield f'the file {row["file"]!r} is not one of this folder'
     if not all(label.isdecimal() and len(label) < 20 for label in row['labels']):
         yield f'labels are {reprlib.repr(list(row["labels"]))}, and must be numbers'
     if any(len(pair) != 2 for pair in row['skipped']):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from datasets.conversion.archives import decompress
-from datasets.source import Source, SourceImage, read_bytes
+from datasets.source import Source, SourceImage, read_bytes, read_range
 from support.errors import InputError
 
 CLASS_NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -26,15 +26,12 @@ _MAX_BYTES = 2**26  # the largest has 47 MB
 
 
 def open_source(source_dir: str, work_dir: str) -> Source:
-    """Lists the images of both splits.
+    """Lists the images of the splits `train` and `test`, in the order of the files.
 
     Args:
         source_dir: Where `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
             `t10k-labels-idx1-ubyte` lie, each with or without `.gz`.
         work_dir: Folder for the decompressed files, which images are read from.
-
-    Returns:
-        The splits `train` and `test`, in the order of the files.
 
     Raises:
         InputError: a file is missing, damaged, or not what its name says; not enough space.
@@ -61,7 +58,7 @@ def _list_split(split: str, source_dir: str, work_dir: str) -> Iterator[SourceIm
             'those of MNIST are 28x28, with a label each'
         )
     size = _SIDE * _SIDE
-    content = read_bytes(SourceImage(labels, labels, first_label, label_count, 0))
+    content = read_range(labels, first_label, label_count)
     for i, label in enumerate(content):
         if label >= len(CLASS_NAMES):
             raise InputError(f'{labels}: label {i} is {label}; there are 0 to 9')
@@ -82,7 +79,7 @@ def _read_header(path: str, dimensions: int) -> tuple[list[int], int]:
     length = 4 + 4 * dimensions
     try:
         size = os.path.getsize(path)
-        header = read_bytes(SourceImage(path, path, 0, length, 0))
+        header = read_range(path, 0, length)
     except OSError as error:
         raise InputError(f'{path}: cannot be read: {error.strerror}') from error
     if len(header) < length or header[:4] != bytes([0, 0, 8, dimensions]):

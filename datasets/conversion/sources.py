@@ -40,9 +40,7 @@ def check_options(options: SourceOptions) -> str:
 def open_source(options: SourceOptions, work_dir: str) -> Source:
     """Lists the images of the data set that the options name; what has no `source_dir` is downloaded.
 
-    Args:
-        options: As `check_options` takes them.
-        work_dir: A folder for decompressed archives and links to downloaded ones.
+    Decompressed archives and links to downloaded ones are put into `work_dir`.
 
     Raises:
         InputError: whatever is wrong with the options or the files.

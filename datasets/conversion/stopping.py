@@ -1,41 +1,35 @@
 """What stops a conversion so that the same command continues it: Ctrl-C and SIGTERM, and a full or failing disk.
 
-with signals_raise():
-    write_text('/data/records', 'labels.txt', '0:background')     # raises Stopped, or InputError
+status = run_until_signal(lambda: 0, 'finished files are kept')     # 0, or as a shell counts it for the signal
+write_text('/data/records', 'labels.txt', '0:background')           # or an InputError
 """
 
-import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from types import FrameType
 
 from support.atomic import atomic_file, flush_to_disk
 from support.errors import InputError, first_line
 
 
-class Stopped(BaseException):
-    """A signal came.
-
-    Attributes:
-        number: The signal's.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+class _Stopped(BaseException):
+    """A signal came, whose number is the argument: it unwinds whatever is under way."""
 
 
-@contextlib.contextmanager
-def signals_raise() -> Iterator[None]:
-    """Lets SIGINT and SIGTERM raise `Stopped` in the main thread; elsewhere Python allows no handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def run_until_signal(work: Callable[[], int], what_is_kept: str) -> int:
+    """Returns the exit status of `work`, or says what is kept and returns 128 and the number of the signal."""
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+        return work()
     before = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        return work()
+    except _Stopped as stopped:
+        (number,) = stopped.args
+        print(f'{signal.Signals(number).name}: {what_is_kept}', file=sys.stderr)
+        return 128 + number
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -45,7 +39,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
     del frame
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)  # what is left to do takes a moment, and leaves the folder in order
-    raise Stopped(number)
+    raise _Stopped(number)
 
 
 def write_text(folder: str, name: str, text: str) -> None:

@@ -10,7 +10,7 @@ Images are not copied out of the record files: only the few bytes around each ar
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import logging
@@ -26,27 +26,20 @@ _HEADER_BYTES = 12
 _BYTES_FIELD = 2  # wire type: a length, then as many bytes
 
 
-def open_source(name: str, data_dir: str | None = None, splits: Sequence[str] | None = None) -> Source:
-    """Lists the images of a data set of TensorFlow Datasets, prepared first unless it is there.
+def open_source(name: str, data_dir: str | None = None) -> Source:
+    """Lists the images of all splits that have labels, in the order of the records; prepared first if need be.
 
     Args:
         name: As TFDS writes it, see `datasets.tfds.open_builder`.
         data_dir: TFDS's folder of data sets; by default ~/tensorflow_datasets.
-        splits: Names of those to convert; by default all that have labels.
-
-    Returns:
-        The splits, in the order of the records.
 
     Raises:
-        InputError: as `open_builder`; no such split, a split without labels that was asked for, a damaged file.
+        InputError: as `open_builder`; no split with labels, a damaged file.
     """
     builder = open_builder(name, data_dir)
-    for split in splits or ():
-        if split not in builder.splits:
-            raise InputError(f'tfds:{name} has no split {split}; it has {", ".join(builder.splits)}')
-    listed = {split: tuple(_list_split(builder, split)) for split in splits or builder.splits}
+    listed = {split: tuple(_list_split(builder, split)) for split in builder.splits}
     for split in [split for split, images in listed.items() if any(image.label < 0 for image in images)]:
-        if splits or len(listed) == 1:
+        if len(listed) == 1:
             raise InputError(f'tfds:{name}: split {split} has images without labels')
         logging.warning('tfds:%s: split %s has images without labels, and is left out', name, split)
         del listed[split]
@@ -54,15 +47,10 @@ def open_source(name: str, data_dir: str | None = None, splits: Sequence[str] | 
 
 
 def download_archives(name: str, work_dir: str, data_dir: str | None = None) -> str:
-    """Downloads the published archives of a data set unless TFDS has them, and checks their checksums.
+    """Returns a folder in `work_dir` with links to a data set's archives, by their published names.
 
-    Args:
-        name: cifar10, mnist or flowers.
-        work_dir: Gets a folder with links to the archives, by their published names.
-        data_dir: TFDS's folder of data sets, in whose `downloads` they are kept; by default ~/tensorflow_datasets.
-
-    Returns:
-        That folder, for `open_source` of the data set's module.
+    They are kept in `downloads` of TFDS's `data_dir` (by default ~/tensorflow_datasets), downloaded now unless they are
+    there, and their checksums are compared.
 
     Raises:
         InputError: no network, a wrong checksum, not enough space.

@@ -7,12 +7,11 @@ Records keep their bytes and their order. Files that are TFRecords already, and 
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from configs.conversion import ConvertConfig
-from datasets.conversion.stopping import Stopped, cannot_write, signals_raise
+from datasets.conversion.stopping import cannot_write, run_until_signal
 from datasets.files import check_folder, list_names
 from datasets.manifest import LABELS
 from datasets.regular_files import check_local
@@ -62,12 +61,8 @@ def unpack(config: ConvertConfig) -> int:
     check_folder('source_dir', source_dir)
     if os.path.realpath(source_dir) == os.path.realpath(dataset_dir):
         raise InputError(f'--dataset_dir={dataset_dir}: must be another folder than --source_dir')
-    try:
-        with signals_raise():
-            return _unpack(source_dir, dataset_dir)
-    except Stopped as stopped:
-        print(f'{stopped}: files that are complete are kept; the same command goes on', file=sys.stderr)
-        return 128 + stopped.number
+    kept = 'files that are complete are kept; the same command goes on'
+    return run_until_signal(lambda: _unpack(source_dir, dataset_dir), kept)
 
 
 def _unpack(source_dir: str, dataset_dir: str) -> int:

@@ -16,7 +16,7 @@ from configs.conversion import ConvertConfig
 from datasets import manifest
 from datasets.conversion import writer
 from datasets.conversion.recipe import layout_of
-from datasets.conversion.stopping import Stopped, signals_raise
+from datasets.conversion.stopping import run_until_signal
 from datasets.conversion.workers import WorkerPool
 from datasets.files import in_one_form
 from datasets.regular_files import read_file
@@ -53,12 +53,11 @@ def verify(config: ConvertConfig) -> int:
         raise InputError('--dataset_dir is missing: the folder to verify')
     described = manifest.load(dataset_dir)
     processes = config.work.num_processes or usable_cores()
-    try:
-        with signals_raise():
-            problems = [*_folder_problems(dataset_dir, described), *_record_problems(dataset_dir, described, processes)]
-    except Stopped as stopped:
-        print(f'{stopped}: nothing was changed', file=sys.stderr)
-        return 128 + stopped.number
+    return run_until_signal(lambda: _verify(dataset_dir, described, processes), 'nothing was changed')
+
+
+def _verify(dataset_dir: str, described: Mapping[str, Any], processes: int) -> int:
+    problems = [*_folder_problems(dataset_dir, described), *_record_problems(dataset_dir, described, processes)]
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
     if problems:
@@ -127,13 +126,7 @@ def _label_problems(
 
 
 def check_file(path: str, expected: Mapping[str, Any], num_classes: int) -> Checked:
-    """Reads a file and all its records.
-
-    Args:
-        path: The file.
-        expected: Its entry in dataset.json: `images`, `bytes` and `sha256`.
-        num_classes: Labels must be less.
-    """
+    """Reads a file and all its records, and compares it with its entry in dataset.json."""
     checked = Checked()
     try:
         with open(path, 'rb') as file:

@@ -29,7 +29,7 @@ from engine.classifiers.interface import Interface
 from engine.classifiers.label_names import read_label_names
 from engine.classifiers.model_spec import ModelSpec
 from nets import nets_factory
-from nets.layers import zero_weights
+from nets.building import zero_weights
 from preprocessing import preprocessing_factory
 from support.errors import InputError, first_line
 

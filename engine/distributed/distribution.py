@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 from tensorflow.python.eager import context
 
-from configs.training import DeviceOptions
+from configs.devices import DeviceOptions
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster
 from engine.distributed.tasks import check_port_is_free
 from support.errors import InputError
@@ -199,7 +199,7 @@ def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
 
 
 def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether training and evaluation use `nets.fast_convolutions`: never on GPUs, which have their own."""
+    """Returns whether `nets.layers.fast_convolutions` is used: never on GPUs, which have their own."""
     if options.fast_convolutions == 'auto':
         return not is_on_gpus(strategy) and this_processor().choices.fast_convolutions
     return options.fast_convolutions == 'on'

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.cluster import ClusterOptions
+from configs.devices import ClusterOptions
 from configs.evaluation import EvalConfig, EvalOutputOptions
 from engine.classifiers import size_in_bytes
 from engine.distributed import distribution

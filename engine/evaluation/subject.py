@@ -22,8 +22,8 @@ from engine.classifiers.model_spec import ModelSpec
 from engine.distributed import distribution
 from engine.distributed.cluster import Cluster
 from engine.optim.reduction import broadcast
-from nets import fast_convolutions
-from nets.layers import zero_weights
+from nets import layers
+from nets.building import zero_weights
 from nets.variables import slim_variables
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
@@ -50,7 +50,7 @@ class ReplicatedNet:
         is_fast = distribution.use_fast_convolutions(devices, strategy)
 
         def classify(images: tf.Tensor) -> tf.Tensor:
-            with fast_convolutions.fast_convolutions(is_fast):
+            with layers.fast_convolutions(is_fast):
                 return model(preprocessing.device_eval(images), training=False)
 
         if distribution.use_xla(devices, strategy):

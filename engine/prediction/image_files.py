@@ -15,7 +15,7 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from datasets.conversion.encode import BadImage, check_sides, encode, image_format, read_header
 from datasets.conversion.recipe import Encoding
-from datasets.files import IMAGE_SUFFIXES, LeftOut, is_image, is_of_system, problem_of
+from datasets.files import IMAGE_SUFFIXES, LeftOut, is_image, is_of_system, problem_of, walk
 from datasets.orientation import read_orientation, turn
 from preprocessing import batches
 from preprocessing import images as image_operations
@@ -52,7 +52,7 @@ def find_images(names: Sequence[str], left_out: LeftOut | None = None) -> list[s
 
 def _find(name: str, left_out: LeftOut) -> list[str]:
     if os.path.isdir(name):
-        return sorted(_walk(name, left_out)) or [name]
+        return _images_below(name, left_out) or [name]
     if os.path.lexists(name) or not _is_glob(name):
         return [name]
     found = sorted(path for path in glob.glob(name, recursive=True) if not _is_in_system_folder(path, name))
@@ -71,32 +71,15 @@ def _is_in_system_folder(path: str, pattern: str) -> bool:
     return any(is_of_system(part) and not part.startswith('.') for part in matched)
 
 
-def _walk(folder: str, left_out: LeftOut, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yields the images below a folder, and what cannot be read; links are followed, but not in circles."""
-    try:
-        status = os.stat(folder)
-        with os.scandir(folder) as found:
-            items = list(found)
-    except OSError:
-        yield folder
-        return
-    identity = (status.st_dev, status.st_ino)
-    for item in items if identity not in above else ():
-        try:
-            is_folder, is_file = item.is_dir(), item.is_file()
-        except OSError:  # a link to itself
-            yield item.path
-            continue
-        if is_folder and is_of_system(item.name):
-            left_out.add_folder(item.name)
-        elif is_folder:
-            yield from _walk(item.path, left_out, (*above, identity))
-        elif item.name.startswith('.') or not (is_file or item.is_symlink()):  # a pipe would never end
-            continue
-        elif is_image(item.name):
-            yield item.path
+def _images_below(folder: str, left_out: LeftOut) -> list[str]:
+    """Returns the images below a folder, and what cannot be read; links in circles are not followed."""
+    paths: list[str] = []
+    for item in walk(folder, left_out, lambda path, error: paths.append(path) if error else None):
+        if is_image(item.name):
+            paths.append(item.path)
         else:
             left_out.add_files([item.name])
+    return sorted(paths)
 
 
 def split_input(data: bytes) -> bytes | list[str]:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from configs.devices import DeviceOptions
 from configs.foreign import ForeignOptions, NetOverrides
-from configs.training import DeviceOptions
 from engine.classifiers import load_classifier, softmax
 from engine.distributed import distribution
 from engine.distributed.kernels import set_precision

@@ -13,7 +13,7 @@ from configs.training import DataOptions, TrainConfig
 from datasets import dataset_factory
 from datasets.dataset_factory import DATASETS, Dataset
 from engine.training.setup import known_dataset, make_spec
-from nets.layers import zero_weights
+from nets.building import zero_weights
 from support.tables import format_table
 
 _DEFAULT_DATASET = 'imagenet'

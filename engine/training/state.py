@@ -20,8 +20,7 @@ from engine.classifiers.model_spec import ModelSpec
 from engine.optim.loss_scale import LossScale
 from engine.optim.moving_averages import ExponentialMovingAverage
 from engine.optim.optimizers import Optimizer, make_optimizer
-from nets.batch_norm import BatchNormalization
-from nets.layers import L2Regularizer
+from nets.layers import BatchNormalization, L2Regularizer
 from nets.variables import slim_variables
 from support.errors import InputError
 

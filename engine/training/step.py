@@ -23,9 +23,7 @@ from engine.optim import losses
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import Schedule
 from engine.training.state import Position, TrainState
-from nets.batch_norm import batch_statistics, update_moving
-from nets.fast_convolutions import fast_convolutions
-from nets.layers import step_randomness
+from nets.layers import batch_statistics, fast_convolutions, step_randomness, update_moving
 from preprocessing.augmentation import Augmentation
 
 

@@ -21,8 +21,6 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from nets.layers import register
-
 ReduceMean: TypeAlias = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 # What Keras' layer also can do, and the one way in which this one does it.
@@ -91,7 +89,7 @@ def update_moving(moving: Sequence[tuple[keras.Variable, float]], values: Sequen
         tf.raw_ops.AssignSubVariableOp(resource=handle, value=change)
 
 
-@register
+@keras.saving.register_keras_serializable(package='nets')
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer over the last axis, by TensorFlow's fused kernel, with moving statistics that a caller may update.
 

@@ -46,7 +46,7 @@ class _Filtering:
 
     @property
     def places(self) -> int:
-        """Number of values along a side of a tile."""
+        """The number of values along a side of a tile."""
         return len(self.inputs)
 
 
@@ -116,11 +116,7 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def _in_parts(call: Callable, *batches: tf.Tensor, channels: int, filtering: _Filtering) -> list:
     """Calls a function on consecutive parts of batches and returns its results; a batch of unknown size stays whole.
 
-    Args:
-        call: The function; takes a part of each of `batches` and returns tensors.
-        batches: Tensors [batch, height, width, ...] of the same height and width.
-        channels: Number of channels of the largest intermediate, [places**2, part * tiles, channels].
-        filtering: Determines the number of places.
+    The largest intermediate of a part is [places**2, part * tiles, channels].
     """
     size, height, width = batches[0].shape[:3]
     if size is None:
@@ -136,15 +132,7 @@ def _in_parts(call: Callable, *batches: tf.Tensor, channels: int, filtering: _Fi
 
 
 def _values(images: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Transforms the pixels of each tile to values at its places.
-
-    Args:
-        images: [batch, height, width, channels].
-        filtering: The transforms.
-
-    Returns:
-        [places**2, batch * tiles, channels].
-    """
+    """Transforms pixels [batch, height, width, channels] to values [places**2, batch * tiles, channels]."""
     height, width, channels = images.shape[1:]
     places = filtering.places
     rows, columns = (_side_transform(length, places) for length in (height, width))
@@ -155,17 +143,7 @@ def _values(images: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
 
 
 def _image_gradient(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
-    """Returns the gradient of the images from that of the values: the transpose of `_values`.
-
-    Args:
-        values: [places**2, batch * tiles, channels].
-        height: Height of the images.
-        width: Width of the images.
-        filtering: The transforms.
-
-    Returns:
-        [batch, height, width, channels].
-    """
+    """Returns the gradient of the images, of this height and width, from that of the values: `_values` transposed."""
     places, channels = filtering.places, values.shape[-1]
     rows, columns = (_side_transform(length, places).T for length in (height, width))
     depth, span = rows.shape[1], columns.shape[1]
@@ -176,17 +154,7 @@ def _image_gradient(values: tf.Tensor, height: int, width: int, filtering: _Filt
 
 
 def _pixels(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
-    """Transforms the values at the places of each tile to pixels of the result.
-
-    Args:
-        values: [places**2, batch * tiles, filters].
-        height: Height of the result.
-        width: Width of the result.
-        filtering: The transforms.
-
-    Returns:
-        [batch, height, width, filters].
-    """
+    """Transforms values [places**2, batch * tiles, filters] to the result's [batch, height, width, filters]."""
     filters, (tall, wide) = values.shape[-1], _tiles(height, width)
     pixels = tf.matmul(_output_transform(filtering), tf.reshape(values, [filtering.places**2, -1]))
     pixels = tf.reshape(pixels, [_OUTPUTS, _OUTPUTS, -1, tall, wide, filters])
@@ -195,15 +163,7 @@ def _pixels(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -
 
 
 def _value_gradient(pixels: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Returns the gradient of the values from that of the pixels of the result: the transpose of `_pixels`.
-
-    Args:
-        pixels: [batch, height, width, filters].
-        filtering: The transforms.
-
-    Returns:
-        [places**2, batch * tiles, filters].
-    """
+    """Returns the gradient of the values from that of the result: `_pixels` transposed."""
     height, width, filters = pixels.shape[1:]
     tall, wide = _tiles(height, width)
     pixels = tf.pad(pixels, [[0, 0], [0, tall * _OUTPUTS - height], [0, wide * _OUTPUTS - width], [0, 0]])
