@@ -20,7 +20,8 @@ from engine.distributed.cluster import SINGLE_PROCESS
 from engine.distributed.distribution import make_strategy
 from engine.evaluation.compare import Agreement
 from engine.evaluation.eval_dataset import find_dataset
-from engine.evaluation.measure import EvalSource, ScoredBatch, measure
+from engine.evaluation.measure import EvalSource, measure
+from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.subject import FileSubject
 from nets.variables import slim_variables
 from support.errors import InputError

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.devices import DeviceOptions
-from engine.distributed import distribution
-from engine.evaluation.metrics import ClassificationMetrics, clip_recall_at, count_recognised
+from engine.evaluation.metrics import Counts, ScoredBatch, clip_recall_at, count_recognised
 from engine.optim.losses import l2_loss, softmax_cross_entropy
 from preprocessing.mixing import Targets
 
@@ -73,82 +71,49 @@ def test_l2_loss_is_that_of_slim(shared_path):
     np.testing.assert_allclose(loss, golden['reg_values_wd5e-4'][0], rtol=1e-6)
 
 
+def results(recall_at: tuple[int, ...], logits: np.ndarray, labels: np.ndarray, batch_size: int = 1000) -> dict[str, float]:
+    """Returns the results of `Counts` over batches of a size."""
+    counts = Counts(recall_at)
+    for first in range(0, len(labels), batch_size):
+        rows = slice(first, first + batch_size)
+        counts.observe(ScoredBatch(np.arange(len(labels))[rows], labels[rows], (logits[rows],)))
+    return counts.results()
+
+
 @pytest.mark.parametrize('k', [1, 2, 3, 4, 5, 10, 11])
 def test_hits_are_those_of_slim(golden, k):
     """Rows with ties, NaN and infinity, one at a time."""
-    for logits, label, right, hit in zip(
-        golden['metric_logits'],
-        golden['metric_labels'],
-        golden['argmax'] == golden['metric_labels'],
-        golden[f'in_top_{k}'],
-        strict=True,
-    ):
-        counts = ClassificationMetrics((k,)).count(logits[np.newaxis], label[np.newaxis], [True])
-        np.testing.assert_array_equal(counts, [1, right, hit])
+    labels = golden['metric_labels']
+    right, hits = golden['argmax'] == labels, golden[f'in_top_{k}']
+    for row in range(len(labels)):
+        found = results((k,), golden['metric_logits'][row : row + 1], labels[row : row + 1])
+        assert (found['num_examples'], found['accuracy'], found[f'recall_at_{k}']) == (1, right[row], hits[row])
 
 
 def test_results_are_slims_streaming_metrics(golden):
-    metrics = ClassificationMetrics((3, 4, 5))
-    labels = golden['metric_labels']
-    counts = metrics.count(golden['metric_logits'], labels, np.ones(len(labels), bool))
-    result = metrics.result(counts)
-    assert result['num_examples'] == len(labels)
+    result = results((3, 4, 5), golden['metric_logits'], golden['metric_labels'])
+    assert result['num_examples'] == len(golden['metric_labels'])
     np.testing.assert_allclose(result['accuracy'], golden['stream_Accuracy'], rtol=1e-6)
     for k in (3, 4, 5):
         np.testing.assert_allclose(result[f'recall_at_{k}'], golden[f'stream_Recall_{k}'], rtol=1e-6)
 
 
-def examples(count: int = 60, classes: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Returns logits with ties and values that are not finite, and labels of which some are no class."""
+def test_recall_is_that_of_in_top_k_whatever_the_batches():
+    """Logits have ties and values that are not finite, and some labels are no class."""
     random = np.random.RandomState(1)
-    logits = random.randint(0, 4, (count, classes)).astype(np.float32)
-    logits[::11, 2] = np.nan
-    logits[::13, 5] = -np.inf
-    return logits, random.randint(-1, classes + 1, count)
-
-
-def test_recall_is_that_of_in_top_k():
-    logits, labels = examples()
-    recall_at = (1, 2, 5, 8)
-    counts = ClassificationMetrics(recall_at).count(logits, labels, np.ones(len(labels), bool))
-    expected = [np.sum(tf.nn.in_top_k(labels, logits, k)) for k in recall_at]
-    np.testing.assert_array_equal(counts[2:], expected)
-
-
-@pytest.mark.quick('2-7', '1-1')
-@pytest.mark.parametrize('batch_size', [1, 7, 32, 60, 100])
-@pytest.mark.parametrize('replicas', [1, 2])
-def test_counts_do_not_depend_on_batches_replicas_or_padding(batch_size, replicas):
-    metrics = ClassificationMetrics((1, 3))
-    logits, labels = examples()
-    whole = metrics.count(logits, labels, np.ones(len(labels), bool)).numpy()
-
-    strategy = distribution.make_strategy(DeviceOptions(devices='cpu', num_clones=replicas))
-    dataset = strategy.experimental_distribute_dataset(_padded_batches(logits, labels, batch_size * replicas))
-
-    @tf.function
-    def count(batch):
-        return strategy.reduce('SUM', strategy.run(metrics.count, batch), axis=None)
-
-    counts = sum(count(batch).numpy() for batch in dataset)
-    assert counts.dtype == np.int64
-    np.testing.assert_array_equal(counts, whole)
-
-
-def _padded_batches(logits: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
-    missing = -len(labels) % batch_size
-    logits = np.pad(logits, ((0, missing), (0, 0)), constant_values=9.0)
-    mask = np.arange(len(logits)) < len(labels)
-    return tf.data.Dataset.from_tensor_slices((logits, np.pad(labels, (0, missing)), mask)).batch(batch_size)
+    logits, labels = random.randint(0, 4, (60, 8)).astype(np.float32), random.randint(-1, 9, 60)
+    logits[::11, 2], logits[::13, 5] = np.nan, -np.inf
+    for batch_size in (1, 7, 60):
+        found = results((1, 2, 5, 8), logits, labels, batch_size)
+        for k in (1, 2, 5, 8):
+            assert found[f'recall_at_{k}'] == np.mean(tf.nn.in_top_k(labels, logits, k))
 
 
 def test_no_examples_give_no_shares():
-    metrics = ClassificationMetrics((2,))
-    counts = metrics.count(np.zeros((3, 4), np.float32), [0, 1, 2], [False] * 3)
-    assert metrics.num_counts == len(counts)
-    result = metrics.result(counts)
-    assert result['num_examples'] == 0
-    assert np.isnan([result['accuracy'], result['recall_at_2']]).all()
+    result = Counts((2,), 'probabilities').results()
+    assert result.pop('num_examples') == 0
+    assert np.isnan(list(result.values())).all()
+    assert list(result) == ['accuracy', 'recall_at_2']
 
 
 @pytest.mark.parametrize(

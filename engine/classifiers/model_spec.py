@@ -26,7 +26,6 @@ from nets import nets_factory
 from nets.variables import slim_variables
 from preprocessing import preprocessing_factory
 from support.errors import InputError, first_line
-from support.tables import brief
 
 FILE_NAME = 'model.json'
 _KERNELS = 'kernels'  # beside the fields: what a run computes with, which is no property of the net
@@ -278,10 +277,6 @@ class ModelSpec:
         for name, highest in _HIGHEST.items():
             if not 0 < getattr(self, name) <= highest:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, which is not above 0 and at most {highest}')
-
-    def contradictions(self, other: 'ModelSpec') -> list[str]:
-        """Lists where `other` is another net or prepares images otherwise, as `name: this one, that one`."""
-        return [f'{name}: {brief(here)}, {brief(there)}' for name, here, there in self.differences(other)]
 
     def differences(self, other: 'ModelSpec') -> list[tuple[str, object, object]]:
         """Lists where `other` is another net or prepares images otherwise: name, value here, value there."""

@@ -17,7 +17,8 @@ from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.distributed.kernels import set_precision
 from engine.evaluation.eval_dataset import check_classes, find_dataset
-from engine.evaluation.measure import EvalSource, Results, ScoredBatch, Subject, measure
+from engine.evaluation.measure import EvalSource, Results, Subject, measure
+from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.results import write_results
 from engine.evaluation.subject import open_subject
 from support.errors import InputError

@@ -7,7 +7,6 @@
 Counting is the first observer. Others see the same batches: example numbers, labels, and the scores of each classifier.
 """
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +20,7 @@ from datasets.dataset_factory import Dataset
 from datasets.order import Worker
 from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster
-from engine.evaluation.metrics import ClassificationMetrics, clip_recall_at
-from engine.optim import losses
+from engine.evaluation.metrics import Counts, Observer, ScoredBatch, clip_recall_at
 from preprocessing.preprocessing_factory import Preprocessing
 from support.progress import Progress
 
@@ -46,28 +44,6 @@ class Subject(Protocol):
 
     def score(self, images: Any) -> Any:
         """Returns float32 [batch, classes] for the images of a batch, both of each of this worker's replicas."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoredBatch:
-    """One batch as observers see it: real examples only, without those that fill up the last batch.
-
-    Attributes:
-        numbers: int64 [examples], the position of each in its split.
-        labels: int32 [examples], as the net counts classes.
-        scores: Of each classifier, float32 [examples, classes].
-    """
-
-    numbers: np.ndarray
-    labels: np.ndarray
-    scores: tuple[np.ndarray, ...]
-
-
-class Observer(Protocol):
-    """Something that collects what it needs from each batch."""
-
-    def observe(self, batch: ScoredBatch) -> None:
-        """Called once for each batch, in every worker, in the order of the split."""
 
 
 class EvalSource:
@@ -148,7 +124,7 @@ def measure(
     """
     dataset, cluster = source.dataset, source.cluster
     recall_at = clip_recall_at(recall_at, dataset.num_classes)
-    counts = [Counts(recall_at, index) for index in range(len(subjects))]
+    counts = [Counts(recall_at, subject.output, index) for index, subject in enumerate(subjects)]
     streams = {way: iter(source.batches(way)) for way in dict.fromkeys(subject.preprocessing for subject in subjects)}
     num_batches = -(-source.num_examples // source.batch_size)
     start = time.monotonic()
@@ -169,7 +145,7 @@ def measure(
                 observer.observe(batch)
             if cluster.is_chief and (done + 1) % max(num_batches // 10, 1) == 0:
                 progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
-    results = [count.results(subject.output) for count, subject in zip(counts, subjects, strict=True)]
+    results = [count.results() for count in counts]
     if results[0]['num_examples'] != source.num_examples:
         raise AssertionError(f'counted {results[0]["num_examples"]} of {source.num_examples} examples')
     speed = round(source.num_examples / (time.monotonic() - start), 1)
@@ -183,24 +159,3 @@ def _score(subjects: Sequence[Subject], source: EvalSource, batches: dict[Prepro
     scores = [source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects]
     real = numbers >= 0
     return ScoredBatch(numbers[real], labels[real], tuple(rows[real] for rows in scores))
-
-
-class Counts:
-    """Accuracy, Recall@k and cross-entropy of one classifier: the first observer of every evaluation."""
-
-    def __init__(self, recall_at: Sequence[int], index: int):
-        """Takes the values of k, and which of the classifiers it counts."""
-        self._metrics, self._index = ClassificationMetrics(tuple(recall_at)), index
-        self._counts, self._loss = np.zeros(self._metrics.num_counts, np.int64), 0.0
-
-    def observe(self, batch: ScoredBatch) -> None:
-        """Counts a batch."""
-        scores = batch.scores[self._index]
-        with tf.device('CPU:0'):
-            self._counts += self._metrics.count(scores, batch.labels, np.ones(len(scores), bool)).numpy()
-            self._loss += losses.softmax_cross_entropy(scores, batch.labels).numpy().sum(dtype=np.float64)
-
-    def results(self, output: str) -> Results:
-        """Returns the results of a classifier whose output is 'logits' or 'probabilities', as `measure` does."""
-        results: Results = dict(self._metrics.result(self._counts))
-        return {**results, 'loss': self._loss / results['num_examples']} if output == 'logits' else results

@@ -1,20 +1,19 @@
-"""Accuracy and recall at k, by counting.
+"""Accuracy, recall at k and loss, by counting.
 
-    metrics = ClassificationMetrics(clip_recall_at((1, 5), num_classes))
-    counts = tf.zeros(metrics.num_counts, tf.int64)
-    counts += metrics.count(logits, labels, mask)      # sum over batches and replicas
-    metrics.result(counts)                             # num_examples, accuracy, recall_at_1, recall_at_5
-
-Counts add up exactly, so every split of the examples into batches and replicas gives the same result.
+counts = Counts(clip_recall_at((1, 5), num_classes))
+counts.observe(batch)                      # each batch that `measure` shows
+counts.results()                           # num_examples, accuracy, recall_at_1, recall_at_5, loss
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from engine.optim.losses import softmax_cross_entropy
 from preprocessing.mixing import Targets
 
 
@@ -29,50 +28,65 @@ def clip_recall_at(recall_at: Iterable[int], num_classes: int, *, warn: bool = F
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationMetrics:
-    """Slim's metrics: `Accuracy` by `tf.argmax`, `Recall_k` by `tf.nn.in_top_k`.
+class ScoredBatch:
+    """One batch as observers see it: real examples only, without those that fill up the last batch.
 
     Attributes:
-        recall_at: The values of k.
+        numbers: int64 [examples], the position of each in its split.
+        labels: int32 [examples], as the net counts classes.
+        scores: Of each classifier, float32 [examples, classes].
     """
 
-    recall_at: tuple[int, ...] = (5,)
+    numbers: np.ndarray
+    labels: np.ndarray
+    scores: tuple[np.ndarray, ...]
 
-    @property
-    def num_counts(self) -> int:
-        """How many counts there are: examples, right ones, and hits for each k."""
-        return 2 + len(self.recall_at)
 
-    def count(self, logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Counts one batch, on one replica.
+class Observer(Protocol):
+    """Something that collects what it needs from each batch."""
 
-        A label is among the top k if fewer than k classes have a greater logit, so ties count in. As in
-        `tf.nn.in_top_k` a label that is no class, or a row with a logit that is not finite, is always a miss.
+    def observe(self, batch: ScoredBatch) -> None:
+        """Called once for each batch, in every worker, in the order of the split."""
 
-        Args:
-            logits: float32 [batch, classes].
-            labels: Integers [batch].
-            mask: bool [batch]; False for examples that only fill the batch.
 
-        Returns:
-            int64 [num_counts], to be summed.
+class Counts:
+    """Slim's metrics of one classifier, `Accuracy` by `tf.argmax`, `Recall_k` by `tf.nn.in_top_k`, and its loss.
+
+    Counts add up exactly, so every division of the examples into batches gives the same result. This is the first
+    observer of every evaluation.
+    """
+
+    def __init__(self, recall_at: Sequence[int], output: str = 'logits', index: int = 0):
+        """Takes the values of k, what the classifier gives ('logits' or 'probabilities'), and which one it is."""
+        self._recall_at, self._output, self._index = recall_at, output, index
+        self._examples, self._right, self._loss = 0, 0, 0.0
+        self._hits = np.zeros(len(recall_at), np.int64)
+
+    def observe(self, batch: ScoredBatch) -> None:
+        """Counts a batch.
+
+        A label is among the top k if fewer than k classes have a greater score, so ties count in. As in
+        `tf.nn.in_top_k` a label that is no class, or a row with a score that is not finite, is always a miss.
         """
-        labels, mask = tf.cast(labels, tf.int64), tf.cast(mask, tf.bool)
-        right = tf.argmax(logits, axis=-1) == labels
-        ranks = _ranks(logits, labels)
-        hits = [mask, right, *(ranks < k for k in self.recall_at)]
-        return tf.stack([tf.math.count_nonzero(hit & mask) for hit in hits])
+        scores, labels = batch.scores[self._index], batch.labels
+        self._examples += len(labels)
+        with tf.device('CPU:0'):
+            self._right += int((tf.argmax(scores, axis=-1).numpy() == labels).sum())
+            if self._output == 'logits':
+                self._loss += softmax_cross_entropy(scores, labels).numpy().sum(dtype=np.float64)
+        rankable = (labels >= 0) & (labels < scores.shape[1]) & np.isfinite(scores).all(axis=-1)
+        scores, labels = scores[rankable], labels[rankable]
+        ranks = (scores > np.take_along_axis(scores, labels[:, np.newaxis], axis=-1)).sum(axis=-1)
+        self._hits += [int((ranks < k).sum()) for k in self._recall_at]
 
-    def result(self, counts: tf.Tensor | np.ndarray) -> dict[str, float]:
-        """Returns num_examples, accuracy and recall_at_<k>; of no examples, the shares are NaN.
-
-        Args:
-            counts: int64 [num_counts], summed over batches and replicas.
-        """
-        examples, *hits = (int(count) for count in np.asarray(counts))
-        names = ('accuracy', *(f'recall_at_{k}' for k in self.recall_at))
-        shares = [hit / examples if examples else float('nan') for hit in hits]
-        return {'num_examples': examples, **dict(zip(names, shares, strict=True))}
+    def results(self) -> dict[str, Any]:
+        """Returns num_examples, accuracy, recall_at_<k> and, of logits, loss; of no examples, they are NaN."""
+        names = ('accuracy', *(f'recall_at_{k}' for k in self._recall_at))
+        sums: dict[str, float] = dict(zip(names, (self._right, *map(int, self._hits)), strict=True))
+        if self._output == 'logits':
+            sums['loss'] = self._loss
+        means = {name: total / self._examples if self._examples else float('nan') for name, total in sums.items()}
+        return {'num_examples': self._examples, **means}
 
 
 def count_recognised(logits: tf.Tensor, targets: Targets) -> tf.Tensor:
@@ -91,12 +105,3 @@ def count_recognised(logits: tf.Tensor, targets: Targets) -> tf.Tensor:
     if targets.others is not None and targets.shares is not None:
         labels = tf.where(targets.shares >= 0.5, labels, targets.others)
     return tf.math.count_nonzero(tf.argmax(logits, axis=-1) == tf.cast(labels, tf.int64))
-
-
-def _ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    # One pass for all k; what cannot be ranked gets a rank beyond every k.
-    classes = tf.shape(logits, tf.int64)[-1]
-    rankable = (labels >= 0) & (labels < classes) & tf.reduce_all(tf.math.is_finite(logits), axis=-1)
-    targets = tf.gather(logits, tf.clip_by_value(labels, 0, classes - 1), axis=-1, batch_dims=1)
-    ranks = tf.math.count_nonzero(logits > targets[:, tf.newaxis], axis=-1)
-    return tf.where(rankable, ranks, tf.int64.max)
