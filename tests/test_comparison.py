@@ -83,7 +83,8 @@ def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     constant = Classifier(
         'constant', 'x', spec, 0, Interface(), lambda images: np.eye(10, dtype=np.float32)[[3] * len(images)]
     )
-    dataset = find_dataset(eval_config(''), net.path, net.spec, SINGLE_PROCESS)
+    config = eval_config('')
+    dataset = find_dataset(config.evaluation, config.net, net.path, net.spec, SINGLE_PROCESS)
     agreement, seen = Agreement(2), Seen()
     source = EvalSource(dataset, strategy, batch_size=100)
     subjects = [FileSubject(each, strategy) for each in (net, constant)]

@@ -71,7 +71,9 @@ def test_l2_loss_is_that_of_slim(shared_path):
     np.testing.assert_allclose(loss, golden['reg_values_wd5e-4'][0], rtol=1e-6)
 
 
-def results(recall_at: tuple[int, ...], logits: np.ndarray, labels: np.ndarray, batch_size: int = 1000) -> dict[str, float]:
+def results(
+    recall_at: tuple[int, ...], logits: np.ndarray, labels: np.ndarray, batch_size: int = 1000
+) -> dict[str, float]:
     """Returns the results of `Counts` over batches of a size."""
     counts = Counts(recall_at)
     for first in range(0, len(labels), batch_size):

@@ -40,7 +40,7 @@ def compare(config: EvalConfig) -> list[Results]:
     strategy = distribution.make_strategy(config.devices)
     set_precision(config.net.mixed_precision, strategy)
     subjects = [open_subject(path, config, strategy, SINGLE_PROCESS, 'compare') for path in options.compare]
-    dataset = find_dataset(config, subjects[0].path, subjects[0].spec, SINGLE_PROCESS)
+    dataset = find_dataset(options, config.net, subjects[0].path, subjects[0].spec, SINGLE_PROCESS)
     for subject in subjects:
         check_classes(subject.path, subject.spec, dataset, config.net.force)
     source = EvalSource(dataset, strategy, batch_size=options.batch_size, max_batches=options.max_num_batches)

@@ -1,6 +1,6 @@
 """The examples that are evaluated: those of the flags, else those that the net was trained and evaluated on.
 
-dataset = find_dataset(config, path, spec, cluster)
+dataset = find_dataset(config.evaluation, config.net, path, spec, cluster)
 check_classes(path, spec, dataset, force=False)
 """
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from configs.data import RecordNames
-from configs.evaluation import EvalConfig, EvalOptions
+from configs.evaluation import EvalNetOptions, EvalOptions
 from configs.options import from_flagfile
 from configs.training import TrainConfig
 from datasets import dataset_factory, slices
@@ -24,14 +24,15 @@ from engine.distributed.cluster import Cluster
 from support.errors import InputError
 
 
-def find_dataset(config: EvalConfig, path: str, spec: ModelSpec, cluster: Cluster) -> Dataset:
+def find_dataset(options: EvalOptions, net: EvalNetOptions, path: str, spec: ModelSpec, cluster: Cluster) -> Dataset:
     """Returns the examples to evaluate a net on.
 
     Without a flag that gives a labels_offset, and without knowledge of the data that the net was trained on, the
     background class is left out if the data set has it and the net does not.
 
     Args:
-        config: Of the evaluation.
+        options: Which examples flags name.
+        net: What flags say of the net.
         path: Where the net lies; the config.cfg beside a checkpoint has the split that its run was evaluated on.
         spec: The net.
         cluster: The workers.
@@ -39,8 +40,8 @@ def find_dataset(config: EvalConfig, path: str, spec: ModelSpec, cluster: Cluste
     Raises:
         InputError: there are none.
     """
-    name, folder, names = _locate(config.evaluation, spec)
-    split = config.evaluation.dataset_split_name
+    name, folder, names = _locate(options, spec)
+    split = options.dataset_split_name
     if split is None:
         split = cluster.on_chief(lambda: evaluated_split(os.path.dirname(path), name, folder))
     open_it = functools.partial(
@@ -48,11 +49,11 @@ def find_dataset(config: EvalConfig, path: str, spec: ModelSpec, cluster: Cluste
         name,
         folder,
         split,
-        classes_of_net=_classes_for(spec, name, folder, config.net.force),
+        classes_of_net=_classes_for(spec, name, folder, net.force),
         record_names=names,
     )
     dataset = open_it(spec.labels_offset)
-    is_open = not spec.dataset_name and config.net.labels_offset is None
+    is_open = not spec.dataset_name and net.labels_offset is None
     if is_open and dataset.num_classes == spec.num_classes + 1:
         return open_it(spec.labels_offset + 1)
     return dataset

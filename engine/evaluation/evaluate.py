@@ -103,7 +103,7 @@ class _Evaluation:
         options, output = config.evaluation, config.output
         self._config, self._cluster = config, cluster
         self._subject = subject = open_subject(path, config, strategy, cluster)
-        self._dataset = find_dataset(config, subject.path, subject.spec, cluster)
+        self._dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
         check_classes(subject.path, subject.spec, self._dataset, config.net.force)
         cluster.check_same({'examples': self._dataset.identity()})
         self._source = EvalSource(
