@@ -45,9 +45,9 @@ def main(config: TrainConfig) -> int:
         return 0
     if config.log.summary:
         early.check_names(config)
-        from engine.training import net_summary
+        from engine.training import summary
 
-        net_summary.print_summary(config)
+        summary.print_summary(config)
         return 0
     is_worker = tasks.is_worker(config.cluster, os.environ)
     if not is_worker:  # the others would wait for a worker that ends here: it joins them, and says then what is wrong

@@ -19,7 +19,7 @@ from engine.classifiers.model_spec import ModelSpec
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.distributed.distribution import make_strategy
 from engine.evaluation.compare import Agreement
-from engine.evaluation.eval_dataset import find_dataset
+from engine.evaluation.dataset import find_dataset
 from engine.evaluation.measure import EvalSource, measure
 from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.subject import FileSubject

@@ -25,8 +25,8 @@ from datasets.dataset_factory import get_dataset
 from engine import evaluation
 from engine.classifiers import Classifier, Interface, Runtime, loading, softmax
 from engine.prediction import predict as predicting
-from engine.prediction.prediction_figure import shortest_names
-from engine.prediction.prediction_output import FORMATS
+from engine.prediction.formats import FORMATS
+from engine.prediction.picture import shortest_names
 from engine.prediction.predictor import Guess, Prediction, Predictor
 from export.exporting import export
 from support.errors import InputError

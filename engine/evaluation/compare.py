@@ -16,7 +16,7 @@ from engine.classifiers import size_in_bytes
 from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.distributed.kernels import set_precision
-from engine.evaluation.eval_dataset import check_classes, find_dataset
+from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, Subject, measure
 from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.results import write_results

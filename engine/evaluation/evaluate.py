@@ -17,7 +17,7 @@ from engine.distributed import distribution, joining
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
-from engine.evaluation.eval_dataset import check_classes, find_dataset
+from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject

@@ -17,8 +17,8 @@ from configs import early
 from configs.prediction import PredictConfig, PredictOptions, PredictOutputOptions
 from datasets.files import LeftOut
 from datasets.text_files import write_text
+from engine.prediction.formats import FORMATS
 from engine.prediction.image_files import Image, find_images, split_input
-from engine.prediction.prediction_output import FORMATS
 from engine.prediction.predictor import Prediction, Predictor
 from support import console
 from support.atomic import check_name
@@ -26,9 +26,9 @@ from support.errors import InputError, first_line
 from support.progress import Progress
 
 if TYPE_CHECKING:
-    from engine.prediction.prediction_figure import PredictionFigure
+    from engine.prediction.picture import PredictionPicture
 
-FIGURE_ENDINGS = ('.png', '.jpg', '.pdf', '.svg')
+PICTURE_ENDINGS = ('.png', '.jpg', '.pdf', '.svg')
 _LONG = 100  # so many images take long enough to show how far they are
 
 
@@ -54,15 +54,15 @@ def predict(config: PredictConfig) -> int:
         batch_size=options.batch_size,
         apply_exif_orientation=options.apply_exif_orientation,
     )
-    figure = _make_figure(predictor) if output.visualize else None
+    picture = _make_picture(predictor) if output.visualize else None
     failures = 0
 
     def predictions() -> Iterator[Prediction]:
         nonlocal failures
         for prediction, image in predictor.stream(named, output.top_k):
             failures += prediction.error is not None
-            if figure is not None:
-                figure.add(prediction, image)
+            if picture is not None:
+                picture.add(prediction, image)
             yield prediction
 
     shown = predictions()
@@ -71,10 +71,10 @@ def predict(config: PredictConfig) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Pillow's, of what is an error in its place
         _write(FORMATS[output.format](shown), output.output_path)
-    if figure is not None and output.visualize:
-        figure.save(output.visualize)
-        if len(figure) < len(named):
-            logging.info('%s shows the first %d of %d images', output.visualize, len(figure), len(named))
+    if picture is not None and output.visualize:
+        picture.save(output.visualize)
+        if len(picture) < len(named):
+            logging.info('%s shows the first %d of %d images', output.visualize, len(picture), len(named))
     if failures:
         console.print_error(f'{failures} of {len(named)} images could not be used; the output says why')
     return failures
@@ -84,18 +84,18 @@ def _check_places(options: PredictOptions, output: PredictOutputOptions) -> None
     """Refuses before any work what cannot be written after it."""
     if not options.images:
         raise InputError('--images: none were named')
-    if output.visualize and not output.visualize.lower().endswith(FIGURE_ENDINGS):
-        raise InputError(f'--visualize={output.visualize}: the name must end in one of {", ".join(FIGURE_ENDINGS)}')
+    if output.visualize and not output.visualize.lower().endswith(PICTURE_ENDINGS):
+        raise InputError(f'--visualize={output.visualize}: the name must end in one of {", ".join(PICTURE_ENDINGS)}')
     for flag, path in (('output_path', output.output_path), ('visualize', output.visualize)):
         early.check_place(flag, path)
         if path is not None and '://' not in path:
             check_name(os.path.realpath(path), flag, longest=f'{os.getpid()}-')
 
 
-def _make_figure(predictor: Predictor) -> 'PredictionFigure':
-    from engine.prediction.prediction_figure import PredictionFigure  # matplotlib takes half a second
+def _make_picture(predictor: Predictor) -> 'PredictionPicture':
+    from engine.prediction.picture import PredictionPicture  # matplotlib takes half a second
 
-    return PredictionFigure(predictor.classifier.preprocessing.host_range)
+    return PredictionPicture(predictor.classifier.preprocessing.host_range)
 
 
 def _find(names: Sequence[str]) -> list[tuple[str, Image]]:

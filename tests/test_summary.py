@@ -8,12 +8,11 @@ import pytest
 
 from configs.options import make_config
 from configs.training import TrainConfig
-from engine.training import net_summary
 from support.errors import InputError
 
 
 def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    net_summary.print_summary(make_config(TrainConfig, train_image_size=259, depth_multiplier=1 / 16, global_pool=True))
+    summary.print_summary(make_config(TrainConfig, train_image_size=259, depth_multiplier=1 / 16, global_pool=True))
     printed = capsys.readouterr().out
     assert printed.startswith('alexnet_v2: 259x259x3 images, 1001 classes (imagenet)\n')
     assert re.search(r'^global_pool +GlobalAveragePooling2D +1x1x256 +0$', printed, re.MULTILINE)
@@ -45,7 +44,7 @@ def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
 def test_summaries_of_nets(
     options: dict[str, Any], heading: str, total: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    net_summary.print_summary(make_config(TrainConfig, **options))
+    summary.print_summary(make_config(TrainConfig, **options))
     first, names, *rows, last = capsys.readouterr().out.splitlines()
     assert first.startswith(heading)
     assert names.split() == ['layer', 'kind', 'output', 'parameters']
@@ -56,8 +55,8 @@ def test_summaries_of_nets(
 
 def test_summary_of_a_data_set_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'--dataset_dir=.*none'):
-        net_summary.print_summary(
+        summary.print_summary(
             make_config(TrainConfig, dataset_name='image_folder', dataset_dir=str(tmp_path / 'none'))
         )
     with pytest.raises(InputError, match='--labels_offset=1000 leaves 1 of 1001 classes'):
-        net_summary.print_summary(make_config(TrainConfig, labels_offset=1000))
+        summary.print_summary(make_config(TrainConfig, labels_offset=1000))

@@ -1,8 +1,8 @@
 """A picture of predictions: the images as the net sees them, each over its most likely classes.
 
-figure = PredictionFigure(host_range=255)
-figure.add(prediction, image)
-figure.save('/tmp/seen.png')
+picture = PredictionPicture(host_range=255)
+picture.add(prediction, image)
+picture.save('/tmp/seen.png')
 """
 
 import math
@@ -27,7 +27,7 @@ _TILE = (2.4, 3.1)  # inches
 _DPI = 120
 
 
-class PredictionFigure:
+class PredictionPicture:
     """Collects the first images, and draws them in rows on one page."""
 
     def __init__(self, host_range: float):
