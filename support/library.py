@@ -40,6 +40,8 @@ def prepare() -> None:
     use_onednn()
     use_tensorflow()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    if sys.argv[:1] == ['-m']:  # `python -m engine.checkpoints` imports the package before the module that it runs
+        load_lightly()
     _find_quietly()
     root, logger = logging.getLogger(), absl_logging.get_absl_logger()
     is_untouched = not logger.handlers and logger.propagate and logger.level in (logging.NOTSET, logging.WARNING)
