@@ -20,8 +20,8 @@ from configs.importing import ImportConfig
 from configs.options import make_config
 from engine import checkpoints, evaluation
 from engine.classifiers.model_spec import ModelSpec
-from importing import description, importing
-from importing.layers import sketch_layers
+from importing import description, importing, onnx_file, onnx_graph
+from importing.layers import fill, net_layers, pair, sketch_layers
 from nets import nets_factory
 from nets.variables import slim_variables
 from support import optional_packages
@@ -510,6 +510,34 @@ def test_what_the_logits_do_not_depend_on(tmp_path, bn_file, edit):
     source = edited(bn_file, tmp_path / 'net.onnx', edit)
     run_import(source, 'alexnet_bn', tmp_path / 'run')
     assert_agrees(load(tmp_path / 'run'), bn_file, is_softmax=False)
+
+
+def test_a_graph_with_branches(tmp_path):
+    random = np.random.RandomState(0)
+    shapes = {'a': (4, 3, 3, 3), 'b': (4, 3, 1, 1), 'c': (4, 8, 3, 3), 'fc': (5, 4 * 6 * 6)}
+    weights = [numpy_helper.from_array(random.randn(*shape).astype(np.float32), name) for name, shape in shapes.items()]
+    nodes = [
+        onnx_helper.make_node('Conv', ['images', 'a'], ['left'], pads=[1] * 4),
+        onnx_helper.make_node('Conv', ['images', 'b'], ['right']),
+        onnx_helper.make_node('Concat', ['left', 'right'], ['both'], axis=1),
+        onnx_helper.make_node('Conv', ['both', 'c'], ['inside'], pads=[1] * 4),
+        onnx_helper.make_node('Add', ['inside', 'left'], ['sum']),
+        onnx_helper.make_node('Flatten', ['sum'], ['flat']),
+        onnx_helper.make_node('Gemm', ['flat', 'fc'], ['logits'], transB=1),
+    ]
+    ends = [tensor_value('images', (1, 3, 6, 6))], [tensor_value('logits', (1, 5))]
+    version = onnx_helper.make_opsetid('', 17)
+    graph = onnx_helper.make_graph(nodes, 'net', *ends, weights)
+    onnx.save(onnx_helper.make_model(graph, opset_imports=[version], ir_version=8), tmp_path / 'net.onnx')
+
+    images = keras.Input((6, 6, 3))
+    left = keras.layers.Conv2D(4, 3, padding='same')(images)
+    both = keras.layers.Concatenate()([left, keras.layers.Conv2D(4, 1)(images)])
+    net = keras.layers.Add()([keras.layers.Conv2D(4, 3, padding='same', use_bias=False)(both), left])
+    model = keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(net)))
+    found = onnx_graph.read_graph(onnx_file.load(str(tmp_path / 'net.onnx')))
+    assert fill(pair(found.layers, net_layers(model), 'net.onnx', 'net')) == (4, 27 * 4 + 12 + 72 * 4 + 720)
+    assert_agrees(model, tmp_path / 'net.onnx', is_softmax=False)
 
 
 # What is changed; the rows of the table, each of a layer of the source and one of the net.
