@@ -4,14 +4,12 @@ compute = make_computation(source)
 save(source, '/tmp/net', {DEFAULT_SIGNATURE: image_signature(source, compute)})
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import tensorflow as tf
-from absl import logging
 
-from engine.classifiers.saved_model_runtime import IMAGES_SIGNATURE
+from engine.classifiers.saved_model_runtime import IMAGES_SIGNATURE, quiet
 from export.source import Source
 
 INPUT, ENCODED_INPUT = IMAGES_SIGNATURE, 'image_bytes'
@@ -87,26 +85,13 @@ def save(source: Source, folder: str, signatures: Mapping[str, Signature]) -> No
     """
     module = tf.Module()
     module.weights = [variable.value for variable in source.model.variables]
-    with _warnings_only():
+    with quiet('WARNING'):  # each file it writes is a line
         tf.saved_model.save(module, folder, signatures=dict(signatures))
 
 
 def _signature(source: Source, compute: Computation, spec: tf.TensorSpec) -> Signature:
     function = tf.function(lambda values: {source.interface.output: compute(values)}, autograph=False)
     return function.get_concrete_function(spec)
-
-
-@contextlib.contextmanager
-def _warnings_only() -> Iterator[None]:
-    """Keeps TensorFlow from telling of each file that it writes."""
-    verbosity, level = logging.get_verbosity(), tf.get_logger().level
-    logging.set_verbosity(logging.WARNING)
-    tf.get_logger().setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        tf.get_logger().setLevel(level)
 
 
 def _reverse(images: tf.Tensor) -> tf.Tensor:

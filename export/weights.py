@@ -86,21 +86,7 @@ def _compare(source: Source, path: str, expected: _Tensors, model: keras.Model) 
     Raises:
         InputError: something differs.
     """
-    return [compare_tensors(path, expected), _compare_logits(source, model), compare_spec(source, path)]
-
-
-def compare_tensors(path: str, expected: _Tensors) -> str:
-    """Reads a checkpoint back; returns a line that says what was equal."""
-    checkpoint = checkpoints.Checkpoint(path)
-    names = set(checkpoint.shapes)
-    if names != set(expected):
-        raise failure(f'it holds other variables: {", ".join(sorted(names ^ set(expected)))}')
-    for name, value in expected.items():
-        found = checkpoint.read(name)
-        if found.dtype != value.dtype or found.shape != value.shape or found.tobytes() != value.tobytes():
-            raise failure(f'{name} differs')
-    numbers = sum(value.size for value in expected.values())
-    return f'compared {len(expected)} tensors, {numbers} numbers: equal'
+    return [checkpoints.compare(path, expected), _compare_logits(source, model), compare_spec(source, path)]
 
 
 def _compare_logits(source: Source, read_back: keras.Model) -> str:

@@ -6,7 +6,6 @@ line = write(path, model, spec, overwrite=False)
 
 import os
 import re
-from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -71,17 +70,7 @@ def write(path: str, model: keras.Model, spec: ModelSpec, overwrite: bool) -> st
     tensors[checkpoints.STEP_KEY] = np.asarray(_STEP, np.int64)
     with atomic.atomic_path(path, _FLAG) as part:
         os.mkdir(part)
-        line = _compare(checkpoints.save(part, _STEP, tensors, max_to_keep=0), tensors)
+        line = checkpoints.compare(checkpoints.save(part, _STEP, tensors, max_to_keep=0), tensors)
         spec.save(part)
         check_free(path, overwrite)  # which others may have written to since
     return line
-
-
-def _compare(prefix: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """Reads a checkpoint back; returns a line that says that it is equal to the bit."""
-    checkpoint = checkpoints.Checkpoint(prefix)
-    for name, value in tensors.items():
-        if checkpoint.read(name).tobytes() != value.tobytes():
-            raise InputError(f'{name} does not read back as it was written; nothing was kept')
-    numbers = sum(value.size for value in tensors.values())
-    return f'compared {len(tensors)} tensors of the checkpoint, {numbers} numbers: equal'

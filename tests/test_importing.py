@@ -228,7 +228,7 @@ def test_what_is_written_and_printed(tmp_path, capsys, lenet_file):
     assert re.fullmatch(
         r'compared 40 logits of 4 images with onnxruntime: largest difference \S+e-0\d, largest logit \S+', compared
     )
-    assert last == f'compared 9 tensors of the checkpoint, {numbers + 1} numbers: equal'
+    assert last == f'compared 9 tensors, {numbers + 1} numbers: equal'
 
 
 @pytest.mark.full

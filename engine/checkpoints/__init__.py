@@ -38,6 +38,6 @@ from engine.checkpoints.names import (
     is_counter,
     is_training_state,
 )
-from engine.checkpoints.reading import Checkpoint, DamagedCheckpointError
+from engine.checkpoints.reading import Checkpoint, DamagedCheckpointError, compare
 from engine.checkpoints.restoring import ANY, describe_state, make_plan, restore, warm_start
 from engine.checkpoints.saving import Saver, save

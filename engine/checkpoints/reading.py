@@ -8,6 +8,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,26 @@ def _failure(prefix: str, problem: str, error: Exception) -> InputError:
     if isinstance(error, _PASSING):
         return InputError(f'{prefix}: cannot be read now: {first_line(error)}')
     return DamagedCheckpointError(f'{prefix}: {problem}: {first_line(error)}')
+
+
+def compare(prefix: str, expected: Mapping[str, np.ndarray]) -> str:
+    """Reads a checkpoint back; returns a line that says what was equal.
+
+    Args:
+        prefix: The checkpoint.
+        expected: All that it should hold, to the bit, by name.
+
+    Raises:
+        InputError: something differs.
+    """
+    failure = 'what was written does not read back as it was meant: {}; nothing was kept of it'
+    checkpoint = Checkpoint(prefix)
+    other = checkpoint.shapes.keys() ^ expected.keys()
+    if other:
+        raise InputError(failure.format(f'it holds other variables: {", ".join(sorted(other))}'))
+    for name, value in expected.items():
+        found = checkpoint.read(name)
+        if found.dtype != value.dtype or found.shape != value.shape or found.tobytes() != value.tobytes():
+            raise InputError(failure.format(f'{name} differs'))
+    numbers = sum(value.size for value in expected.values())
+    return f'compared {len(expected)} tensors, {numbers} numbers: equal'

@@ -46,7 +46,7 @@ def open_saved_model(path: str, foreign: ForeignOptions = ForeignOptions()) -> R
         refuse_unknown(path)
     _check_graph(path, metadata.get(description.CHECKSUM))
     try:
-        with _errors_only():
+        with quiet('ERROR'):  # of TensorFlow 1, it tells how
             loaded = tf.saved_model.load(path)
         signatures = dict(loaded.signatures)
     except Exception as error:  # a damaged one may raise anything
@@ -126,14 +126,14 @@ def _output(path: str, outputs: dict[str, tf.TensorSpec], asked: str | None) -> 
 
 
 @contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
-    """Keeps TensorFlow from telling how it loads SavedModels of TensorFlow 1."""
+def quiet(level: str) -> Iterator[None]:
+    """Hides what TensorFlow logs below a level, 'ERROR' or 'WARNING', while it loads or saves a SavedModel."""
     logger, verbosity = tf.get_logger(), logging.get_verbosity()
-    level = logger.level
-    logger.setLevel('ERROR')
-    logging.set_verbosity(logging.ERROR)
+    before = logger.level
+    logger.setLevel(level)
+    logging.set_verbosity(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(before)
         logging.set_verbosity(verbosity)

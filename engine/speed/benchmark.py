@@ -27,9 +27,10 @@ from engine.distributed.cluster import SINGLE_PROCESS, Cluster
 from engine.distributed.joining import join_cluster
 from engine.evaluation.measure import EvalSource
 from engine.evaluation.measure import measure as count
+from engine.evaluation.results import write_results
 from engine.evaluation.subject import ReplicatedNet
 from engine.optim.reduction import Reduction
-from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize, write_json
+from engine.speed.benchmark_figures import Block, Figures, format_table, peak_rss_mib, summarize
 from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup
 from engine.training.state import Position
 from support.errors import InputError
@@ -83,7 +84,7 @@ def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
     if cluster.is_chief:
         print(format_table(figures), flush=True)
     if cluster.is_chief and options.results_path:
-        write_json(options.results_path, figures)
+        write_results(options.results_path, figures)
     return figures
 
 

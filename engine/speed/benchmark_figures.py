@@ -5,17 +5,12 @@ figures['images_per_second']        # {'median': 800.0, 'low': 800.0, 'high': 80
 """
 
 import dataclasses
-import json
 import resource
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-
-from datasets.text_files import write_text
-from support.errors import InputError, first_line
 
 Figures = dict[str, Any]
 
@@ -94,11 +89,3 @@ def format_table(figures: Figures) -> str:
 
 def _format_spread(values: dict[str, float]) -> str:
     return f'{values["median"]:.1f}  (blocks: {values["low"]:.1f} to {values["high"]:.1f})'
-
-
-def write_json(path: str, figures: Figures) -> None:
-    """Writes the figures as JSON; an InputError says that, and why, they cannot be written."""
-    try:
-        write_text(path, json.dumps(figures, indent=1) + '\n')
-    except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'--results_path={path}: {first_line(error)}') from error
