@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction: the loops, and the parts that they are made of."""
+"""Training, evaluation and prediction: the loops and their parts."""
 
 from support.library import prepare
 

@@ -1,1 +1,1 @@
-"""What every layer may use: errors, progress, tables, locks, atomic files, processors. Imports nothing else."""
+"""Helpers for every layer: errors, progress, tables, locks, atomic files, processors. Imports no other package here."""

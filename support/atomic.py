@@ -1,12 +1,12 @@
-"""Atomic writing: a name stands for a whole file or folder only, whatever happens meanwhile.
+"""Atomic writing: a path holds a complete file or folder at all times, even if the writer is killed.
 
 with atomic_file('/tmp/tfmodel/data.json') as part:                  # a file of a run or of a data set
     write(part)
 with atomic_path('/tmp/alexnet.keras', 'output_path') as part:       # an export or import: a file or a folder
     write(part)
 
-An export is written in a folder beside, `.part-alexnet.keras`, which its process keeps locked. A folder that nobody
-holds is of a process that was killed: the next one to the same place restores what it finds there, and deletes it.
+An export is first written to a folder beside it, `.part-alexnet.keras`, which the process keeps locked. An unlocked
+folder was left by a killed process: the next write to the same path restores the old file from it and deletes it.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from absl import logging
 from support.errors import InputError, first_line, io_errors
 
 PREFIX = '.part-'
-_OLD = 'old'  # in the folder beside: what was at the place, while it is replaced
+_OLD = 'old'  # in the part folder: the previous file or folder, while it is being replaced
 _NEW = 'new'
 _ATTEMPTS = 100
-# renameat2(2): the system is too old, or the file system cannot do it.
+# Errors of renameat2(2) that mean that the system is too old or the file system cannot exchange.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 @contextlib.contextmanager
 def atomic_file(path: str, shared: bool = False) -> Iterator[str]:
-    """Gives the path of a file to write, which replaces `path` at the end, and is deleted on an error.
+    """Yields a temporary path that replaces `path` on success and is deleted on an error.
 
     Args:
-        path: On this machine, where a symbolic link stays and its target is replaced, or one of TensorFlow's.
-        shared: Whether several processes may write it at once, each under a name of its own.
+        path: A local path (a symbolic link stays, its target is replaced) or a remote one that TensorFlow supports.
+        shared: Whether several processes may write `path` at once, each under its own temporary name.
 
     Raises:
-        OSError or tf.errors.OpError: it cannot be written; a file that was there is unharmed.
+        OSError or tf.errors.OpError: `path` cannot be written; an existing file is unharmed.
     """
     gfile = sys.modules['tensorflow'].io.gfile if '://' in path else None
     folder, name = os.path.split(os.path.realpath(path) if gfile is None else path)
@@ -61,14 +61,14 @@ def atomic_file(path: str, shared: bool = False) -> Iterator[str]:
 
 
 def flush_to_disk(path: str) -> None:
-    """Waits until a file or folder is on the disk: a rename may otherwise outlive, in a power cut, what it names."""
+    """Flushes a file or folder to disk: otherwise a rename may survive a power cut although the content does not."""
     if '://' in path:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        if not os.path.isdir(path):  # some file systems cannot do it for folders
+        if not os.path.isdir(path):  # some file systems cannot flush folders
             raise
     finally:
         os.close(descriptor)
@@ -76,17 +76,17 @@ def flush_to_disk(path: str) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: str, flag: str) -> Iterator[str]:
-    """Gives a path of the same name to write to; at the end it takes the place of `path`, on an error it is deleted.
+    """Yields a temporary path of the same name; it replaces `path` on success and is deleted on an error.
 
-    Whoever is killed leaves at `path` what was there, or all of the new; where the file system cannot exchange two
-    folders, the next call restores it.
+    If the process is killed, `path` holds either the old content or all of the new; on file systems that cannot
+    exchange two folders, the next call restores the old.
 
     Args:
-        path: Of a file, or of a folder.
-        flag: Which flag named it, for messages.
+        path: A file or a folder.
+        flag: The flag that named it, for messages.
 
     Raises:
-        InputError: it cannot be written, or another process is writing it; what was there is unharmed.
+        InputError: `path` cannot be written, or another process is writing it; the old content is unharmed.
     """
     place = os.path.abspath(path)
     try:
@@ -101,10 +101,10 @@ def atomic_path(path: str, flag: str) -> Iterator[str]:
 
 
 def recover(path: str, flag: str) -> None:
-    """Puts right what a process that was killed has left beside a path, if any has; call it before looking at `path`.
+    """Cleans up after a killed writer of `path`, if there was one; call this before reading `path`.
 
     Raises:
-        InputError: another process is writing it, or what is beside it is of none.
+        InputError: another process is writing `path`, or a foreign file has the name of the part folder.
     """
     place = os.path.abspath(path)
     beside = _beside(place)
@@ -121,15 +121,15 @@ def recover(path: str, flag: str) -> None:
 
 
 def check_name(path: str, flag: str, longest: str = '') -> None:
-    """Refuses a name, or one of a folder that has to be made for it, that the file system has no room for.
+    """Raises InputError if a file name, or the name of a folder to create for it, is too long for the file system.
 
     Args:
-        path: Where something is to be written.
-        flag: Which flag named it.
-        longest: What is added to its name, as a part of it or for a file beside it.
+        path: The file or folder to write.
+        flag: The flag that named it.
+        longest: The longest suffix added to the name, for a temporary file or a file beside it.
 
     Raises:
-        InputError: which name, how long it is and may be.
+        InputError: a name is too long; the message gives its length and the limit in bytes.
     """
     folder, name = os.path.split(os.path.abspath(path))
     present = folder
@@ -152,7 +152,7 @@ def _beside(path: str) -> str:
 
 @contextlib.contextmanager
 def _claimed(path: str, flag: str) -> Iterator[str]:
-    """Gives the folder beside a path, empty, which no other process has until it is deleted at the end."""
+    """Yields the empty part folder of a path, locked by this process until it is deleted at the end."""
     beside = _beside(path)
     descriptor = _lock(beside, path, flag)
     try:
@@ -170,10 +170,10 @@ def _claimed(path: str, flag: str) -> Iterator[str]:
 
 
 def _lock(beside: str, path: str, flag: str) -> int:
-    """Makes a folder and locks it; returns its descriptor, which holds the lock.
+    """Creates and locks a folder; returns the descriptor that holds the lock.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process holds the lock.
     """
     for _ in range(_ATTEMPTS):
         made = _make(beside)
@@ -215,7 +215,7 @@ def _is_same(descriptor: int, beside: str) -> bool:
 
 
 def _restore(beside: str, path: str) -> bool:
-    """Puts back what was moved away from a path, where nothing has taken its place; returns whether there was any."""
+    """Moves the old content back to a path that is now missing; returns whether there was any."""
     old = os.path.join(beside, _OLD)
     if os.path.lexists(path) or not os.path.lexists(old):
         return False
@@ -225,17 +225,17 @@ def _restore(beside: str, path: str) -> bool:
 
 def _put_in_place(part: str, path: str, old: str) -> None:
     if os.path.islink(path) or not os.path.isdir(path):
-        os.rename(part, path)  # over a file, at once
+        os.rename(part, path)  # atomic over a file
     elif not _exchange(part, path):  # a folder that is not empty cannot be renamed over
         os.rename(path, old)
         os.rename(part, path)
 
 
 def _exchange(one: str, other: str) -> bool:
-    """Exchanges two files or folders atomically; returns False, with nothing changed, where that cannot be done.
+    """Exchanges two files or folders atomically; returns False, changing nothing, if the system cannot do so.
 
     Raises:
-        OSError: It can be done elsewhere, but not with these.
+        OSError: the system can exchange, but not these two.
     """
     rename = _renameat2()
     if rename is None:
@@ -250,7 +250,7 @@ def _exchange(one: str, other: str) -> bool:
 
 @functools.cache
 def _renameat2() -> Callable[..., int] | None:
-    """Returns the C library's function; None where it has none, as before glibc 2.28 and on other systems."""
+    """Returns the C library's renameat2, or None if it has none (before glibc 2.28, or another system)."""
     try:
         return ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):

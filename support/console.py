@@ -1,7 +1,7 @@
 """Standard error: log lines, errors, and the prefix of each worker.
 
 handler.setFormatter(console.Formatter())
-console.speak_as('worker 1')      # '[worker 1] ' before every line from now on, and no bars
+console.speak_as('worker 1')      # from now on, '[worker 1] ' before every line and no progress bars
 console.print_error('no such file')
 """
 
@@ -18,10 +18,10 @@ _prefix = ''
 
 
 def open_closed_streams() -> None:
-    """Opens standard input, output and error on /dev/null where they were closed, as by `2>&-`.
+    """Opens standard input, output and error on /dev/null if they are closed, as by `2>&-`.
 
-    Python has None in their places then, and the next file that is opened would get the number of one of them: what is
-    printed would go into that file.
+    Otherwise Python sets them to None, and the next file opened would get the descriptor of one of them: printed text
+    would go into that file.
     """
     for number, (name, mode) in enumerate([('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')]):
         try:
@@ -40,7 +40,7 @@ def open_closed_streams() -> None:
 
 @contextlib.contextmanager
 def kept_stderr() -> Iterator[None]:
-    """Keeps what is written to standard error, by C++ too, and shows it if an exception other than Ctrl-C ends it."""
+    """Holds back standard error, including C++ output; prints it only on an exception other than Ctrl-C."""
     try:
         stderr = os.dup(2)
     except OSError:  # it is closed
@@ -62,23 +62,23 @@ def kept_stderr() -> Iterator[None]:
 
 
 def speak_as(name: str) -> None:
-    """Puts the name before every line, and leaves out bars, of which a terminal has room for one."""
+    """Prefixes every line with a name and turns off progress bars: a terminal has room for only one."""
     global _prefix
     _prefix = f'[{name}] '
 
 
 def has_bars() -> bool:
-    """Returns whether progress is shown as a bar: on a terminal that this process has for itself."""
+    """Returns whether progress is shown as a bar: on a terminal that no other worker shares."""
     return sys.stderr.isatty() and not _prefix
 
 
 def print_error(message: object) -> None:
-    """Prints what the user has to put right."""
+    """Prints an error that the user can fix."""
     print(f'{_prefix}error: {message}', file=sys.stderr, flush=True)
 
 
 class Formatter(logging.PythonFormatter):
-    """Plain text for information; warnings and errors say what they are."""
+    """Prints information as plain text; prefixes warnings and errors with their level."""
 
     def format(self, record: Any) -> str:
         message = record.getMessage()

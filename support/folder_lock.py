@@ -1,4 +1,4 @@
-"""One process at a time in a folder.
+"""A lock that admits one process at a time to a folder.
 
 with FolderLock('/tmp/tfmodel', '.lock', flag='train_dir', user='trainer'):
     ...
@@ -18,34 +18,34 @@ from support.errors import InputError
 
 
 class FolderLock:
-    """Keeps others out of a folder until it is released, or its process ends in whatever way.
+    """Locks a folder until it is released or its process ends, for any reason.
 
-    The system's own lock on a file tells whether it is held: one that a killed process left behind is free at once. A
-    lock belongs to a file, not to its name, so the file is never replaced or removed; what stands in it is only for the
-    message. Remote folders (gs://...) have no locks.
+    It is the system's lock on a file, so a killed process releases it at once. A lock belongs to a file, not to its
+    name, so the file is never replaced or removed; its content serves only the error message. Remote folders
+    (gs://...) have no locks.
     """
 
     def __init__(self, folder: str, file_name: str, *, flag: str, user: str):
-        """Makes it; `with` takes it.
+        """Creates the lock; `with` acquires it.
 
         Args:
-            folder: It exists.
-            user: What another process that holds the lock is called.
+            folder: An existing folder.
+            user: The word that messages use for a process that holds the lock.
         """
         self._path = os.path.join(folder, file_name)
         self._where, self._flag, self._user = f'--{flag}={folder}', flag, user
         self._file: FileIO | None = None
 
     def __enter__(self) -> 'FolderLock':
-        """Takes the lock.
+        """Acquires the lock.
 
         Raises:
-            InputError: another process has it: which, on which machine, since when.
+            InputError: another process holds it; the message names the process, its machine and its start.
         """
         if '://' in self._path:
             return self
         try:
-            # Unbuffered: what a full disk has refused must not be written again when the file is closed.
+            # Unbuffered: closing the file must not retry a write that failed because the disk is full.
             self._file = open(self._path, 'a+b', buffering=0)
         except OSError as error:
             raise InputError(f'{self._where}: cannot be written to: {error.strerror}') from error
@@ -72,7 +72,7 @@ class FolderLock:
     def _write_holder(self) -> None:
         assert self._file is not None
         holder = {'pid': os.getpid(), 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S')}
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without it, and later writes will say so
+        with contextlib.suppress(OSError):  # on a full disk the lock still holds, and later writes report the error
             self._file.truncate(0)
             self._file.write(json.dumps(holder).encode())
 

@@ -1,20 +1,20 @@
-r"""Files that people bring: texts in UTF-8, named pipes, limits of images.
+r"""Users' files: UTF-8 text, named pipes, size limits of images.
 
-decode_text(b'\xef\xbb\xbf0:tench')     # '0:tench': without the mark that editors of Windows put before it
-is_named_pipe('/tmp/fifo')           # True, made by mkfifo: to open it waits for a writer, perhaps for ever
-is_named_pipe('/dev/fd/63')          # False: the shell's <(command), which somebody does write to
+decode_text(b'\xef\xbb\xbf0:tench')     # '0:tench': without the byte order mark that Windows editors add
+is_named_pipe('/tmp/fifo')           # True, made by mkfifo: opening it waits for a writer, perhaps for ever
+is_named_pipe('/dev/fd/63')          # False: the shell's <(command), which has a writer
 """
 
 import codecs
 import os
 import stat
 
-# Pixels of an image; Pillow's own limit against decompression bombs: a file of a few KB must not take more than 256 MiB
-# of pixels. The largest photographs of ILSVRC have 61 million.
+# Pixels of an image. Pillow's limit against decompression bombs: a file of a few KB must not decode to more than
+# 256 MiB. The largest photographs of ILSVRC have 61 million pixels.
 MAX_PIXELS = 89_478_485
-# Of the sides of an image: some preprocessings make the shorter one 256 pixels first.
+# Ratio of an image's sides: some preprocessings first resize the shorter side to 256 pixels.
 MAX_SIDES_RATIO = MAX_PIXELS // 256**2
-# The longer ones first: UTF-32's begins as UTF-16's.
+# Longer marks first: UTF-32's mark begins with UTF-16's.
 _OTHER_MARKS = {
     codecs.BOM_UTF32_LE: 'UTF-32',
     codecs.BOM_UTF32_BE: 'UTF-32',
@@ -24,14 +24,14 @@ _OTHER_MARKS = {
 
 
 class NotUtf8Error(ValueError):
-    """A file is no text in UTF-8: what it looks like, and what to do."""
+    """A file is not UTF-8 text. The message names the likely encoding or the bad byte, and the fix."""
 
 
 def decode_text(data: bytes) -> str:
-    """Returns the text of a file.
+    """Decodes UTF-8 text, without its byte order mark.
 
     Raises:
-        NotUtf8Error: it is not UTF-8.
+        NotUtf8Error: the data is not UTF-8.
     """
     other = next((name for mark, name in _OTHER_MARKS.items() if data.startswith(mark)), None)
     if other is not None:
@@ -44,9 +44,9 @@ def decode_text(data: bytes) -> str:
 
 
 def is_named_pipe(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a path is a named pipe in a folder, not one of the shell; False for a missing path."""
+    """Returns whether a path is a named pipe in a folder, not the shell's; False for a missing path."""
     try:
-        # What the shell makes has no name: /dev/fd/63 leads to pipe:[8192], which is nowhere.
+        # The shell's pipes have no name: /dev/fd/63 resolves to pipe:[8192], which does not exist.
         return stat.S_ISFIFO(os.stat(os.path.realpath(path)).st_mode)
     except (OSError, ValueError):
         return False

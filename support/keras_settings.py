@@ -1,9 +1,9 @@
-"""Keras' settings: this project's nets need TensorFlow as the backend, whatever KERAS_BACKEND or keras.json say.
+"""Keras' settings: this project's nets need the TensorFlow backend, whatever KERAS_BACKEND or keras.json say.
 
-    use_tensorflow()     # before Keras is imported: every package that imports it does so first
-    check()              # what Keras itself would end with: a keras.json that it cannot take
+    use_tensorflow()     # before Keras is imported: every package that imports Keras calls it first
+    check()              # raises InputError for a keras.json that would make Keras fail at import
 
-The other settings, `floatx` and `image_data_format`, change no net of this project: its layers say both themselves.
+The other settings, `floatx` and `image_data_format`, have no effect here: this project's layers set both explicitly.
 """
 
 import json
@@ -17,7 +17,7 @@ from support.errors import InputError, first_line
 _BACKEND = 'KERAS_BACKEND'
 _NEEDED = 'tensorflow'
 _COUNTS = ('KERAS_MAX_EPOCHS', 'KERAS_MAX_STEPS_PER_EPOCH')
-# What Keras asserts of its file.
+# Values that Keras asserts when it reads its file.
 _VALID: dict[str, tuple[str, ...]] = {
     'floatx': ('float16', 'float32', 'float64'),
     'image_data_format': ('channels_first', 'channels_last'),
@@ -25,10 +25,10 @@ _VALID: dict[str, tuple[str, ...]] = {
 
 
 def use_tensorflow() -> None:
-    """Makes TensorFlow the backend of Keras in this process and in those that it starts.
+    """Makes TensorFlow the Keras backend in this process and its child processes.
 
     Raises:
-        InputError: Keras is imported already, with another one.
+        InputError: Keras is already imported with another backend.
     """
     keras = sys.modules.get('keras')
     config = getattr(keras, 'config', None)
@@ -42,10 +42,10 @@ def use_tensorflow() -> None:
 
 
 def check() -> None:
-    """Refuses a keras.json, and variables of the environment, that Keras fails on while it is imported.
+    """Checks keras.json and the environment variables for values that make Keras fail at import.
 
     Raises:
-        InputError: the file or variable, the setting, and what is allowed.
+        InputError: a value is invalid; the message names the file or variable, the setting and the allowed values.
     """
     for name in _COUNTS:
         if not re.fullmatch(r'\s*[+-]?\d+\s*', os.environ.get(name, '0')):
@@ -60,14 +60,14 @@ def check() -> None:
 
 
 def _keras_home() -> str:
-    """Returns the folder that Keras takes."""
+    """Returns the folder in which Keras looks for keras.json."""
     home = os.path.expanduser('~')
     default = os.path.join(home if os.access(home, os.W_OK) else '/tmp', '.keras')
     return os.path.expanduser(os.environ.get('KERAS_HOME', default))
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Returns the settings in the file; none if it is missing or not JSON, as Keras treats it."""
+    """Returns the settings in a file; empty if it is missing or not JSON, as in Keras."""
     try:
         with open(path, encoding='utf-8') as file:
             settings = json.load(file)

@@ -1,9 +1,9 @@
-"""What is set before TensorFlow and Keras are loaded, for programs that import this project's packages.
+"""Setup before TensorFlow and Keras are loaded, for programs that import this project's packages.
 
-    prepare()         # in the packages' __init__, before a module of theirs imports TensorFlow
+    prepare()         # in a package's __init__, before any of its modules imports TensorFlow
     load_lightly()    # in scripts
 
-Logging that the program has configured itself, before or after, is left as it is and decides what is shown.
+If the program configures logging itself, before or after, its configuration is kept and decides which lines are shown.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ _LOADED_LATE = ('matplotlib', 'sklearn')
 
 
 class _Level(int):
-    """A level that differs, by identity, from the same number set by the program."""
+    """A log level that can be told by identity from an equal level set by the program."""
 
 
 _LEVEL = _Level(logging.INFO)
 
 
 def prepare() -> None:
-    """Turns on oneDNN, makes TensorFlow Keras' backend, shows log lines, and hides what TensorFlow prints when loaded.
+    """Turns on oneDNN, sets Keras' backend to TensorFlow, shows log lines, and hides TensorFlow's output at import.
 
     Raises:
-        InputError: Keras is imported already, with another backend.
+        InputError: Keras is already imported with another backend.
     """
     use_onednn()
     use_tensorflow()
@@ -47,25 +47,25 @@ def prepare() -> None:
     is_untouched = not logger.handlers and logger.propagate and logger.level in (logging.NOTSET, logging.WARNING)
     if is_untouched and not root.handlers and not _is_configured():
         logger.addHandler(_Handler())
-        logger.propagate = False  # the handler hands on to the root's, once a program has given it some
+        logger.propagate = False  # the handler forwards to the root's handlers once the program has added some
         logger.setLevel(_LEVEL)
 
 
 def _is_configured() -> bool:
-    """Returns whether the program has chosen where log lines go, or which."""
+    """Returns whether the program has set a log level or a handler."""
     root = logging.getLogger()
     chosen = absl_logging.get_verbosity() != absl_logging.WARNING or root.level not in (logging.NOTSET, logging.WARNING)
     return chosen or not all(map(_is_default, root.handlers))
 
 
 def _is_default(handler: logging.Handler) -> bool:
-    """Returns whether a handler is as `logging.basicConfig()` makes it, which absl calls before its first log line."""
+    """Returns whether a handler comes from `logging.basicConfig()`, which absl calls before its first log line."""
     format = getattr(handler.formatter, '_fmt', None)
     return type(handler) is logging.StreamHandler and handler.level == logging.NOTSET and format == logging.BASIC_FORMAT
 
 
 class _Handler(logging.Handler):
-    """Prints lines as the scripts do, as long as the program has not said otherwise."""
+    """Prints log lines as the scripts do, unless the program configures logging itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,9 +81,10 @@ class _Handler(logging.Handler):
 
 
 def load_lightly() -> None:
-    """Lets Keras find no matplotlib and scikit-learn while it is loaded: a second and 90 MB that are not used here.
+    """Hides matplotlib and scikit-learn from Keras at import: saves a second and 90 MB that are not used here.
 
-    They are loaded where this project needs them; a program of others may use the parts of Keras that need them.
+    This project imports them where it needs them. Only scripts call this: other programs may use the parts of Keras
+    that need them.
     """
     _FINDER.hidden = _LOADED_LATE
     _find_quietly()
@@ -95,9 +96,9 @@ def _find_quietly() -> None:
 
 
 class _QuietFinder:
-    """Finds TensorFlow or Keras as Python does, once; shows what their libraries write at loading only if it fails.
+    """Finds TensorFlow or Keras once, as Python does; shows their output at import only if the import fails.
 
-    Some ten lines about CPU features and absent GPU drivers; `TF_CPP_MIN_LOG_LEVEL` comes too late for them.
+    It is about ten lines on CPU features and absent GPU drivers, too early for `TF_CPP_MIN_LOG_LEVEL` to hide.
     """
 
     hidden: tuple[str, ...] = ()
@@ -105,7 +106,7 @@ class _QuietFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns how TensorFlow or Keras is loaded; None for everything else."""
+        """Returns a module spec that loads TensorFlow or Keras quietly; None for any other module."""
         if name not in ('tensorflow', 'keras'):
             return None
         sys.meta_path.remove(self)
@@ -124,7 +125,7 @@ class _QuietFinder:
 
 @contextlib.contextmanager
 def _missing(*modules: str) -> Iterator[None]:
-    """Lets imports of modules that are not loaded yet fail, as if they were not installed."""
+    """Makes imports of modules that are not loaded yet fail, as if they were not installed."""
     hidden: dict[str, Any] = {module: None for module in modules if module not in sys.modules}
     sys.modules.update(hidden)
     try:

@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and that only the extra `export` installs.
+"""Optional dependencies: packages that only some commands need and only the extra `export` installs.
 
 onnx = optional_packages.load('onnx', 'reading ONNX files')
 """
@@ -10,14 +10,14 @@ from support.errors import InputError, first_line
 
 
 def load(package: str, purpose: str) -> types.ModuleType:
-    """Imports a package, or a module of one, when it is needed.
+    """Imports an optional package or one of its modules.
 
     Args:
-        package: Its name, such as 'onnxruntime' or 'onnx.inliner'.
-        purpose: What it is needed for, as a message begins: 'reading ONNX files'.
+        package: Its name, e.g. 'onnxruntime' or 'onnx.inliner'.
+        purpose: The task that needs it, as the start of a message: 'reading ONNX files'.
 
     Raises:
-        InputError: it is not installed, or cannot be loaded.
+        InputError: the package is not installed or cannot be loaded.
     """
     name = package.partition('.')[0]
     try:

@@ -1,10 +1,10 @@
-"""The cores and instructions of this machine's processor, and every `auto` that depends on them.
+"""The cores and instruction sets of this machine's processor, and every `auto` setting that depends on them.
 
-    use_onednn()                       # before TensorFlow is imported: every package that imports it does so first
+    use_onednn()                       # before TensorFlow is imported: every package that imports it calls this first
     processor = this_processor()
     processor.name, processor.has_bfloat16, processor.choices.fast_convolutions
 
-The choices stand in `CHOICES`, with what was measured for each; `make bench-kernels` measures them again.
+`CHOICES` holds the choices and their measurements; `make bench-kernels` measures them again.
 """
 
 import dataclasses
@@ -14,20 +14,20 @@ import platform
 from collections.abc import Collection, Mapping
 
 _ONEDNN = 'TF_ENABLE_ONEDNN_OPTS'
-# The variable, and its older name, that keep oneDNN from instructions which the processor has.
+# The variable that limits oneDNN's instruction set below the processor's, and its older name.
 _LIMITS = ('ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA')
 _X86_64 = ('x86_64', 'amd64')
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """The fastest kernels for a set of instructions.
+    """The fastest kernels for an instruction set.
 
     Attributes:
         fast_convolutions: Whether Winograd's filtering beats oneDNN's 3x3 and 5x5 convolutions in float32.
-        bfloat16_products: Whether nine matrix products give the kernel's gradient in bfloat16 faster than oneDNN, and
-            add up in float32.
-        bfloat16_speed: Images a second of a training step in bfloat16, over those in float32: alexnet_v2, batch 32.
+        bfloat16_products: Whether nine matrix products, summed in float32, compute the kernel's gradient in bfloat16
+            faster than oneDNN.
+        bfloat16_speed: Images/s of a training step in bfloat16, relative to float32: alexnet_v2, batch 32.
     """
 
     fast_convolutions: bool
@@ -37,11 +37,11 @@ class Choices:
 
 @dataclasses.dataclass(frozen=True)
 class Processor:
-    """The instructions and the library that kernels use.
+    """The instruction set and the library that kernels use.
 
     Attributes:
-        name: The most capable set of instructions: a key of `CHOICES`.
-        onednn: Whether TensorFlow is told to compute with oneDNN.
+        name: The most capable instruction set: a key of `CHOICES`.
+        onednn: Whether TensorFlow is set to compute with oneDNN.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Processor:
 
     @property
     def choices(self) -> Choices:
-        """The fastest kernels for these instructions."""
+        """The fastest kernels for this instruction set."""
         return CHOICES[self.name if self.onednn else 'without oneDNN']
 
 
-# Measured on an AMD EPYC (Zen 4), 2026-11-30, with what each has: docs/performance.md, "Processors". AMX: on an Intel
-# Xeon, 2026-11-26. There is no column for XLA, with which a step is slower on all of them, nor for threads: as
-# many as cores, TensorFlow's own choice, are fastest on all.
+# Measured on an AMD EPYC (Zen 4), 2026-11-30, limited to each instruction set: docs/performance.md, "Processors". AMX:
+# on an Intel Xeon, 2026-11-26. XLA has no column because it slows a step on all of them; nor have threads, because
+# TensorFlow's default, as many as cores, is fastest on all.
 CHOICES = {
     'without oneDNN': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
     'unknown': Choices(fast_convolutions=True, bfloat16_products=False, bfloat16_speed=0.07),
@@ -71,23 +71,23 @@ CHOICES = {
     'AVX-512 BF16': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=0.97),
     'AMX': Choices(fast_convolutions=True, bfloat16_products=True, bfloat16_speed=1.3),
 }
-# Name, the flags of /proc/cpuinfo that are needed beside those above, and oneDNN's names for it. In rising order.
+# Name, the flags of /proc/cpuinfo needed in addition to the rows above, and oneDNN's names for it. In rising order.
 _INSTRUCTIONS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ('AVX', frozenset({'avx'}), ('AVX', 'SSE41')),
     ('AVX2', frozenset({'avx2', 'fma'}), ('AVX2', 'AVX2_VNNI', 'AVX2_VNNI_2')),
     ('AVX-512', frozenset({'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'}), ('AVX512_CORE',)),
     ('AVX-512 VNNI', frozenset({'avx512_vnni'}), ('AVX512_CORE_VNNI',)),
     ('AVX-512 BF16', frozenset({'avx512_bf16'}), ('AVX512_CORE_BF16', 'AVX512_CORE_FP16', 'AVX10_1_512')),
-    ('AMX', frozenset({'amx_tile', 'amx_bf16'}), ()),  # whatever limit names more
+    ('AMX', frozenset({'amx_tile', 'amx_bf16'}), ()),  # no limit is needed: nothing follows
 )
 UNKNOWN = 'unknown'  # another architecture, or a system without /proc/cpuinfo
 
 
 def use_onednn() -> None:
-    """Lets TensorFlow compute with oneDNN, unless the user has set the variable. Call it before TensorFlow is imported.
+    """Turns on oneDNN in TensorFlow on x86-64, unless the user has set the variable. Call before importing TensorFlow.
 
-    By itself TensorFlow does so on x86-64 only where the processor has AVX512-VNNI; with AVX2 alone its own kernels
-    take 1.5 to 2 times as long. Elsewhere, as on Arm, TensorFlow's own choice stays: it was not measured here.
+    By default TensorFlow uses oneDNN on x86-64 only with AVX512-VNNI; with AVX2 alone its own kernels take 1.5 to 2
+    times as long. On other architectures, such as Arm, TensorFlow's default stays: it was not measured here.
     """
     if platform.machine().lower() in _X86_64:
         os.environ.setdefault(_ONEDNN, '1')
@@ -95,16 +95,16 @@ def use_onednn() -> None:
 
 @functools.cache
 def this_processor() -> Processor:
-    """Returns the processor of this machine, within the limits that environment variables set."""
+    """Returns this machine's processor, within the limits set by environment variables."""
     return find_processor(_cpu_flags(), os.environ)
 
 
 def find_processor(flags: Collection[str], environment: Mapping[str, str]) -> Processor:
-    """Returns the processor that has these flags, within the limits of an environment.
+    """Returns the processor with the given CPU flags, within the limits set by environment variables.
 
     Args:
         flags: As in /proc/cpuinfo.
-        environment: Variables that limit oneDNN, or turn it off.
+        environment: Environment variables, which may limit oneDNN or turn it off.
     """
     given, name = set(flags), UNKNOWN
     limit = next((environment[variable].upper() for variable in _LIMITS if variable in environment), None)

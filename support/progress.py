@@ -1,4 +1,4 @@
-"""How far long work has come: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with the time left on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -8,12 +8,12 @@ from tqdm import tqdm
 
 from support import console
 
-# A short bar, so that on 80 columns there is room for loss, learning rate, speed and waiting share.
+# A short bar leaves room on 80 columns for loss, learning rate, speed and the share of time spent waiting.
 _BAR = '{desc} {n_fmt}/{total_fmt} {bar:8} {remaining}{postfix}'
 
 
 class Progress:
-    """Shows steps of a known or unknown total.
+    """Shows progress in steps; the total may be unknown.
 
     with Progress('training', total=1000, first=0) as progress:
         progress.report(100, 'loss = 2.3021')
@@ -36,7 +36,7 @@ class Progress:
             self._bar.close()
 
     def report(self, position: int, text: str, brief: str = '') -> None:
-        """Moves on to `position`, and prints the text with the time that is left, or shows `brief` beside the bar."""
+        """Moves the bar to `position` and shows `brief` beside it; without a bar, logs `text` with the time left."""
         if self._bar is not None:
             self._bar.set_postfix_str(brief, refresh=False)
             self._bar.update(position - self._bar.n)
@@ -44,11 +44,11 @@ class Progress:
             logging.info('%s%s', text, self._time_left(position))
 
     def count_from(self, position: int) -> None:
-        """Estimates the time that is left from the steps after this one: earlier ones include compilation."""
+        """Restarts the estimate of the time left at `position`: earlier steps include compilation."""
         self._first, self._start = position, time.monotonic()
 
     def say(self, text: str) -> None:
-        """Prints a line without spoiling the bar."""
+        """Prints a line without breaking the bar."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:

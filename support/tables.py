@@ -1,4 +1,4 @@
-"""Tables and values as text, for messages and what the scripts print.
+"""Tables and values as text, for messages and for the scripts' output.
 
 print(format_table([('flag', 'there', 'now'), ('seed', '0', '1')], indent='  '))
 """
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 
 def format_table(rows: Sequence[Sequence[str]], *, indent: str = '', numbers: bool = False) -> str:
-    """Returns rows of cells as lines in which the columns stand under each other.
+    """Returns a table as text with aligned columns.
 
     Args:
-        rows: Of the same length.
-        indent: Before each line.
-        numbers: Whether all columns but the first are aligned to the right.
+        rows: Rows of cells, all of the same length.
+        indent: Text before each line.
+        numbers: Whether to right-align all columns but the first.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -24,7 +24,7 @@ def format_table(rows: Sequence[Sequence[str]], *, indent: str = '', numbers: bo
 
 
 def brief(value: object) -> str:
-    """Returns a value for a message; of many names, the first few."""
+    """Returns a value as text for a message; of a long tuple, only the first four items."""
     if value is None or value == ():
         return 'none'
     if not isinstance(value, tuple):

@@ -1,13 +1,12 @@
 """Checkpoints: `model.ckpt-<step>` files whose keys are slim's variable names; `python -m engine.checkpoints PATH`.
 
     checkpoints.save(train_dir, step, {'alexnet_v2/conv1/weights': variable, ...}, max_to_keep=5)
-    prefix = checkpoints.find_checkpoint(train_dir)            # the latest one, or the file that was named
+    prefix = checkpoints.find_checkpoint(train_dir)            # the latest one, or the named file
     checkpoints.restore(checkpoints.Checkpoint(prefix), {'alexnet_v2/conv1/weights': variable, ...})
 
-They are written by the same kernel as TensorFlow 1's `Saver` wrote them with (a table of name -> tensor), so a
-checkpoint of slim's is read like one of ours, and ours have the format that slim reads. The object graph that
-`tf.train.Checkpoint` adds would only put names between that mean nothing outside of Keras. Whatever reads a checkpoint
-reads `.keras` and `.weights.h5` files too.
+The same kernel writes them as in TensorFlow 1's `Saver` (a table of name -> tensor), so this project reads slim's
+checkpoints and slim reads this project's. The object graph of `tf.train.Checkpoint` would only add names that mean
+nothing outside Keras. All code that reads a checkpoint also reads `.keras` and `.weights.h5` files.
 """
 
 from engine.checkpoints.files import (

@@ -21,13 +21,13 @@ _BESIDE = ('model.json', 'config.cfg')
 
 
 def describe(path: str) -> Iterator[str]:
-    """Yields the lines that describe a checkpoint of any format; a folder stands for its latest.
+    """Yields lines that describe a checkpoint of any format; for a folder, its latest checkpoint.
 
-    Mean and standard deviation are of the finite values, in float64.
+    Mean and standard deviation are over the finite values, in float64.
 
     Raises:
-        InputError: there is none.
-        DamagedCheckpointError: it cannot be read, as a whole or in one of its variables.
+        InputError: there is no checkpoint.
+        DamagedCheckpointError: the checkpoint, or one of its variables, cannot be read.
     """
     prefix = find_checkpoint(path)
     checkpoint = Checkpoint(prefix)
@@ -47,7 +47,7 @@ def describe(path: str) -> Iterator[str]:
 
 
 def _statistics(value: np.ndarray) -> tuple[str, ...]:
-    """Returns mean, standard deviation, least and largest value, and how many are not finite."""
+    """Returns mean, standard deviation, minimum, maximum and the number of non-finite values."""
     if value.dtype.kind not in 'fiub' and value.dtype != tf.bfloat16.as_numpy_dtype:
         return ('', '', '', '', '')
     values = value.astype(np.float64).ravel() if value.dtype.kind != 'i' or value.ndim else value.ravel()
@@ -61,7 +61,7 @@ def _statistics(value: np.ndarray) -> tuple[str, ...]:
 
 
 def _config(checkpoint: Checkpoint) -> Iterator[str]:
-    """Yields what is known of the run: what the file itself says, else the files beside it."""
+    """Yields the run's metadata: from the file itself, else from the files beside it."""
     known = {key: value for key, value in checkpoint.metadata.items() if key != 'crc32'}
     if known:
         yield f'in the file: {json.dumps(known)}'
@@ -81,10 +81,10 @@ def _config(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints it.
+    """Prints the description of a checkpoint.
 
     Returns:
-        The exit status: 0, or 1 if the path is no checkpoint that can be read.
+        The exit status: 0, or 1 if the path is not a readable checkpoint.
     """
     parser = argparse.ArgumentParser(
         prog='python -m engine.checkpoints',

@@ -1,7 +1,7 @@
-"""The files of checkpoints: which a folder holds, which is the latest, what a path means, which format a file has.
+"""Checkpoint files: lists a folder's checkpoints, finds the latest, resolves paths, recognises formats.
 
 find_checkpoint('/tmp/tfmodel')                # '/tmp/tfmodel/model.ckpt-1000'
-recognise('/tmp/lenet.keras')                  # Format.KERAS: by its content, not its name
+recognise('/tmp/lenet.keras')                  # Format.KERAS: by content, not by name
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ from engine.checkpoints.keras_files import HDF5_MAGIC, ZIP_MAGIC
 from support.errors import InputError, first_line
 
 PREFIX, STATE = 'model.ckpt', 'checkpoint'
-CONFIG, BEST = 'config.cfg', 'best'  # what a train_dir holds beside: the run's flags, the folder of its best checkpoint
+CONFIG, BEST = 'config.cfg', 'best'  # also in a train_dir: the run's flags, the folder of its best checkpoint
 PART = f'.part-{PREFIX}-'
-SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index says that its data is complete
+SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index means that its data is complete
 _POLL_SECS = 1.0
 _TABLE_MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')  # the end of a LevelDB table
 
 
 class Format(enum.StrEnum):
-    """The formats that are read."""
+    """The checkpoint formats that this project reads."""
 
     TENSORFLOW = 'TensorFlow checkpoint'
     TENSORFLOW_V1 = 'TensorFlow checkpoint of one file, as before 2017'
@@ -39,7 +39,7 @@ class Format(enum.StrEnum):
 
 
 def checkpoint_step(prefix: str) -> int:
-    """Returns the step in a checkpoint's name, or -1 if there is none."""
+    """Returns the step in a checkpoint's name, or -1 if the name has none."""
     match = re.search(r'-(\d+)$', prefix)
     return int(match[1]) if match else -1
 
@@ -54,14 +54,14 @@ def list_checkpoints(train_dir: str) -> list[str]:
 
 
 def latest_checkpoint(train_dir: str) -> str | None:
-    """Returns the newest checkpoint of a folder: the one that its `checkpoint` file names, else that of the last step.
+    """Returns a folder's latest checkpoint: the one named by its `checkpoint` file, else the one with the highest step.
 
-    `tf.train.latest_checkpoint` takes the folder for a glob, and knows nothing where its `checkpoint` file is missing,
-    damaged, or names a place that the files were moved away from.
+    `tf.train.latest_checkpoint` treats the folder as a glob, and returns None if the `checkpoint` file is missing,
+    damaged, or names a path from which the files were moved away.
     """
     state = _read_state(train_dir)
     if state and '\0' not in state.model_checkpoint_path:
-        # First in this folder: slim writes absolute paths, and a copy of a run must not lead back to the original.
+        # This folder first: slim writes absolute paths, and a copied run must not lead back to the original.
         here = os.path.join(train_dir, os.path.basename(state.model_checkpoint_path))
         for prefix in (here, state.model_checkpoint_path):
             if tf.io.gfile.exists(f'{prefix}.index') or is_of_one_file(prefix):
@@ -70,7 +70,7 @@ def latest_checkpoint(train_dir: str) -> str | None:
 
 
 def is_of_one_file(path: str) -> bool:
-    """Returns whether a file is a TensorFlow checkpoint as they were before 2017: one table in one file."""
+    """Returns whether a file is a TensorFlow checkpoint from before 2017: one table in one file."""
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return False
     with tf.io.gfile.GFile(path, 'rb') as file:
@@ -79,10 +79,10 @@ def is_of_one_file(path: str) -> bool:
 
 
 def recognise(path: str) -> Format | None:
-    """Returns the format of a checkpoint, given by its prefix or file, or None if it is none.
+    """Returns the format of a checkpoint, given its prefix or file, or None if it is not a checkpoint.
 
     Raises:
-        InputError: it cannot be read at all.
+        InputError: the file cannot be read.
     """
     if tf.io.gfile.exists(f'{path}.index'):
         return Format.TENSORFLOW
@@ -102,17 +102,18 @@ def recognise(path: str) -> Format | None:
 
 
 def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
-    """Returns the checkpoint that a path means: a `.keras` or `.weights.h5` file, or the prefix of TensorFlow's.
+    """Resolves a path to a checkpoint: a `.keras` or `.weights.h5` file, or the prefix of a TensorFlow checkpoint.
 
-    The latter is the one that was named, also by one of its files, or of a folder the latest: that of its `checkpoint`
-    file, else that of the last step, else the only one that it holds.
+    A TensorFlow checkpoint is given by its prefix, any of its files, or its folder. A folder stands for its latest: the
+    one named by the `checkpoint` file, else the one with the highest step, else the only one.
 
     Args:
-        path: As it was given.
-        flag: What messages call it.
+        path: The path as given by the user.
+        flag: The flag that named it, for messages.
 
     Raises:
-        InputError: there is none, a folder has several of other names, or a file is of another kind, which is named.
+        InputError: there is no checkpoint, a folder has several under other names, or the file has another format,
+            which the message names.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise InputError(f'--{flag}={path}: a pipe or a device, not a checkpoint')
@@ -121,7 +122,7 @@ def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
             return _find_tensorflow(path, flag)
         found = recognise(path)
         other = other_formats.describe(path) if found is None else None
-    except (tf.errors.OpError, OSError) as error:  # of a scheme that TensorFlow does not know, for instance
+    except (tf.errors.OpError, OSError) as error:  # for instance a URL scheme that TensorFlow does not support
         raise InputError(f'--{flag}={path}: cannot be read: {first_line(error)}') from error
     if found in (Format.KERAS, Format.WEIGHTS_H5):
         other = other_formats.inside_archive(path)
@@ -131,7 +132,7 @@ def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
 
 
 def _find_tensorflow(path: str, flag: str) -> str:
-    """Returns the prefix of a TensorFlow checkpoint that a path means."""
+    """Resolves a path to the prefix of a TensorFlow checkpoint."""
     if tf.io.gfile.isdir(path):
         try:
             latest = latest_checkpoint(path)
@@ -146,10 +147,10 @@ def _find_tensorflow(path: str, flag: str) -> str:
 
 
 def _only_checkpoint(folder: str, flag: str) -> str:
-    """Returns the only checkpoint of a folder, whatever its name.
+    """Returns the only checkpoint in a folder, whatever its name.
 
     Raises:
-        InputError: there is none, or there are several.
+        InputError: the folder has no checkpoint, or several.
     """
     names = tf.io.gfile.listdir(folder)
     found = prefixes(names)
@@ -166,9 +167,9 @@ def _only_checkpoint(folder: str, flag: str) -> str:
 
 
 def new_checkpoints(train_dir: str, interval_secs: float, timeout_secs: float | None) -> Iterator[str]:
-    """Yields the latest checkpoint of a folder each time there is a new one, at least `interval_secs` apart.
+    """Yields the latest checkpoint of a folder whenever a new one appears, at least `interval_secs` apart.
 
-    Ends when none has come for `timeout_secs`; never, if that is None. The folder need not be there yet.
+    Ends after `timeout_secs` without a new one; never, if that is None. The folder need not exist yet.
     """
     seen, since = None, time.monotonic()
     while True:
@@ -187,23 +188,23 @@ def new_checkpoints(train_dir: str, interval_secs: float, timeout_secs: float | 
 
 @dataclasses.dataclass(frozen=True)
 class Rotation:
-    """The checkpoints of a folder that are deleted in their turn: what TensorFlow keeps in its `checkpoint` file.
+    """The checkpoints subject to rotation in a folder, as TensorFlow lists them in its `checkpoint` file.
 
     Attributes:
-        times: Prefix -> when it was written, in seconds since 1970, the oldest first.
-        last_preserved: When the last one that is kept for ever was written; before there is one, when the run began.
+        times: Prefix -> time of writing in seconds since 1970, oldest first.
+        last_preserved: When the last permanently kept checkpoint was written; if there is none, when the run began.
     """
 
     times: dict[str, float]
     last_preserved: float
 
     def adding(self, prefix: str, time_written: float) -> 'Rotation':
-        """Returns it with a new latest one."""
+        """Returns a copy with a new latest checkpoint."""
         others = {other: written for other, written in self.times.items() if other != prefix}
         return dataclasses.replace(self, times={**others, prefix: time_written})
 
     def without_surplus(self, max_to_keep: int, keep_every_n_hours: float | None) -> tuple['Rotation', list[str]]:
-        """Returns the list without the oldest checkpoints beyond `max_to_keep` (0: keep all), and those to delete."""
+        """Returns a copy without the oldest checkpoints beyond `max_to_keep` (0: keep all), and the ones to delete."""
         surplus = list(self.times)[: max(len(self.times) - max_to_keep, 0)] if max_to_keep else []
         preserved, deleted = self.last_preserved, []
         for prefix in surplus:
@@ -216,9 +217,9 @@ class Rotation:
 
 
 def read_rotation(train_dir: str) -> Rotation:
-    """Reads TensorFlow's `checkpoint` file; what is newer on the disk than it says is taken in, what is gone left out.
+    """Reads TensorFlow's `checkpoint` file; adds newer checkpoints found in the folder, drops missing ones.
 
-    Checkpoints that are older than those of the file, and not in it, are kept for ever.
+    Checkpoints that the file does not list and that are older than the listed ones are kept permanently.
     """
     state, present = _read_state(train_dir), list_checkpoints(train_dir)
     written = {prefix: tf.io.gfile.stat(f'{prefix}.index').mtime_nsec / 1e9 for prefix in present}
@@ -236,7 +237,7 @@ def read_rotation(train_dir: str) -> Rotation:
 
 
 def write_rotation(train_dir: str, rotation: Rotation) -> None:
-    """Writes TensorFlow's `checkpoint` file, with names relative to the folder, so that it can be moved."""
+    """Writes TensorFlow's `checkpoint` file with relative names, so that the folder can be moved."""
     paths = [os.path.basename(prefix) for prefix in rotation.times]
     lines = [
         f'model_checkpoint_path: "{paths[-1]}"',
@@ -249,30 +250,30 @@ def write_rotation(train_dir: str, rotation: Rotation) -> None:
 
 def _read_state(train_dir: str) -> Any:
     path = os.path.join(train_dir, STATE)
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, from which nothing may ever come
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, on which reading may block for ever
         return None
     logger = tf.get_logger()
     level = logger.level
-    logger.setLevel('ERROR')  # or it logs a damaged file, in the words of its parser, each time
+    logger.setLevel('ERROR')  # otherwise it logs parser errors for a damaged file on each call
     try:
         state = tf.train.get_checkpoint_state(train_dir)
     except (tf.errors.OpError, ValueError):
         return None
     finally:
         logger.setLevel(level)
-    # What follows a zero byte TensorFlow does not see: `config.cfg\0` would be a checkpoint whose index is config.cfg.
+    # TensorFlow ignores text after a zero byte: `config.cfg\0` would be a checkpoint whose index is config.cfg.
     return None if state is not None and '\0' in state.model_checkpoint_path else state
 
 
 def newest_first(train_dir: str) -> list[str]:
-    """Returns the checkpoints of a folder, the latest first: where it cannot be read, the next one may do."""
+    """Returns the checkpoints of a folder, latest first, so that a reader can fall back to an older one."""
     latest = latest_checkpoint(train_dir)
     others = [prefix for prefix in reversed(list_checkpoints(train_dir)) if prefix != latest]
     return [latest, *others] if latest is not None else others
 
 
 def checkpoint_of_step(train_dir: str, step: int) -> str | None:
-    """Returns the newest checkpoint of a step from which a run can resume, or None."""
+    """Returns the newest checkpoint of a step, or None."""
     return next((prefix for prefix in newest_first(train_dir) if checkpoint_step(prefix) == step), None)
 
 
@@ -285,7 +286,7 @@ def incomplete_checkpoints(train_dir: str) -> list[str]:
 
 
 def delete_parts(train_dir: str) -> None:
-    """Deletes what a save that was killed has left behind: parts, and data older than the latest, without its index."""
+    """Deletes the remains of killed saves: temporary files, and data without an index older than the latest."""
     delete(files_starting(train_dir, PART))
     newest = max(map(checkpoint_step, list_checkpoints(train_dir)), default=-1)
     for prefix in incomplete_checkpoints(train_dir):
@@ -294,14 +295,14 @@ def delete_parts(train_dir: str) -> None:
 
 
 def files_starting(folder: str, start: str) -> list[str]:
-    """Returns the files of a folder whose names begin so."""
-    # Not by a glob: the folder's name may have characters that it would interpret.
+    """Returns the paths of a folder's files whose names begin with `start`."""
+    # Not by a glob: the folder's name may contain special characters of globs.
     names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
     return [os.path.join(folder, name) for name in names if name.startswith(start)]
 
 
 def delete(paths: Iterable[str]) -> None:
-    """Deletes those that are there."""
+    """Deletes the files that exist."""
     for path in paths:
         if tf.io.gfile.exists(path):
             tf.io.gfile.remove(path)
@@ -313,12 +314,12 @@ def is_complete(prefix: str) -> bool:
 
 
 def lies_in(prefix: str, folder: str) -> bool:
-    """Returns whether a checkpoint lies in a folder; a `checkpoint` file may name one anywhere."""
+    """Returns whether a checkpoint is in a folder; a `checkpoint` file may name one in another folder."""
     return os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(folder)
 
 
 def set_aside(prefix: str) -> str:
-    """Renames a damaged checkpoint, so that it takes no turn in the rotation; returns its new prefix."""
+    """Renames a damaged checkpoint, which takes it out of the rotation; returns its new prefix."""
     aside = os.path.join(os.path.dirname(prefix), f'damaged-{os.path.basename(prefix)}')
     for suffix in reversed(SUFFIXES):
         if tf.io.gfile.exists(prefix + suffix):

@@ -1,15 +1,15 @@
-"""Reading what Keras 3 writes, `.keras` and `.weights.h5`, by slim's names and without running anything of it.
+"""Reads Keras 3's `.keras` and `.weights.h5` files under slim's variable names, without running any code in them.
 
     reader = KerasReader('/tmp/lenet.keras')
     reader.get_tensor('LeNet/conv1/weights')
 
-Only numbers are taken: the config in a `.keras` file, which can name any Python function, is never deserialised, and
-HDF5's links to other files, virtual data sets and user blocks of pickles are refused. What a file claims to unpack to
-is compared with what it holds before memory is spent on it, and nothing is unpacked whose claim does not bind: neither
-zip's other methods nor HDF5's filters, which Keras does not use, stop where the file says that they end.
+Only numbers are read: the config in a `.keras` file, which can name any Python function, is never deserialised, and
+HDF5's links to other files, virtual data sets and user blocks of pickles are refused. The declared unpacked size is
+compared with the stored size before memory is allocated. Data whose declared size is not binding is refused: zip's
+other methods and HDF5's filters, which Keras does not use, do not stop at the size that the file declares.
 
-Files that `export/` wrote carry a JSON text beside the weights, `METADATA`: what model.json says, the step, and a
-checksum of each variable, which HDF5 does not have.
+Files written by `export/` carry a JSON text beside the weights, `METADATA`: the content of model.json, the step, and a
+checksum of each variable, which HDF5 lacks.
 """
 
 import io
@@ -37,24 +37,24 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAX_EXPANSION, _ALWAYS_ALLOWED, _PIECE = 100, 1 << 20, 1 << 20
 _MAX_DEPTH, _MAX_OBJECTS, _MAX_STEP = 16, 100_000, np.iinfo(np.int64).max
 _KERNELS = tuple(SLIM_NAMES.values())
-# Keras numbers the variables of a layer; these are slim's names for them, by the layer's class.
+# Slim's names of a layer's variables, which Keras only numbers, by the layer's class.
 _NAMES_OF_CLASS = {
     'depthwise_conv2d': ('depthwise_weights', 'biases'),
     'separable_conv2d': ('depthwise_weights', 'pointwise_weights', 'biases'),
 }
-# Slim's batch normalisation has a scale (gamma) only where it is asked for.
+# In slim, batch normalisation has a scale (gamma) only on request.
 _BATCH_NORM = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 
 
 class KerasReader:
-    """A `.keras` or `.weights.h5` file, with the methods of what `tf.train.load_checkpoint` returns.
+    """A `.keras` or `.weights.h5` file, with the methods of `tf.train.load_checkpoint`'s reader.
 
     Attributes:
-        metadata: What `export/` wrote beside the weights; empty in files of other programs.
+        metadata: The description that `export/` wrote beside the weights; empty in foreign files.
 
     Raises:
         ValueError, OSError, RuntimeError, KeyError, TypeError, ArithmeticError or zipfile.BadZipFile, here and when
-            reading: the file is damaged, or holds what it should not.
+            reading: the file is damaged or has forbidden content.
     """
 
     def __init__(self, path: str) -> None:
@@ -92,7 +92,7 @@ class KerasReader:
 
 
 def crc32(value: np.ndarray) -> int:
-    """Returns the checksum that is kept of a variable."""
+    """Returns a variable's checksum, as stored in the metadata."""
     return zlib.crc32(np.ascontiguousarray(value).data)
 
 
@@ -109,7 +109,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def _unzip(file: tf.io.gfile.GFile) -> tuple[io.BytesIO, bytes | None]:
-    """Returns the HDF5 file and the metadata inside a `.keras` file."""
+    """Returns the HDF5 file and the metadata (None in foreign files) from a `.keras` file."""
     with zipfile.ZipFile(file) as archive:
         size = file.size()
         names = set(archive.namelist())
@@ -125,8 +125,8 @@ def _member(archive: zipfile.ZipFile, name: str, archive_size: int) -> io.BytesI
         raise ValueError(f'{name} in it is compressed by method {info.compress_type}; Keras stores or deflates')
     _refuse_bomb(name, info.file_size, min(info.compress_size, archive_size))
     content = io.BytesIO()
-    with archive.open(info) as member:  # which compares the checksum
-        # In pieces: asked for all, it unpacks whatever is there before it cuts that to `file_size`.
+    with archive.open(info) as member:  # it verifies the checksum
+        # In pieces: a single read would unpack all the data before cutting it to `file_size`.
         while piece := member.read(min(info.file_size - content.tell(), _PIECE)):
             content.write(piece)
     if content.tell() != info.file_size:
@@ -140,7 +140,7 @@ def _refuse_bomb(name: str, size: int, stored: int) -> None:
 
 
 def _by_slims_names(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Returns the variables of the layers by slim's names, and all others by their place in the file."""
+    """Returns the layers' variables by slim's names, and all other variables by their path in the file."""
     found: dict[str, h5py.Dataset] = {}
     scope = ''
     for place, name, datasets in _variable_groups(file, '', 0, itertools.count(1)):
@@ -162,7 +162,7 @@ def _is_layer(place: str) -> bool:
 def _variable_groups(
     group: h5py.Group, place: str, depth: int, opened: Iterator[int]
 ) -> Iterator[tuple[str, str, list[h5py.Dataset]]]:
-    """Yields place, layer name and variables of every group that has any, the outermost first; counts what it opens."""
+    """Yields path, layer name and variables of every group with variables, outermost first; counts opened objects."""
     if depth > _MAX_DEPTH:
         raise ValueError(f'groups in groups in it, more than {_MAX_DEPTH} deep')
     members = _members(group, opened)
@@ -180,7 +180,7 @@ def _variable_groups(
 def _members(group: h5py.Group, opened: Iterator[int]) -> dict[str, h5py.Group | h5py.Dataset]:
     members = {}
     for key, number in zip(group, opened, strict=False):
-        # Hard links let few groups be reached by many paths, of which each counts.
+        # Each path counts: hard links can make a few groups reachable by many paths.
         if number > _MAX_OBJECTS:
             raise ValueError(f'more than {_MAX_OBJECTS} groups and variables in it')
         members[key] = _child(group, key)
@@ -210,7 +210,7 @@ def _variable_names(place: str, number: int) -> tuple[str, ...]:
 
 
 def _dtype(dataset: h5py.Dataset) -> np.dtype:
-    # NumPy has no bfloat16, so Keras notes it beside the bytes.
+    # NumPy has no bfloat16, so Keras records it in an attribute.
     is_bfloat16 = dataset.dtype.itemsize == 2 and str(dataset.attrs.get('dtype')) == 'bfloat16'
     dtype = np.dtype(tf.bfloat16.as_numpy_dtype) if is_bfloat16 else dataset.dtype
     if not is_bfloat16 and dtype.kind not in 'fiub':
@@ -219,13 +219,13 @@ def _dtype(dataset: h5py.Dataset) -> np.dtype:
 
 
 def _numbers(dataset: h5py.Dataset, file_size: int) -> np.ndarray:
-    """Reads a data set, if it is numbers and they are in the file."""
+    """Reads a data set; raises ValueError unless it holds numbers, uncompressed and in this file."""
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f'{dataset.name} in it is no array')
     dtype = _dtype(dataset)
     if dataset.external or dataset.is_virtual:
         raise ValueError(f'{dataset.name} in it lies in another file, which is not read')
-    # Of a chunk HDF5 takes all into memory, however little of it is in the shape.
+    # HDF5 loads whole chunks, however small the data set's shape.
     numbers = max(math.prod(dataset.shape), math.prod(dataset.chunks or ()))
     stored = min(dataset.id.get_storage_size(), file_size)
     _refuse_bomb(str(dataset.name), numbers * dtype.itemsize, stored)

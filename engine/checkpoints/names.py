@@ -1,4 +1,4 @@
-"""Names in a checkpoint: counters, slots, moving averages, the head; and why they are not those of a net.
+"""Names in a checkpoint: counters, slots, moving averages, the head; explains why they differ from a net's names.
 
 is_training_state('net/conv1/weights/Momentum')                   # True
 explain(['tower_0/net/conv1/weights'], ['net/conv1/weights'])      # 'its names begin with tower_0/: give --che...'
@@ -25,31 +25,31 @@ def is_training_state(name: str) -> bool:
 
 
 def is_average(name: str) -> bool:
-    """Returns whether it is the moving average of a weight."""
+    """Returns whether a name in a checkpoint is the moving average of a weight."""
     return name.endswith(_SUFFIX)
 
 
 def is_counter(name: str) -> bool:
-    """Returns whether it is the step, or another number that says how far training has come."""
+    """Returns whether a name in a checkpoint is the step or another counter of training progress."""
     return name in _COUNTERS
 
 
 def is_slot(name: str) -> bool:
-    """Returns whether it is what an optimizer keeps, of a weight or of its own."""
+    """Returns whether a name in a checkpoint is an optimizer's state, for one weight or for the whole net."""
     return is_training_state(name) and not is_average(name) and not is_counter(name)
 
 
 def optimizer_of(names: Iterable[str]) -> str | None:
-    """Returns the `--optimizer` whose slots are among the names; sgd has none; None for several optimizers' slots."""
+    """Returns the `--optimizer` whose slots are among the names, 'sgd' if there are no slots, None if it is unclear."""
     found = {name.rpartition('/')[2] for name in names if is_slot(name) and '/' in name}
     return next((key for key, rule in zip(OPTIMIZERS, _KEPT, strict=True) if set(rule.slot_starts()) == found), None)
 
 
 def head_names(names: Iterable[str]) -> list[str]:
-    """Returns the weights and biases of the last layer, on whose width the number of classes shows.
+    """Returns the names of the last layer's weights and biases, whose width is the number of classes.
 
     Args:
-        names: Of a net's variables, from the first layer to the last; slots and averages may be among them.
+        names: Names of a net's variables from the first layer to the last; slots and averages may be among them.
     """
     weights = list(dict.fromkeys(name.removesuffix(_SUFFIX) for name in names))
     weights = [name for name in weights if not is_training_state(name)]
@@ -58,11 +58,11 @@ def head_names(names: Iterable[str]) -> list[str]:
 
 
 def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """Describes a checkpoint by its variable names and gives the flag or step that helps; None if they say nothing.
+    """Explains from the names why a checkpoint does not fit a net, with advice; returns None if no cause is found.
 
     Args:
         found: Names in the checkpoint.
-        wanted: Names of the net's variables, or of their averages.
+        wanted: Names of the net's variables or of their averages.
     """
     names, weights = set(found), [name.removesuffix(_SUFFIX) for name in wanted if name]
     if _OBJECT_GRAPH in names or any(name.endswith(_OBJECT_VALUE) for name in names):
@@ -82,7 +82,7 @@ def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:
 
 
 def shared_prefix(found: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """Returns the prefix of most of the wanted names in a checkpoint, or None if it has most of them without one."""
+    """Returns the prefix that most wanted names have in a checkpoint, or None if most are found without a prefix."""
     names = {name.removesuffix(_SUFFIX) for name in found}
     if not wanted or 2 * sum(name in names for name in wanted) >= len(wanted):
         return None

@@ -1,4 +1,4 @@
-"""Files that are not checkpoints, by their content and their endings: what each is, and what reads it.
+"""Recognises files that are not checkpoints, by content and name ending, and names the command that reads them.
 
 describe('/tmp/net.pb')          # 'a frozen graph of TensorFlow 1 (GraphDef), which cannot be read here; ...'
 """
@@ -48,7 +48,7 @@ _MAGIC = {
     b'\x89PNG': 'a PNG image, not a net',
     b'GGUF': 'a GGUF file of a language model, which cannot be read here',
 }
-# As other programs end their names; where the content says nothing.
+# Name endings of other programs' files, used if the content is not recognised.
 _ENDINGS = {
     '.onnx': _ONNX,
     '.tflite': _TFLITE,
@@ -63,10 +63,10 @@ _ENDINGS = {
 
 
 def describe(path: str) -> str:
-    """Describes a file that is no checkpoint, with advice.
+    """Describes a file that is not a checkpoint, with advice.
 
     Raises:
-        OSError or tf.errors.OpError: it cannot be read.
+        OSError or tf.errors.OpError: the file cannot be read.
     """
     with tf.io.gfile.GFile(path, 'rb') as file:
         start, size = file.read(_START), file.size()
@@ -84,7 +84,7 @@ def _of_content(path: str, start: bytes, size: int) -> str:
 
 
 def inside_archive(path: str) -> str | None:
-    """Describes a zip archive or HDF5 file that Keras 3 did not write; None for Keras 3's and for damaged ones."""
+    """Describes a zip archive or HDF5 file not written by Keras 3; returns None for Keras 3's and for damaged files."""
     if '://' in path:
         return None
     try:
@@ -92,7 +92,7 @@ def inside_archive(path: str) -> str | None:
             start = file.read(len(HDF5_MAGIC))
         what = _in_zip(path) if start.startswith(ZIP_MAGIC) else _in_hdf5(path)
     except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile):
-        return None  # whoever reads it says what is wrong
+        return None  # the reader will report the error
     return None if what is None else what.format(path=path, name=os.path.basename(path))
 
 
@@ -126,12 +126,12 @@ def _is_pickle(path: str, start: bytes, size: int) -> bool:
 
 
 def _is_saved_model(path: str, start: bytes, size: int) -> bool:
-    # saved_model_schema_version = 1, and the first of meta_graphs.
+    # The bytes are saved_model_schema_version = 1 and the first of meta_graphs.
     return os.path.basename(path) == 'saved_model.pb' or start.startswith(b'\x08\x01\x12')
 
 
 def _is_frozen(path: str, start: bytes, size: int) -> bool:
-    """Returns whether it begins as a graph does: a node (1), in it its name (1) and, behind that, its operator (2)."""
+    """Returns whether a file begins like a GraphDef: a node (field 1) with its name (1), then its operator (2)."""
     try:
         tag, place = start[0], 1
         while start[place] & 0x80:
@@ -143,7 +143,7 @@ def _is_frozen(path: str, start: bytes, size: int) -> bool:
 
 
 def is_onnx(start: bytes) -> bool:
-    """Returns whether a file begins as a model of ONNX does: its version (1), then its maker (2) or graph (7)."""
+    """Returns whether a file begins like an ONNX model: IR version (field 1), then producer (2) or graph (7)."""
     return start[:1] == b'\x08' and 3 <= start[1] <= 64 and start[2:3] in (b'\x12', b'\x3a')
 
 

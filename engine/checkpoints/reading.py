@@ -1,4 +1,4 @@
-"""Reading checkpoints, whichever format they have.
+"""Reads checkpoints of every supported format.
 
 checkpoint = Checkpoint('/tmp/tfmodel/model.ckpt-1000')
 checkpoint.step, checkpoint.shapes, checkpoint.read('alexnet_v2/conv1/weights')
@@ -19,26 +19,26 @@ from engine.checkpoints.keras_files import KerasReader
 from engine.checkpoints.names import STEP_KEY, is_counter
 from support.errors import InputError, first_line
 
-# TensorFlow's, HDF5's and zip's, in this order; a file cut short may show as any of them.
+# TensorFlow's, HDF5's and zip's errors, in this order; a truncated file may raise any of them.
 _DAMAGE: tuple[type[Exception], ...] = (
     *(tf.errors.OpError, ValueError, RuntimeError, LookupError),
     *(OSError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, EOFError),
 )
 _PASSING = (tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError, tf.errors.UnavailableError, MemoryError)
-# h5py and NumPy raise these for what HDF5 can describe and they cannot, such as numbers of 3 bytes.
+# h5py and NumPy raise these for types that only HDF5 can describe, such as numbers of 3 bytes.
 _DAMAGE_OF_KERAS_FILES: tuple[type[Exception], ...] = (*_DAMAGE, TypeError, ArithmeticError)
 
 
 class DamagedCheckpointError(InputError):
-    """A checkpoint that cannot be read: missing, truncated, or none at all."""
+    """A checkpoint cannot be read: it is missing, truncated, or not a checkpoint."""
 
 
 class Checkpoint:
     """An open checkpoint of any format: a table of name -> tensor.
 
     Attributes:
-        prefix: Where it lies: the prefix of TensorFlow's files, or a `.keras` or `.weights.h5` file.
+        prefix: The prefix of TensorFlow's files, or the path of a `.keras` or `.weights.h5` file.
         shapes: The shape of each variable by name.
         metadata: The description that `export/` wrote into a `.keras` or `.weights.h5` file, else empty.
     """
@@ -47,12 +47,12 @@ class Checkpoint:
         """Opens a checkpoint for reading.
 
         Args:
-            prefix: Where it lies.
-            scope: Prefix that is removed from all names, as `--checkpoint_scope` says; counters have none.
+            prefix: The prefix of TensorFlow's files, or the path of a `.keras` or `.weights.h5` file.
+            scope: Prefix to remove from all names, as in `--checkpoint_scope`; counters have none.
 
         Raises:
-            DamagedCheckpointError: it is missing, truncated, or no checkpoint.
-            InputError: no name in it begins with the scope.
+            DamagedCheckpointError: the checkpoint is missing, truncated, or not a checkpoint.
+            InputError: no name in the checkpoint begins with the scope.
         """
         self.prefix = prefix
         self._damage, self._reader, found = _open(prefix)
@@ -78,10 +78,10 @@ class Checkpoint:
             raise _failure(self.prefix, f'truncated or damaged: {name} cannot be read', error) from error
 
     def read_int(self, name: str, default: int) -> int:
-        """Reads an integer such as `global_step`, or returns the default where the checkpoint has none.
+        """Reads an integer such as `global_step`; returns the default if the checkpoint lacks it.
 
         Raises:
-            DamagedCheckpointError: the checkpoint is damaged, or has something else by this name.
+            DamagedCheckpointError: the checkpoint is damaged, or the value is not an integer.
         """
         if name not in self.shapes:
             return default
@@ -93,12 +93,12 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """After how many steps it was written, by its content, else its name; -1 if neither says."""
+        """The training step, from the content, else from the name; -1 if neither has it."""
         return self.read_int(STEP_KEY, checkpoint_step(self.prefix))
 
 
 def _open(prefix: str) -> tuple[tuple[type[Exception], ...], Any, dict[str, tuple[int, ...]]]:
-    """Returns the errors that mean damage, the reader that raises them, and the shapes of all variables."""
+    """Opens a checkpoint; returns the exceptions that mean damage, the reader, and all variables' shapes by name."""
     damage = _DAMAGE
     try:
         is_of_keras = recognise(prefix) in (Format.KERAS, Format.WEIGHTS_H5)
@@ -111,7 +111,7 @@ def _open(prefix: str) -> tuple[tuple[type[Exception], ...], Any, dict[str, tupl
 
 
 def _failure(prefix: str, problem: str, error: Exception) -> InputError:
-    """Returns the error to raise; a file that may not be read, or not now, is not damaged."""
+    """Returns the error for a failed read; missing permission and passing failures do not count as damage."""
     paths = [path for path in (prefix, *(prefix + suffix for suffix in SUFFIXES)) if os.path.exists(path)]
     forbidden = [path for path in paths if not os.access(path, os.R_OK)]
     if forbidden:
@@ -126,14 +126,14 @@ def _failure(prefix: str, problem: str, error: Exception) -> InputError:
 
 
 def compare(prefix: str, expected: Mapping[str, np.ndarray]) -> str:
-    """Reads a checkpoint back; returns a line that says what was equal.
+    """Reads a written checkpoint back and compares it bit by bit; returns a line with the number of equal tensors.
 
     Args:
         prefix: The checkpoint.
-        expected: All that it should hold, to the bit, by name.
+        expected: All tensors of the checkpoint by name.
 
     Raises:
-        InputError: something differs.
+        InputError: a tensor differs, is missing, or is not expected.
     """
     failure = 'what was written does not read back as it was meant: {}; nothing was kept of it'
     checkpoint = Checkpoint(prefix)

@@ -1,7 +1,7 @@
-"""Restoring variables from a checkpoint, with a table of how each is restored, or why not.
+"""Restores variables from a checkpoint, with a table that shows the status of each.
 
-restore(checkpoint, variables)                  # all of them, or an error that says why not: a run resumes
-warm_start(path, variables, ...)               # what fits, with a table: another run begins
+restore(checkpoint, variables)                  # all variables, or an error: to resume a run
+warm_start(path, variables, ...)               # the variables that fit, with a table: to fine-tune
 """
 
 import collections
@@ -21,11 +21,11 @@ from support.errors import InputError
 from support.tables import format_table
 
 Shape = tuple[int, ...]
-ANY = -1  # a size that nothing says
+ANY = -1  # an unknown size
 
 
 class RestoreStatus(enum.StrEnum):
-    """How a variable is restored, or why not."""
+    """Whether a variable is restored, and if not, why."""
 
     RESTORED = 'restored'
     EXCLUDED = 'excluded'
@@ -36,15 +36,15 @@ class RestoreStatus(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A variable of the net or of the checkpoint, or of both.
+    """A variable of the net, of the checkpoint, or of both.
 
     Attributes:
         name: Its name in the checkpoint.
-        wanted: Its shape in the net; None if the net has no such variable.
-        found: Its shape in the checkpoint, or None.
-        status: What becomes of it.
-        note: The flag because of which it is so, or that would allow it.
-        stops: Whether nothing can be restored because of it.
+        wanted: Its shape in the net, or None if the net lacks it.
+        found: Its shape in the checkpoint, or None if the checkpoint lacks it.
+        status: Whether it is restored, and if not, why.
+        note: The flag that causes the status, or that would allow restoring without this variable.
+        stops: Whether this variable prevents restoring altogether.
     """
 
     name: str
@@ -57,34 +57,34 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How every variable of a net and of a checkpoint is restored, or why not.
+    """The status of every variable of a net and a checkpoint.
 
     Attributes:
-        rows: Those of the net in its order, then those that only the checkpoint has.
-        training_state: Names of counters, slots and moving averages that nobody asked for.
+        rows: The net's variables in order, then the variables that only the checkpoint has.
+        training_state: Names of unused counters, slots and moving averages.
     """
 
     rows: tuple[Row, ...]
     training_state: tuple[str, ...]
 
     def names(self, status: RestoreStatus) -> list[str]:
-        """Returns the variables of which this becomes."""
+        """Returns the names of the variables with a status."""
         return [row.name for row in self.rows if row.status is status]
 
     @property
     def stopping(self) -> list[Row]:
-        """The rows because of which nothing can be restored."""
+        """The rows that prevent restoring."""
         return [row for row in self.rows if row.stops]
 
     def differences(self) -> str:
-        """Returns the table of what does not fit, a line a variable, with both shapes."""
+        """Returns a table of the variables that do not fit, one per line, with both shapes."""
         differing = [row for row in self.rows if row.stops or row.status is RestoreStatus.UNUSED]
         rows = [('variable', 'in the net', 'in the checkpoint')]
         rows += [(row.name, _text(row.wanted), _text(row.found)) for row in differing]
         return format_table(rows, indent='  ')
 
     def table(self) -> str:
-        """Returns the table of all variables, a line each; training state that is not used is one line."""
+        """Returns a table of all variables, one per line; unused training state shares one line."""
         rows = [('variable', 'in the net', 'in the checkpoint', 'state', 'because of, or allowed by')]
         rows += [(row.name, _text(row.wanted), _text(row.found), str(row.status), row.note) for row in self.rows]
         if self.training_state:
@@ -100,7 +100,7 @@ def _text(shape: Shape | None) -> str:
 
 
 def describe_state(names: Iterable[str]) -> str:
-    """Returns counters, slots and averages in few words: `16 Momentum, 16 ExponentialMovingAverage, global_step`."""
+    """Summarises counters, slots and averages: `16 Momentum, 16 ExponentialMovingAverage, global_step`."""
     kinds = collections.Counter(name.rpartition('/')[2] if '/' in name else name for name in sorted(names))
     return ', '.join(f'{number} {kind}' if number > 1 else kind for kind, number in kinds.items())
 
@@ -114,14 +114,14 @@ def make_plan(
     keep_other_head: bool = False,
     unused: Iterable[str] = (),
 ) -> Plan:
-    """Decides what becomes of every variable.
+    """Decides for every variable whether it is restored.
 
     Args:
         wanted: Shape of each variable of the net, by its name in the checkpoint, from the first layer to the last.
         exclude_scopes: Prefixes of names that are not restored.
-        ignore_missing: Whether a variable may be missing in the checkpoint.
-        keep_other_head: Whether the last layer may keep its values where it has another number of classes.
-        unused: Names that the checkpoint may have besides; they are not reported.
+        ignore_missing: Whether variables may be missing from the checkpoint.
+        keep_other_head: Whether a last layer with another number of classes may keep its values.
+        unused: Further names that the checkpoint may have; they are not reported.
     """
     found = checkpoint.shapes
     head = head_of_another_size(wanted, found) if keep_other_head else {}
@@ -147,7 +147,7 @@ def make_plan(
 
 
 def head_of_another_size(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Returns the checkpoint's head by name, if it differs only in the number of classes."""
+    """Returns the shapes of the checkpoint's head by name if only the number of classes differs, else empty."""
     shapes = _without_suffixes(wanted)
     head = [name for name in head_names(wanted) if name in found]
     if not head or any(len(found[name]) != len(shapes[name]) or not shapes[name] for name in head):
@@ -158,18 +158,18 @@ def head_of_another_size(wanted: Mapping[str, Shape], found: Mapping[str, Shape]
 
 
 def _without_suffixes(wanted: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Returns the shapes of the weights, also where only their averages are wanted."""
+    """Adds to the wanted shapes those of the weights whose averages are wanted."""
     averaged = {name.rpartition('/')[0]: shape for name, shape in wanted.items() if is_average(name)}
     return {**averaged, **wanted}
 
 
 def fitting_labels_offset(wanted: Mapping[str, Shape], found: Mapping[str, Shape], labels_offset: int) -> int | None:
-    """Returns the `--labels_offset` with which the last layer would fit: with the background class, or without it.
+    """Returns the other `--labels_offset` if the last layer would fit with it, else None.
 
     Args:
-        wanted: Shapes of the net's variables, for the classes of the data set less `labels_offset`.
-        found: Shapes of those in the checkpoint.
-        labels_offset: As it was given: 1 leaves out the background class.
+        wanted: Shapes of the net's variables, for the data set's number of classes minus `labels_offset`.
+        found: Shapes of the checkpoint's variables.
+        labels_offset: The given value: 0, or 1 to leave out the background class.
     """
     classes, other = _classes(wanted, found)
     fitting = labels_offset + classes - other
@@ -177,7 +177,7 @@ def fitting_labels_offset(wanted: Mapping[str, Shape], found: Mapping[str, Shape
 
 
 def _classes(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> tuple[int, int]:
-    """Returns the width of the last layer in the net and in the checkpoint, or 0 for both where they agree."""
+    """Returns the number of classes in the net and in the checkpoint, or (0, 0) if they agree."""
     head = head_of_another_size(wanted, found)
     name = next(iter(head), None)
     return (0, 0) if name is None else (_without_suffixes(wanted)[name][-1], head[name][-1])
@@ -191,20 +191,20 @@ def restore(
     optional: Iterable[str] = (),
     labels_offset: int | None = None,
 ) -> Plan:
-    """Assigns every variable its value from the checkpoint; all are checked before any is changed.
+    """Assigns all variables their values from a checkpoint; checks all before it changes any.
 
     Args:
-        variables: What to assign, by the name in the checkpoint.
-        unused: Names that the checkpoint may have beside these, besides counters, slots and moving averages.
+        variables: Variables to assign, by their names in the checkpoint.
+        unused: Further names that the checkpoint may have, besides counters, slots and moving averages.
         optional: Names of variables that keep their values if the checkpoint lacks them.
-        labels_offset: Of the data set; with it, a last layer of other classes is answered with the one that fits.
+        labels_offset: The data set's; if given, the error for other classes names the offset that fits.
 
     Returns:
-        What was decided; it names the training state that nobody asked for.
+        The plan, with the names of unused training state.
 
     Raises:
         DamagedCheckpointError: the checkpoint is damaged.
-        InputError: it is of another net or run (with a table of what differs), or of another optimizer.
+        InputError: it belongs to another net or run (with a table of differences), or to another optimizer.
     """
     absent = set(optional) - set(checkpoint.shapes)
     variables = {name: variable for name, variable in variables.items() if name not in absent}
@@ -221,7 +221,7 @@ def restore(
 
 
 def _value(checkpoint: Checkpoint, name: str, variable: tf.Variable) -> np.ndarray:
-    """Reads a value for a variable; other programs may have kept it as another kind of number."""
+    """Reads a variable's value and converts it to the variable's dtype, as other programs may store another."""
     value, dtype = checkpoint.read(name), variable.dtype.as_numpy_dtype
     if value.dtype.kind not in 'fiub' and value.dtype != tf.bfloat16.as_numpy_dtype:
         raise InputError(f'{checkpoint.prefix}: {name} holds {value.dtype}, not numbers, so it is not of this net')
@@ -229,7 +229,7 @@ def _value(checkpoint: Checkpoint, name: str, variable: tf.Variable) -> np.ndarr
 
 
 def _refuse_other_slots(plan: Plan, checkpoint: Checkpoint, wanted: Mapping[str, Shape]) -> None:
-    """Raises, in one line instead of hundreds, if a run cannot resume because its optimizer is another."""
+    """Raises a one-line InputError, instead of a table, if a run cannot resume because its optimizer differs."""
     missing = plan.names(RestoreStatus.MISSING)
     if len(missing) < len([*plan.stopping, *plan.names(RestoreStatus.UNUSED)]) or not all(map(is_slot, missing)):
         return
@@ -271,20 +271,20 @@ def warm_start(
     labels_offset: int = 0,
     scope: str | None = None,
 ) -> None:
-    """Assigns weights from a checkpoint for fine-tuning; neither optimizer slots nor the step, as slim does.
+    """Assigns weights from a checkpoint for fine-tuning, without optimizer slots and step, as in slim.
 
-    Unlike in slim, a last layer of another number of classes keeps its initial value, and a warning says so.
+    Unlike in slim, a last layer with another number of classes keeps its initial value, with a warning.
 
     Args:
-        path: A checkpoint, or a folder, whose latest is taken.
+        path: A checkpoint, or a folder, which stands for its latest.
         variables: The net's variables by name, from the first layer to the last.
         exclude_scopes: Prefixes of names that keep their initial values.
-        ignore_missing: Warn, instead of failing, of variables that the checkpoint lacks.
-        labels_offset: Of the data set; for the warning.
-        scope: Prefix that is removed from all names in the checkpoint.
+        ignore_missing: Whether variables missing from the checkpoint cause a warning instead of an error.
+        labels_offset: The data set's, for the warning.
+        scope: Prefix to remove from all names in the checkpoint.
 
     Raises:
-        InputError: no checkpoint, nothing to restore, a variable that is missing or has another shape.
+        InputError: there is no checkpoint or nothing to restore, or a variable is missing or has another shape.
     """
     checkpoint = Checkpoint(find_checkpoint(path), scope)
     prefix = checkpoint.prefix

@@ -1,4 +1,4 @@
-"""Writing checkpoints, whole or not at all, and beside training."""
+"""Writes checkpoints atomically, also in the background of training."""
 
 import concurrent.futures
 import os
@@ -24,14 +24,14 @@ def save(
 ) -> str:
     """Writes `model.ckpt-<step>` and makes it the latest; returns its prefix.
 
-    The files get their names only when they are complete, the index last, so that whatever has an index is whole.
+    The files get their names only when complete, the index last, so a checkpoint with an index is complete.
 
     Args:
-        max_to_keep: How many checkpoints are kept, the latest; 0 keeps all.
-        keep_every_n_hours: Of those that would be deleted, one is kept for ever for each period of this length.
+        max_to_keep: Number of latest checkpoints to keep; 0 keeps all.
+        keep_every_n_hours: One of the checkpoints due for deletion is kept permanently per period of this length.
 
     Raises:
-        InputError: the folder cannot be written to, or the disk is full; checkpoints that were there are unharmed.
+        InputError: the folder cannot be written to, or the disk is full; existing checkpoints are unharmed.
     """
     prefix = os.path.join(train_dir, f'{files.PREFIX}-{step}')
     part = os.path.join(train_dir, f'{files.PART}{step}')
@@ -41,7 +41,7 @@ def save(
         tf.raw_ops.SaveV2(prefix=part, tensor_names=names, shape_and_slices=[''] * len(names), tensors=tensors)
         for suffix in files.SUFFIXES:
             flush_to_disk(part + suffix)
-        files.delete([f'{prefix}.index'])  # of the same step: it must not stand beside other data
+        files.delete([f'{prefix}.index'])  # of the same step: an old index must not accompany new data
         for suffix in files.SUFFIXES:
             tf.io.gfile.rename(part + suffix, prefix + suffix, overwrite=True)
         flush_to_disk(train_dir)
@@ -50,7 +50,7 @@ def save(
         left, surplus = rotation.without_surplus(max_to_keep, keep_every_n_hours)
         for old in surplus:
             files.delete(old + suffix for suffix in reversed(files.SUFFIXES))
-        if left != rotation:  # not before they are gone: what is older than the list, and not in it, is kept for ever
+        if left != rotation:  # only after deleting: an older checkpoint that is not listed is kept for ever
             files.write_rotation(train_dir, left)
     except (tf.errors.OpError, OSError) as error:
         files.delete(files.files_starting(train_dir, f'{os.path.basename(part)}.'))
@@ -65,15 +65,15 @@ def save(
 
 
 class Saver:
-    """Writes the checkpoints of a run beside training, one at a time.
+    """Writes the checkpoints of a run in a background thread, one at a time.
 
         with Saver(train_dir, max_to_keep=5) as saver:
-            saver.save(100, variables)        # takes the values as they are, and returns
-            saver.saved()                     # what was written since; raises what went wrong
+            saver.save(100, variables)        # takes the current values and returns at once
+            saver.saved()                     # the prefix if it has been written; raises its error
             saver.wait()
 
-    The values need not be copied: a tensor read from a variable keeps them, and TensorFlow copies a variable before it
-    changes it while such a tensor is there. So a save costs as much memory as the variables take, until it is written.
+    No explicit copy is needed: a tensor read from a variable keeps the values, because TensorFlow copies a variable
+    before changing it while a tensor refers to it. Until it is written, a save takes the memory of the variables again.
     """
 
     def __init__(self, train_dir: str, max_to_keep: int, keep_every_n_hours: float | None = None):
@@ -85,13 +85,13 @@ class Saver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()  # what is being written is finished, whatever ended training
+        self._thread.shutdown()  # finishes a pending write, even after an error in training
 
     def save(self, step: int, variables: Variables, check: Callable[[Mapping[str, tf.Tensor]], None]) -> None:
-        """Begins to write a checkpoint; call `saved` or `wait` first, so that nothing is pending.
+        """Starts writing a checkpoint; no write may be pending: call `saved` or `wait` first.
 
         Args:
-            check: Called with the values before they are written; raises if they must not be.
+            check: Called with the values before they are written; raises if they must not be written.
         """
         assert self._pending is None
         values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
@@ -103,14 +103,14 @@ class Saver:
         self._pending = self._thread.submit(write)
 
     def saved(self) -> str | None:
-        """Returns the prefix of a checkpoint that has been written since the last call, or None.
+        """Returns the prefix of a checkpoint written since the last call, or None.
 
         Raises:
-            InputError: see `save`; or what `check` raised.
+            InputError: see `save`; or the error raised by `check`.
         """
         return self.wait() if self._pending is not None and self._pending.done() else None
 
     def wait(self) -> str | None:
-        """Waits until nothing is pending; returns and raises as `saved`."""
+        """Waits for the pending write; returns and raises like `saved`."""
         pending, self._pending = self._pending, None
         return pending.result() if pending is not None else None

@@ -1,4 +1,4 @@
-"""Nets that are ready to classify, from checkpoints, SavedModels, TFLite and ONNX files.
+"""Classifiers loaded from checkpoints, SavedModels, TFLite and ONNX files.
 
 classifier = load_classifier('/tmp/net.tflite')
 classifier.probabilities(images)

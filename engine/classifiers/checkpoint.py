@@ -1,4 +1,4 @@
-"""A checkpoint as a net with weights: which net it is, and the Keras model.
+"""Loads a checkpoint as a Keras model, with its net's description.
 
 net = load_checkpoint(checkpoints.Checkpoint('/tmp/tfmodel/model.ckpt-1000'), NetOverrides(), averages=False)
 net.model, net.spec, net.step
@@ -30,11 +30,11 @@ class CheckpointNet:
     """A net with the weights of a checkpoint.
 
     Attributes:
-        prefix: Where they come from: a file, or the prefix of TensorFlow's files.
-        spec: The net, and how its images are prepared.
-        model: float32 images to float32 logits.
-        step: After how many steps they were written.
-        averaged: Whether they are moving averages.
+        prefix: The checkpoint: a file, or the prefix of TensorFlow's files.
+        spec: The net and its preprocessing.
+        model: Maps float32 images to float32 logits.
+        step: The training step at which the weights were written.
+        averaged: Whether the weights are moving averages.
     """
 
     prefix: str
@@ -47,16 +47,16 @@ class CheckpointNet:
 def load_checkpoint(
     checkpoint: checkpoints.Checkpoint, net: NetOverrides, averages: bool, mixed_precision: str = 'float32'
 ) -> CheckpointNet:
-    """Makes the net of a checkpoint, with its weights.
+    """Builds the net of a checkpoint and restores its weights.
 
     Args:
-        checkpoint: It.
-        net: What flags say of the net.
-        averages: Take the moving averages as the weights.
+        checkpoint: An open checkpoint.
+        net: Overrides of the net from flags.
+        averages: Whether to take the moving averages as the weights.
         mixed_precision: Arithmetic of the layers.
 
     Raises:
-        InputError: it is damaged, or of another net than the flags say.
+        InputError: the checkpoint is damaged, or the flags contradict it.
     """
     spec = resolve_spec(checkpoint, net, averages)
     model = spec.make_model(mixed_precision=mixed_precision)
@@ -67,16 +67,16 @@ def load_checkpoint(
 def resolve_spec(
     checkpoint: checkpoints.Checkpoint, net: NetOverrides, averages: bool, force: bool | None = None
 ) -> ModelSpec:
-    """Returns which net a checkpoint is of: by its own description or model.json, else by flags and its shapes.
+    """Returns the spec of a checkpoint's net: its own description or model.json, else from flags and shapes.
 
     Args:
-        checkpoint: It.
-        net: What flags say of the net.
-        averages: Whether its moving averages are the weights.
-        force: Whether flags may contradict model.json; None where no flag asks for that.
+        checkpoint: An open checkpoint.
+        net: Overrides of the net from flags.
+        averages: Whether to take the moving averages as the weights.
+        force: Whether flags may contradict model.json; None if the script has no --force.
 
     Raises:
-        InputError: flags contradict model.json, or it is of another net.
+        InputError: flags contradict model.json, or the checkpoint belongs to another net.
     """
     trained = ModelSpec.of_checkpoint(checkpoint)
     if trained is None:
@@ -88,7 +88,7 @@ def resolve_spec(
 
 
 def restore_weights(checkpoint: checkpoints.Checkpoint, model: keras.Model, averages: bool) -> None:
-    """Gives a net the weights of a checkpoint, or their moving averages; see `checkpoints.restore`."""
+    """Assigns a net the weights of a checkpoint, or their moving averages; raises as `checkpoints.restore`."""
     suffix = ExponentialMovingAverage.SUFFIX if averages else ''
     variables = slim_variables(model)
     values = {name + suffix: variable.value for name, variable in variables.items()}
@@ -96,9 +96,9 @@ def restore_weights(checkpoint: checkpoints.Checkpoint, model: keras.Model, aver
 
 
 def make_classifier(net: CheckpointNet) -> Classifier:
-    """Returns the net as a classifier, compiled."""
+    """Returns the net as a compiled classifier."""
     order = net.spec.make_preprocessing().normalization.channel_order
-    # Of any batch: another trace for the last batch of a split would take longer than all of it.
+    # Any batch size: tracing again for the last batch of a split would take longer than the whole split.
     signature = tf.TensorSpec([None, *net.model.input_shape[1:]], tf.float32)
     classify = tf.function(lambda images: net.model(images, training=False), autograph=False)
     compiled = classify.get_concrete_function(signature)
@@ -110,15 +110,15 @@ def make_classifier(net: CheckpointNet) -> Classifier:
 
 
 def with_labels_offset(spec: ModelSpec, asked: int | None) -> ModelSpec:
-    """Returns a spec with the `--labels_offset` of a flag, which one that names no data set leaves open."""
+    """Returns a spec with the flag's `--labels_offset`, which applies only to a spec without a data set."""
     return spec if asked is None or spec.dataset_name else dataclasses.replace(spec, labels_offset=asked)
 
 
 def refuse_contradictions(path: str, spec: ModelSpec, net: NetOverrides, or_else: str = '') -> None:
-    """Refuses flags that say another net than what was written says.
+    """Raises InputError if flags contradict the recorded spec of a net.
 
     Raises:
-        InputError: the flags, and in brackets what is true; `or_else` ends the advice.
+        InputError: names the flags, with the recorded values in brackets; `or_else` ends the advice.
     """
     differing = [
         f'--{name}={value} ({getattr(spec, name)})'
@@ -131,10 +131,10 @@ def refuse_contradictions(path: str, spec: ModelSpec, net: NetOverrides, or_else
 
 
 def _spec_from_shapes(checkpoint: checkpoints.Checkpoint, asked: Mapping[str, Any], averages: bool) -> ModelSpec:
-    """Returns the spec of a checkpoint that comes without one, as slim's do.
+    """Returns the spec of a checkpoint without a description, such as slim's, from flags and shapes.
 
     Raises:
-        InputError: it is not of this net.
+        InputError: the checkpoint belongs to another net.
     """
     prefix, shapes = checkpoint.prefix, checkpoint.shapes
     model_name = asked.get('model_name', NetOptions().model_name)
@@ -168,10 +168,10 @@ def _not_of_net(
     """Returns the error for a checkpoint that lacks the first or the last layer of a net.
 
     Args:
-        checkpoint: It.
+        checkpoint: An open checkpoint.
         model_name: The net.
-        absent: What it lacks.
-        is_asked: Whether flags named the net; without, the advice is to name another.
+        absent: Names of the missing variables.
+        is_asked: Whether flags named the net; otherwise the advice is to name one.
     """
     prefix, found = checkpoint.prefix, checkpoint.shapes
     wanted = ModelSpec.variable_shapes(model_name)

@@ -1,7 +1,7 @@
-"""A net that is ready to classify, whatever file it lies in and whatever runs it.
+"""One interface to run a net, whatever its file format and runtime.
 
 classifier = load_classifier('/tmp/net.onnx')
-probabilities = classifier.probabilities(images)       # of `classifier.preprocessing.host_eval`'s images
+probabilities = classifier.probabilities(images)       # images from `classifier.preprocessing.host_eval`
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """A file that is open in the program that runs it.
+    """An exported file, open in the library that runs it.
 
     Attributes:
-        kind: What it is, for tables: 'ONNX', 'TFLite int8'.
-        input_shape: Of its images, with the batch; None is any size.
-        num_classes: Length of its results.
-        metadata: What `export/` wrote into it; empty in files of others.
-        run: From images, float32 of `input_shape` with any batch, to its results, float32 [batch, num_classes].
+        kind: Its format, for tables: 'ONNX', 'TFLite int8'.
+        input_shape: Shape of its images, including the batch; None is any size.
+        num_classes: Number of scores per image.
+        metadata: The description that `export/` wrote into it; empty in foreign files.
+        run: Maps images, float32 of `input_shape` with any batch size, to scores, float32 [batch, num_classes].
     """
 
     kind: str
@@ -38,15 +38,15 @@ class Runtime:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A net that can be run.
+    """A net that is ready to run.
 
     Attributes:
-        path: Where it lies.
-        kind: What it is, for tables: 'checkpoint', 'TFLite int8'.
-        spec: Net, classes and preprocessing; of a file of others, `model_name` is empty.
-        step: After how many steps it was written; -1 if nobody knows.
-        interface: How `run` takes images.
-        run: From images to results, float32 [batch, classes].
+        path: Its file, folder, or checkpoint prefix.
+        kind: Its format, for tables: 'checkpoint', 'TFLite int8'.
+        spec: Net, classes and preprocessing; for a foreign file, `model_name` may be empty.
+        step: The training step at which it was written; -1 if unknown.
+        interface: The form in which `run` takes images and returns scores.
+        run: Maps images to scores, float32 [batch, classes].
     """
 
     path: str
@@ -58,35 +58,35 @@ class Classifier:
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
-        """How its images are prepared."""
+        """The preprocessing of its images."""
         return self.spec.make_preprocessing()
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Returns its results, float32 [batch, classes]: logits or probabilities, as `interface.output` says.
+        """Returns scores, float32 [batch, classes]: logits or probabilities, according to `interface.output`.
 
         Args:
-            images: float32 [batch, height, width, channels], as `preprocessing.host_eval` gives them.
+            images: float32 [batch, height, width, channels] from `preprocessing.host_eval`.
         """
         return self.run(self.interface.prepare(images, self.preprocessing))
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 [batch, classes] for such images."""
+        """Returns probabilities, float32 [batch, classes]; `images` as in `scores`."""
         scores = self.scores(images)
         return softmax(scores) if self.interface.output == 'logits' else scores
 
 
 class Batches:
-    """Runs any number of images through a file that says how many it takes at a time.
+    """Runs any number of images through a file, in batches of the size that the file accepts.
 
-    Some say that they take any number, and have layers that were made for one image.
+    If a file claims to accept any number but fails on several, it is run on one image at a time.
     """
 
     def __init__(self, run: Callable[[np.ndarray], np.ndarray], size: int | None):
-        """Takes what runs `size` images at once; None is any number."""
+        """Wraps a function that runs `size` images at a time; None is any number."""
         self._run, self._size = run, size
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns the results of images, [batch, ...]; raises InputError if it cannot be run on one either."""
+        """Returns the scores of images, [batch, ...]; raises InputError if the file fails even on one image."""
         if self._size is not None:
             return in_batches(self._run, self._size, images)
         try:
@@ -99,9 +99,9 @@ class Batches:
 
 
 def in_batches(run: Callable[[np.ndarray], np.ndarray], size: int, images: np.ndarray) -> np.ndarray:
-    """Runs images through what takes exactly `size` at a time; the last batch is filled up with images of its own.
+    """Runs images through a function that takes exactly `size` at a time; pads the last batch by repeating its images.
 
-    Not with zeros: an int8 file that standardises its images would divide by their deviation, 0.
+    Padding with zeros would make an int8 file that standardises its images divide by their deviation, 0.
     """
     results = []
     for first in range(0, len(images), size):

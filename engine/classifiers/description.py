@@ -1,4 +1,4 @@
-"""The description inside an exported file, in JSON.
+"""The JSON description inside an exported file.
 
 text = json.dumps({**describe(spec, interface, step), CHECKSUM: checksum(path, size)})
 description = parse(path, text)
@@ -17,8 +17,8 @@ from engine.classifiers.interface import Interface
 from engine.classifiers.model_spec import ModelSpec
 from support.errors import InputError, first_line
 
-MAX_BYTES = 1 << 26  # of a million classes with their names
-CHECKSUM = 'crc32'  # in the description, of all that lies before it in the file
+MAX_BYTES = 1 << 26  # enough for a million classes with names
+CHECKSUM = 'crc32'  # key in the description: checksum of the file up to the description
 
 _MAX_STEP = 2**63 - 1
 _PIECE = 1 << 22
@@ -26,12 +26,12 @@ _PIECE = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """A net, as its file describes it.
+    """A net as described by its file.
 
     Attributes:
-        spec: The net, and how its images are prepared.
-        interface: How the file takes them.
-        step: After how many steps it was written.
+        spec: The net and its preprocessing.
+        interface: The form in which the file takes images and returns scores.
+        step: The training step at which it was written.
     """
 
     spec: ModelSpec
@@ -40,10 +40,10 @@ class Described:
 
 
 def parse(path: str, text: bytes) -> dict[str, Any]:
-    """Returns the description in a file.
+    """Parses the text of a description.
 
     Raises:
-        InputError: it is no JSON object, or larger than MAX_BYTES.
+        InputError: the text is not a JSON object, or is larger than MAX_BYTES.
     """
     try:
         if len(text) > MAX_BYTES:
@@ -57,14 +57,14 @@ def parse(path: str, text: bytes) -> dict[str, Any]:
 
 
 def damaged(path: str, where: str = '') -> InputError:
-    """Returns the error for a file whose checksum is not the one in its description; `where` begins with a space."""
+    """Returns the error for a file whose checksum differs from its description; `where` begins with a space."""
     return InputError(
         f'{path}: its checksum does not agree: damaged, or changed by another program{where}; export it again'
     )
 
 
 def describe(spec: ModelSpec, interface: Interface, step: int) -> dict[str, Any]:
-    """Returns the part of a description that `read` takes, as JSON values."""
+    """Returns the part of a description that `read` parses, as JSON values."""
     return {
         'model': dataclasses.asdict(spec),
         checkpoints.STEP_KEY: step,
@@ -74,14 +74,14 @@ def describe(spec: ModelSpec, interface: Interface, step: int) -> dict[str, Any]
 
 
 def read(path: str, description: Mapping[str, Any]) -> Described:
-    """Parses a description.
+    """Interprets a parsed description.
 
     Args:
-        path: Of the file, as messages name it.
-        description: Which has a `model`, see `parse`.
+        path: The file, for messages.
+        description: The result of `parse`, with a `model`.
 
     Raises:
-        InputError: it is damaged, by another version, or contradicts itself.
+        InputError: the description is damaged, from another version, or contradicts itself.
     """
     try:
         if description['model'] is None:

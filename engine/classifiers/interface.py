@@ -1,7 +1,7 @@
-"""How a file takes images and gives its results: what an export says of itself, and what runs it follows.
+"""The form in which a file takes images and returns scores: exports record it, runtimes follow it.
 
 interface = Interface(layout='NCHW', channel_order='BGR')
-values = interface.prepare(images, preprocessing)        # of `host_eval`'s images, what the file takes
+values = interface.prepare(images, preprocessing)        # images of `host_eval` in the form that the file takes
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class Interface:
     Attributes:
         layout: 'NHWC' or 'NCHW', the axes of its images.
         channel_order: 'RGB' or 'BGR'; 'RGB' also for gray images.
-        include_preprocessing: Whether it takes pixels in [0, 255]; otherwise what `device_eval` gives.
+        include_preprocessing: Whether it takes pixels in [0, 255]; otherwise it takes the output of `device_eval`.
         output: 'logits' or 'probabilities'.
     """
 
@@ -37,18 +37,18 @@ class Interface:
             raise ValueError(f'include_preprocessing is {self.include_preprocessing!r}, neither true nor false')
 
     def reverses_channels(self, preprocessing: Preprocessing) -> bool:
-        """Returns whether its images have their channels in another order than the net's."""
+        """Returns whether the file's channel order differs from the net's."""
         return self.channel_order != preprocessing.normalization.channel_order
 
     def prepare(self, images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-        """Makes what the file takes.
+        """Converts images to the form that the file takes.
 
         Args:
-            images: float32 [batch, height, width, source_channels], as `host_eval` gives them.
-            preprocessing: That of the net.
+            images: float32 [batch, height, width, source_channels] from `host_eval`.
+            preprocessing: The net's preprocessing.
 
         Returns:
-            float32 [batch, height, width, channels], or [batch, channels, height, width].
+            float32 [batch, height, width, channels] or [batch, channels, height, width], by `layout`.
         """
         if self.include_preprocessing:
             values = images * np.float32(255 / preprocessing.host_range)
@@ -63,13 +63,13 @@ class Interface:
         return np.ascontiguousarray(values, np.float32)
 
     def input_shape(self, preprocessing: Preprocessing) -> tuple[int, int, int]:
-        """Returns the shape of one image that the file takes."""
+        """Returns the shape of one input image of the file."""
         side = preprocessing.image_size
         channels = preprocessing.source_channels if self.include_preprocessing else preprocessing.channels
         return (channels, side, side) if self.layout == 'NCHW' else (side, side, channels)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the probabilities of logits: float32 [batch, classes] of the same."""
+    """Returns probabilities from logits, both float32 [batch, classes]."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,11 +1,11 @@
-"""The names of classes in a file, as `--labels_path` gives them, in the forms that people have them in.
+"""Reads class names from the file of `--labels_path`, in all common formats.
 
 names = read_label_names('labels.txt', num_classes=1000, labels_offset=1)
 
-One name a line; `id:name`, `id name` or `id,name` with the ids 0, 1, 2, ... or 1, 2, 3, ..., also below a line without
-one (`id,name` of a table, `names:` of YAML); `- tench` of YAML; `n01440764 tench, Tinca tinca` of ImageNet's
-synset_words.txt; a list or a dict of Python's or JSON's: `['tench', ...]`, `{0: 'tench', ...}`, Keras'
-imagenet_class_index.json `{"0": ["n01440764", "tench"], ...}`, and the `{'tench': 0, ...}` of its class_indices.
+One name per line; `id:name`, `id name` or `id,name` with ids 0, 1, 2, ... or 1, 2, 3, ..., also below a header (a
+table's `id,name`, YAML's `names:`); YAML's `- tench`; `n01440764 tench, Tinca tinca` as in ImageNet's
+synset_words.txt; a Python or JSON list or dict: `['tench', ...]`, `{0: 'tench', ...}`, Keras'
+imagenet_class_index.json `{"0": ["n01440764", "tench"], ...}`, and Keras' class_indices `{'tench': 0, ...}`.
 """
 
 import ast
@@ -20,8 +20,8 @@ from datasets.regular_files import read_file
 from support.errors import InputError, first_line
 from support.input_files import NotUtf8Error, decode_text
 
-_MAX_BYTES = 1 << 26  # of a million classes with long names
-_MAX_LITERAL = 1 << 23  # which Python's parser takes hundreds of megabytes for
+_MAX_BYTES = 1 << 26  # enough for a million classes with long names
+_MAX_LITERAL = 1 << 23  # Python's parser takes hundreds of megabytes for this size
 
 _ASSIGNED = re.compile(r'\A\s*[A-Za-z_]\w*\s*=\s*(?=[\[{(])')
 _SYNSET = re.compile(r'n\d{8}')
@@ -29,7 +29,7 @@ _NUMBERED = re.compile(r'(\d+)\s*[:,;\t ]\s*(.*)')
 _NUMBERED_AND_QUOTED = re.compile(r"""\d+\s*:\s*(?:'.*'|".*"),?""")
 _QUOTED = re.compile(r"""(?:'.*'|".*"),?""")
 _ITEM = '- '  # of a list in YAML
-# How files begin that hold no names.
+# First characters of files that do not contain names.
 _OTHERS = {
     '<': 'a page of HTML or XML',
     'item {': 'a label map of the object detection API (.pbtxt)',
@@ -40,18 +40,15 @@ _FORMS = 'one name a line, id:name, or a list or dict of Python or JSON is read'
 
 
 def read_label_names(path: str, num_classes: int, labels_offset: int) -> tuple[str, ...]:
-    """Reads names, in any of the forms above.
+    """Reads the names of a net's classes, in any of the formats above.
 
     Args:
-        path: Of the file, UTF-8, at most 64 MiB.
-        num_classes: Of the net.
-        labels_offset: How many classes of the data set the net leaves out; the file may have their names, too.
-
-    Returns:
-        The names of the net's classes.
+        path: The file, UTF-8, at most 64 MiB.
+        num_classes: The net's number of classes.
+        labels_offset: Number of the data set's classes that the net leaves out; the file may include their names.
 
     Raises:
-        InputError: the file cannot be read, holds something else, or has another number of names.
+        InputError: the file cannot be read, has another format, or has another number of names.
     """
     try:
         content = read_file(path, _MAX_BYTES)
@@ -90,7 +87,7 @@ def _advice(names: Sequence[str], num_classes: int, labels_offset: int) -> str:
 
 
 def _parse(text: str) -> list[str]:
-    """Returns the names in a text; raises ValueError where it is of another form."""
+    """Returns the names in a text; raises ValueError if the format is unknown."""
     text = text.strip()
     other = next((what for start, what in _OTHERS.items() if text.startswith(start)), None)
     if other is not None or '\0' in text:
@@ -99,14 +96,14 @@ def _parse(text: str) -> list[str]:
     if literal.startswith(('{', '[', '(')):
         return _names_of(_literal(literal))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for form, braces in ((_NUMBERED_AND_QUOTED, '{}'), (_QUOTED, '[]')):  # a dict or list whose braces were lost
+    for form, braces in ((_NUMBERED_AND_QUOTED, '{}'), (_QUOTED, '[]')):  # a dict or list without its braces
         if lines and all(map(form.fullmatch, lines)):
             return _names_of(_literal(braces[0] + '\n'.join(line.rstrip(',') + ',' for line in lines) + braces[1]))
     return _of_lines(lines)
 
 
 def _literal(text: str) -> Any:
-    """Reads JSON, or what Python's source calls a literal: numbers, texts, lists, dicts; nothing is run."""
+    """Parses JSON or a Python literal (numbers, strings, lists, dicts) without running code."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -142,7 +139,7 @@ def _number(key: Any) -> int:
 
 
 def _name(item: Any) -> str:
-    """Returns a name, or that of a pair of ImageNet's id and name."""
+    """Returns a class name, given as a name or as a pair of ImageNet's id and the name."""
     if isinstance(item, list | tuple) and len(item) == 2 and _SYNSET.fullmatch(str(item[0])):
         item = item[1]
     if type(item) not in (str, int):
@@ -151,10 +148,10 @@ def _name(item: Any) -> str:
 
 
 def _in_order(numbered: Sequence[tuple[int, str]]) -> list[str]:
-    """Returns names by their numbers, which must be 0, 1, 2, ... or 1, 2, 3, ...
+    """Returns names in the order of their numbers, which must be 0, 1, 2, ... or 1, 2, 3, ...
 
     Raises:
-        ValueError: one is missing, or there twice.
+        ValueError: a number is missing or occurs twice.
     """
     ordered = sorted(numbered)
     first = ordered[0][0] if ordered and ordered[0][0] in (0, 1) else 0
@@ -165,13 +162,13 @@ def _in_order(numbered: Sequence[tuple[int, str]]) -> list[str]:
 
 
 def _of_lines(lines: Sequence[str]) -> list[str]:
-    """Returns the names in lines: all that they hold, but for ids that all of them have."""
+    """Returns the names in lines, without ids if all lines have them."""
     if lines and all(_SYNSET.match(line) and line[9:].strip() for line in lines):
         return [line[9:].strip(' \t:,') for line in lines]
     items = lines[1:] if lines and lines[0].endswith(':') else lines
     if items and all(line.startswith(_ITEM) for line in items):
         return [_unquoted(line.removeprefix(_ITEM).strip()) for line in items]
-    if len(lines) > 2 and not lines[0][0].isdigit() and _has_ids(lines[1:]):  # below the head of a table
+    if len(lines) > 2 and not lines[0][0].isdigit() and _has_ids(lines[1:]):  # below a table's header
         lines = lines[1:]
     matches = [match for line in lines if (match := _NUMBERED.fullmatch(line))]
     if matches and all(re.match(r'\d{1,9}\s*:', line) for line in lines):
@@ -180,13 +177,13 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
 
 
 def _has_ids(lines: Sequence[str]) -> bool:
-    """Whether the lines begin with 0, 1, 2, ... or 1, 2, 3, ..."""
+    """Returns whether the lines begin with 0, 1, 2, ... or 1, 2, 3, ..."""
     numbers = [int(match[1]) for line in lines if (match := _NUMBERED.fullmatch(line)) and len(match[1]) < 10]
     return numbers in (list(range(len(lines))), list(range(1, len(lines) + 1)))
 
 
 def _unquoted(name: str) -> str:
-    """Returns a name without the quotes of a table or of YAML."""
+    """Returns a name without its quotes, as in CSV or YAML."""
     if len(name) > 1 and name[0] == name[-1] and name[0] in '"\'':
         return name[1:-1].replace(name[0] * 2, name[0])
     return name

@@ -1,10 +1,10 @@
-"""A classifier of any path: checkpoints of ours and slim's, `.keras`, SavedModel, `.tflite`, `.onnx`.
+"""Loads a classifier from any file: checkpoints of this project and of slim, `.keras`, SavedModel, `.tflite`, `.onnx`.
 
     classifier = load_classifier('/tmp/net.tflite')
     net = NetOverrides(preprocessing_name='caffe')
     classifier = load_classifier('alexnet.onnx', net, ForeignOptions(channel_order='BGR'))
 
-What runs the last two is imported only where it is needed.
+The libraries for the last two are imported only when needed.
 """
 
 import dataclasses
@@ -46,19 +46,19 @@ def load_classifier(
     mixed_precision: str = 'float32',
     path_flag: str = 'checkpoint_path',
 ) -> Classifier:
-    """Opens whatever lies at a path.
+    """Loads a classifier from a checkpoint or an exported file.
 
     Args:
         path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel; `~`
             is the home folder.
-        net: What flags say of the net.
-        foreign: What flags say of a file that does not say it itself.
-        averages: Of a checkpoint, take the moving averages as the weights.
-        mixed_precision: Of a checkpoint, the arithmetic of the layers.
-        path_flag: What messages call the path.
+        net: Overrides of the net from flags.
+        foreign: Properties, from flags, that a foreign file does not record.
+        averages: Whether to take a checkpoint's moving averages as the weights.
+        mixed_precision: Arithmetic of the layers of a checkpoint's net.
+        path_flag: The flag that named the path, for messages.
 
     Raises:
-        InputError: there is nothing, it is damaged, does not say enough of itself, or flags contradict it.
+        InputError: the path is missing or damaged, lacks needed information, or flags contradict it.
     """
     path = os.path.expanduser(path)
     open_runtime = find_runtime(path)
@@ -84,7 +84,7 @@ def find_runtime(path: str) -> Callable[[str, ForeignOptions], Runtime] | None:
     """Returns the opener for an exported model, or None for a checkpoint or a missing path.
 
     Raises:
-        InputError: it cannot be read at all.
+        InputError: the file cannot be read.
     """
     if os.path.isfile(os.path.join(path, 'saved_model.pb')):
         from engine.classifiers import saved_model_runtime
@@ -141,10 +141,10 @@ def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOpt
 def _spec_of_foreign(
     path: str, runtime: Runtime, asked: NetOverrides, foreign: ForeignOptions
 ) -> tuple[ModelSpec, Interface]:
-    """Returns the description of a foreign file, from its shapes and from flags.
+    """Derives the description of a foreign file from its shapes and from flags.
 
     Raises:
-        InputError: that is not enough.
+        InputError: they are insufficient or contradict each other.
     """
     net = nets_factory.get_net(asked.model_name) if asked.model_name else None
     preprocessing_name = asked.preprocessing_name or (net.preprocessing if net else None)
@@ -191,12 +191,12 @@ def _likely_layout(shape: tuple[int | None, ...]) -> str:
 
 
 def _with_likely_output(classifier: Classifier) -> Classifier:
-    """Takes the results of a file that does not say what they are for probabilities where they look it."""
+    """Sets the output of a foreign file to probabilities if its scores on noise look like them, else to logits."""
     preprocessing = classifier.preprocessing
     shape = (2, preprocessing.image_size, preprocessing.image_size, preprocessing.source_channels)
     noise = np.random.RandomState(0).uniform(0, preprocessing.host_range, shape).astype(np.float32)
     scores = classifier.scores(noise)
-    # Those of integers add up to 1 only nearly.
+    # Probabilities of integer files add up only nearly to 1.
     are_probabilities = (scores >= 0).all() and (abs(scores.sum(axis=-1) - 1) < 0.05).all()
     output = 'probabilities' if are_probabilities else 'logits'
     return dataclasses.replace(classifier, interface=dataclasses.replace(classifier.interface, output=output))
@@ -221,6 +221,6 @@ def size_in_bytes(path: str) -> int:
     """Returns a classifier's size on disk in bytes: its file, its folder, or its checkpoint's files."""
     if os.path.isdir(path):
         return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
-    if os.path.isfile(path):  # whose name may be a pattern
+    if os.path.isfile(path):  # its name may contain special characters of globs
         return os.path.getsize(path)
     return sum(os.path.getsize(name) for name in tf.io.gfile.glob([path, f'{path}.index', f'{path}.data-*']))

@@ -1,4 +1,4 @@
-"""`model.json`: what a checkpoint's net is and how its images are prepared, so that nobody has to guess it later.
+"""`model.json`: describes a checkpoint's net and its preprocessing, so that neither has to be guessed later.
 
 spec = ModelSpec(model_name='alexnet_v2', num_classes=1001, ...)
 spec.save(train_dir)
@@ -28,10 +28,10 @@ from preprocessing import preprocessing_factory
 from support.errors import InputError, first_line
 
 FILE_NAME = 'model.json'
-_KERNELS = 'kernels'  # beside the fields: what a run computes with, which is no property of the net
-# As for the flags: a net of any size is made before it is found not to fit the checkpoint.
+_KERNELS = 'kernels'  # beside the fields: the kernels that a run uses, which are not a property of the net
+# The flags' limits: the net is built before it can be compared with the checkpoint.
 _HIGHEST = {'image_size': 2**13, 'depth_multiplier': 16.0, 'num_classes': 2**20}
-_NARROW = 1 / 16  # a net so narrow is made in no time
+_NARROW = 1 / 16  # a net of this width is built at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +45,14 @@ class ModelSpec:
         channels: Channels of the images that the net takes: 3, or 1.
         preprocessing_name: Key of `preprocessing_factory.PREPROCESSINGS`.
         depth_multiplier: Width of the net.
-        labels_offset: What was subtracted from the labels of the data set.
-        use_grayscale: Whether images in colour are turned to gray for the net.
-        dataset_name: What it was trained on.
-        dataset_dir: Where that lay.
+        labels_offset: Number subtracted from the data set's labels.
+        use_grayscale: Whether colour images are converted to gray for the net.
+        dataset_name: The training data set.
+        dataset_dir: The folder of the training data set.
         label_names: Name of each class, or empty.
-        global_pool: Whether the net averages over the positions before its logits; False in files that do not say.
-        record_keys: Keys of its records that are not slim's, as of the flag.
-        file_pattern: Names of its files that are not slim's, as of the flag, or ''.
+        global_pool: Whether the net averages over positions before its logits; False in files without the field.
+        record_keys: The data set's --record_keys, for records whose keys are not slim's.
+        file_pattern: The data set's --file_pattern, for files whose names are not slim's, or ''.
     """
 
     model_name: str
@@ -72,7 +72,7 @@ class ModelSpec:
 
     @property
     def record_names(self) -> RecordNames:
-        """What the TFRecords of its data set are called."""
+        """Keys and file names of the data set's TFRecords."""
         return RecordNames(self.record_keys, self.file_pattern)
 
     @classmethod
@@ -88,10 +88,10 @@ class ModelSpec:
         global_pool: bool = False,
         channels: int | None = None,
     ) -> 'ModelSpec':
-        """Returns the spec of a net for a data set; what is None is as the net, or the data set, says.
+        """Returns the spec of a net for a data set; arguments that are None take the net's or the data set's default.
 
         Raises:
-            InputError: an unknown name, or three channels of images that are to be turned to gray.
+            InputError: a name is unknown, or three channels are asked for with `use_grayscale`.
         """
         net = nets_factory.get_net(model_name)
         preprocessing_name = preprocessing_name or net.preprocessing
@@ -131,7 +131,7 @@ class ModelSpec:
         dataset_name: str,
         global_pool: bool = False,
     ) -> 'ModelSpec':
-        """Returns the spec of a net whose data set is not at hand; what is None is as the net says."""
+        """Returns the spec of a net without its data set; arguments that are None take the net's default."""
         net = nets_factory.get_net(model_name)
         return cls(
             model_name=model_name,
@@ -150,13 +150,13 @@ class ModelSpec:
 
     @staticmethod
     def variable_names(model_name: str) -> list[str]:
-        """Returns the names of a net's variables from the first layer to the last, whatever its size."""
+        """Returns the names of a net's variables from the first layer to the last; they do not depend on its size."""
         return list(slim_variables(nets_factory.make_model(model_name, 2, depth_multiplier=_NARROW)))
 
     @staticmethod
     def variable_shapes(model_name: str) -> dict[str, tuple[int, ...]]:
-        """Returns the shapes of a net's variables at its own size, with `checkpoints.ANY` for the number of classes."""
-        with tf.Graph().as_default():  # where nothing is computed, not even initial weights
+        """Returns the shapes of a net's variables at default size, with `checkpoints.ANY` for the number of classes."""
+        with tf.Graph().as_default():  # computes nothing, not even initial weights
             variables = slim_variables(nets_factory.make_model(model_name, 2))
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         head = checkpoints.head_names(shapes)
@@ -170,7 +170,7 @@ class ModelSpec:
         dropout_keep_prob: float | None = None,
         seed: int = 0,
     ) -> keras.Model:
-        """Makes the net; the arguments do not change what it is, see `nets_factory.make_model`."""
+        """Builds the net; the arguments change only how it computes and trains, see `nets_factory.make_model`."""
         return nets_factory.make_model(
             self.model_name,
             self.num_classes,
@@ -185,7 +185,7 @@ class ModelSpec:
         )
 
     def make_preprocessing(self, augment: AugmentOptions | None = None) -> preprocessing_factory.Preprocessing:
-        """Makes the preprocessing; `augment` concerns only training."""
+        """Returns the preprocessing; `augment` affects only training."""
         return preprocessing_factory.get_preprocessing(
             self.preprocessing_name,
             self.image_size,
@@ -195,10 +195,10 @@ class ModelSpec:
         )
 
     def folder_of_data(self) -> str | None:
-        """Returns the folder of the data set, or None where its own default place is to be taken.
+        """Returns the folder of the data set if it is there, or None for the default folder.
 
-        A data set that is written or downloaded where it is missing goes there, not into whatever folder the model.json
-        of somebody else names.
+        A missing data set is written or downloaded to the default folder, not to a folder that a foreign model.json
+        names.
         """
         folder = self.dataset_dir or None
         if folder is None or dataset_factory.is_there(self.dataset_name, folder):
@@ -206,11 +206,11 @@ class ModelSpec:
         return None
 
     def save(self, train_dir: str, kernels: str | None = None) -> None:
-        """Writes model.json whole or not at all.
+        """Writes model.json atomically.
 
         Args:
-            train_dir: Where to.
-            kernels: What computed the weights, as `engine.distributed.kernels` describes it, or None.
+            train_dir: The folder for model.json.
+            kernels: The kernels that computed the weights, as described by `engine.distributed.kernels`, or None.
         """
         values = dataclasses.asdict(self)
         text = json.dumps(values if kernels is None else {**values, _KERNELS: kernels}, indent=1)
@@ -218,25 +218,25 @@ class ModelSpec:
 
     @classmethod
     def load(cls, train_dir: str) -> 'ModelSpec | None':
-        """Reads model.json; returns None where there is none.
+        """Reads model.json; returns None if it is missing.
 
         Raises:
-            InputError: it is damaged.
+            InputError: model.json is damaged.
         """
         path = os.path.join(train_dir, FILE_NAME)
         return load_json(path, cls.from_json, 'put it right, or move it away and give the flags of the net')
 
     @staticmethod
     def load_kernels(train_dir: str) -> str | None:
-        """Reads from model.json what the run has computed with so far; None where that does not stand there."""
+        """Reads from model.json the kernels that the run has used so far; None if they are not recorded."""
         return load_json(os.path.join(train_dir, FILE_NAME), lambda values: values.get(_KERNELS), 'put it right')
 
     @classmethod
     def of_checkpoint(cls, checkpoint: checkpoints.Checkpoint) -> 'ModelSpec | None':
-        """Returns the spec of a checkpoint's net: an export's own description, else model.json beside it.
+        """Returns the spec of a checkpoint's net: the description inside an export, else model.json beside it.
 
         Raises:
-            InputError: that is damaged, or the exported file is.
+            InputError: the description or model.json is damaged.
         """
         exported = checkpoint.metadata.get('model')
         if exported is None:
@@ -250,7 +250,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> 'ModelSpec':
-        """Returns the spec whose fields, in JSON's types, are `values`; raises what they are wrong by."""
+        """Returns a spec from its fields as JSON values; raises ValueError, TypeError or KeyError for invalid ones."""
         lists = {'label_names': values['label_names'], 'record_keys': values.get('record_keys', ())}
         for name, items in lists.items():
             if not isinstance(items, list | tuple):
@@ -279,7 +279,7 @@ class ModelSpec:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, which is not above 0 and at most {highest}')
 
     def differences(self, other: 'ModelSpec') -> list[tuple[str, object, object]]:
-        """Lists where `other` is another net or prepares images otherwise: name, value here, value there."""
+        """Returns the fields in which the net or the preprocessing differ: name, value here, value in `other`."""
         ignored = ['dataset_name', 'dataset_dir', 'record_keys', 'file_pattern']
         if not (self.label_names and other.label_names):
             ignored.append('label_names')

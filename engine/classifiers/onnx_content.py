@@ -1,10 +1,10 @@
-"""Checksums of what an ONNX file computes, independent of how a program serialised it.
+"""Checksums of an ONNX file's weights and nodes, independent of how a program serialised it.
 
-    description['content'] = checksums(model)          # of an export
-    check('/tmp/net.onnx', description)                # InputError: damaged
+    description['content'] = checksums(model)          # in an export
+    check('/tmp/net.onnx', description)                # raises InputError if damaged
 
-Another program may save an export anew: with other labels, another version of the operators, in another order. It then
-is another file, and the same net. Damage is what changes a weight, or one node, and nothing else.
+Another program may save an export again: with other labels, another version of the operators, in another order. The
+file then differs, but the net is the same. A changed weight, or one changed node and nothing else, counts as damage.
 """
 
 import os
@@ -20,21 +20,21 @@ from engine.classifiers import description
 from support import optional_packages
 from support.errors import InputError, first_line
 
-BYTES = 'bytes'  # in the description of an export, how many lie before it
+BYTES = 'bytes'  # key in an export's description: the description's offset in the file
 CONTENT = 'content'
 _WEIGHTS, _NODES = 'weights', 'nodes'
-# As a description begins: number and length of `metadata_props`, and of the key in it.
+# The first bytes of a description: field number and length of `metadata_props`, and of the key in it.
 _DESCRIPTION = rb'r[\x80-\xff]*[\x00-\x7f]\n.' + re.escape(METADATA).encode()
 _OWN_DOMAIN = 'ai.onnx'
-_FEW = 2  # nodes that damage can have changed: one, and one that takes what it gives
+_FEW = 2  # damage to one node can change two: the node and a consumer of its output
 
 
 def checksums(model: Any) -> dict[str, str]:
-    """Returns a checksum of everything that decides what a model computes.
+    """Returns checksums of everything that affects a model's results.
 
     Returns:
-        Of weights, and of nodes, two checksums of each in hexadecimal: of what it is called (of a weight with its type
-        and shape, of a node by what it gives), and of its content.
+        For weights and for nodes, two hexadecimal checksums each: of the name (of a weight with its type and shape, of
+        a node by its output), and of the content.
     """
     found = {_WEIGHTS: _weights(model.graph), _NODES: _nodes(model.graph)}
     return {
@@ -44,7 +44,7 @@ def checksums(model: Any) -> dict[str, str]:
 
 
 def _weights(graph: Any) -> dict[int, tuple[int, str]]:
-    """Returns checksum and name of each weight by the checksum of what it is called."""
+    """Returns checksum and name of each weight, by the checksum of its name, type and shape."""
     to_array = optional_packages.load('onnx.numpy_helper', 'reading ONNX files').to_array
     found = {}
     for tensor in graph.initializer:
@@ -55,7 +55,7 @@ def _weights(graph: Any) -> dict[int, tuple[int, str]]:
 
 
 def _nodes(graph: Any) -> dict[int, tuple[int, str]]:
-    """Returns checksum and name of each node by the checksum of what it is called."""
+    """Returns checksum and name of each node, by the checksum of its output's name."""
     named = [(str(node.output[0]), node) for node in graph.node if node.output]
     return {zlib.crc32(name.encode()): (_of_node(node), f'the node of {name}') for name, node in named}
 
@@ -73,15 +73,15 @@ def _of_node(node: Any) -> int:
 
 
 def check(path: str, metadata: Mapping[str, Any], model: Any = None) -> None:
-    """Compares an export with what its description says of it.
+    """Compares an export with the checksums in its description.
 
     Args:
         path: The file.
         metadata: Its description.
-        model: Its `onnx.ModelProto`, where it is read already.
+        model: Its `onnx.ModelProto`, if already read.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
     as_written = _is_as_written(path, metadata.get(BYTES))
     if as_written and metadata.get(description.CHECKSUM) == description.checksum(path, metadata[BYTES]):
@@ -108,7 +108,7 @@ def _load(path: str) -> Any:
 
 
 def _changed(written: Mapping[str, str], graph: Any) -> str | None:
-    """Names the part that damage has changed; None if nothing changed or another program saved another graph."""
+    """Returns the name of the damaged part; None if nothing changed or another program rewrote the graph."""
     weights, found_weights = _parse(written[_WEIGHTS]), _weights(graph)
     for key, (checksum, name) in found_weights.items():
         if weights.get(key, checksum) != checksum:
@@ -122,13 +122,13 @@ def _changed(written: Mapping[str, str], graph: Any) -> str | None:
 
 
 def _parse(text: str) -> dict[int, int]:
-    """Returns the second checksum of each by the first."""
+    """Parses the checksums of `checksums`: a dict from each part's name to its content."""
     numbers = [int(text[place : place + 8], 16) for place in range(0, len(text), 8)]
     return dict(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _is_as_written(path: str, size: Any) -> bool:
-    """Returns whether the description is still at its offset, which may change when another program saves the file."""
+    """Returns whether the description is still at its offset; it moves if another program saves the file."""
     if not isinstance(size, int) or not 0 < size < os.path.getsize(path):
         return False
     with open(path, 'rb') as file:

@@ -1,4 +1,4 @@
-"""ONNX files in onnxruntime: exports of this project, and files of others.
+"""Runs ONNX files in onnxruntime: this project's exports and foreign files.
 
 runtime = open_onnx('/tmp/net.onnx')
 runtime.run(images)                 # float32 [batch, classes]
@@ -18,7 +18,7 @@ from engine.classifiers.classifier import Batches, Runtime
 from support import optional_packages
 from support.errors import InputError, first_line
 
-_SILENT = 4  # onnxruntime warns of graphs that it then runs
+_SILENT = 4  # onnxruntime also warns about graphs that it can run
 _PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')
 _DTYPES = {
     'tensor(float)': np.float32,
@@ -26,7 +26,7 @@ _DTYPES = {
     'tensor(double)': np.float64,
     'tensor(uint8)': np.uint8,
 }
-# What onnxruntime says -> what that means.
+# Patterns in onnxruntime's errors -> their meaning.
 _REASONS = {
     r'Protobuf parsing failed|No graph was found': 'it is no ONNX file, or damaged; copy or download it again',
     r'External|[Ee]xternal data': 'the file with its weights, which belongs beside it, is missing or cut short: {}',
@@ -38,15 +38,15 @@ _REASONS = {
 
 
 def open_onnx(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtime:
-    """Opens a file.
+    """Opens an ONNX file.
 
     Args:
-        path: Where it lies.
-        foreign: Which of several outputs gives the scores.
+        path: The file.
+        foreign: Its `output_name` selects the scores among several outputs.
 
     Raises:
-        InputError: it is damaged, is no net that takes images and gives one value a class, or onnxruntime lacks an
-            operator of it.
+        InputError: the file is damaged, does not map images to one value per class, or has an operator that onnxruntime
+            lacks.
     """
     model = _Model(path, foreign.output_name)
     metadata = _read_metadata(path, model.session)
@@ -57,7 +57,7 @@ def open_onnx(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtime:
 
 
 class _Model:
-    """A file in onnxruntime, on a GPU if there is one that it can use."""
+    """A file open in onnxruntime, on a GPU if onnxruntime supports it."""
 
     def __init__(self, path: str, output_name: str | None = None) -> None:
         self._path = path
@@ -91,7 +91,7 @@ class _Model:
             raise InputError(f'{self._path} cannot be run on images of shape {shape}: {_reason(error)}') from error
 
     def _only_input(self) -> Any:
-        inputs = self.session.get_inputs()  # without those that are initializers too
+        inputs = self.session.get_inputs()  # without inputs that are also initializers
         if len(inputs) != 1:
             names = ', '.join(repr(value.name) for value in inputs) or 'none'
             raise InputError(f'{self._path} must take images and nothing else; its inputs: {names}')
@@ -100,14 +100,14 @@ class _Model:
         return inputs[0]
 
     def _find_output(self, name: str | None) -> Any:
-        """Returns the output that gives the scores: the one that is asked for, else the first."""
+        """Returns the output with the scores: the one named by the flag, else the first."""
         outputs = {output.name: output for output in self.session.get_outputs()}
         if name is not None and name not in outputs:
             raise InputError(f'--output_name={name}: {self._path} gives {", ".join(outputs)}')
         return outputs[name] if name is not None else next(iter(outputs.values()))
 
     def _count_classes(self) -> int:
-        """Returns how many values there are for an image: as the file says, or else as it gives."""
+        """Returns the number of values per image, from the declared output shape, else from a trial run."""
         kind, shape = self._output.type, self._output.shape
         sizes = shape[1:] if kind.startswith('tensor(') else []
         if kind.startswith('tensor(') and not (sizes and all(isinstance(size, int) for size in sizes)):
@@ -124,7 +124,7 @@ class _Model:
         return f'; it also gives {", ".join(names)}, of which --output_name chooses' if names else ''
 
     def _try_out(self) -> list[int]:
-        """Returns the sizes of what it gives for one image."""
+        """Runs the file once; returns the output's shape for one image."""
         sizes = [size for size in self.input_shape[1:] if size is not None]
         if len(sizes) != len(self.input_shape) - 1:
             raise InputError(
@@ -140,14 +140,14 @@ def _open_session(path: str) -> Any:
     onnxruntime.set_default_logger_severity(_SILENT)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
-    # Its threads otherwise burn the cores for a while after each call, on which TensorFlow prepares the next image:
-    # an image of alexnet_v2 took 17 ms on 2 cores, and takes 15.
+    # Otherwise its threads spin for a while after each call on the cores where TensorFlow prepares the next image:
+    # without spinning, an image of alexnet_v2 takes 15 ms instead of 17 on 2 cores.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     providers = [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # where it tells of its second try
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints about its second try
             return onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime's have no class of their own in common
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise InputError(f'{path} cannot be opened: {_reason(error)}') from error
 
 
@@ -163,10 +163,10 @@ def _reason(error: Exception) -> str:
 
 
 def _read_metadata(path: str, session: Any) -> dict[str, Any]:
-    """Returns the description that an export has at its end; {} of files of others.
+    """Returns the description at the end of an export; {} for foreign files.
 
     Raises:
-        InputError: it is damaged, or what lies before it is.
+        InputError: the description, or the file before it, is damaged.
     """
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA)

@@ -1,10 +1,10 @@
-"""Which operators a SavedModel may run: those that compute. Looked through before TensorFlow loads anything of it.
+"""Checks that a SavedModel has only operators that compute, before TensorFlow loads any of it.
 
     refuse_unknown('/tmp/net')           # InputError: ... WriteFile in signature function __inference_serve_12
 
-To load a SavedModel is to run a program: graph and functions may hold operators that read and write files, call Python
-or end the process. `COMPUTING` names those that do none of that; whatever is not among them is refused. The operators
-of its saver are let through only where nothing but the saver reaches them: TensorFlow's loader runs those that restore.
+Loading a SavedModel runs a program: its graph and functions may have operators that read and write files, call Python
+or end the process. `COMPUTING` lists the operators that only compute; all others are refused. The saver's operators
+are allowed only if nothing but the saver reaches them: TensorFlow's loader runs the ones that restore.
 """
 
 import collections
@@ -124,21 +124,21 @@ RESTORING = frozenset(['Restore', 'RestoreSlice', 'RestoreV2'])
 _SAVER = WRITING | RESTORING
 _TABLE_FILES = ('InitializeTableFromTextFile', 'InitializeTableFromTextFileV2')
 _IMPLEMENTS = (
-    'api_implements'  # functions that name the same one are exchanged for each other while a graph is optimised
+    'api_implements'  # TensorFlow's graph optimizer may exchange functions with the same value of this attribute
 )
 _SHOWN = 5
 _ASSETS = 'saved_model_assets'
-_SAVERS = 'savers'  # the collection of SaverDefs; others that are no names of nodes hold VariableDefs
+_SAVERS = 'savers'  # the collection of SaverDefs; other collections of bytes hold VariableDefs
 
 
 def refuse_unknown(path: str) -> None:
-    """Looks through a SavedModel.
+    """Raises InputError if a SavedModel has operators that may do more than compute.
 
     Args:
         path: Its folder.
 
     Raises:
-        InputError: it has operators that may do more than compute; or it cannot be read.
+        InputError: it has forbidden operators, or cannot be read.
     """
     if os.path.exists(os.path.join(path, 'saved_model.cpb')):
         raise InputError(
@@ -151,7 +151,7 @@ def refuse_unknown(path: str) -> None:
         raise InputError(f'{path}: not a SavedModel that TensorFlow can load: {first_line(error)}') from error
     if not model.meta_graphs:
         raise InputError(f'{path}: not a SavedModel that TensorFlow can load: there is no graph in it')
-    of_objects = len(model.meta_graphs) == 1 and model.meta_graphs[0].HasField('object_graph_def')  # as the loader asks
+    of_objects = len(model.meta_graphs) == 1 and model.meta_graphs[0].HasField('object_graph_def')  # as in the loader
     try:
         found = [item for graph in model.meta_graphs for item in _unknown(graph, of_objects)]
     except DecodeError as error:
@@ -167,7 +167,7 @@ def refuse_unknown(path: str) -> None:
 
 
 def _unknown(graph: Any, of_objects: bool) -> Iterator[tuple[str, str]]:
-    """Yields each operator of a MetaGraphDef that may do more than compute, and where it is."""
+    """Yields each operator of a MetaGraphDef that may do more than compute, with its location."""
     library = {function.signature.name: function for function in graph.graph_def.library.function}
     assets = _assets(graph)
     for asset in assets:
@@ -179,7 +179,7 @@ def _unknown(graph: Any, of_objects: bool) -> Iterator[tuple[str, str]]:
         yield from ((node.op, f'function {name}') for node in function.node_def if node.op not in allowed)
         yield from _files_of_tables(function.node_def, f'function {name}', ())
     nodes = graph.graph_def.node
-    if of_objects:  # whose loader takes the functions alone
+    if of_objects:  # its loader uses only the functions
         return
     yield from ((node.op, f'node {node.name}') for node in nodes if node.op not in COMPUTING | library.keys() | _SAVER)
     fed = [asset.tensor_info.name.partition(':')[0] for asset in assets]
@@ -188,13 +188,13 @@ def _unknown(graph: Any, of_objects: bool) -> Iterator[tuple[str, str]]:
 
 
 def _assets(graph: Any) -> list[Any]:
-    """Returns the files that belong to a graph, each an AssetFileDef; older programs keep them in a collection."""
+    """Returns a graph's asset files, each an AssetFileDef; older programs store them in a collection."""
     kept = graph.collection_def[_ASSETS].any_list.value if _ASSETS in graph.collection_def else ()
     return [*graph.asset_file_def, *(meta_graph_pb2.AssetFileDef.FromString(value.value) for value in kept)]
 
 
 def _of_objects(objects: Any) -> Iterator[str]:
-    """Yields the functions that the objects of a graph hold, which a loader hands out or runs itself."""
+    """Yields the functions of a graph's objects, which the loader exposes or runs itself."""
     yield from objects.concrete_functions
     for node in objects.nodes:
         yield from node.function.concrete_functions
@@ -203,7 +203,7 @@ def _of_objects(objects: Any) -> Iterator[str]:
 
 
 def _closure(library: Mapping[str, Any], called: Iterable[str]) -> set[str]:
-    """Returns the functions that are run: those that objects call, and all that these call."""
+    """Returns all functions that may run: the called ones and, recursively, the functions that they call."""
     left = [*called, *(name for name, function in library.items() if _IMPLEMENTS in function.attr)]
     found: set[str] = set()
     while left:
@@ -223,7 +223,7 @@ def _calls(nodes: Iterable[Any]) -> Iterator[str]:
 
 
 def _files_of_tables(nodes: Sequence[Any], where: str, fed: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields the tables that are read from a file that the graph itself names, not the loader."""
+    """Yields the tables read from a file that the graph names itself, instead of an asset set by the loader."""
     tables = [node for node in nodes if node.op in _TABLE_FILES]
     constants = {node.name for node in nodes if node.op == 'Const'} if tables else set()
     for node in tables:
@@ -233,7 +233,7 @@ def _files_of_tables(nodes: Sequence[Any], where: str, fed: Sequence[str]) -> It
 
 
 def _reached_savers(graph: Any) -> Iterator[tuple[str, str]]:
-    """Yields the operators of savers in a graph of TensorFlow 1 that more than the saver runs."""
+    """Yields the saver operators in a TensorFlow 1 graph that other parts of the graph reach."""
     consumers = collections.defaultdict(list)
     for node in graph.graph_def.node:
         for name in node.input:
@@ -254,7 +254,7 @@ def _reached_savers(graph: Any) -> Iterator[tuple[str, str]]:
 
 
 def _run_names(graph: Any) -> Iterator[str]:
-    """Yields the nodes that the loader or a signature runs, but for those of the saver."""
+    """Yields the nodes that the loader or a signature runs, except the saver's."""
     for signature in graph.signature_def.values():
         for info in (*signature.inputs.values(), *signature.outputs.values()):
             for name in (info.name, info.coo_sparse.values_tensor_name, info.coo_sparse.indices_tensor_name):
@@ -267,7 +267,7 @@ def _run_names(graph: Any) -> Iterator[str]:
 
 
 def _names_of_variable(value: bytes) -> Iterator[str]:
-    """Yields the nodes that a serialized VariableDef names, by which a loader makes its initial value."""
+    """Yields the nodes named by a serialized VariableDef, from which a loader computes the initial value."""
     try:
         variable = variable_pb2.VariableDef.FromString(value)
     except DecodeError:

@@ -1,9 +1,9 @@
-"""SavedModels: those of `export/`, those of Keras' `model.export`, and those of TensorFlow 1.
+"""Runs SavedModels from `export/`, Keras' `model.export`, and TensorFlow 1.
 
 runtime = open_saved_model('/tmp/net')
 runtime.run(images)
 
-To load one is to run a program: what its graph may run is looked through first, see `saved_model_operators`.
+Loading a SavedModel runs a program, so its operators are checked first, see `saved_model_operators`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from support.errors import InputError, first_line
 
 DESCRIPTION = os.path.join('assets.extra', METADATA)
 GRAPH = 'saved_model.pb'
-IMAGES_SIGNATURE = 'images'  # of exports whose default signature takes encoded images
+IMAGES_SIGNATURE = 'images'  # in exports whose default signature takes encoded images
 
 _KIND = 'SavedModel'
 _IMAGE_TYPES = (tf.float32, tf.uint8)
@@ -35,21 +35,21 @@ def open_saved_model(path: str, foreign: ForeignOptions = ForeignOptions()) -> R
 
     Args:
         path: Its folder.
-        foreign: Which of several outputs gives the scores, and whether any operator may be run.
+        foreign: Selects the scores among several outputs, and may allow any operator.
 
     Raises:
-        InputError: it is damaged, has operators that may do more than compute, or is no function of one batch of images
-            to the scores of classes.
+        InputError: it is damaged, has operators that may do more than compute, or does not map one batch of images to
+            class scores.
     """
     metadata = _read_description(path)
     if not foreign.allow_any_operator:
         refuse_unknown(path)
     _check_graph(path, metadata.get(description.CHECKSUM))
     try:
-        with quiet('ERROR'):  # of TensorFlow 1, it tells how
+        with quiet('ERROR'):  # it logs how it loads a TensorFlow 1 model
             loaded = tf.saved_model.load(path)
         signatures = dict(loaded.signatures)
-    except Exception as error:  # a damaged one may raise anything
+    except Exception as error:  # a damaged SavedModel may raise any exception
         raise InputError(f'{path}: not a SavedModel that TensorFlow can load: {first_line(error)}') from error
     default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
     function = signatures.get(IMAGES_SIGNATURE if metadata else default, signatures.get(default))
@@ -58,7 +58,7 @@ def open_saved_model(path: str, foreign: ForeignOptions = ForeignOptions()) -> R
     name, images = _image_input(path, function.structured_input_signature[1])
     output, num_classes = _output(path, function.structured_outputs, foreign.output_name)
 
-    def run(values: np.ndarray, loaded: Any = loaded) -> np.ndarray:  # which owns the variables
+    def run(values: np.ndarray, loaded: Any = loaded) -> np.ndarray:  # `loaded` keeps the variables alive
         if images.dtype == tf.uint8:
             values = values.round().clip(0, 255).astype(np.uint8)
         try:
@@ -84,14 +84,14 @@ def _read_description(path: str) -> dict[str, Any]:
 
 
 def _check_graph(path: str, checksum: Any) -> None:
-    """Refuses an export whose graph is not the one that was written; its variables have checksums of their own."""
+    """Raises InputError if an export's graph has changed; TensorFlow verifies the checksums of the variables."""
     graph = os.path.join(path, GRAPH)
     if checksum is not None and checksum != description.checksum(graph, os.path.getsize(graph)):
         raise description.damaged(graph)
 
 
 def _image_input(path: str, inputs: dict[str, tf.TensorSpec]) -> tuple[str, tf.TensorSpec]:
-    """Returns the name and the kind of the one input."""
+    """Returns the name and the spec of the only input; raises InputError if it does not take images."""
     if len(inputs) != 1:
         raise InputError(f'{path} takes {len(inputs)} inputs, {", ".join(sorted(inputs))}; one of images is needed')
     ((name, spec),) = inputs.items()
@@ -105,9 +105,9 @@ def _image_input(path: str, inputs: dict[str, tf.TensorSpec]) -> tuple[str, tf.T
 
 
 def _output(path: str, outputs: dict[str, tf.TensorSpec], asked: str | None) -> tuple[str, int]:
-    """Returns the name of the scores and the number of classes.
+    """Returns the name of the output with the scores, and the number of classes.
 
-    They are those that are asked for, else the only output of floats, or that of logits.
+    It is the output asked for, else the only floating-point output, else the one called 'logits'.
     """
     scores = {name: spec for name, spec in outputs.items() if spec.dtype.is_floating}
     chosen = asked or 'logits'
@@ -127,7 +127,7 @@ def _output(path: str, outputs: dict[str, tf.TensorSpec], asked: str | None) -> 
 
 @contextlib.contextmanager
 def quiet(level: str) -> Iterator[None]:
-    """Hides what TensorFlow logs below a level, 'ERROR' or 'WARNING', while it loads or saves a SavedModel."""
+    """Hides TensorFlow's log lines below a level, 'ERROR' or 'WARNING', while it loads or saves a SavedModel."""
     logger, verbosity = tf.get_logger(), logging.get_verbosity()
     before = logger.level
     logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""TFLite files, run by LiteRT: those of `export/` and those of others, in floats or in integers.
+"""Runs TFLite files in LiteRT: this project's exports and foreign files, in floats or integers.
 
 runtime = open_tflite('/tmp/net.tflite')
 runtime.run(images)
@@ -22,22 +22,21 @@ from support.processor import usable_cores
 
 _PURPOSE = 'reading TFLite files'
 _PIECE = 1 << 22
-_MEMBER = re.compile(rb'PK\x03\x04.{26}' + re.escape(METADATA.encode()), re.DOTALL)  # how it begins in an archive
+_MEMBER = re.compile(rb'PK\x03\x04.{26}' + re.escape(METADATA.encode()), re.DOTALL)  # its header in an archive
 _INTEGERS = (np.int8, np.uint8)
-# What the options call a quantization, where the file does not say it -> a type of numbers that only it has.
+# Name of a quantization in the options -> a dtype that identifies it in a file without a description.
 _TELLING_TYPES = {'float16': np.float16, 'int8': np.int8, 'uint8': np.uint8}
 
 
 def open_tflite(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtime:
-    """Opens a TFLite file; one whose checksum does not vouch for it runs in another process first.
+    """Opens a TFLite file; a file without a checksum is first run in another process.
 
     Args:
-        path: Where it lies.
-        foreign: Which of several outputs gives the scores.
+        path: The file.
+        foreign: Its `output_name` selects the scores among several outputs.
 
     Raises:
-        InputError: LiteRT is not installed; the file is damaged, or is no function of one batch of images to the scores
-            of classes.
+        InputError: LiteRT is not installed, the file is damaged, or does not map one batch of images to class scores.
     """
     metadata = _read_description(path)
     if description.CHECKSUM not in metadata:
@@ -55,14 +54,14 @@ def open_tflite(path: str, foreign: ForeignOptions = ForeignOptions()) -> Runtim
 
 
 class _Model:
-    """A file in LiteRT's interpreter, ready for as many images as it was last given."""
+    """A file open in LiteRT's interpreter, with memory allocated for the last batch size."""
 
     def __init__(self, path: str, output_name: str | None = None) -> None:
         self._path = path
         self._interpreter = _load(path)
         self._input = self._only('takes', self._interpreter.get_input_details())
         self._output = self._only('gives', self._outputs(output_name))
-        # -1 is any size; files made before TensorFlow 2.4 have no signature of shapes.
+        # -1 is any size; files from before TensorFlow 2.4 have no shape signature.
         shape = self._input['shape_signature'] if len(self._input['shape_signature']) else self._input['shape']
         self.input_shape = tuple(int(size) if size >= 0 else None for size in shape)
         self.num_classes = self._count_classes()
@@ -70,7 +69,7 @@ class _Model:
         self._shape: tuple[int, ...] = ()
 
     def quantization(self) -> str:
-        """Returns the quantization, judged by the tensors' types; 'none' if all are float32."""
+        """Returns the quantization, derived from the tensors' dtypes; 'none' if all are float32."""
         types = {detail['dtype'] for detail in self._interpreter.get_tensor_details()}
         return next((name for name, kind in _TELLING_TYPES.items() if kind in types), 'none')
 
@@ -88,12 +87,12 @@ class _Model:
 
     def _resize(self, shape: tuple[int, ...]) -> None:
         self._interpreter.resize_tensor_input(self._input['index'], shape)
-        with console.kept_stderr():  # it says which kernels it has chosen
+        with console.kept_stderr():  # it prints the kernels that it has chosen
             self._interpreter.allocate_tensors()
         self._shape = shape
 
     def _outputs(self, name: str | None) -> list[dict[str, Any]]:
-        """Returns the model's outputs, or the one named."""
+        """Returns the details of all outputs, or of the named one."""
         details = self._interpreter.get_output_details()
         chosen = [detail for detail in details if name in (None, detail['name'])]
         if not chosen:
@@ -128,7 +127,7 @@ def _load(path: str) -> Any:
 
 
 def _quantized(images: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Returns float32 values as the input has them; without a scale, its integers are the values."""
+    """Converts float32 values to the input's dtype; without a scale they are only rounded and clipped."""
     kind = detail['dtype']
     if kind == np.float32:
         return images
@@ -146,10 +145,10 @@ def _dequantized(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
 
 
 def _read_description(path: str) -> dict[str, Any]:
-    """Returns the description in the zip archive behind the model; {} if there is none, as in files of others.
+    """Returns the description in the zip archive behind the model; {} if there is none, as in foreign files.
 
     Raises:
-        InputError: it is damaged, or the model is not the one that it was written for.
+        InputError: the description is damaged, or does not belong to the model.
     """
     try:
         with open(path, 'rb') as file:
@@ -168,7 +167,7 @@ def _described(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
     if METADATA not in archive.namelist():
         return {}
     info = archive.getinfo(METADATA)
-    if info.compress_type != zipfile.ZIP_STORED:  # so that there is no more to read than there is in the file
+    if info.compress_type != zipfile.ZIP_STORED:  # so a read cannot exceed the size of the file
         raise ValueError(f'{METADATA} in it is compressed, as TFLite metadata never is')
     with archive.open(info) as member:
         found = description.parse(path, member.read(description.MAX_BYTES + 1))
@@ -179,7 +178,7 @@ def _described(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _refuse_cut_short(path: str, file: BinaryIO) -> None:
-    """Refuses a file whose archive has lost its end: it would be taken for one of another program."""
+    """Raises ValueError if the archive is truncated: the file would otherwise be treated as a foreign one."""
     file.seek(-min(os.path.getsize(path), _PIECE), os.SEEK_END)
     if _MEMBER.search(file.read()):
         raise ValueError(f'it ends in the middle of {METADATA}')

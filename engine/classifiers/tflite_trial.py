@@ -1,8 +1,8 @@
-"""Runs a TFLite file once, in a process that it may crash: LiteRT does not check all that a file can hold.
+"""Runs a TFLite file once in a process of its own, which it may crash: LiteRT does not validate files fully.
 
     refuse_deadly('/tmp/net.tflite')            # InputError: ... LiteRT crashed with SIGSEGV ...
 
-As a script, this is that process; it imports LiteRT and NumPy alone, which takes a third of a second.
+As a script, this is that process; it imports only LiteRT and NumPy, which takes a third of a second.
 """
 
 import json
@@ -11,15 +11,15 @@ import subprocess
 import sys
 
 _TIMEOUT_SECS = 300
-_SIDE = 224  # of images of any size
-_BATCHES = (1, 2)  # where any is taken; the second makes LiteRT plan its memory anew, as the first images will
+_SIDE = 224  # side of the images if the file takes any size
+_BATCHES = (1, 2)  # if the file takes any batch; the second makes LiteRT plan its memory again, as in real use
 
 
 def refuse_deadly(path: str) -> None:
-    """Runs a file on zeros in another process.
+    """Runs a file on zeros in another process; raises InputError if it crashes LiteRT.
 
     Raises:
-        InputError: that process has ended by a signal, or does not end.
+        InputError: the process was killed by a signal, or did not end in time.
     """
     import signal
 
@@ -37,7 +37,7 @@ def refuse_deadly(path: str) -> None:
 
 
 def run_once(path: str) -> None:
-    """Runs a file on zeros, for each size of batch that it takes."""
+    """Runs a file on zeros, with its batch size or, if it takes any, with one and with two images."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
@@ -59,5 +59,5 @@ if __name__ == '__main__':
     sys.path[:] = json.loads(sys.argv[2])
     try:
         run_once(sys.argv[1])
-    except Exception:  # which the process that asks meets too, and says
+    except Exception:  # the parent process meets the same error and reports it
         sys.exit(1)

@@ -1,1 +1,1 @@
-"""Devices and workers: the strategy, who is who, how workers meet and agree, launching them on one machine."""
+"""Devices and workers: strategies, each process's task, joining, communication, launching on one machine."""

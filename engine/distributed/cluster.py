@@ -1,11 +1,11 @@
-"""Communication between the workers of a run, beside TensorFlow's collectives.
+"""Communication between the workers of a run, in addition to TensorFlow's collectives.
 
-cluster.gather(value)            # everybody's values, in everybody
-cluster.share(value)             # the chief's
-cluster.on_chief(compute)        # computed there alone
+cluster.gather(value)            # all workers' values, on every worker
+cluster.share(value)             # the chief's value, on every worker
+cluster.on_chief(compute)        # computed only on the chief, returned on every worker
 
-Every worker has a connection to the chief. Over it they decide together between steps, and learn at once who has died,
-and soon who hangs: TensorFlow's collectives would wait for ever.
+Every worker has a connection to the chief. Over it the workers decide together between steps. It reports a dead worker
+at once and a hanging one soon; TensorFlow's collectives would wait for ever.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ T = TypeVar('T')
 
 
 class Cluster:
-    """One worker alone; what is asked of several, it answers as a cluster of one.
+    """A cluster of a single worker, and the interface of larger ones.
 
     Attributes:
         index: Number of this worker. The chief, which writes the run's files, is 0.
-        count: How many workers there are.
-        addresses: host:port of each worker's TensorFlow server; empty for one alone.
-        local_index: Which it is of the workers on this machine that divide its GPUs.
-        local_count: How many these are.
+        count: Number of workers.
+        addresses: host:port of each worker's TensorFlow server; empty for a single worker.
+        local_index: Number of this worker among the workers on this machine, which divide its GPUs.
+        local_count: Number of workers on this machine.
     """
 
     index = 0
@@ -41,23 +41,23 @@ class Cluster:
         return self.index == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns the values of all workers, which all call this in the same order; of JSON's types.
+        """Returns the values of all workers, as JSON types; all workers must call this in the same order.
 
         Raises:
-            WorkerLostError: one of them is gone.
+            WorkerLostError: a worker is lost.
         """
         return [value]
 
     def share(self, value: Any) -> Any:
-        """Returns the chief's value in all workers; nobody looks at the others'."""
+        """Returns the chief's value on all workers; the other workers' values are ignored."""
         return self.gather(value if self.is_chief else None)[0]
 
     def on_chief(self, compute: Callable[[], Any]) -> Any:
-        """Returns in all workers what `compute` returns on the chief, where alone it is called."""
+        """Calls `compute` only on the chief and returns its result on all workers."""
         return self.share(compute() if self.is_chief else None)
 
     def after_chief(self, compute: Callable[[], T]) -> T:
-        """Calls `compute` on the chief first, so that the others find what it wrote or fetched."""
+        """Calls `compute` on the chief first, then on the others, which find the files that it wrote or fetched."""
         if not self.is_chief:
             self.gather(None)
         value = compute()
@@ -70,11 +70,7 @@ class Cluster:
         return any(self.gather(value))
 
     def check_same(self, facts: Mapping[str, Any]) -> None:
-        """Raises if the workers' facts differ.
-
-        Raises:
-            InputError: a table of what differs.
-        """
+        """Raises InputError, with a table of the differences, if the workers' facts differ."""
         refusal = differences(self.gather({name: str(value) for name, value in facts.items()}))
         if refusal:
             raise InputError(refusal)
@@ -83,13 +79,13 @@ class Cluster:
         """Starts watching for workers that make no progress.
 
         Args:
-            progress: A number that grows while this worker makes progress; another thread asks for it.
-            on_loss: Another thread calls it with what has happened, so that the main one waits no more.
+            progress: Returns a number that grows while this worker makes progress; called from another thread.
+            on_loss: Called from another thread with the reason, to end the main thread's waiting.
         """
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Marks a block in which all workers compute together, so that progress is expected."""
+        """Marks a block in which all workers compute together and progress is expected."""
         yield
 
     def loss(self, within: float = 0.0) -> WorkerLostError | None:
@@ -101,14 +97,14 @@ class Cluster:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Leaves; an error ends the others too."""
+        """Leaves the cluster; an error ends the other workers too."""
 
 
 SINGLE_PROCESS = Cluster()
 
 
 def differences(facts_of_workers: Sequence[Mapping[str, str]]) -> str | None:
-    """Returns a table of the facts that are not the same in all workers, or None."""
+    """Returns a table of the facts that differ between workers, or None."""
     names = dict.fromkeys(name for facts in facts_of_workers for name in facts)
     rows = [(name, *(brief(facts.get(name)) for facts in facts_of_workers)) for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]

@@ -1,6 +1,6 @@
-"""A cluster of several workers: gathering values, hearing who lives, telling who is lost.
+"""A cluster of several workers: gathers values, exchanges heartbeats, reports lost workers.
 
-The chief holds a connection to each of the others, and these one to the chief.
+The chief has a connection to each of the other workers, and each of them has one to the chief.
 """
 
 import contextlib
@@ -18,19 +18,19 @@ from support import console
 from support.errors import WorkerLostError, first_line
 
 _SECONDS_TO_END = 10.0
-_PATIENCE = 1.0  # seconds, with one that does not read
+_PATIENCE = 1.0  # seconds to wait for a worker that does not read
 _TIMES_LONGER_AT_FIRST = 10  # the first step compiles
 _ADVICE = ', so all others end too; start all again: a training goes on from its last checkpoint'
 
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-    """One of the workers, for messages and for TensorFlow.
+    """A worker, for messages and for TensorFlow.
 
     Attributes:
         index: Its number.
         address: host:port of its TensorFlow server.
-        process: Which process on which host.
+        process: Its process and host, as text.
     """
 
     index: int
@@ -43,7 +43,7 @@ class Worker:
 
 @dataclasses.dataclass
 class _Heard:
-    """The last signs of life of a worker, in seconds of this process' clock."""
+    """The last heartbeats of a worker, in seconds of this process's monotonic clock."""
 
     last: float
     progress: int = -1
@@ -58,21 +58,21 @@ class _Heard:
 
 
 class ConnectedCluster(Cluster):
-    """Several workers. The chief holds a connection to each of the others, and these one to the chief."""
+    """A cluster of several workers, connected through the chief."""
 
     def __init__(self, task: Task, workers: Sequence[Worker], peers: Mapping[int, Peer], timeout: float):
-        """Takes over the connections.
+        """Takes ownership of open connections and starts the threads that serve them.
 
         Args:
-            peers: By the number of the worker at the other end.
-            timeout: Seconds after which a worker that is silent, or makes no progress, is lost.
+            peers: The connections by the number of the worker at the other end.
+            timeout: Seconds after which a worker that is silent or makes no progress counts as lost.
         """
         self.index, self.count = task.index, task.count
         self.local_index, self.local_count = task.local_index, task.local_count
         self.addresses = tuple(worker.address for worker in workers)
         self._workers, self._peers, self._timeout = workers, peers, timeout
-        self._news = threading.Condition()  # of all that follows
-        self._values: dict[int, dict[int, Any]] = {}  # of the rounds of `gather` that are not over, by worker
+        self._news = threading.Condition()  # guards all attributes below
+        self._values: dict[int, dict[int, Any]] = {}  # open rounds of `gather`: round -> worker -> value
         self._round = 0
         self._loss: WorkerLostError | None = None
         self._goodbyes: set[int] = set()
@@ -134,7 +134,7 @@ class ConnectedCluster(Cluster):
                 peer.close()
 
     def _say_goodbye(self) -> None:
-        """Leaves when all others do: until then they may still need this worker's TensorFlow server."""
+        """Waits until all workers leave: until then the others may need this worker's TensorFlow server."""
         if not self.is_chief:
             self._send({'bye': True})
         with self._news:
@@ -143,20 +143,20 @@ class ConnectedCluster(Cluster):
             self._send({'bye': True}, _PATIENCE)
 
     def _wait(self, is_there: Callable[[], bool]) -> None:
-        """Waits, holding the lock, for what other threads bring; raises WorkerLostError where it will not come."""
+        """Waits, holding the lock, until a condition set by other threads is true; raises WorkerLostError on a loss."""
         self._news.wait_for(lambda: self._loss is not None or is_there())
         if self._loss is not None and not is_there():
             raise self._loss
 
     def _send(self, message: Mapping[str, Any], patience: float | None = None) -> None:
         for peer in self._peers.values():
-            with contextlib.suppress(OSError):  # who has gone is noticed where it is listened to
+            with contextlib.suppress(OSError):  # the listening thread notices a lost worker
                 peer.send(message, patience)
 
     # ------------------------------------------------------------------ in threads of their own
 
     def _listen(self, index: int, peer: Peer) -> None:
-        """Takes what a worker says, until it ends."""
+        """Handles a worker's messages until its connection ends."""
         while (message := peer.receive()) is not None and self._take(index, message):
             if 'lost' in message:
                 self._lose(shown(message['lost']), is_transient=bool(message.get('passing', True)))
@@ -164,7 +164,7 @@ class ConnectedCluster(Cluster):
             self._lose(f'{self._workers[index]} has ended{_ADVICE}')
 
     def _take(self, index: int, message: Mapping[str, Any]) -> bool:
-        """Notes what a worker says; returns whether a worker would say that."""
+        """Records a worker's message; returns False if it is not valid."""
         if not is_of_worker(message, self.count):
             return False
         with self._news:
@@ -180,18 +180,18 @@ class ConnectedCluster(Cluster):
         return True
 
     def _beat(self) -> None:
-        """Tells the others that this process lives, and looks for those that are not heard of."""
+        """Sends heartbeats, and looks for workers that are silent or stuck."""
         interval = min(self._timeout / 8, 1.0)
         last = time.monotonic()
         while not self._has_left.wait(interval):
             before, now = last, time.monotonic()
             last = now
             progress = self._progress()
-            # Who does not read must not keep this thread from the others, nor from finding that.
+            # No waiting: a worker that does not read must not delay heartbeats to the others, nor its own detection.
             self._send({'beat': progress, 'working': self._is_working}, patience=0.0)
             with self._news:
                 self._heard[self.index].note(progress, self._is_working)
-                if now - before > 4 * interval + 1:  # this process itself was stopped meanwhile, and could hear nobody
+                if now - before > 4 * interval + 1:  # this process was stopped meanwhile and heard nobody
                     for heard in self._heard.values():
                         heard.last = now
             lost = self._find_silent(now) or (self._find_stuck(now) if self.is_chief else None)
@@ -205,7 +205,7 @@ class ConnectedCluster(Cluster):
         return lost and f'{lost} for {self._timeout:g} s (--worker_timeout_secs)'
 
     def _find_stuck(self, now: float) -> str | None:
-        """Returns who keeps all others waiting: those that have come least far where none has moved for long."""
+        """Describes the worker with the least progress if no worker has made any for too long, else returns None."""
         heard = [self._heard[worker.index] for worker in self._workers]
         least = min(one.progress for one in heard)
         patience = self._timeout * (1 if least > 1 else _TIMES_LONGER_AT_FIRST)
@@ -216,25 +216,25 @@ class ConnectedCluster(Cluster):
         return f'{who} gone on for {patience:g} s (--worker_timeout_secs), as if its data did not come'
 
     def _lose(self, why: str, is_transient: bool = True) -> None:
-        """Records that the run is lost; tells the other workers and the waiting threads of this process."""
+        """Records that the run is lost; notifies the other workers and this process's waiting threads."""
         with self._news:
             if self._loss is not None or self._has_left.is_set():
                 return
-            if self.is_chief:  # before the main thread knows, and leaves
+            if self.is_chief:  # before the main thread is notified and leaves
                 self._send({'lost': why, 'passing': is_transient}, _PATIENCE)
             self._loss, on_loss = WorkerLostError(why, is_transient), self._on_loss
             self._news.notify_all()
-            # What else holds the main thread, such as a read from a disk that does not answer, is not waited for.
+            # Ends the process if the main thread hangs elsewhere, e.g. reading from a disk that does not answer.
             self._last_resort = threading.Timer(_SECONDS_TO_END, _end_process, [self._loss])
             self._last_resort.daemon = True
             self._last_resort.start()
-        for peer in self._peers.values():  # where the main thread may be sending to one that does not read
+        for peer in self._peers.values():  # the main thread may be sending to a worker that does not read
             peer.close()
         on_loss(why)
 
 
 def is_of_worker(message: Mapping[str, Any], count: int) -> bool:
-    """Returns whether one of `count` workers would say that, once they have met."""
+    """Returns whether a message is valid from one of `count` workers that have joined."""
     if 'lost' in message:
         return isinstance(message['lost'], str)
     if 'beat' in message:

@@ -1,8 +1,8 @@
-"""Which devices compute: one CPU, one GPU, all GPUs of the machine, or those of several, under one strategy.
+"""Strategies over one CPU, one GPU, all GPUs of a machine, or the devices of several machines.
 
 strategy = make_strategy(options, cluster)
 per_replica = batch_per_replica(batch_size, strategy.num_replicas_in_sync)
-with naming_lost_workers(cluster): ...      # what waits for other workers
+with naming_lost_workers(cluster): ...      # code that waits for other workers
 """
 
 import contextlib
@@ -25,14 +25,14 @@ _SECONDS_FOR_NEWS = 10.0
 
 
 def make_strategy(options: DeviceOptions, cluster: Cluster = SINGLE_PROCESS) -> tf.distribute.Strategy:
-    """Returns a strategy over the devices that the options ask for, in all workers.
+    """Returns a strategy over the requested devices of all workers.
 
-    Without GPUs, `--num_clones=N` divides the CPU into N logical devices, which compute what N GPUs would. With several
-    workers it is the first thing that may be asked of TensorFlow in a process.
+    Without GPUs, `--num_clones=N` divides the CPU into N logical devices, which compute the same as N GPUs. With
+    several workers, this must be a process's first use of TensorFlow.
 
     Raises:
-        InputError: more clones than GPUs, `--devices=gpu` or nccl without one, logical CPUs in several workers, or
-            TensorFlow cannot start its server.
+        InputError: there are more clones than GPUs, `--devices=gpu` or nccl without a GPU, logical CPUs with several
+            workers, or TensorFlow cannot start its server.
     """
     devices = _devices(options, cluster)
     if options.all_reduce == 'nccl' and not any('GPU' in device for device in devices):
@@ -44,16 +44,16 @@ def make_strategy(options: DeviceOptions, cluster: Cluster = SINGLE_PROCESS) -> 
 
 @functools.cache
 def _strategy_over(*devices: str) -> tf.distribute.Strategy:
-    # Once for the same devices: the collectives of a second one in this process would have the keys of the first one's,
-    # and TensorFlow refuses them when the shapes are not the same.
+    # Cached: the collectives of a second strategy over the same devices would reuse the keys of the first, and
+    # TensorFlow refuses them if the shapes differ.
     if len(devices) == 1:
         return tf.distribute.OneDeviceStrategy(devices[0])
     return tf.distribute.MirroredStrategy(devices)
 
 
 def _strategy_of_workers(cluster: Cluster, num_devices: int, is_on_gpus: bool) -> tf.distribute.Strategy:
-    tf.get_logger().setLevel('WARNING')  # every collective that is compiled is worth a line of information to it
-    # Who is gone or hangs, `Cluster` finds: sooner than TensorFlow, by name, and without the death of this process.
+    tf.get_logger().setLevel('WARNING')  # it logs a line for every compiled collective
+    # `Cluster` detects lost workers: sooner than TensorFlow, by name, and without killing this process.
     collective_all_reduce_strategy.CollectiveAllReduceExtended._enable_check_health = False
     context.context().configure_coordination_service(service_type='', service_leader='')
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -81,17 +81,17 @@ def _abort_collectives(why: str) -> None:
 
 @functools.cache
 def batches_taken() -> tf.Variable:
-    """Returns the counter of batches taken by this worker, int64 scalar, which shows that it makes progress."""
+    """Returns the counter of batches taken by this worker, an int64 scalar that shows its progress."""
     with tf.device('CPU:0'):
         return tf.Variable(0, trainable=False, dtype=tf.int64)
 
 
 @contextlib.contextmanager
 def naming_lost_workers(cluster: Cluster) -> Iterator[None]:
-    """Turns TensorFlow's error where a collective has been waiting in vain into one that names the lost worker.
+    """Replaces TensorFlow's error for a failed collective by one that names the lost worker.
 
     Raises:
-        WorkerLostError: as `Cluster.gather`.
+        WorkerLostError: a worker is lost.
     """
     try:
         with cluster.working():
@@ -119,14 +119,14 @@ def _devices(options: DeviceOptions, cluster: Cluster) -> list[str]:
     if options.num_clones and options.num_clones > len(gpus):
         raise InputError(f'--num_clones={options.num_clones}: TensorFlow sees {len(gpus)} GPUs')
     _use_only(gpus[: options.num_clones])
-    if cluster.count > 1:  # TensorFlow must not start before its server does
+    if cluster.count > 1:  # TensorFlow must not start before its server
         return [gpu.name for gpu in gpus[: options.num_clones]]
     return [gpu.name for gpu in tf.config.list_logical_devices('GPU')[: options.num_clones]]
 
 
 def _use_only(gpus: list[tf.config.PhysicalDevice]) -> None:
-    """Leaves other GPUs alone, and takes memory as it is needed, so that an evaluation can run beside training."""
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started already, with the devices that it has
+    """Hides all other GPUs, and allocates memory on demand so that an evaluation can run beside training."""
+    with contextlib.suppress(RuntimeError):  # TensorFlow has already started with its devices
         tf.config.set_visible_devices(gpus, 'GPU')
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -135,7 +135,7 @@ def _use_only(gpus: list[tf.config.PhysicalDevice]) -> None:
 def _cpu_devices(count: int) -> list[str]:
     cpu = tf.config.list_physical_devices('CPU')[0]
     if count > 1:
-        with contextlib.suppress(RuntimeError):  # TensorFlow has started already, with as many as it has
+        with contextlib.suppress(RuntimeError):  # TensorFlow has already started with its devices
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     devices = [device.name for device in tf.config.list_logical_devices('CPU')]
     if count > len(devices):
@@ -147,7 +147,7 @@ def batch_per_replica(batch_size: int, replicas: int) -> int:
     """Returns each replica's share of the global batch.
 
     Raises:
-        InputError: the replicas do not divide it.
+        InputError: the batch size is not a multiple of the number of replicas.
     """
     if batch_size % replicas:
         raise InputError(f'--batch_size={batch_size}: must be a multiple of the {replicas} replicas')
@@ -155,30 +155,30 @@ def batch_per_replica(batch_size: int, replicas: int) -> int:
 
 
 def distribute(strategy: tf.distribute.Strategy, make_batches: Callable[[], tf.data.Dataset]) -> Iterable[Any]:
-    """Returns an iterable of batches for this worker's replicas, which take turns; each `iter` starts over.
+    """Returns an iterable of batches for this worker's replicas in turn; each `iter` starts over.
 
-    On one CPU that is the data set itself. A strategy over several fetches each replica's batch to its device by an
-    iterator that has a thread that tunes, see `datasets.tuning`; CPUs need no such fetching.
+    With one CPU it is the data set itself. A strategy over several devices prefetches each replica's batch to its
+    device by an iterator with a tuning thread, see `datasets.tuning`; CPUs need no prefetching.
 
     Args:
-        make_batches: Makes the data set of this worker, which must not end before its batches are taken.
+        make_batches: Creates this worker's data set, which must not end before its batches are taken.
     """
     on_gpus = is_on_gpus(strategy)
     if strategy.num_replicas_in_sync == 1 and not on_gpus:
         return make_batches()
-    # GPUs still have such a thread for each device.
+    # On GPUs there is still a tuning thread per device.
     options = tf.distribute.InputOptions(experimental_fetch_to_device=on_gpus)
     return strategy.distribute_datasets_from_function(lambda _: make_batches(), options)
 
 
 def local_rows(strategy: tf.distribute.Strategy, value: Any) -> np.ndarray:
-    """Returns the rows that this worker's replicas have of a value."""
+    """Returns the rows of a distributed value on this worker's replicas, concatenated."""
     rows = [np.asarray(part) for part in strategy.experimental_local_results(value)]
     return np.concatenate(rows) if len(rows) > 1 else rows[0]
 
 
 class SameBatch:
-    """An endless iterator whose one batch stays on the devices: each replica's share is the same."""
+    """An endless iterator over one batch that stays on the devices; all replicas have the same share."""
 
     def __init__(self, strategy: tf.distribute.Strategy, share: dict[str, tf.Tensor]):
         self._batch = {
@@ -199,7 +199,7 @@ def use_xla(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
 
 
 def use_fast_convolutions(options: DeviceOptions, strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether `nets.layers.fast_convolutions` is used: never on GPUs, which have their own."""
+    """Returns whether to use `nets.layers.fast_convolutions`: by default never on GPUs, which have their own."""
     if options.fast_convolutions == 'auto':
         return not is_on_gpus(strategy) and this_processor().choices.fast_convolutions
     return options.fast_convolutions == 'on'

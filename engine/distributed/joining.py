@@ -1,10 +1,10 @@
-"""How the workers of a run meet.
+"""Connects the workers of a run.
 
 with join_cluster(config) as cluster: ...
 
-The others connect to the chief at its own port, before TensorFlow's server takes it: so a cluster needs no port beside
-those of TensorFlow, and a worker need only know the chief's address and its own number. Where the environment has a
-token, whoever does not know it is sent away: it says who is meant, and is no protection from those who read along.
+The workers connect to the chief at its own port before TensorFlow's server takes the port. So a cluster needs no ports
+beyond TensorFlow's, and a worker needs only the chief's address and its own number. If the environment has a token, the
+chief rejects connections without it. The token tells runs apart; it does not protect against eavesdroppers.
 """
 
 import contextlib
@@ -42,22 +42,22 @@ from support.errors import InputError, first_line
 _PROTOCOL = 2
 _HELLO_SECONDS = 5.0
 _FIRST_REMINDER, _REMINDERS = 3.0, 60.0  # seconds
-_MOST_STRAYS = 5  # that are logged
+_MOST_STRAYS = 5  # rejected connections to log
 
-# What may differ: where things lie on each machine, and what only the chief does.
+# Options that may differ between workers: paths on each machine, and options that only the chief uses.
 _OWN_OPTIONS = ('dataset_dir', 'train_dir', 'checkpoint_path', 'cache', 'eval_dir', 'results_path')
 _PACKAGES = ('tensorflow', 'keras', 'numpy')
-SOURCE_FOLDERS = ('configs', 'datasets', 'engine', 'nets', 'preprocessing', 'support')  # all that a worker runs
+SOURCE_FOLDERS = ('configs', 'datasets', 'engine', 'nets', 'preprocessing', 'support')  # all code that a worker runs
 
 Facts = Mapping[str, Any]
 _Hello = dict[str, Any]
 
 
 def join_cluster(config: Any) -> Cluster:
-    """Meets the other workers that flags or environment name, and logs as one of them from then on.
+    """Joins the other workers named by flags or environment; from then on, log lines carry the worker's number.
 
     Args:
-        config: With ClusterOptions as `cluster`; all must have the same of it, but for the paths on each machine.
+        config: Has ClusterOptions as `cluster`; must be the same on all workers, except for paths on each machine.
 
     Raises:
         InputError: as `join`, or flags or environment are malformed.
@@ -90,14 +90,14 @@ def _source_digest() -> str:
 
 
 def join(task: Task, options: ClusterOptions, facts: Facts, token: str = '') -> Cluster:
-    """Meets the other workers.
+    """Joins the other workers of a task.
 
     Args:
-        facts: What must be the same in all, by name; compared as text.
-        token: What all know, and strangers do not; empty: nothing.
+        facts: Values that must be the same on all workers, by name; compared as text.
+        token: A secret that only the run's workers share; empty: none.
 
     Raises:
-        InputError: an address that cannot be used, workers that do not come, or that do not do the same.
+        InputError: an address cannot be used, workers are missing at the deadline, or the workers' facts differ.
     """
     if task.is_written_out:
         for address in dict.fromkeys([task.chief, task.address or task.chief]):
@@ -112,7 +112,7 @@ def join(task: Task, options: ClusterOptions, facts: Facts, token: str = '') -> 
 
 
 class _Waiting:
-    """Logs now and then which workers are missing, and raises at the deadline."""
+    """Logs from time to time which workers are missing, and raises at the deadline."""
 
     def __init__(self, task: Task, seconds: float):
         now = time.monotonic()
@@ -120,7 +120,7 @@ class _Waiting:
         self._task, self._end, self._next_reminder = task, now + seconds, now + _FIRST_REMINDER
 
     def check(self, who: str) -> None:
-        """Raises InputError once the time is over."""
+        """Logs a reminder if one is due; raises InputError after the deadline."""
         now, task = time.monotonic(), self._task
         if now > self._end:
             raise InputError(
@@ -135,7 +135,7 @@ class _Waiting:
 def _receive_workers(
     task: Task, facts: dict[str, str], token: str, waiting: _Waiting
 ) -> tuple[dict[int, Peer], list[_Hello]]:
-    """Waits, as the chief, for all others, and sends them the list of all."""
+    """Waits on the chief for all other workers and sends them the list of all workers."""
     meeting = Meeting(task, make_hello(task, task.chief, facts, token), token)
     try:
         with _listen(task) as listener:
@@ -156,7 +156,7 @@ def _receive_workers(
 
 
 class Meeting:
-    """Who has come to the chief so far."""
+    """The workers that have connected to the chief so far."""
 
     def __init__(self, task: Task, own_hello: _Hello, token: str):
         self._task, self._token = task, token
@@ -165,7 +165,7 @@ class Meeting:
 
     @property
     def missing(self) -> list[int]:
-        """Those who have not come, or have gone again."""
+        """Numbers of the workers that have not connected, or have disconnected again."""
         others = range(1, self._task.count)
         return [index for index in others if index not in self.peers or self.peers[index].has_gone()]
 
@@ -174,10 +174,10 @@ class Meeting:
         return [self._hellos[index] for index in sorted(self._hellos)]
 
     def take(self, peer: Peer, host: str) -> None:
-        """Takes in a worker that has connected from a host; what is none of this run is sent away.
+        """Admits a worker that has connected from a host; rejects connections that do not belong to this run.
 
         Raises:
-            InputError: a worker that cannot be right; it gets the reason too.
+            InputError: the worker's number or count is wrong; the worker receives the reason too.
         """
         hello = peer.receive_within(_HELLO_SECONDS)
         stranger = self._stranger(hello)
@@ -203,13 +203,14 @@ class Meeting:
             peer.send({'noted': True})
 
     def _stranger(self, hello: _Hello | None) -> str:
-        """Returns why this is no worker of the run; empty if it is one."""
+        """Returns the reason why a connection is not a worker of this run, or '' if it is one."""
         if hello is None or not is_hello(hello):
             return 'is no worker of this version'
         if not hmac.compare_digest(hello['proof'], _prove(hello, self._token)):
             return f'is no worker of this run: its {TOKEN} differs from that of the chief'
         if not self._token and set(hello['facts']) != set(self._hellos[0]['facts']):
-            # With a token it is one, and a table says to all what differs; without, a stranger must not end the start.
+            # With a token it is a worker, and all get a table of differences. Without, a stranger must not abort the
+            # start.
             return 'is no worker of this version: it has other options'
         return ''
 
@@ -217,13 +218,13 @@ class Meeting:
         index, count, process = hello['index'], self._task.count, hello['process']
         if hello['count'] != count:
             return f'worker {index} ({process}) counts {hello["count"]} workers, the chief {count}'
-        if index in self._hellos and not (index in self.peers and self.peers[index].has_gone()):  # or started again
+        if index in self._hellos and not (index in self.peers and self.peers[index].has_gone()):  # gone: restarted
             return f'{process} and {self._hellos[index]["process"]} both say that they are worker {index}'
         return None if 0 < index < count else f'{process} says that it is worker {index} of {count}'
 
     def answer(self, message: Mapping[str, Any]) -> None:
         for peer in self.peers.values():
-            with contextlib.suppress(OSError):  # who has gone is noticed later
+            with contextlib.suppress(OSError):  # a lost worker is noticed later
                 peer.send(message)
 
     def close(self) -> None:
@@ -237,7 +238,7 @@ def _refuse(peer: Peer, why: str) -> None:
 
 
 def make_hello(task: Task, address: str, facts: Mapping[str, str], token: str = '') -> _Hello:
-    """Returns a worker's first message, with the proof that it knows the token."""
+    """Returns a worker's first message, with a proof that it knows the token."""
     hello = {
         'protocol': _PROTOCOL,
         'index': task.index,
@@ -250,13 +251,13 @@ def make_hello(task: Task, address: str, facts: Mapping[str, str], token: str = 
 
 
 def _prove(hello: _Hello, token: str) -> str:
-    """Returns a code that only those can make who know the token, which itself never travels; empty without one."""
+    """Returns an HMAC of the message under the token, which itself is never sent; '' without a token."""
     text = json.dumps({name: value for name, value in hello.items() if name != 'proof'}, sort_keys=True)
     return hmac.new(os.fsencode(token), text.encode(), 'sha256').hexdigest() if token else ''
 
 
 def is_hello(hello: Mapping[str, Any]) -> bool:
-    """Returns whether a message is the first one of a worker of this version."""
+    """Returns whether a message is a worker's first message in this protocol version."""
     kinds = {'protocol': int, 'index': int, 'count': int, 'address': str, 'process': str, 'facts': dict, 'proof': str}
     if any(type(hello.get(name)) is not kind for name, kind in kinds.items()) or hello['protocol'] != _PROTOCOL:
         return False
@@ -273,21 +274,21 @@ def are_workers(answer: Any, count: int) -> bool:
 
 def _shown_facts(hello: _Hello) -> dict[str, str]:
     facts = {str(name): str(value) for name, value in hello['facts'].items()}
-    return {shown(name): shown(value, len(value)) for name, value in facts.items()}  # whole, to be compared
+    return {shown(name): shown(value, len(value)) for name, value in facts.items()}  # not shortened: compared
 
 
 def _listen(task: Task) -> socket.socket:
     host, port = split_address(task.chief)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    except (OSError, UnicodeError):  # a scheduler may make the name known later
+    except (OSError, UnicodeError):  # a scheduler may register the name later
         family = socket.AF_INET
-    # A name may be that of another of the chief's interfaces to itself: /etc/hosts often says 127.0.1.1.
+    # On the chief, the name may resolve to another interface: /etc/hosts often says 127.0.1.1.
     everywhere = '::' if family == socket.AF_INET6 else '0.0.0.0'
     is_local = host in ('localhost', '::1') or host.startswith('127.')
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # So that TensorFlow's server can take the port while the connections are open.
+        # Lets TensorFlow's server take the port while the connections are open.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host if is_local else everywhere, port))
         listener.listen(task.count)
@@ -301,21 +302,21 @@ def _listen(task: Task) -> socket.socket:
 def _meet_chief(
     task: Task, facts: dict[str, str], token: str, waiting: _Waiting
 ) -> tuple[dict[int, Peer], list[_Hello]]:
-    """Goes to the chief, waiting until it is there, and hears who all are."""
+    """Connects to the chief, waiting until it listens, and receives the list of all workers."""
     found = ''
     while True:
         waiting.check(f'worker 0 at {task.chief}{found}')
-        with contextlib.suppress(OSError, UnicodeError):  # not there yet, or its name is not known yet
+        with contextlib.suppress(OSError, UnicodeError):  # not listening yet, or its name is not registered yet
             peer = Peer(socket.create_connection(split_address(task.chief), timeout=_HELLO_SECONDS))
             with contextlib.ExitStack() as ending:
                 ending.callback(peer.close)
                 address = task.address or _address(peer.own_host, free_port(peer.own_host))
                 peer.send(make_hello(task, address, facts, token))
-                # The chief may be hearing out, one after the other, what is no worker.
+                # Longer, as the chief may be waiting for other connections first, one after the other.
                 reply = peer.receive_within(4 * _HELLO_SECONDS) or {}
                 found = '' if reply else ', where something else listens now'
                 if 'noted' in reply:
-                    # It waits no longer than this one; and then it is it who says whom it has waited for.
+                    # Longer than the chief's own timeout, so that the chief reports which workers are missing.
                     reply = peer.receive_within(waiting.seconds + _HELLO_SECONDS) or {}
                 if 'refused' in reply:
                     raise InputError(shown(reply['refused'], 20_000, keep='\n'))

@@ -1,4 +1,4 @@
-"""The kernels that compute, on which the last bits of results depend, and the precision that they compute in.
+"""Describes the kernels, on which the last bits of results depend, and sets their precision.
 
 set_precision('bfloat16', strategy)
 describe_kernels(strategy)        # 'TensorFlow 2.21.0 with oneDNN, AVX-512 BF16, 2 threads'
@@ -18,13 +18,13 @@ _THREADS = 'TF_NUM_INTRAOP_THREADS'  # TensorFlow's own variable
 
 
 def describe_kernels(strategy: tf.distribute.Strategy) -> str:
-    """Returns TensorFlow's version, and what computes: the GPUs, or the processor's instructions and the threads."""
+    """Describes TensorFlow's version and the GPUs, or the processor's instruction set and the number of threads."""
     version = f'TensorFlow {tf.__version__}'
     if distribution.is_on_gpus(strategy):
         gpus = tf.config.list_physical_devices('GPU')
         names = {tf.config.experimental.get_device_details(gpu).get('device_name', 'GPU') for gpu in gpus}
         return f'{version} on {", ".join(sorted(names))}'
-    # What TensorFlow does, not what was asked of it: a notebook may have imported it before this project.
+    # The actual state, not the variable: a notebook may have imported TensorFlow before this project.
     library = 'with' if _pywrap_util_port.IsMklEnabled() else 'without'
     number = os.environ.get(_THREADS, '')
     asked = tf.config.threading.get_intra_op_parallelism_threads() or int(number if number.isdecimal() else 0)
@@ -35,10 +35,10 @@ def describe_kernels(strategy: tf.distribute.Strategy) -> str:
 
 
 def set_precision(mixed_precision: str, strategy: tf.distribute.Strategy) -> None:
-    """Sets what GPUs compute float32 in, and warns where `mixed_precision` is slower than float32.
+    """Disables TensorFloat-32 on GPUs for `float32`; warns if `mixed_precision` is slower than float32.
 
-    Only with `tf32` may GPUs round the factors of matrix products to TensorFloat-32's 10 bits. TensorFlow does so by
-    default, which would move a float32 net's numbers by 1e-3.
+    TensorFloat-32 rounds the factors of matrix products to 10 bits. TensorFlow's default allows it, which would change
+    a float32 net's results by 1e-3.
     """
     tf.config.experimental.enable_tensor_float_32_execution(mixed_precision != 'float32')
     if distribution.is_on_gpus(strategy):

@@ -1,8 +1,8 @@
-"""Several workers on this machine, as processes of the same script, which live and end together.
+"""Launches several workers on this machine, as processes of the same script that end together.
 
 status = launch(2, sys.argv, os.environ)   # as `train_image_classifier.py --launch_workers=2` does
 
-Their output is this process's own; each says who it is at the start of its lines.
+The workers share this process's output; each prefixes its lines with its number.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from support.processor import usable_cores
 _HOST = '127.0.0.1'
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# What other launchers say to their processes would contradict us. TensorFlow itself reads the first one, too.
+# Other launchers' variables, which would contradict these workers' flags. TensorFlow itself also reads the first.
 _OTHERS_NAMES = {'TF_CONFIG', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'}
 _OTHERS_PREFIXES = ('OMPI_', 'PMIX_', 'SLURM_STEP_', 'TORCHELASTIC_')
 
@@ -37,28 +37,28 @@ def launch(
     ending_secs: float = 15.0,
     saving_secs: float = 10.0,
 ) -> int:
-    """Runs a script as `count` workers, and returns once all have ended.
+    """Runs a script as `count` workers; returns when all have ended.
 
     SIGTERM, SIGINT and SIGUSR1 are forwarded to the workers; a second SIGTERM or SIGINT kills them.
 
     Args:
-        ending_secs: How long the others may take to end by themselves when a worker has failed; then comes SIGTERM.
-        saving_secs: How long they may take after it; then comes SIGKILL.
+        ending_secs: Seconds that the other workers have to end by themselves after a failure, before SIGTERM.
+        saving_secs: Seconds that they have after SIGTERM, before SIGKILL.
 
     Returns:
-        The status of the worker that failed first, as a shell counts it; 0 if none did.
+        The exit status, as in a shell, of the first worker that failed; 0 if none did.
     """
     hosts = ','.join(f'{_HOST}:{port}' for port in free_ports(_HOST, count))
     environment = _environment_of_worker(count, environment)
     with contextlib.ExitStack() as ending:
         workers: list[subprocess.Popen] = []
-        ending.callback(_signal_all, workers, signal.SIGKILL)  # if anything goes wrong here
+        ending.callback(_signal_all, workers, signal.SIGKILL)  # after any error here
         die_with_us = _make_die_with_us()
         for index in range(count):
-            # The last flags win, also over those of a flagfile, which may be what has brought us here.
+            # The last flags win, even over a flagfile's --launch_workers, which may have led here.
             flags = [f'--worker_hosts={hosts}', f'--task={index}', '--launch_workers=0']
-            # In a group of its own each, so that Ctrl-C, or `timeout`, which signal the whole group, come but once:
-            # a second signal would end a worker before it has saved.
+            # Each in a process group of its own, so that a signal to the whole group, from Ctrl-C or `timeout`, arrives
+            # only once: a second signal would end a worker before it has saved.
             worker = subprocess.Popen(
                 [sys.executable, *argv, *flags], env=environment, preexec_fn=die_with_us, process_group=0
             )
@@ -79,10 +79,10 @@ def _environment_of_worker(count: int, environment: Mapping[str, str]) -> dict[s
 
 
 def _make_die_with_us() -> Callable[[], None] | None:
-    """Returns a function that makes its process end when this one ends, however it ends (Linux only)."""
+    """Returns a function that makes a child process end with this one, for any reason (Linux only; else None)."""
     if sys.platform != 'linux':
         return None
-    prctl, launcher = ctypes.CDLL(None).prctl, os.getpid()  # found here: a forked process should not load libraries
+    prctl, launcher = ctypes.CDLL(None).prctl, os.getpid()  # looked up here: a forked process should not load libraries
 
     def die_with_us() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -94,15 +94,15 @@ def _make_die_with_us() -> Callable[[], None] | None:
 
 def _signal_all(workers: Sequence[subprocess.Popen], number: int) -> None:
     for worker in workers:
-        worker.send_signal(number)  # which does nothing where the worker has ended
+        worker.send_signal(number)  # does nothing if the worker has ended
 
 
 class _Group:
-    """Workers that run: a thread waits for each, and this one for the first that ends."""
+    """Running workers: one thread per worker waits for its end, and the main thread for the next to end."""
 
     def __init__(self, workers: Sequence[subprocess.Popen], ending_secs: float, saving_secs: float):
         self._workers = workers
-        # What happens to the others after a failure, one after another.
+        # Signals to the other workers after a failure, in this order, each after its delay in seconds.
         self._measures = [(ending_secs, signal.SIGTERM), (saving_secs, signal.SIGKILL)]
         self._next_measure: float | None = None  # when it is due
         self._asked: signal.Signals | None = None
@@ -111,7 +111,7 @@ class _Group:
             threading.Thread(target=self._wait_for, args=(index,), daemon=True).start()
 
     def _wait_for(self, index: int) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # they are to interrupt the main thread's waiting
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # signals must interrupt the main thread's wait
         self._workers[index].wait()
         self._ended.put(index)
 
@@ -133,13 +133,13 @@ class _Group:
         _signal_all(self._workers, number)
 
     def wait(self) -> int:
-        """Returns the first status that is not 0, once all workers have ended."""
+        """Waits until all workers have ended; returns the first non-zero status, or 0."""
         first = 0
         for _ in self._workers:
             index = self._next_to_end()
             status = _status(self._workers[index].returncode)
             first = first or status
-            # A worker that ends as it was asked to has not failed: the others may still be saving.
+            # A worker that ends by the forwarded signal has not failed: the others may still be saving.
             if status and not (self._asked and status == 128 + self._asked):
                 self._report(index, status)
                 if self._next_measure is None:

@@ -1,4 +1,4 @@
-"""One connection between two workers: lines of JSON over TCP."""
+"""A connection between two workers: JSON lines over TCP."""
 
 import contextlib
 import json
@@ -8,11 +8,11 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-_MOST_BYTES = 2**24  # of a line: a config is some KB, and there are as many values in a line as workers
+_MOST_BYTES = 2**24  # of a line: a config takes a few KB, and a line has one value per worker
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """Returns the message that a line holds, or None where it holds none."""
+    """Returns the message in a line, or None if the line is not a valid message."""
     try:
         message = json.loads(line) if line.endswith(b'\n') else None
     except (ValueError, RecursionError):
@@ -21,11 +21,11 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def shown(text: object, most: int = 1000, keep: str = '') -> str:
-    """Returns another process's text as it may be printed: shortened, control characters escaped.
+    """Returns another process's text in a form safe to print: shortened, control characters escaped.
 
     Args:
-        most: How many characters are shown.
-        keep: Of those that are not printable, the ones that stay.
+        most: Number of characters to keep.
+        keep: Non-printable characters that are not escaped.
     """
     said = str(text)
     said = said if len(said) <= most else f'{said[:most]}...'
@@ -36,7 +36,7 @@ def shown(text: object, most: int = 1000, keep: str = '') -> str:
 
 
 class Peer:
-    """The other end of a connection. Sending is safe from several threads; one thread receives."""
+    """The other end of a connection. Several threads may send; only one may receive."""
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
@@ -47,11 +47,11 @@ class Peer:
 
     @property
     def own_host(self) -> str:
-        """The address of this end, as the other sees it."""
+        """The address of this end, as the other end sees it."""
         return self._connection.getsockname()[0]
 
     def has_gone(self) -> bool:
-        """Returns whether the other has ended the connection; only while nothing is received."""
+        """Returns whether the other end has closed the connection; call only while no thread receives."""
         try:
             return not self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -63,11 +63,11 @@ class Peer:
         """Sends a message.
 
         Args:
-            message: Of JSON's types.
-            patience: For how many seconds to wait where the other does not read; None: until `close`.
+            message: Consists of JSON types.
+            patience: Seconds to wait if the other end does not read; None: until `close`.
 
         Raises:
-            OSError: the other has gone, or does not read.
+            OSError: the other end has closed the connection or does not read.
         """
         line = json.dumps(message).encode() + b'\n'
         if not self._sending.acquire(timeout=-1 if patience is None else patience):
@@ -87,15 +87,15 @@ class Peer:
         return bool(room.poll(patience * 1000))
 
     def receive(self) -> dict[str, Any] | None:
-        """Returns the next message; None where the other has gone, or what came is no message."""
+        """Returns the next message; None if the connection has ended or the message is invalid."""
         try:
             return parse(self._lines.readline(_MOST_BYTES))
-        except (OSError, ValueError):  # the latter where it was closed
+        except (OSError, ValueError):  # ValueError: it was closed
             return None
 
     def receive_within(self, seconds: float) -> dict[str, Any] | None:
-        """Returns the next message, and ends the connection where the whole of it has not come in time."""
-        end = threading.Timer(seconds, self.close)  # a timeout of the socket's would be one of each byte
+        """Returns the next message; closes the connection and returns None if it is not complete in time."""
+        end = threading.Timer(seconds, self.close)  # a socket timeout would apply to each read
         end.daemon = True
         end.start()
         try:
@@ -104,9 +104,9 @@ class Peer:
             end.cancel()
 
     def close(self) -> None:
-        """Ends the connection; a thread that waits in `receive` gets None, one that waits in `send` an OSError."""
+        """Closes the connection; a thread waiting in `receive` gets None, one waiting in `send` an OSError."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         with self._sending:
-            self._lines.close()  # the socket itself is open until then
+            self._lines.close()  # the socket itself stays open until then
             self._connection.close()

@@ -1,9 +1,9 @@
-"""Which workers there are, and which of them this process is: from flags, or from what its launcher has set.
+"""Finds this process's worker number and the chief's address, from flags or from the launcher's variables.
 
-task = find_task(config.cluster, os.environ)   # None: it is alone
-task.index, task.count, task.chief             # 1, 4, 'node1:2222': all that it needs to join the others
+task = find_task(config.cluster, os.environ)   # None: a single process
+task.index, task.count, task.chief             # 1, 4, 'node1:2222': all that is needed to join the others
 
-No TensorFlow is imported here, so that what is wrong is said at once.
+This module does not import TensorFlow, so that errors appear at once.
 """
 
 import dataclasses
@@ -20,30 +20,30 @@ from typing import Any
 from configs.devices import ClusterOptions
 from support.errors import InputError, first_line
 
-_TORCH_PORT = 29500  # torchrun's, where MASTER_PORT does not say another
+_TORCH_PORT = 29500  # torchrun's default of MASTER_PORT
 _MAX_PORT = 65535
-# The ports of SLURM jobs: below those that Linux gives to outgoing connections, from 32768.
+# Ports of SLURM jobs: below 32768, from which Linux assigns ports to outgoing connections.
 _FIRST_SLURM_PORT, _SLURM_PORTS = 10000, 20000
 _IGNORE = '--cluster=none ignores it'
 _WORKER_HOSTS = '--worker_hosts'
-# A secret of the workers of a run, by which they tell each other from whatever else reaches the chief's port.
+# A secret shared by the workers of a run, which tells them from other connections to the chief's port.
 TOKEN = 'WORKERS_TOKEN'
 
-_RANDOM = random.SystemRandom()  # processes that are forked from one would all find the same ports with a seeded one
+_RANDOM = random.SystemRandom()  # with a seeded generator, forked processes would all find the same ports
 
 Environment = Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Which of several workers this process is.
+    """A worker's place among the workers of a run.
 
     Attributes:
-        index: Its number, from 0, which is the chief's.
+        index: Its number; 0 is the chief.
         chief: host:port where the chief waits for the others.
-        address: Its own host:port; None where it chooses a free port.
-        source: Where this is from, for messages.
-        local_index: Which of its machine's workers it is, of `local_count`, to divide the GPUs.
+        address: Its own host:port; None if it chooses a free port.
+        source: The flags or variables that define it, for messages.
+        local_index: Its number among the `local_count` workers of its machine, which divide the GPUs.
     """
 
     index: int
@@ -56,15 +56,15 @@ class Task:
 
     @property
     def is_written_out(self) -> bool:
-        """Whether the user has named the machines, so that one without an address is a mistake.
+        """Whether the user has named the machines, so that an unknown name is an error.
 
-        A scheduler, such as Kubernetes, may make the address of a machine only when the worker starts there.
+        A scheduler such as Kubernetes may register a machine's name only when the worker starts there.
         """
         return self.source == _WORKER_HOSTS
 
 
 def is_worker(options: ClusterOptions, environment: Environment) -> bool:
-    """Returns whether this process is one of several workers; one that launches workers is none itself.
+    """Returns whether this process is one of several workers; False for a process that launches workers.
 
     Raises:
         InputError: as `find_task`.
@@ -73,12 +73,12 @@ def is_worker(options: ClusterOptions, environment: Environment) -> bool:
 
 
 def find_task(options: ClusterOptions, environment: Environment) -> Task | None:
-    """Returns which worker this process is, or None where it is alone.
+    """Returns this process's task, or None for a single process.
 
-    `--worker_hosts` goes before TF_CONFIG, RANK and WORLD_SIZE, Open MPI's variables and those of SLURM.
+    In order of precedence: `--worker_hosts`, TF_CONFIG, RANK and WORLD_SIZE, Open MPI's variables, SLURM's variables.
 
     Raises:
-        InputError: a flag or variable that is malformed, or contradicts another one.
+        InputError: a flag or variable is malformed or contradicts another one.
     """
     if options.worker_hosts:
         task: Task | None = _of_worker_hosts(options)
@@ -156,7 +156,7 @@ def _of_tf_config(environment: Environment) -> Task | None:
     except ValueError as error:
         raise InputError(f'TF_CONFIG={" ".join(text.split())}: not JSON ({error}); {_IGNORE}') from None
     cluster = _member(config, 'cluster')
-    if not cluster:  # as TensorFlow takes it: a process that is alone
+    if not cluster:  # as in TensorFlow: a single process
         return None
     task = _member(config, 'task')
     kind, index = task.get('type'), task.get('index')
@@ -202,7 +202,7 @@ def _host_list(hosts: Any, job: str) -> list[str]:
 
 
 def _of_ranks(environment: Environment) -> Task | None:
-    """As torchrun sets them, and as manifests of Kubernetes do."""
+    """Returns the task from RANK and WORLD_SIZE, which torchrun and Kubernetes manifests set."""
     given = [name for name in ('RANK', 'WORLD_SIZE') if name in environment]
     if not given:
         return None
@@ -212,7 +212,7 @@ def _of_ranks(environment: Environment) -> Task | None:
     index, count = _index_of(environment, 'RANK', 'WORLD_SIZE')
     if count == 1:
         return Task(0, 1, '', None, 'RANK and WORLD_SIZE')
-    # Where torchrun's agents hold a store at MASTER_PORT, the next port is free.
+    # If torchrun's agents keep a store at MASTER_PORT, take the next port.
     taken = environment.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
     chief = _master(environment, 'RANK and WORLD_SIZE', 'MASTER_ADDR, the host of RANK 0,', int(taken))
     local = _local_index_of(environment, 'LOCAL_RANK', 'LOCAL_WORLD_SIZE')
@@ -235,7 +235,7 @@ def _of_open_mpi(environment: Environment) -> Task | None:
 
 
 def _master(environment: Environment, source: str, needed: str, after: int = 0) -> str:
-    """Returns the chief's address, `after` ports behind MASTER_PORT."""
+    """Returns the chief's address: MASTER_ADDR, and MASTER_PORT plus `after`."""
     host = environment.get('MASTER_ADDR', '')
     if not host:
         raise InputError(f'{source}: {needed} is missing; {_IGNORE}')
@@ -253,7 +253,7 @@ def _master(environment: Environment, source: str, needed: str, after: int = 0) 
 
 
 def _index_of(environment: Environment, index_name: str, count_name: str) -> tuple[int, int]:
-    """Returns which this is of how many, as two variables say."""
+    """Returns a worker's number and the number of workers, from two variables."""
     index = _whole(index_name, environment.get(index_name, ''))
     count = _whole(count_name, environment.get(count_name, ''))
     if count < 1:
@@ -277,7 +277,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _of_slurm(environment: Environment) -> Task | None:
-    """Of a step that srun has started: the script of sbatch, which srun has not, is alone."""
+    """Returns the task of a step that srun has started, or None for sbatch's script, which runs without srun."""
     if 'SLURM_STEP_NODELIST' not in environment or 'SLURM_STEP_NUM_TASKS' not in environment:
         return None
     index, count = _index_of(environment, 'SLURM_PROCID', 'SLURM_STEP_NUM_TASKS')
@@ -286,12 +286,12 @@ def _of_slurm(environment: Environment) -> Task | None:
     number = _whole('SLURM_JOB_ID', environment.get('SLURM_JOB_ID', ''))
     number += _whole('SLURM_STEP_ID', environment.get('SLURM_STEP_ID', '0'))  # two steps may share a machine
     chief = f'{_first_host(environment["SLURM_STEP_NODELIST"])}:{_FIRST_SLURM_PORT + number % _SLURM_PORTS}'
-    # SLURM itself gives each task its GPUs, so that none are left to divide.
+    # SLURM itself assigns each task its GPUs, so there is nothing to divide.
     return Task(index, count, chief, None if index else chief, 'SLURM')
 
 
 def _first_host(nodes: str) -> str:
-    """Returns node01 of node[01-03,07],gpu5: brackets hold ranges and numbers, of which each host has one."""
+    """Returns the first host of a SLURM node list: node01 for node[01-03,07],gpu5."""
     first = re.split(r',(?![^\[]*\])', nodes)[0]
     host = re.sub(r'\[(\w+)(?:[-,][\w,-]*)?\]', r'\1', first)
     if not re.fullmatch(r'[\w.-]+', host):
@@ -303,13 +303,13 @@ def _first_host(nodes: str) -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Returns the host, in small letters and without brackets, and the port of a `host:port` of a Task."""
+    """Splits a Task's `host:port` into the host, in lower case and without brackets, and the port."""
     host, _, port = address.rpartition(':')
     return host.removeprefix('[').removesuffix(']').lower(), int(port)
 
 
 def is_address(text: str) -> bool:
-    """Returns whether a text is `host:port`, as a Task has it."""
+    """Returns whether a text is a valid `host:port`."""
     try:
         _checked_address('', text)
     except InputError:
@@ -318,23 +318,19 @@ def is_address(text: str) -> bool:
 
 
 def resolve(address: str, source: str) -> None:
-    """Checks that the host of an address is known, to DNS or /etc/hosts.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raises InputError unless the host of an address is known to DNS or /etc/hosts."""
     host, port = split_address(address)
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # the latter of what cannot be a name, such as one of 64 letters
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a valid name, e.g. too long
         raise InputError(f'{source}: no machine is known as {host!r} ({first_line(error)})') from None
 
 
 def check_port_is_free(address: str, source: str) -> None:
-    """Checks that this process could listen at the port of its address.
+    """Checks that this process can listen on the port of its address.
 
     Raises:
-        InputError: another process listens there, or this one may not.
+        InputError: another process listens there, or this process lacks permission.
     """
     host, port = split_address(address)
     try:
@@ -347,9 +343,10 @@ def check_port_is_free(address: str, source: str) -> None:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Returns ports of this machine, which has the address `host`, where nothing listens now.
+    """Returns free ports of this machine, whose address is `host`.
 
-    None is of those that the system gives to connections: one that is made before the port is used could get it.
+    They are outside the range that the system assigns to outgoing connections: a new connection could take the port
+    before it is used.
     """
     candidates = _ports_of_nobody()
     _RANDOM.shuffle(candidates)
@@ -361,12 +358,12 @@ def free_ports(host: str, count: int) -> list[int]:
 
 
 def free_port(host: str) -> int:
-    """Returns one port of `free_ports`."""
+    """Returns one free port, as `free_ports`."""
     return free_ports(host, 1)[0]
 
 
 def _ports_of_nobody() -> list[int]:
-    """Returns the numbers below those that the system chooses from where it is asked for any port."""
+    """Returns the ports outside the range from which the system assigns ports by itself."""
     try:
         with open('/proc/sys/net/ipv4/ip_local_port_range') as file:
             first = int(file.read().split()[0])
@@ -384,7 +381,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    # On all interfaces, as TensorFlow's server does: a machine need not have the address that its name leads to.
+    # On all interfaces, like TensorFlow's server: a machine may lack the address to which its name resolves.
     family, everywhere = (socket.AF_INET6, '::') if ':' in host else (socket.AF_INET, '')
     probe = socket.socket(family, socket.SOCK_STREAM)
     try:

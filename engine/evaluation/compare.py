@@ -1,4 +1,4 @@
-"""Evaluation of anything that classifies, several at once: the same images once through each.
+"""Evaluates several classifiers, of any format, on the same images.
 
 results = compare(make_config(EvalConfig, compare=('/tmp/tfmodel', '/tmp/net.tflite', '/tmp/net.onnx')))
 """
@@ -26,14 +26,15 @@ from support.tables import format_table
 
 
 def compare(config: EvalConfig) -> list[Results]:
-    """Evaluates all that `--compare` names over the same examples, and prints a table.
+    """Evaluates all files of `--compare` on the same examples and prints a table.
 
     Returns:
-        Of each what `measure` returns, and kind, bytes, path, step; images_per_second, of its runs alone, without
-        reading and preparing the images; and agreement, the share of images whose first class is that of the first.
+        For each file, the results of `measure`, and kind, bytes, path, step; images_per_second of the net alone,
+        without reading and preparing images; and agreement, the share of images with the same top class as the first
+        file.
 
     Raises:
-        InputError: whatever the user can put right; nothing is written then.
+        InputError: an error that the user can fix; nothing is written.
     """
     options = config.evaluation
     _refuse_options_of_one(config.output, config.cluster)
@@ -67,10 +68,10 @@ def compare(config: EvalConfig) -> list[Results]:
 
 
 class Agreement:
-    """Counts the examples that each classifier puts into the same class as the first one: an observer.
+    """An observer that counts the examples that each classifier puts into the same class as the first one.
 
     Attributes:
-        counts: Of each classifier.
+        counts: The number of these examples for each classifier.
     """
 
     def __init__(self, num_subjects: int):
@@ -83,7 +84,7 @@ class Agreement:
 
 
 class _Timed:
-    """A classifier and the time that its runs take; the first batch runs twice, as it compiles or makes room."""
+    """Times a classifier; the first batch runs twice, because its first run compiles or allocates memory."""
 
     def __init__(self, subject: Subject, source: EvalSource):
         self._subject, self._source = subject, source
@@ -118,7 +119,7 @@ def _table(paths: Sequence[str], results: Sequence[Results]) -> str:
 
 
 def _refuse_options_of_one(output: EvalOutputOptions, cluster: ClusterOptions) -> None:
-    """Refuses what makes no sense for several at once."""
+    """Raises InputError for options that apply only to a single file."""
     given = {**dataclasses.asdict(output), **dataclasses.asdict(cluster)}
     of_one = ('eval_dir', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
     for name in (*of_one, 'worker_hosts', 'launch_workers'):

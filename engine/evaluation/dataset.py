@@ -1,4 +1,4 @@
-"""The examples that are evaluated: those of the flags, else those that the net was trained and evaluated on.
+"""Finds the data set to evaluate on: from the flags, else the one of the net's training run.
 
 dataset = find_dataset(config.evaluation, config.net, path, spec, cluster)
 check_classes(path, spec, dataset, force=False)
@@ -25,20 +25,20 @@ from support.errors import InputError
 
 
 def find_dataset(options: EvalOptions, net: EvalNetOptions, path: str, spec: ModelSpec, cluster: Cluster) -> Dataset:
-    """Returns the examples to evaluate a net on.
+    """Returns the data set to evaluate a net on.
 
-    Without a flag that gives a labels_offset, and without knowledge of the data that the net was trained on, the
-    background class is left out if the data set has it and the net does not.
+    If neither a flag nor the net's training data set determines labels_offset, the background class is left out if the
+    data set has it and the net does not.
 
     Args:
-        options: Which examples flags name.
-        net: What flags say of the net.
-        path: Where the net lies; the config.cfg beside a checkpoint has the split that its run was evaluated on.
+        options: The data set's name, folder and split from flags.
+        net: Overrides of the net from flags.
+        path: The net's file; the config.cfg beside a checkpoint has the split on which its run was evaluated.
         spec: The net.
         cluster: The workers.
 
     Raises:
-        InputError: there are none.
+        InputError: the data set or the split is not found.
     """
     name, folder, names = _locate(options, spec)
     split = options.dataset_split_name
@@ -60,7 +60,7 @@ def find_dataset(options: EvalOptions, net: EvalNetOptions, path: str, spec: Mod
 
 
 def _locate(options: EvalOptions, spec: ModelSpec) -> tuple[str, str | None, RecordNames]:
-    """Returns name, folder and record names of the data set: of the flags, else of the training, else ImageNet."""
+    """Returns name, folder and record names of the data set: from flags, else from training, else ImageNet."""
     name, folder, names = (
         options.dataset_name or spec.dataset_name or 'imagenet',
         options.dataset_dir,
@@ -75,7 +75,7 @@ def _locate(options: EvalOptions, spec: ModelSpec) -> tuple[str, str | None, Rec
 def _classes_for(spec: ModelSpec, name: str, folder: str | None, force: bool) -> tuple[str, ...] | None:
     """Returns the net's class names for `get_dataset`; None if the net was trained on this folder.
 
-    With `force` the names of the data set count, whatever the net's are.
+    With `force`, returns no names, so that the data set's names are used.
     """
     if spec.dataset_dir and folder is not None:
         trained_on = (spec.dataset_name, os.path.realpath(spec.dataset_dir))
@@ -85,10 +85,10 @@ def _classes_for(spec: ModelSpec, name: str, folder: str | None, force: bool) ->
 
 
 def check_classes(path: str, spec: ModelSpec, dataset: Dataset, force: bool) -> None:
-    """Refuses a net whose classes or channels are not those of the data set.
+    """Raises InputError if a net's classes or channels differ from the data set's.
 
     Raises:
-        InputError: another number of classes, or, without `force`, other names, or colour images for a gray net.
+        InputError: the numbers of classes differ, or, without `force`, their names, or a gray net gets colour images.
     """
     here = f'{dataset.name} in {dataset.dataset_dir}'
     if spec.num_classes != dataset.num_classes:
@@ -118,12 +118,11 @@ def _fitting(spec: ModelSpec, dataset: Dataset) -> str:
 def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> str | None:
     """Returns the run's `--eval_split_name`; None if it had none, or if that split overlaps the training split.
 
-    A split that shares examples with what was trained on is left to be asked for: by default it would pass for a
-    measure of what the net has not seen.
+    An overlapping split is used only on request: by default its result would be mistaken for one on unseen examples.
 
     Args:
-        folder: That of a checkpoint.
-        dataset_name: What is evaluated.
+        folder: A checkpoint's folder.
+        dataset_name: The data set to evaluate on.
         dataset_dir: Its folder.
     """
     options = _read_options(folder)
@@ -133,7 +132,7 @@ def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> 
     try:
         collection = dataset_factory.open_collection(dataset_name, dataset_dir)
         is_shared = slices.overlap(split, trained, lambda name: len(collection.open_split(name)))
-    except InputError:  # a split that this folder lacks, or no folder: said where it is opened
+    except InputError:  # a missing split or folder is reported when it is opened
         return split
     if is_shared:
         logging.warning(
@@ -147,7 +146,7 @@ def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> 
 
 
 def _read_options(folder: str) -> dict[str, Any]:
-    """Returns the options of a run, nothing where its config.cfg is not there or damaged; `best` is a part of a run."""
+    """Returns a run's options from its config.cfg, for `best` its parent's; empty if it is missing or damaged."""
     folders = [folder]
     if os.path.basename(folder) == BEST:
         folders.append(os.path.dirname(folder))

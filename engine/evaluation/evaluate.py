@@ -2,7 +2,7 @@
 
     results = evaluate(make_config(EvalConfig, checkpoint_path='/tmp/tfmodel'))
 
-`measure` counts; here is what it counts with, which checkpoints come, and where the results go.
+`measure` computes the metrics; this module opens checkpoints and data, and writes the results.
 """
 
 import os
@@ -28,14 +28,14 @@ from support.errors import InputError, first_line
 def evaluate(config: EvalConfig) -> Results:
     """Evaluates a checkpoint, an exported file, or each new checkpoint of a folder, as `eval_image_classifier.py` does.
 
-    Of several workers the chief alone reads checkpoints and writes results.
+    With several workers, only the chief reads checkpoints and writes results.
 
     Returns:
-        The results of the last evaluation: accuracy, recall_at_<k>, loss (of logits), num_examples,
-        images_per_second, step, checkpoint_path, and what was evaluated.
+        The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
+        images_per_second, step, checkpoint_path, and names of the net and the data set.
 
     Raises:
-        InputError: whatever the user can put right; nothing is written then.
+        InputError: an error that the user can fix; nothing is written.
     """
     with joining.join_cluster(config) as cluster:
         path, output = config.evaluation.checkpoint_path, config.output
@@ -74,9 +74,7 @@ def _warn_of_damage(prefix: str, error: checkpoints.DamagedCheckpointError, path
 
 
 def _paths(path: str, output: EvalOutputOptions, num_workers: int) -> Iterator[str]:
-    """Yields what to evaluate: an exported file, the checkpoint named, those of a folder until one can be read, or each
-    new one.
-    """
+    """Yields paths to evaluate: an exported file, a checkpoint, a folder's checkpoints from the latest, or new ones."""
     if is_file(path):
         if num_workers > 1:
             raise InputError(f'--checkpoint_path={path}: one process alone runs such a file')
@@ -122,12 +120,12 @@ class _Evaluation:
         )
 
     def restore(self, prefix: str) -> None:
-        """Takes another checkpoint of the same run."""
-        assert isinstance(self._subject, CheckpointSubject)  # of which alone there are several
+        """Restores another checkpoint of the same run."""
+        assert isinstance(self._subject, CheckpointSubject)  # only a run has several
         self._subject.restore(prefix)
 
     def run(self) -> Results:
-        """Evaluates what was opened or restored last, prints, and writes JSON and event files."""
+        """Evaluates the current weights, prints the results, and writes JSON and event files."""
         subject, dataset = self._subject, self._dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         (measured,) = measure([subject], self._source, self._recall_at)

@@ -1,10 +1,11 @@
-"""The one loop of every evaluation: each example of a split once, through each classifier, to the observers.
+"""The loop of every evaluation: runs each example of a split once through each classifier.
 
     source = EvalSource(dataset, strategy, batch_size=100)
     (results,) = measure([ReplicatedNet(model, preprocessing, strategy)], source, recall_at=(5,))
     results['accuracy']
 
-Counting is the first observer. Others see the same batches: example numbers, labels, and the scores of each classifier.
+The metrics are the first observer. All observers see the same batches: example numbers, labels, and each classifier's
+scores.
 """
 
 import functools
@@ -32,10 +33,10 @@ class EvaluationStopped(Exception):
 
 
 class Subject(Protocol):
-    """A classifier as `measure` runs it.
+    """The interface of a classifier for `measure`.
 
     Attributes:
-        preprocessing: How its images are prepared.
+        preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
     """
 
@@ -43,7 +44,7 @@ class Subject(Protocol):
     output: str
 
     def score(self, images: Any) -> Any:
-        """Returns float32 [batch, classes] for the images of a batch, both of each of this worker's replicas."""
+        """Returns scores, float32 [batch, classes], of a batch of images; both hold a value per local replica."""
 
 
 class EvalSource:
@@ -51,10 +52,10 @@ class EvalSource:
 
     Attributes:
         dataset: The split.
-        strategy: Over the replicas.
-        cluster: The workers, each of which reads its share.
-        batch_size: Examples a batch over all replicas, a multiple of their number.
-        num_examples: How many examples are read, from the first on.
+        strategy: The strategy of the replicas.
+        cluster: The workers; each reads its share.
+        batch_size: Examples per batch over all replicas, a multiple of their number.
+        num_examples: Number of examples to read, from the first.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class EvalSource:
         self._batches: dict[Preprocessing, Iterable[Any]] = {}
 
     def batches(self, preprocessing: Preprocessing) -> Iterable[Any]:
-        """Returns `input_pipeline.evaluation_batches` for this worker's replicas; they do not end with the split."""
+        """Returns `input_pipeline.evaluation_batches` for this worker's replicas, continued endlessly."""
         if preprocessing not in self._batches:
             make_batches = functools.partial(
                 input_pipeline.evaluation_batches,
@@ -90,7 +91,7 @@ class EvalSource:
         return self._batches[preprocessing]
 
     def gather(self, value: Any) -> np.ndarray:
-        """Returns the rows that all replicas of all workers have of a value, in the order of the split."""
+        """Returns a distributed value's rows from all replicas of all workers, in the order of the split."""
         return distribution.local_rows(self.strategy, self._all_gather(value) if self.cluster.count > 1 else value)
 
     @functools.cached_property
@@ -105,22 +106,22 @@ def measure(
     observers: Sequence[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Results]:
-    """Runs every example of a split once through each classifier, counts, and shows each batch to the observers.
+    """Runs every example of a split once through each classifier and computes the metrics.
 
     Args:
-        subjects: What is evaluated; those with the same preprocessing get the same batches.
+        subjects: The classifiers; equal preprocessing shares batches.
         source: The examples.
-        recall_at: Values of k; those above the number of classes are lowered to it.
-        observers: See each batch after it was counted.
-        should_stop: Asked before every batch, in every worker.
+        recall_at: Values of k; values above the number of classes are lowered to it.
+        observers: Called with each batch after the metrics.
+        should_stop: Called before every batch on every worker.
 
     Returns:
-        Of each classifier num_examples, accuracy, recall_at_<k> and, if it gives logits, loss: the mean cross-entropy,
-        without label smoothing and L2; and images_per_second, of all that was done together.
+        For each classifier num_examples, accuracy, recall_at_<k> and, if it gives logits, loss: the mean cross-entropy,
+        without label smoothing and L2; and images_per_second over all classifiers together.
 
     Raises:
-        EvaluationStopped: `should_stop` returned True in any worker.
-        InputError: a record that cannot be used, by file and number; or a lost worker.
+        EvaluationStopped: `should_stop` returned True on any worker.
+        InputError: a record is invalid (the message names file and number), or a worker is lost.
     """
     dataset, cluster = source.dataset, source.cluster
     recall_at = clip_recall_at(recall_at, dataset.num_classes)
@@ -153,7 +154,7 @@ def measure(
 
 
 def _score(subjects: Sequence[Subject], source: EvalSource, batches: dict[Preprocessing, Any]) -> ScoredBatch:
-    """Runs a batch through each classifier, and leaves out the rows that only fill it up."""
+    """Runs a batch through each classifier and drops the padding rows."""
     batch = next(iter(batches.values()))
     numbers, labels = source.gather(batch['number']), source.gather(batch['label'])
     scores = [source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects]

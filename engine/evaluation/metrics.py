@@ -1,7 +1,7 @@
-"""Accuracy, recall at k and loss, by counting.
+"""Accuracy, recall at k and loss, from exact counts.
 
 counts = Counts(clip_recall_at((1, 5), num_classes))
-counts.observe(batch)                      # each batch that `measure` shows
+counts.observe(batch)                      # called by `measure` with each batch
 counts.results()                           # num_examples, accuracy, recall_at_1, recall_at_5, loss
 """
 
@@ -18,7 +18,7 @@ from preprocessing.mixing import Targets
 
 
 def clip_recall_at(recall_at: Iterable[int], num_classes: int, *, warn: bool = False) -> tuple[int, ...]:
-    """Returns the values of k, those above the number of classes lowered to it, each once, in order."""
+    """Lowers values of k above the number of classes to it; returns each value once, in the given order."""
     given = tuple(recall_at)
     clipped = tuple(dict.fromkeys(min(k, num_classes) for k in given))
     if warn and clipped != given:
@@ -29,12 +29,12 @@ def clip_recall_at(recall_at: Iterable[int], num_classes: int, *, warn: bool = F
 
 @dataclasses.dataclass(frozen=True)
 class ScoredBatch:
-    """One batch as observers see it: real examples only, without those that fill up the last batch.
+    """A scored batch for observers, without the padding of the last batch.
 
     Attributes:
         numbers: int64 [examples], the position of each in its split.
-        labels: int32 [examples], as the net counts classes.
-        scores: Of each classifier, float32 [examples, classes].
+        labels: int32 [examples], in the net's numbering of classes.
+        scores: float32 [examples, classes] for each classifier.
     """
 
     numbers: np.ndarray
@@ -43,21 +43,21 @@ class ScoredBatch:
 
 
 class Observer(Protocol):
-    """Something that collects what it needs from each batch."""
+    """The interface of an object that receives every scored batch."""
 
     def observe(self, batch: ScoredBatch) -> None:
         """Called once for each batch, in every worker, in the order of the split."""
 
 
 class Counts:
-    """Slim's metrics of one classifier, `Accuracy` by `tf.argmax`, `Recall_k` by `tf.nn.in_top_k`, and its loss.
+    """Slim's metrics of one classifier: `Accuracy` by `tf.argmax`, `Recall_k` by `tf.nn.in_top_k`, and loss.
 
-    Counts add up exactly, so every division of the examples into batches gives the same result. This is the first
-    observer of every evaluation.
+    Counts add up exactly, so the batch size does not affect the metrics. This is the first observer of every
+    evaluation.
     """
 
     def __init__(self, recall_at: Sequence[int], output: str = 'logits', index: int = 0):
-        """Takes the values of k, what the classifier gives ('logits' or 'probabilities'), and which one it is."""
+        """Takes the values of k, the classifier's output ('logits' or 'probabilities') and its index in `scores`."""
         self._recall_at, self._output, self._index = recall_at, output, index
         self._examples, self._right, self._loss = 0, 0, 0.0
         self._hits = np.zeros(len(recall_at), np.int64)
@@ -65,8 +65,8 @@ class Counts:
     def observe(self, batch: ScoredBatch) -> None:
         """Counts a batch.
 
-        A label is among the top k if fewer than k classes have a greater score, so ties count in. As in
-        `tf.nn.in_top_k` a label that is no class, or a row with a score that is not finite, is always a miss.
+        A label is among the top k if fewer than k classes have a greater score, so ties count as hits. As in
+        `tf.nn.in_top_k`, a label outside the classes, or a row with a non-finite score, is always a miss.
         """
         scores, labels = batch.scores[self._index], batch.labels
         self._examples += len(labels)
@@ -80,7 +80,7 @@ class Counts:
         self._hits += [int((ranks < k).sum()) for k in self._recall_at]
 
     def results(self) -> dict[str, Any]:
-        """Returns num_examples, accuracy, recall_at_<k> and, of logits, loss; of no examples, they are NaN."""
+        """Returns num_examples, accuracy, recall_at_<k> and, for logits, loss; without examples they are NaN."""
         names = ('accuracy', *(f'recall_at_{k}' for k in self._recall_at))
         sums: dict[str, float] = dict(zip(names, (self._right, *map(int, self._hits)), strict=True))
         if self._output == 'logits':
@@ -90,13 +90,13 @@ class Counts:
 
 
 def count_recognised(logits: tf.Tensor, targets: Targets) -> tf.Tensor:
-    """Counts the examples of a training batch whose greatest logit is that of their label.
+    """Counts the examples of a training batch whose greatest logit belongs to their label.
 
-    A mixed image is recognised as the label with the larger share, as for Keras' `CategoricalAccuracy`.
+    The label of a mixed image is the one with the larger share, as in Keras' `CategoricalAccuracy`.
 
     Args:
         logits: float32 [batch, classes].
-        targets: Labels, and those that they are mixed with.
+        targets: Labels, and the labels that they are mixed with.
 
     Returns:
         int64 scalar.

@@ -1,4 +1,4 @@
-"""What an evaluation prints and writes: slim's lines, JSON, event files.
+"""Output of an evaluation: slim's lines, JSON, event files.
 
 report(results, dataset.num_examples)
 write_summaries(SummaryWriter(eval_dir(train_dir, 'test', averages=False)), results)
@@ -18,7 +18,7 @@ from support.errors import InputError, first_line
 
 
 def report(results: Results, num_examples: int) -> None:
-    """Prints the metrics as slim does, the loss where it is known, and how many examples they count."""
+    """Prints the metrics in slim's format, the loss if known, and the number of examples."""
     for name, value in results.items():
         if name == 'accuracy':
             print(f'eval/Accuracy[{value:.8g}]')
@@ -30,7 +30,7 @@ def report(results: Results, num_examples: int) -> None:
 
 
 def write_results(path: str, results: Results) -> None:
-    """Writes what was measured as JSON, whole or not at all; a loss that is not finite becomes null.
+    """Writes results as JSON, atomically; non-finite numbers become null.
 
     Raises:
         InputError: the file cannot be written.
@@ -50,15 +50,15 @@ def _finite(value: Any) -> Any:
 
 
 def eval_dir(train_dir: str, split: str, averages: bool) -> str:
-    """Returns where an evaluation's event files go; those of the moving averages are a run of their own."""
+    """Returns the folder for an evaluation's event files; moving averages have a separate one."""
     name = split.replace('%', 'pct').replace(':', '-').replace('[', '_').replace(']', '')
     return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
 
 
 def write_summaries(writer: SummaryWriter, results: Results) -> None:
-    """Writes what was measured for TensorBoard: accuracy, recall_at_<k>, num_examples, step, and the checkpoint.
+    """Writes results for TensorBoard: accuracy, recall_at_<k>, loss, num_examples, step, and the checkpoint's path.
 
-    The loss has the tag that it has in training, so that both stand in one chart.
+    The loss has the same tag as in training, so that both appear in one chart.
     """
     step = max(int(results['step']), 0)
     measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}

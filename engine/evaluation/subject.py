@@ -1,4 +1,4 @@
-"""What can be evaluated: a net under a strategy, with the weights of a run or of a checkpoint, and any exported file.
+"""Classifiers to evaluate: a net under a strategy, with a run's or a checkpoint's weights, or an exported file.
 
 subject = open_subject('/tmp/net.tflite', config, strategy, cluster)
 (results,) = measure([subject], source, recall_at=(5,))
@@ -30,10 +30,10 @@ from support.errors import InputError
 
 
 class ReplicatedNet:
-    """A Keras model with whatever weights it has; each replica of a strategy scores its share of a batch.
+    """A Keras model with its current weights; each replica of a strategy scores its share of a batch.
 
     Attributes:
-        preprocessing: How its images are prepared.
+        preprocessing: The preprocessing of its images.
         output: 'logits'.
     """
 
@@ -58,27 +58,27 @@ class ReplicatedNet:
         self._score = tf.function(lambda images: strategy.run(classify, args=(images,)), autograph=False)
 
     def score(self, images: Any) -> Any:
-        """Returns logits, float32 [batch, classes], of each replica's images, float32 [batch, height, width, channels].
+        """Returns logits, float32 [batch, classes], of images, float32 [batch, height, width, channels].
 
-        Both are what the strategy makes of one tensor for each replica.
+        Both are distributed values of the strategy: one tensor per replica.
         """
         return self._score(images)
 
 
 class CheckpointSubject(ReplicatedNet):
-    """A net with the weights of one checkpoint after another; of several workers the chief alone reads them.
+    """A net that takes the weights of one checkpoint after another; with several workers, only the chief reads them.
 
     Attributes:
-        path: Prefix of the checkpoint whose weights it has.
+        path: Prefix of the current checkpoint.
         kind: 'checkpoint'.
-        spec: The net, and how its images are prepared.
-        step: After how many steps the checkpoint was written; -1 if nothing says.
+        spec: The net and its preprocessing.
+        step: The training step of the current checkpoint; -1 if unknown.
     """
 
     kind = 'checkpoint'
 
     def __init__(self, prefix: str, config: EvalConfig, strategy: tf.distribute.Strategy, cluster: Cluster):
-        """Makes the net of a checkpoint, and restores it; raises as `restore`."""
+        """Builds the net of a checkpoint and restores its weights; raises as `restore`."""
         self._strategy, self._cluster, self._scope = strategy, cluster, config.foreign.checkpoint_scope
         self._averages = bool(config.evaluation.moving_average_decay)
 
@@ -93,11 +93,11 @@ class CheckpointSubject(ReplicatedNet):
         self._restore(prefix, lambda: self._opened)
 
     def restore(self, prefix: str) -> None:
-        """Takes the weights of another checkpoint of the same run.
+        """Restores the weights of another checkpoint of the same run.
 
         Raises:
-            DamagedCheckpointError: it cannot be read; in all workers.
-            InputError: it is of another net.
+            DamagedCheckpointError: the checkpoint cannot be read; raised on all workers.
+            InputError: the checkpoint belongs to another net.
         """
         self._restore(prefix, lambda: checkpoints.Checkpoint(prefix, self._scope))
 
@@ -115,14 +115,14 @@ class CheckpointSubject(ReplicatedNet):
 
 
 class FileSubject:
-    """An exported file: another program runs it, on whole batches.
+    """An exported file, which its own runtime runs on whole batches.
 
     Attributes:
-        path: Where it lies.
-        kind: What it is, for tables: 'TFLite int8'.
-        spec: The net, and how its images are prepared.
-        step: After how many steps it was written; -1 if nothing says.
-        preprocessing: How its images are prepared.
+        path: The file or folder.
+        kind: Its format, for tables: 'TFLite int8'.
+        spec: The net and its preprocessing.
+        step: The training step at which it was written; -1 if unknown.
+        preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
     """
 
@@ -132,7 +132,7 @@ class FileSubject:
         self.preprocessing, self.output = classifier.preprocessing, classifier.interface.output
 
     def score(self, images: Any) -> np.ndarray:
-        """Returns its results, float32 [batch, classes]; raises InputError if they are not finite."""
+        """Returns scores, float32 [batch, classes]; raises InputError if they are not finite."""
         scores = self._classifier.scores(distribution.local_rows(self._strategy, images))
         if not np.isfinite(scores).all():
             raise InputError(f'{self.path} gives values that are not finite: it is damaged, or has diverged')
@@ -146,18 +146,18 @@ def open_subject(
     cluster: Cluster,
     flag: str = 'checkpoint_path',
 ) -> CheckpointSubject | FileSubject:
-    """Opens anything that can be evaluated.
+    """Opens a checkpoint or an exported file for evaluation.
 
     Args:
         path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel.
-        config: Of the evaluation.
-        strategy: Over the replicas that score with a checkpoint.
+        config: The evaluation's options.
+        strategy: The strategy of the replicas that run a checkpoint.
         cluster: The workers.
-        flag: What messages call the path.
+        flag: The flag that named the path, for messages.
 
     Raises:
-        DamagedCheckpointError: a checkpoint that cannot be read; in all workers.
-        InputError: it cannot be opened, does not say enough of itself, or flags contradict it.
+        DamagedCheckpointError: a checkpoint cannot be read; raised on all workers.
+        InputError: the file cannot be opened or lacks needed information, or flags contradict it.
     """
     if not is_file(path):
         prefix = cluster.on_chief(lambda: checkpoints.find_checkpoint(path, flag))
@@ -175,10 +175,10 @@ def is_file(path: str) -> bool:
 
 
 def _read_on_chief(cluster: Cluster, read: Callable[[], Any]) -> Any:
-    """Returns in all workers what the chief reads of a checkpoint.
+    """Calls `read` on the chief and returns its result on all workers.
 
     Raises:
-        DamagedCheckpointError: it is damaged; in all workers, which go on together with another one.
+        DamagedCheckpointError: the checkpoint is damaged; raised on all workers, which then try another one together.
     """
 
     def read_or_damage() -> dict[str, Any]:

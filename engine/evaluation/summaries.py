@@ -16,25 +16,25 @@ from nets import nets_factory
 from support.errors import first_line
 
 _SCALAR = metadata.create_summary_metadata(display_name=None, description=None).SerializeToString()
-FLUSH_SECONDS = 5.0  # what a kill may cost; each flush of a file in a bucket writes it anew
+FLUSH_SECONDS = 5.0  # lost at most if killed; not less, as each flush rewrites a file in a bucket
 
 
 class SummaryWriter:
     """Writes one event file into a folder. Tags are TensorBoard's usual lower-case paths; step is the global step.
 
-    Summaries are not worth a run: what cannot be written is warned about once and left out, unless `required`.
+    A failed write does not end the run: it causes one warning and is skipped, unless `required`.
     """
 
     def __init__(self, folder: str, required: bool = False):
         self._folder, self._required, self._has_failed = folder, required, False
-        self._writer: tf.summary.SummaryWriter | None = None  # made with the first that is written
+        self._writer: tf.summary.SummaryWriter | None = None  # created at the first write
         self._begins_at: int | None = None
         self._last_flush = -math.inf
 
     def begin_at(self, step: int) -> None:
-        """Declares that this step and later ones are made now: what event files already have of them is void.
+        """Declares the folder's earlier events from this step on void.
 
-        TensorBoard and its event readers discard that, for instance where a run was killed after its last checkpoint.
+        TensorBoard and its event readers discard them. A run needs this if it was killed after its last checkpoint.
         """
         self._begins_at = step
 
@@ -53,7 +53,7 @@ class SummaryWriter:
     def _at(self, step: int) -> Iterator[None]:
         with self._forgiving():
             if self._writer is None:
-                # It flushes by its own count too, of events.
+                # It also flushes after this number of events.
                 self._writer = tf.summary.create_file_writer(self._folder, max_queue=1000)
             with self._writer.as_default(step):
                 self._write_beginning()
@@ -64,13 +64,13 @@ class SummaryWriter:
             return
         log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
         event = tf.compat.v1.Event(wall_time=time.time(), step=self._begins_at, session_log=log)
-        # TensorBoard takes the first one of a folder for the run's beginning, whatever was written before it.
+        # Twice, as TensorBoard takes a folder's first one for the beginning of the run and discards nothing.
         for _ in range(2):
             summary_ops_v2.import_event(event.SerializeToString())
         self._begins_at = None
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        # In one operation: `tf.summary.scalar`, of which each makes several, takes as long as a step of a small net.
+        # One operation for all: `tf.summary.scalar` runs several each, which take as long as a step of a small net.
         summary = tf.compat.v1.Summary()
         for tag, value in values.items():
             scalar = summary.value.add(tag=tag, tensor=tf.make_tensor_proto(np.float32(value)))
@@ -85,7 +85,7 @@ class SummaryWriter:
     def histograms(
         self, step: int, model: keras.Model, variables: Mapping[str, keras.Variable], images: tf.Tensor
     ) -> None:
-        """Writes every variable, and every end point's activations on the given images with its share of zeros."""
+        """Writes histograms of all variables and of all end points' activations on `images`, with shares of zeros."""
         end_points = nets_factory.get_end_points(model)
         activations = keras.Model(model.input, end_points)(images, training=False)
         with self._at(step):
@@ -101,7 +101,7 @@ class SummaryWriter:
         Args:
             step: The global step.
             images: float32 [batch, height, width, channels], as the net sees them.
-            value_range: What is shown black and white.
+            value_range: The values shown as black and as white.
         """
         low, high = value_range
         shown = np.clip((np.asarray(images[:64], np.float32) - low) / (high - low), 0.0, 1.0)
@@ -109,7 +109,7 @@ class SummaryWriter:
             tf.summary.image('training_images', image_grid(shown)[np.newaxis])
 
     def flush(self, at_most_every: float = 0.0) -> None:
-        """Hands to the system what was written, unless that was done within the last `at_most_every` seconds."""
+        """Flushes written events to the file, unless the last flush was within `at_most_every` seconds."""
         if self._writer is not None and time.monotonic() - self._last_flush >= at_most_every:
             self._last_flush = time.monotonic()
             with self._forgiving():
@@ -117,7 +117,7 @@ class SummaryWriter:
 
 
 def image_grid(images: np.ndarray) -> np.ndarray:
-    """Returns [batch, height, width, channels] as one [rows * height, columns * width, channels], filled with zeros."""
+    """Tiles [batch, height, width, channels] into [rows * height, columns * width, channels], padded with zeros."""
     count, height, width, channels = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

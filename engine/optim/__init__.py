@@ -1,1 +1,1 @@
-"""The numbers of an update: losses, optimizers, schedules, averages, loss scale, sums over replicas."""
+"""The arithmetic of an update: losses, optimizers, schedules, averages, loss scale, sums over replicas."""

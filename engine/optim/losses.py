@@ -1,4 +1,4 @@
-"""The losses: cross-entropy of each example, and L2 of the weights."""
+"""Losses: cross-entropy per example, and L2 of the weights."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,8 @@ from preprocessing.mixing import Targets
 def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
     """Returns the cross-entropy of each example, as `slim.losses.softmax_cross_entropy` before its mean.
 
-    An example whose label is no class (-1: unknown) has no loss and no gradient. In slim its target is all
-    zero: the loss is 0 too, but the kernel, which takes targets to sum to 1, has softmax(logits) as gradient.
+    An example with a label outside the classes (-1: unknown) has no loss and no gradient. In slim its target is all
+    zero: the loss is 0 too, but the kernel assumes targets that sum to 1 and returns softmax(logits) as gradient.
 
     Args:
         logits: float32 [batch, classes].
@@ -36,15 +36,15 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing:
 
 
 def mixed_cross_entropy(logits: tf.Tensor, targets: Targets, label_smoothing: float = 0.0) -> tf.Tensor:
-    """Returns the cross-entropy of each example with what its mixed image shows; of one that is not, with its label.
+    """Returns the cross-entropy of each example, for a mixed image with both its labels, else with its label.
 
-    It is linear in the target, and so the sum of those of both labels, each times its share. A label that is no class
-    adds nothing.
+    Cross-entropy is linear in the target, so it is the sum over both labels, weighted by their shares. A label outside
+    the classes adds nothing.
 
     Args:
         logits: float32 [batch, classes].
-        targets: labels, and those they are mixed with.
-        label_smoothing: as for `softmax_cross_entropy`, of both labels.
+        targets: Labels, and the labels that they are mixed with.
+        label_smoothing: As in `softmax_cross_entropy`, for both labels.
 
     Returns:
         float32 [batch].
@@ -59,11 +59,11 @@ def mixed_cross_entropy(logits: tf.Tensor, targets: Targets, label_smoothing: fl
 def l2_loss(variables: Mapping[str, keras.Variable | tf.Variable], weight_decays: Mapping[str, float]) -> tf.Tensor:
     """Returns slim's regularisation loss, the sum of `weight_decay * sum(w^2) / 2`.
 
-    It is for reporting: `engine.optim.optimizers` adds its gradient to each variable's.
+    It is only reported: `engine.optim.optimizers` adds its gradient to each variable's.
 
     Args:
-        variables: By name; frozen ones count too, as in slim.
-        weight_decays: The factor of each variable that has one, by name.
+        variables: Variables by name; frozen ones count too, as in slim.
+        weight_decays: Factors by variable name; variables without one do not count.
 
     Returns:
         float32 scalar.

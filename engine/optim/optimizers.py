@@ -1,13 +1,13 @@
-"""Slim's seven optimizers, which are TF1's update rules, and two for large batches, run by TensorFlow's fused kernels.
+"""Slim's seven optimizers (TF1's update rules) and two for large batches, on TensorFlow's fused kernels.
 
     optimizer = make_optimizer(options)
     with strategy.scope():
         optimizer.build(variables, weight_decays)      # both by variable name
     optimizer.apply(gradients, learning_rate)          # in each replica; gradients are reduced over replicas
 
-The kernels save most of the passes over memory of a rule written in tensor operations. They take resource
-handles, and in a replica context a mirrored variable's handle is that replica's own: every replica applies
-the same update to its copy, and the copies stay equal. The kernels also compile with XLA.
+The kernels save most passes over memory compared with tensor operations. They take resource handles. In a replica
+context, a mirrored variable's handle is the replica's own: every replica applies the same update to its copy, so the
+copies stay equal. The kernels also compile with XLA.
 """
 
 import re
@@ -24,12 +24,12 @@ Handle: TypeAlias = tf.Tensor  # scalar of dtype tf.resource
 
 
 def resource_handle(variable: keras.Variable | tf.Variable) -> Handle:
-    """Returns the handle of a variable; in a replica context, of this replica's copy of it."""
+    """Returns the handle of a variable; in a replica context, of this replica's copy."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def read(handle: Handle) -> tf.Tensor:
-    """Returns the float32 value behind a handle, after all writes that come earlier in the program."""
+    """Returns a handle's float32 value, after all earlier writes in program order."""
     return tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
 
 
@@ -42,8 +42,8 @@ class Optimizer:
     """Base of the update rules: slots, weight decay and clipping.
 
     Attributes:
-        slots: Every variable that the rule keeps, by its name in slim's checkpoints, e.g.
-            `alexnet_v2/fc8/weights/RMSProp_1`. Filled by `build`.
+        slots: The rule's variables by their names in slim's checkpoints, e.g. `alexnet_v2/fc8/weights/RMSProp_1`.
+            Filled by `build`.
     """
 
     def __init__(self, options: OptimizerOptions) -> None:
@@ -53,11 +53,11 @@ class Optimizer:
         self._weight_decays: dict[str, float] = {}
 
     def slot_starts(self) -> dict[str, float]:
-        """Returns TF1's name and the start value of each slot of a variable, in the order of `update`."""
+        """Returns the initial value of each slot of a variable by TF1's name, in the order of `update`."""
         return {}
 
     def power_bases(self) -> dict[str, float]:
-        """Returns TF1's name and the base of each power that the rule reads: base^t in its t-th step."""
+        """Returns the base of each power that the rule uses, base^t in step t, by TF1's name."""
         return {}
 
     def update(self, variable: Handle, slots: list[Handle], gradient: tf.Tensor, rate: tf.Tensor) -> None:
@@ -65,12 +65,11 @@ class Optimizer:
         raise NotImplementedError
 
     def build(self, variables: Mapping[str, keras.Variable | tf.Variable], weight_decays: Mapping[str, float]) -> None:
-        """Creates the slots. Call it in the strategy scope in which the variables were made.
+        """Creates the slots. Call this in the variables' strategy scope.
 
         Args:
             variables: The float32 variables to train, by name.
-            weight_decays: The L2 factor of each variable that has one, by name. Variables that are not
-                trained may be among them.
+            weight_decays: L2 factors by variable name; may include variables that are not trained.
         """
         self._variables = dict(variables)
         self._weight_decays = {name: decay for name, decay in weight_decays.items() if decay and name in variables}
@@ -84,18 +83,17 @@ class Optimizer:
         }
 
     def apply(self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor) -> None:
-        """Makes one update. Call it in a replica context, inside a `tf.function`.
+        """Updates all variables once. Call this in a replica context, inside a `tf.function`.
 
         Args:
-            gradients: float32, one for each variable, by name: of the loss without its L2 part, equal in all
-                replicas.
+            gradients: float32 gradients of the loss without its L2 part, by variable name, equal on all replicas.
             learning_rate: float32 scalar.
         """
         totals = self.total_gradients(gradients)
         if self.options.clip_gradient_norm:
             totals = clip_by_global_norm(totals, self.options.clip_gradient_norm)
-        # Where the gradient of the variable before is there, no gradient needs this one any more. An update that came
-        # earlier would find its buffer in use and copy it: 100 MB for fc6.
+        # Once the gradient of the preceding variable is computed, no other gradient needs this variable. An earlier
+        # update would find its buffer in use and copy it: 100 MB for fc6.
         for name, before in zip(self._variables, [None, *self._variables], strict=False):
             with tf.control_dependencies([gradients[before]] if before else []):
                 self.update_variable(name, totals[name], learning_rate)
@@ -104,19 +102,19 @@ class Optimizer:
             tf.raw_ops.AssignVariableOp(resource=power, value=read(power) * base)
 
     def update_variable(self, name: str, gradient: tf.Tensor, rate: tf.Tensor) -> None:
-        """Updates the variable of that name. A rule that is not the same for all of them does so here."""
+        """Updates the named variable. Rules that differ between variables override this."""
         self.update(self._variable(name), self._slots_of(name), gradient, rate)
 
     def total_gradients(self, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the gradient of the total loss for every variable: `gradient + weight_decay * variable`.
 
-        That is the derivative of slim's `weight_decay * sum(w^2) / 2` (`tf_slim/layers/regularizers.py`).
+        The second term is the derivative of slim's `weight_decay * sum(w^2) / 2` (`tf_slim/layers/regularizers.py`).
         """
-        # Measured with RMSProp, 49 M parameters, 2 cores: 39-59 ms with this sum, 23-39 without it; the whole
-        # update as one XLA function 48-50.
+        # Measured with RMSProp, 49 M parameters, 2 cores: 39-59 ms with this sum, 23-39 without; with the whole update
+        # as one XLA function, 48-50.
         totals = dict(gradients)
         for name, decay in self._weight_decays.items():
-            with tf.control_dependencies([gradients[name]]):  # or the product would wait in memory from the beginning
+            with tf.control_dependencies([gradients[name]]):  # or the product would take memory from the start
                 decayed = decay * read(self._variable(name))
             totals[name] += decayed
         return totals
@@ -134,7 +132,7 @@ class Optimizer:
 def clip_by_global_norm(gradients: Mapping[str, tf.Tensor], clip_norm: float) -> dict[str, tf.Tensor]:
     """Scales all gradients by one factor so that their joint Euclidean norm is at most `clip_norm`.
 
-    If the norm is not finite every gradient becomes NaN, which the next loss shows.
+    If the norm is not finite, all gradients become NaN, which shows in the next loss.
     """
     clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
     return dict(zip(gradients, clipped, strict=True))
@@ -234,10 +232,10 @@ class RMSProp(Optimizer):
 
 
 class LayerwiseOptimizer(Optimizer):
-    """Base of the rules for large batches: each variable's rate is scaled by a trust ratio of its own.
+    """Base of the rules for large batches, which scale each variable's rate by its own trust ratio.
 
-    The ratio is 1 for a variable whose name `trust_ratio_exclude` matches, and where a norm in it is 0: from 0 a ratio
-    of norms would never lead away. Weight decay is part of these rules, as their ratios treat it apart.
+    The ratio is 1 for variables that `trust_ratio_exclude` matches, and if a norm in it is 0: a weight of 0 would
+    otherwise never change. Weight decay is part of these rules, because their ratios treat it separately.
     """
 
     def __init__(self, options: OptimizerOptions) -> None:
@@ -245,7 +243,7 @@ class LayerwiseOptimizer(Optimizer):
         self._excluded = [re.compile(pattern) for pattern in options.trust_ratio_exclude]
 
     def total_gradients(self, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns the gradients without weight decay, so that this is what clipping clips."""
+        """Returns the gradients without weight decay, so that clipping does not include it."""
         return dict(gradients)
 
     def update_variable(self, name: str, gradient: tf.Tensor, rate: tf.Tensor) -> None:
@@ -257,7 +255,7 @@ class LayerwiseOptimizer(Optimizer):
     def update_layer(
         self, variable: Handle, slots: list[Handle], gradient: tf.Tensor, rate: tf.Tensor, decay: float, adapts: bool
     ) -> None:
-        """Updates one variable with its L2 factor; `adapts` says whether with a trust ratio."""
+        """Updates one variable with its L2 factor, and with a trust ratio if `adapts`."""
         raise NotImplementedError
 
 
@@ -269,11 +267,11 @@ class LARS(LayerwiseOptimizer):
     """`v = momentum*v + rate*r*(g + decay*w); w -= v` with `r = eta*|w|/(|g| + decay*|w|)`.
 
     Source: You, Gitman, Ginsburg 2017, "Large Batch Training of Convolutional Networks", arXiv:1708.03888, algorithm 1.
-    The slot holds -v, as in Keras, whose kernel has the rate inside the accumulator.
+    The slot holds -v, as in Keras, whose kernel keeps the rate inside the accumulator.
     """
 
-    # Measured, 50 M parameters with decay, 2 cores, fastest of 7: 74 ms; with the gradient scaled for TF1's kernel 88;
-    # the momentum optimizer 59.
+    # Measured, 50 M parameters with decay, 2 cores, fastest of 7: 74 ms; with the gradient scaled for TF1's kernel,
+    # 88 ms; the momentum optimizer, 59 ms.
 
     def slot_starts(self) -> dict[str, float]:
         return {'LARS': 0.0}
@@ -312,13 +310,13 @@ class LAMB(LayerwiseOptimizer):
     ) -> None:
         first_moment, second_moment = slots
         beta1_power, beta2_power = read(self._slot('beta1_power')), read(self._slot('beta2_power'))
-        # At rate 0 Adam's kernel updates its moments only. Measured as LARS: 152 ms; all in tensor operations 223,
-        # these as an XLA function for each variable 163, after 2.5 s to compile; adam 79.
+        # At rate 0 Adam's kernel updates only the moments. Measured like LARS: 152 ms; tensor operations only, 223;
+        # an XLA function per variable, 163, after 2.5 s of compiling; adam, 79.
         tf.raw_ops.ResourceApplyAdam(
             var=variable, m=first_moment, v=second_moment, grad=gradient, lr=0.0, beta1=self.options.adam_beta1,
             beta1_power=beta1_power, beta2=self.options.adam_beta2, beta2_power=beta2_power, epsilon=1.0,
         )  # fmt: skip
-        # Everything is divided by what the corrections of both moments amount to: scalars, instead of two passes.
+        # Both moments' bias corrections are folded into scalars, which saves two passes over memory.
         correction = tf.sqrt(1.0 - beta2_power) / (1.0 - beta1_power)
         epsilon = self.options.lamb_epsilon * tf.sqrt(1.0 - beta2_power)
         update = read(first_moment) / (tf.sqrt(read(second_moment)) + epsilon)
@@ -346,10 +344,10 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def make_optimizer(options: OptimizerOptions) -> Optimizer:
-    """Makes the optimizer that `options.optimizer` names; slim's are made as its `_configure_optimizer` does.
+    """Returns the optimizer named by `options.optimizer`; slim's are configured as in its `_configure_optimizer`.
 
     Raises:
-        InputError: there is no such optimizer.
+        InputError: the name is unknown.
     """
     if options.optimizer not in OPTIMIZERS:
         raise unknown_name('optimizer', options.optimizer, OPTIMIZERS)

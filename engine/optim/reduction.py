@@ -1,10 +1,10 @@
-"""Sums over all replicas: what each has computed of its share becomes what the whole batch gives.
+"""Sums over all replicas: combines gradients and losses of the replicas' shares into those of the whole batch.
 
     reduction = Reduction(num_replicas=8, gradient_dtype='bfloat16')
     gradients, (loss,) = reduction(gradients, [loss])       # in each replica, inside a tf.function
 
-The gradients travel in packs, so that a hundred small ones do not cost a hundred round trips, and the first packs, of
-the last layers, can go while the first layers still compute theirs.
+Gradients are sent in packs. So a hundred small ones do not cost a hundred round trips, and the packs of the last layers
+can be sent while the first layers still compute theirs.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ Tensors = list[tf.Tensor]
 
 
 class Reduction:
-    """How replicas sum their gradients.
+    """Sums gradients and other values over all replicas.
 
     Attributes:
-        num_replicas: Over all workers.
-        gradient_dtype: In which gradients travel, and are summed.
+        num_replicas: Number of replicas over all workers.
+        gradient_dtype: The dtype in which gradients are sent and summed.
     """
 
     def __init__(self, num_replicas: int, gradient_dtype: str = 'float32', all_reduce: str = 'auto'):
@@ -36,15 +36,15 @@ class Reduction:
         )
 
     def __call__(self, gradients: Sequence[tf.Tensor], others: Sequence[tf.Tensor]) -> tuple[Tensors, Tensors]:
-        """Returns the sums over all replicas, alike in each. Call it in a replica context, inside a `tf.function`.
+        """Returns the sums over all replicas, equal on each. Call this in a replica context in a `tf.function`.
 
         Args:
-            gradients: float32; they travel as `gradient_dtype`.
-            others: float32; small, and exact.
+            gradients: float32; sent and summed as `gradient_dtype`.
+            others: float32; few numbers, sent and summed in float32.
         """
         if self.num_replicas == 1:
             return list(gradients), list(others)
-        # All in one call: the loss costs no collective of its own.
+        # One call for all, so that the loss needs no separate collective.
         if self.gradient_dtype == tf.float32:
             sums = self._sum([*gradients, *others])
             return sums[: len(gradients)], sums[len(gradients) :]
@@ -52,7 +52,7 @@ class Reduction:
         return [tf.cast(total, tf.float32) for total in sums], self._sum(list(others))
 
     def mean(self, values: Sequence[tf.Tensor]) -> Tensors:
-        """Returns the means over all replicas, through which gradients flow."""
+        """Returns the differentiable means over all replicas."""
         return [total / self.num_replicas for total in self._sum(list(values))]
 
     def _sum(self, values: Tensors) -> Tensors:
@@ -60,17 +60,17 @@ class Reduction:
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values, options=self._options)
 
     def bytes_sent(self, count: int) -> float:
-        """Returns the bytes that each replica sends in a ring to sum a given count of numbers."""
+        """Returns the bytes that each replica sends to sum `count` numbers in a ring."""
         return sent_in_ring(self.num_replicas, count * self.gradient_dtype.size)
 
 
 def sent_in_ring(members: int, size: float) -> float:
-    """Returns the bytes that each member of a ring sends to sum arrays of a given size."""
+    """Returns the bytes that each member of a ring sends to sum arrays of `size` bytes."""
     return 2 * (members - 1) / members * size
 
 
 def broadcast(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]) -> None:
-    """Gives all replicas the values that float32 variables have in the first one, the chief's, to the bit."""
+    """Copies float32 variables bit by bit from the first replica, the chief's, to all others."""
 
     @tf.function(autograph=False)
     def run() -> None:
@@ -81,7 +81,7 @@ def broadcast(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]
         is_source = tf.equal(context.replica_id_in_sync_group, 0)
         for variable in variables:
             value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=tf.float32)
-            # What is added to the chief's values must leave 0.0 and -0.0 as they are: only -0.0 does.
+            # The summand must keep the chief's 0.0 and -0.0 unchanged: only -0.0 does.
             value = tf.where(is_source, value, tf.fill(tf.shape(value), -0.0))
             total = context.all_reduce(tf.distribute.ReduceOp.SUM, value)
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=total)

@@ -3,8 +3,8 @@
     schedule = make_schedule(scaled(options, examples_per_step=32), steps_per_epoch=40036.5, total_steps=None)
     learning_rate = schedule(step)       # float32 scalar; step is the number of steps made before this one
 
-All compute in float32, as slim's `_configure_learning_rate`: after thousands of decays a float64 schedule
-would differ from slim's in the fourth digit.
+All compute in float32, like slim's `_configure_learning_rate`: after thousands of decays a float64 schedule would
+differ from slim's in the fourth digit.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ Schedule = Callable[[tf.Tensor], tf.Tensor]
 
 
 def make_schedule(options: ScheduleOptions, steps_per_epoch: float, total_steps: int | None) -> Schedule:
-    """Makes the schedule that `options.learning_rate_decay_type` names, with its warm-up.
+    """Returns the schedule named by `options.learning_rate_decay_type`, with its warm-up.
 
-    In the first `warmup_epochs` the rate is at most `learning_rate * step / warm-up steps`: 0 at step 0, as
-    in slim. The schedules run on meanwhile; only cosine starts where the warm-up ends, and reaches its peak.
+    During the first `warmup_epochs` the rate is at most `learning_rate * step / warm-up steps`: 0 at step 0, as in
+    slim. The schedules start at step 0; only cosine starts when the warm-up ends, and so reaches its peak.
 
     Args:
-        steps_per_epoch: Training examples over the global batch size; need not be whole.
+        steps_per_epoch: Training examples divided by the global batch size; may be fractional.
         total_steps: Length of the training, or None if it has no end.
 
     Raises:
-        InputError: no such schedule, or one that lacks what it needs: cosine a length, piecewise boundaries.
+        InputError: the name is unknown, cosine lacks a length, or piecewise lacks boundaries.
     """
     name = options.learning_rate_decay_type
     if name not in SCHEDULES:
@@ -40,12 +40,12 @@ def make_schedule(options: ScheduleOptions, steps_per_epoch: float, total_steps:
 
 
 def scaled(options: ScheduleOptions, examples_per_step: int) -> ScheduleOptions:
-    """Returns the options with the rates that `scale_learning_rate` makes of theirs, and nothing left to scale.
+    """Applies `scale_learning_rate` to the rates; returns options without further scaling.
 
-    Linear is the rule of Goyal et al. 2017, arXiv:1706.02677; sqrt that of Krizhevsky 2014, arXiv:1404.5997.
+    Linear is the rule of Goyal et al. 2017, arXiv:1706.02677; sqrt the rule of Krizhevsky 2014, arXiv:1404.5997.
 
     Args:
-        examples_per_step: Of one update, over all devices.
+        examples_per_step: Examples per update, over all devices.
     """
     ratio = examples_per_step / options.scale_learning_rate_from
     factor = {'none': 1.0, 'linear': ratio, 'sqrt': math.sqrt(ratio)}[options.scale_learning_rate]
@@ -119,7 +119,7 @@ def _piecewise(options: ScheduleOptions, steps_per_epoch: float, _: object) -> S
 
 
 def _decay_steps(options: ScheduleOptions, steps_per_epoch: float) -> int:
-    # Slim divides by zero when an epoch is short, and trains with a rate of NaN.
+    # In slim, a short epoch causes a division by zero and a rate of NaN.
     return max(int(steps_per_epoch * options.num_epochs_per_decay), 1)
 
 

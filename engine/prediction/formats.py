@@ -1,4 +1,4 @@
-"""Predictions as text, CSV and JSON, written as they come.
+"""Formats predictions as text, CSV and JSON, one at a time.
 
 for piece in FORMATS['json'](predictions):
     print(piece, end='')
@@ -14,13 +14,13 @@ from datasets.files import shown
 from engine.prediction.predictor import Prediction
 
 CSV_HEADER = ('path', 'rank', 'index', 'label', 'probability', 'error')
-_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # what a spreadsheet computes begins with one of these
-# A terminal obeys what begins with an escape, and a line break or a tab in quotes harms nobody.
+_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # first characters of a spreadsheet formula
+# Control characters, which a terminal would obey; quoted line breaks and tabs are harmless.
 _ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160)) if chr(code) not in '\t\n'}
 
 
 def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields the path of each image, and under it index, probability and label of its classes, a line each."""
+    """Yields each image's path and, below it, one line per class with index, probability and label."""
     for prediction in predictions:
         lines = [f'  {guess.index:>5}  {guess.probability:.4f}  {shown(guess.label)}' for guess in prediction.top_k]
         if prediction.error is not None:
@@ -29,7 +29,7 @@ def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields a row for each image and rank, and one for an image with an error."""
+    """Yields one row per image and rank, and one row per image with an error."""
     yield _csv_rows([CSV_HEADER])
     for prediction in predictions:
         rows: list[tuple[Any, ...]] = [
@@ -40,19 +40,19 @@ def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Returns text that a spreadsheet computes nothing of: behind an apostrophe where it might, without escapes."""
+    """Returns text safe for a spreadsheet: formulas get an apostrophe in front, control characters are escaped."""
     cell = text.translate(_ESCAPED)
-    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # that alone is standard input
+    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # '-' is standard input
 
 
 def _csv_rows(rows: Iterable[tuple[Any, ...]]) -> str:
     buffer = io.StringIO(newline='')
     csv.writer(buffer, lineterminator='\n').writerows(rows)
-    return buffer.getvalue().encode(errors='backslashreplace').decode()  # of names that are not UTF-8
+    return buffer.getvalue().encode(errors='backslashreplace').decode()  # for names that are not UTF-8
 
 
 def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields a list of objects, one a line; `os.fsencode` of a path gives the name of its file, whatever it is."""
+    """Yields a list of objects, one per line; `os.fsencode` turns a path into the file's name, even if not UTF-8."""
     before = '[\n'
     for prediction in predictions:
         value: dict[str, Any] = {
@@ -70,7 +70,7 @@ def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def _number(probability: float) -> float:
-    """Returns it without the digits that a float32 does not have."""
+    """Returns a probability rounded to float32's digits."""
     return float(f'{probability:.7g}')
 
 

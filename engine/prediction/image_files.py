@@ -1,10 +1,10 @@
-"""From names to images as a net's preprocessing gives them: files, folders, globs, encoded bytes, arrays.
+"""Finds images in files, folders and globs, and prepares files, encoded bytes and arrays for a net.
 
 paths = find_images(['cat.jpg', 'photos', '*.png'])
-prepared = prepare(preprocessing, [*paths, encoded_bytes, pixels])       # of each an array, or what is wrong with it
-for batch in prepare_batches(preprocessing, images, 32): ...             # of any number, the next batch meanwhile
+prepared = prepare(preprocessing, [*paths, encoded_bytes, pixels])       # for each an array, or an error text
+for batch in prepare_batches(preprocessing, images, 32): ...             # any number, prefetching the next batch
 
-Bad images are no errors here: among thousands, one that cannot be read must not stop the others.
+A bad image raises no exception: among thousands, an unreadable one must not stop the others.
 """
 
 import codecs
@@ -34,17 +34,17 @@ from support.processor import usable_cores
 # A path, the bytes of an image file, or uint8 [height, width, 3], [height, width, 1] or [height, width].
 Image = str | os.PathLike[str] | bytes | np.ndarray
 
-_MAX_BYTES = 2**29  # MAX_PIXELS of four channels that are not compressed take less
-_TENSORFLOWS_OWN = ('JPEG', 'PNG')  # of the others its decoders lack palettes, frames, or gray
+_MAX_BYTES = 2**29  # more than MAX_PIXELS take in four uncompressed channels
+_TENSORFLOWS_OWN = ('JPEG', 'PNG')  # for other formats, TensorFlow's decoders lack palettes, frames, or gray
 _tracing = threading.Lock()
 
 
 def find_images(names: Sequence[str], left_out: LeftOut | None = None) -> list[str]:
-    """Returns the paths that names stand for: themselves, the images in folders, sorted, and what globs match.
+    """Resolves names of files, folders and globs to paths of images; the images of a folder are sorted.
 
-    Folders are searched to the bottom, by the endings of names, without hidden ones and system folders; `left_out`
-    counts what is no image. `**` in a glob stands for any number of folders. A name that stands for nothing comes back
-    as it is, and so does what cannot be looked at in a folder: reading it says why.
+    Folders are searched recursively by name endings, without hidden and system folders; `left_out` counts other files.
+    `**` in a glob matches any number of folders. A name without a match, and an unreadable part of a folder, are
+    returned as they are: reading them reports the error.
     """
     counts = left_out or LeftOut()
     return [path for name in names for path in _find(name, counts)]
@@ -56,7 +56,7 @@ def _find(name: str, left_out: LeftOut) -> list[str]:
     if os.path.lexists(name) or not _is_glob(name):
         return [name]
     found = sorted(path for path in glob.glob(name, recursive=True) if not _is_in_system_folder(path, name))
-    if '**' in name.split('/'):  # which has matched what lies in folders too
+    if '**' in name.split('/'):  # it has also matched the content of folders
         return [path for path in found if not os.path.isdir(path)] or [name]
     return [path for match in found for path in _find(match, left_out)] or [name]
 
@@ -66,13 +66,13 @@ def _is_glob(name: str) -> bool:
 
 
 def _is_in_system_folder(path: str, pattern: str) -> bool:
-    """Returns whether a folder of a system lies on a path, or is it, unless the pattern names it."""
+    """Returns whether a path has a part that is a system folder, unless the pattern names it."""
     matched = set(path.split('/')) - set(pattern.split('/'))
     return any(is_of_system(part) and not part.startswith('.') for part in matched)
 
 
 def _images_below(folder: str, left_out: LeftOut) -> list[str]:
-    """Returns the images below a folder, and what cannot be read; links in circles are not followed."""
+    """Returns the images below a folder, and unreadable paths; cyclic links are not followed."""
     paths: list[str] = []
     for item in walk(folder, left_out, lambda path, error: paths.append(path) if error else None):
         if is_image(item.name):
@@ -83,15 +83,15 @@ def _images_below(folder: str, left_out: LeftOut) -> list[str]:
 
 
 def split_input(data: bytes) -> bytes | list[str]:
-    """Returns the content of standard input: the bytes of an image, or a list of paths, one a line.
+    """Interprets standard input: returns it unchanged if it is an image, else the paths in it, one per line.
 
-    As `find -print0` gives them, they may end in zeros instead.
+    Paths may also be separated by zero bytes, as written by `find -print0`.
     """
     if _is_image_file(data):
         return data
     separator = b'\0' if data.endswith(b'\0') else b'\n'
     if not data.strip() or (b'\0' in data and separator != b'\0'):
-        return data  # nothing, or nothing known, which preparing it says
+        return data  # empty or unknown: `prepare` reports the error
     lines = data.removeprefix(codecs.BOM_UTF8).split(separator)
     return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b'\r'))]
 
@@ -101,23 +101,22 @@ def _is_image_file(data: bytes) -> bool:
         image_format(data)
     except BadImage:
         return False
-    return any(byte < 32 and byte not in b'\t\r\n' for byte in data[:32])  # a path may begin as one: BMW.jpg
+    return any(byte < 32 and byte not in b'\t\r\n' for byte in data[:32])  # a path may begin like an image: BMW.jpg
 
 
 def prepare(
     preprocessing: Preprocessing, images: Sequence[Image], *, apply_exif_orientation: bool = True
 ) -> list[np.ndarray | str]:
-    """Prepares images as evaluation does, on all cores.
+    """Prepares images as in evaluation, on all cores.
 
     Args:
-        preprocessing: That of the net.
-        images: Files, or their bytes, or pixels.
-        apply_exif_orientation: Turn images as their cameras say that they are to be looked at. Training and evaluation
-            do not.
+        preprocessing: The net's preprocessing.
+        images: Paths, bytes of image files, or pixels.
+        apply_exif_orientation: Whether to rotate images by their EXIF orientation; training and evaluation do not.
 
     Returns:
-        Of each image float32 [image_size, image_size, source_channels], as `preprocessing.host_eval` gives it, or what
-        is wrong with it.
+        For each image float32 [image_size, image_size, source_channels] from `preprocessing.host_eval`, or an error
+        text.
     """
     batches = prepare_batches(preprocessing, images, max(len(images), 1), apply_exif_orientation=apply_exif_orientation)
     return next(batches, [])
@@ -130,7 +129,7 @@ def prepare_batches(
     *,
     apply_exif_orientation: bool = True,
 ) -> Generator[list[np.ndarray | str], None, None]:
-    """Yields what `prepare` gives of each batch, while the next one is being prepared."""
+    """Yields the result of `prepare` for each batch, while the next one is being prepared."""
     prepare_one = functools.partial(_prepare, preprocessing, apply_exif_orientation)
     waiting = iter(images)
     threads = ThreadPoolExecutor(min(usable_cores(), 16, batch_size))
@@ -168,8 +167,8 @@ def _read(path: str | os.PathLike[str]) -> bytes:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES:
                 return file.read()
-            data = b'' if stat.S_ISREG(status.st_mode) else file.read(_MAX_BYTES + 1)  # a pipe does not say its size
-    except (FileNotFoundError, ValueError) as error:  # the latter where a name has a zero in it
+            data = b'' if stat.S_ISREG(status.st_mode) else file.read(_MAX_BYTES + 1)  # a pipe has no known size
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a zero byte in the name
         raise BadImage('no file matches' if _is_glob(os.fspath(path)) else 'no such file') from error
     except IsADirectoryError as error:
         raise BadImage(_problem_of_folder(path)) from error
@@ -189,16 +188,16 @@ def _problem_of_folder(path: str | os.PathLike[str]) -> str:
 
 
 def _prepare_encoded(preprocessing: Preprocessing, data: bytes, turns: bool) -> np.ndarray:
-    """Returns an image file prepared.
+    """Prepares the bytes of an image file.
 
     Raises:
-        BadImage: what is wrong with it.
+        BadImage: the file is damaged, too large, or not an image.
     """
     found = image_format(data)
     channels = read_header(data, found)[2]
     orientation = read_orientation(data) if turns else 1
     if found not in _TENSORFLOWS_OWN or (channels == 4 and preprocessing.source_channels == 1):
-        data = encode(data, Encoding()).data  # as when a data set is made of it
+        data = encode(data, Encoding()).data  # as in the conversion of data sets
     try:
         if orientation == 1:
             return _compiled(preprocessing, tf.string)(data).numpy()
@@ -211,10 +210,10 @@ def _prepare_encoded(preprocessing: Preprocessing, data: bytes, turns: bool) -> 
 
 
 def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Returns uint8 [height, width, channels].
+    """Converts pixels to uint8 [height, width, channels].
 
     Raises:
-        BadImage: it is no image.
+        BadImage: the array is not a uint8 image with 1 or 3 channels.
     """
     pixels = image[..., np.newaxis] if image.ndim == 2 else image
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
@@ -227,8 +226,8 @@ def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _compiled(preprocessing: Preprocessing, dtype: tf.DType) -> Callable[[object], tf.Tensor]:
-    """Returns `host_eval` for encoded images (string) or decoded ones (uint8)."""
-    with _tracing:  # once, whichever thread comes first
+    """Returns `host_eval`, compiled for encoded images (string) or decoded ones (uint8)."""
+    with _tracing:  # traces once, even if several threads call
         return _trace(preprocessing, dtype)
 
 

@@ -1,4 +1,4 @@
-"""A picture of predictions: the images as the net sees them, each over its most likely classes.
+"""Draws predictions: the images as the net sees them, each above its most likely classes.
 
 picture = PredictionPicture(host_range=255)
 picture.add(prediction, image)
@@ -22,16 +22,16 @@ from support.errors import InputError
 MAX_IMAGES = 64
 _COLUMNS = 8
 _GUESSES = 3
-_LETTERS = 34  # of a line
+_LETTERS = 34  # per line
 _TILE = (2.4, 3.1)  # inches
 _DPI = 120
 
 
 class PredictionPicture:
-    """Collects the first images, and draws them in rows on one page."""
+    """Collects the first images and draws them in rows on one page."""
 
     def __init__(self, host_range: float):
-        """Begins a page; the channels of its images lie in [0, `host_range`]."""
+        """Starts a page of images whose values are in [0, `host_range`]."""
         self._host_range = host_range
         self._tiles: list[tuple[Prediction, np.ndarray | None]] = []
 
@@ -39,19 +39,19 @@ class PredictionPicture:
         return len(self._tiles)
 
     def add(self, prediction: Prediction, image: np.ndarray | None) -> None:
-        """Takes an image, float32 [height, width, channels], or None for one that cannot be used; 64 at most."""
+        """Adds an image, float32 [height, width, channels], or None for an unusable one; ignores all after the 64th."""
         if len(self) < MAX_IMAGES:
             self._tiles.append((prediction, image))
 
     def save(self, path: str) -> None:
-        """Writes the page, whole or not at all, in the format that the ending says.
+        """Writes the page atomically, in the format of the path's ending.
 
         Raises:
-            InputError: it cannot be written; a file that was there is unharmed.
+            InputError: the file cannot be written; an existing one is unharmed.
         """
         try:
             with atomic_file(path, shared=True) as part, warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # letters that the font does not have
+                warnings.simplefilter('ignore')  # letters that the font lacks
                 self._draw().savefig(part, dpi=_DPI, format=path.rpartition('.')[2].lower())
         except OSError as error:
             raise InputError(f'--visualize={path}: cannot be written: {error.strerror}') from error
@@ -86,7 +86,7 @@ class PredictionPicture:
 
 
 def shortest_names(paths: Sequence[str]) -> list[str]:
-    """Returns the end of each path that tells it from the others: its name, with folders above it where need be."""
+    """Returns the shortest unique end of each path: its name, with as many parent folders as needed."""
     known = {path: path.rstrip('/').split('/') for path in paths}
 
     def shortest(path: str) -> str:
@@ -105,6 +105,6 @@ def _cut(text: str) -> str:
 
 
 def _without_middle(text: str) -> str:
-    """Returns a name in which the end, such as a number, says the most."""
+    """Shortens a name in the middle: its end, e.g. a number, is often the most informative part."""
     half = _LETTERS // 2
     return text if len(text) <= _LETTERS else f'{text[: half - 1]}…{text[-half:]}'

@@ -1,4 +1,4 @@
-"""The road of `predict_image_classifier.py`: find the images, load the net, write what it says of each.
+"""The workflow of `predict_image_classifier.py`: finds the images, loads the net, writes the predictions.
 
 failures = predict(make_config(PredictConfig, images=('photos',), checkpoint_path='/tmp/tfmodel'))
 """
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from engine.prediction.picture import PredictionPicture
 
 PICTURE_ENDINGS = ('.png', '.jpg', '.pdf', '.svg')
-_LONG = 100  # so many images take long enough to show how far they are
+_LONG = 100  # number of images from which progress is shown
 
 
 def predict(config: PredictConfig) -> int:
-    """Classifies all images that the config names, and writes what the net says of each.
+    """Classifies all images of a config and writes the predictions.
 
     Returns:
-        How many images could not be used; why, is written in their place.
+        The number of unusable images; their errors are written in place of predictions.
 
     Raises:
-        InputError: whatever else the user can put right.
+        InputError: any other error that the user can fix.
     """
     options, output = config.prediction, config.output
     _check_places(options, output)
@@ -66,10 +66,12 @@ def predict(config: PredictConfig) -> int:
             yield prediction
 
     shown = predictions()
-    if len(named) >= _LONG and (output.output_path or not sys.stdout.isatty()):  # there they are seen themselves
+    if len(named) >= _LONG and (
+        output.output_path or not sys.stdout.isatty()
+    ):  # a terminal shows the predictions themselves
         shown = _with_progress(shown, len(named))
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # Pillow's, of what is an error in its place
+        warnings.simplefilter('ignore')  # Pillow's, about images that are reported as errors
         _write(FORMATS[output.format](shown), output.output_path)
     if picture is not None and output.visualize:
         picture.save(output.visualize)
@@ -81,7 +83,7 @@ def predict(config: PredictConfig) -> int:
 
 
 def _check_places(options: PredictOptions, output: PredictOutputOptions) -> None:
-    """Refuses before any work what cannot be written after it."""
+    """Raises InputError before any work if there are no images or an output cannot be written."""
     if not options.images:
         raise InputError('--images: none were named')
     if output.visualize and not output.visualize.lower().endswith(PICTURE_ENDINGS):
@@ -99,7 +101,7 @@ def _make_picture(predictor: Predictor) -> 'PredictionPicture':
 
 
 def _find(names: Sequence[str]) -> list[tuple[str, Image]]:
-    """Returns the name of each image, and its path, or its bytes if they came through standard input."""
+    """Returns the name of each image and its path, or its bytes if they come from standard input."""
     named: list[tuple[str, Image]] = []
     left_out = LeftOut()
     for name in names:
@@ -121,7 +123,7 @@ def _with_progress(predictions: Iterable[Prediction], total: int) -> Iterator[Pr
 
 
 def _write(pieces: Iterable[str], path: str | None) -> None:
-    """Writes to a file, whole or not at all, or to standard output as the pieces come."""
+    """Writes to a file atomically, or to standard output piece by piece."""
     if path is None:
         for piece in pieces:
             sys.stdout.write(piece)

@@ -1,4 +1,4 @@
-"""Prediction from Python: the most likely classes of images, by any file that holds a net.
+"""Prediction from Python: classifies images with a checkpoint or an exported file.
 
 predictor = Predictor('/tmp/tfmodel')
 for prediction in predictor.predict(['cat.jpg', encoded_bytes, pixels], top_k=3):
@@ -25,11 +25,11 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Guess:
-    """A class that an image may be of.
+    """A predicted class.
 
     Attributes:
-        index: Of the class.
-        label: Its name; the index as text where nobody knows it.
+        index: Index of the class.
+        label: Name of the class; the index as text if the name is unknown.
         probability: In [0, 1].
     """
 
@@ -43,9 +43,9 @@ class Prediction:
     """The prediction for one image.
 
     Attributes:
-        path: Of the image; empty if it came as bytes or as an array.
-        top_k: The most likely classes, the most likely first; of equal ones the lower index first.
-        error: Why there are none.
+        path: Path of the image; empty for bytes and arrays.
+        top_k: The most likely classes, the most likely first; equal ones by index. Empty after an error.
+        error: The error, or None.
     """
 
     path: str
@@ -54,10 +54,10 @@ class Prediction:
 
 
 class Predictor:
-    """A net, loaded once.
+    """Classifies images with a net that is loaded once.
 
     Attributes:
-        classifier: It.
+        classifier: The loaded net.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class Predictor:
         batch_size: int = 32,
         apply_exif_orientation: bool = True,
     ):
-        """Opens what lies at a path, see `engine.classifiers.load_classifier`.
+        """Loads a net, see `engine.classifiers.load_classifier`.
 
         Args:
             path: A checkpoint, a folder of them, a `.keras`, `.weights.h5`, `.tflite` or `.onnx` file, or a SavedModel.
-            net: What the path does not say of the net.
-            foreign: What else a file of others does not say.
-            averages: Of a checkpoint, take the moving averages as the weights.
-            mixed_precision: Of a checkpoint, the arithmetic of the layers.
+            net: Properties of the net that the file does not record.
+            foreign: Further properties that a foreign file does not record.
+            averages: Whether to take a checkpoint's moving averages as the weights.
+            mixed_precision: Arithmetic of the layers of a checkpoint's net.
             devices: 'auto', 'cpu' or 'gpu'.
-            batch_size: Images at a time.
-            apply_exif_orientation: Turn images as their cameras say that they are to be looked at, as viewers do;
-                training and evaluation do not.
+            batch_size: Images per batch.
+            apply_exif_orientation: Whether to rotate images by their EXIF orientation, as viewers do; training and
+                evaluation do not.
 
         Raises:
-            InputError: there is no net, it is damaged, does not say enough of itself, or the arguments contradict it.
+            InputError: there is no net, it is damaged, lacks needed information, or the arguments contradict it.
         """
         strategy = distribution.make_strategy(DeviceOptions(devices=devices, num_clones=1))
         set_precision(mixed_precision, strategy)
@@ -98,11 +98,11 @@ class Predictor:
         """Classifies images.
 
         Args:
-            images: Paths, bytes of image files, or uint8 arrays [height, width, 3] or [height, width], mixed.
-            top_k: How many classes of each; all of them if there are fewer.
+            images: Any mix of paths, bytes of image files, and uint8 arrays [height, width, 3] or [height, width].
+            top_k: Number of classes per image; all classes if the net has fewer.
 
         Returns:
-            A prediction for each image in their order; of one that cannot be used, it says why.
+            A prediction for each image, in order; for an unusable image, with an error.
 
         Raises:
             InputError: a batch does not fit into memory.
@@ -115,14 +115,14 @@ class Predictor:
     def stream(
         self, named: Iterable[tuple[str, Image]], top_k: int = 5
     ) -> Iterator[tuple[Prediction, np.ndarray | None]]:
-        """Classifies any number of images, a batch at a time, while the next one is read.
+        """Classifies any number of images, batch by batch, while the next batch is read.
 
         Args:
-            named: What to call each image, and the image, see `predict`.
+            named: Pairs of a name and an image, see `predict`.
             top_k: As in `predict`.
 
         Yields:
-            The prediction, and the image as `host_eval` gives it, float32 [height, width, channels]; None on an error.
+            The prediction, and the image from `host_eval`, float32 [height, width, channels]; None after an error.
         """
         names: collections.deque[str] = collections.deque()
 
@@ -150,14 +150,14 @@ class Predictor:
                 yield Prediction(name, guesses, error), image
 
     def _top_k(self, images: np.ndarray, top_k: int) -> list[tuple[Guess, ...]]:
-        """Returns the most likely classes of each image; none of one whose scores are not finite."""
+        """Returns the most likely classes of each image; none if its scores are not finite."""
         try:
             scores = self.classifier.scores(images)
         except tf.errors.ResourceExhaustedError as error:
             message = f'--batch_size={self._batch_size}: takes more memory than there is; use a smaller one'
             raise InputError(message) from error
         probabilities = softmax(scores) if self.classifier.interface.output == 'logits' else scores
-        # By scores, as two probabilities may round to one; stable, so that of equal ones `tf.argmax` takes the first.
+        # Sorts scores, because different scores may round to equal probabilities; stable, like `tf.argmax`.
         order = np.argsort(-scores, axis=-1, kind='stable')[:, :top_k]
         labels = self.classifier.spec.label_names
         return [

@@ -1,1 +1,1 @@
-"""How fast the parts of training are: benchmark_image_classifier.py."""
+"""Benchmarks of the parts of training, for benchmark_image_classifier.py."""

@@ -1,10 +1,10 @@
-"""How fast the parts of training are: the host stage, the compiled step, both together, evaluation.
+"""Measures the speed of the parts of training: the host stage, the compiled step, both together, evaluation.
 
     figures = measure(make_config(BenchmarkConfig, mode='input', dataset_dir='/data/imagenet'))
     figures['images_per_second']['median']
 
-What is measured is what training runs, with the same functions and the same flags. The steps after the warm-up are
-measured in blocks, whose spread tells how quiet the machine was.
+The benchmark runs the same functions as training, with the same flags. The steps after the warm-up are measured in
+blocks, whose spread shows how quiet the machine was.
 """
 
 import dataclasses
@@ -39,25 +39,25 @@ from support.processor import usable_cores
 _BLOCKS = 10
 
 
-# Makes a number of steps of what is measured; tells of them all but the time, which the caller measures.
+# Runs a number of steps; returns their block without the time, which the caller measures.
 Work = Callable[[int], Block]
 
 
 def measure(config: BenchmarkConfig) -> Figures:
-    """Measures, prints the table and writes the JSON file, as `benchmark_image_classifier.py` does.
+    """Runs a benchmark, prints the table and writes the JSON file, as `benchmark_image_classifier.py` does.
 
-    Several workers measure together; what is printed is what they do together, by the chief's clock.
+    Several workers measure together; the figures are their total, by the chief's clock.
 
     Returns:
-        What was measured and how fast it is. images_per_second and images_per_cpu_second: median, low and high of the
-        blocks. waiting_share: of the time, in [0, 1], or None. seconds_to_first_batch: from the first look at the data
-        until a batch has been through, compiling included. peak_rss_mib: of the process so far. With several replicas,
-        communication_share: of the time, in [0, 1], in which the first one waited for the sum of its gradients (None on
-        GPUs); bytes_per_step_expected: what each replica has to send in a ring; with several workers,
-        bytes_per_step_sent: what each has sent, over all interfaces of this machine, whoever else sends there.
+        The configuration and the figures. images_per_second and images_per_cpu_second: median, low and high of the
+        blocks. waiting_share: share of time waiting for input, in [0, 1], or None. seconds_to_first_batch: from opening
+        the data to the end of the first batch, including compilation. peak_rss_mib: peak memory of the process so far.
+        With several replicas, communication_share: share of time, in [0, 1], in which the first replica waited for the
+        sum of its gradients (None on GPUs); bytes_per_step_expected: bytes that each replica must send in a ring; with
+        several workers, bytes_per_step_sent: bytes sent per worker, over all interfaces and programs of this machine.
 
     Raises:
-        InputError: whatever the user can put right.
+        InputError: an error that the user can fix.
     """
     with join_cluster(config) as cluster:
         return _measure(config, cluster)
@@ -89,7 +89,7 @@ def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
 
 
 def make_work(config: BenchmarkConfig, cluster: Cluster = SINGLE_PROCESS) -> Work:
-    """Returns the function that `measure` times; in `eval` mode a call makes one step, or a tenth of --num_steps."""
+    """Returns the function that `measure` times; in `eval` mode a call runs one step or a tenth of --num_steps."""
     return _MODES[config.benchmark.mode](_open_run(config, cluster), config.benchmark)
 
 
@@ -100,7 +100,7 @@ def _open_run(config: BenchmarkConfig, cluster: Cluster) -> Run:
 
 
 def _open_dataset(config: BenchmarkConfig) -> Dataset:
-    """Opens the split that the mode reads; of one that it does not read, only the classes and channels are kept."""
+    """Opens the split that the mode reads; `step` mode reads none and keeps only its classes and channels."""
     data, evaluates = config.data, config.benchmark.mode == 'eval'
     dataset = dataset_factory.get_dataset(
         data.dataset_name or '',
@@ -116,7 +116,7 @@ def _open_dataset(config: BenchmarkConfig) -> Dataset:
 
 
 def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
-    """Returns the config with a data set: imagenet where there is a folder, else synthetic."""
+    """Returns the config with a data set: by default imagenet if a folder is given, else synthetic."""
     data, mode = config.data, config.benchmark.mode
     name = data.dataset_name or ('synthetic' if data.dataset_dir is None else 'imagenet')
     if mode == 'input' and name == 'synthetic':
@@ -127,7 +127,7 @@ def _with_dataset(config: BenchmarkConfig) -> BenchmarkConfig:
 
 
 def _input_mode(run: Run, _: BenchmarkOptions) -> Work:
-    """Takes batches from the host stage, which nothing else slows down."""
+    """Returns work that takes batches from the host stage alone."""
     data, batches = run.config.data, run.make_input(run.steps_left(Position()))
     share, worker = data.batch_size // run.cluster.count, batches.worker
     on_host = input_pipeline.training_batches(
@@ -148,7 +148,7 @@ def _input_mode(run: Run, _: BenchmarkOptions) -> Work:
 
 
 def _train_mode(run: Run, _: BenchmarkOptions) -> Work:
-    """Makes training steps, on whatever the data set is."""
+    """Returns work that makes training steps on the run's data set."""
     steps_left = run.steps_left(Position())
     run_steps, batches = run.make_steps(end=steps_left), run.make_input(steps_left)
     iterator, position = batches.make_iterator(first_image=0), Position()
@@ -165,7 +165,7 @@ def _train_mode(run: Run, _: BenchmarkOptions) -> Work:
 
 
 def _eval_mode(run: Run, options: BenchmarkOptions) -> Work:
-    """Evaluates the first batches of the split, anew for each block, with the weights that the net begins with."""
+    """Returns work that evaluates the first batches of the split, the same for each block, with initial weights."""
     config, strategy = run.config, run.strategy
     with strategy.scope():
         model = run.spec.make_model(mixed_precision=config.net.mixed_precision)
@@ -177,7 +177,7 @@ def _eval_mode(run: Run, options: BenchmarkOptions) -> Work:
         return EvalSource(run.dataset, strategy, batch_size=batch_size, max_batches=num_batches, cluster=run.cluster)
 
     def work(num_steps: int) -> Block:
-        # A source always has the same number of batches; another one would have to be compiled.
+        # Only two sources: each has a fixed number of batches, and a new one needs compilation.
         source = make_source(1 if num_steps == 1 else _block_size(options.num_steps))
         (counted,) = count([net], source, config.evaluation.recall_at)
         return Block(counted['num_examples'])
@@ -209,7 +209,7 @@ def _measure_block(work: Work, num_steps: int) -> Block:
 
 
 def _bytes_sent() -> int:
-    """Returns the bytes this machine has sent since boot, over all interfaces, loopback included."""
+    """Returns the bytes sent by this machine since boot, over all interfaces including loopback."""
     counters = psutil.net_io_counters()
     return counters.bytes_sent if counters else 0
 

@@ -1,4 +1,4 @@
-"""The figures of a benchmark: from what blocks of batches took to a table and a JSON file.
+"""The figures of a benchmark, computed from blocks of batches, and their table.
 
 figures = summarize([Block(images=320, seconds=0.4, cpu_seconds=0.7)])
 figures['images_per_second']        # {'median': 800.0, 'low': 800.0, 'high': 800.0}
@@ -20,12 +20,12 @@ class Block:
     """Time and traffic of a block of batches.
 
     Attributes:
-        images: How many images they held.
-        seconds: On the clock.
-        cpu_seconds: Of all threads of this process.
-        waited: Seconds in which the step waited for the input pipeline, or None where there is no such thing.
-        communicated: Seconds in which it waited for the sum of the gradients.
-        bytes_sent: What this machine has sent meanwhile.
+        images: Number of images.
+        seconds: Wall-clock time.
+        cpu_seconds: CPU time of all threads of this process.
+        waited: Seconds in which the step waited for the input pipeline, or None if it is not measured.
+        communicated: Seconds in which the step waited for the sum of the gradients.
+        bytes_sent: Bytes sent by this machine in this time.
     """
 
     images: int
@@ -37,7 +37,7 @@ class Block:
 
 
 def summarize(blocks: Sequence[Block]) -> Figures:
-    """Returns the speeds of the blocks, median, low and high, and the waiting share of all of them together."""
+    """Returns median, low and high speed of the blocks, and the waiting share over all blocks."""
     seconds = sum(block.seconds for block in blocks)
     waited = [block.waited for block in blocks if block.waited is not None]
     return {
@@ -58,13 +58,13 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def peak_rss_mib() -> int:
-    """Returns the largest resident set of this process so far, in MiB."""
+    """Returns this process's peak resident memory so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 2**20 if sys.platform == 'darwin' else peak / 2**10)
 
 
 def format_table(figures: Figures) -> str:
-    """Returns the figures as lines of text: a heading, then a quantity a line."""
+    """Returns the figures as text: a heading, then one quantity per line."""
     share = figures['waiting_share']
     rows = [
         ('images/s', _format_spread(figures['images_per_second'])),

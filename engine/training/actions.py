@@ -2,8 +2,8 @@
 
 actions = make_actions(run, batches, evaluate, progress, saver)
 
-Each action says with its `interval` when it is due; the loop knows nothing else of it, so a new one is a class here and
-a line in `make_actions`.
+Each action's `interval` says when it is due. The loop knows nothing else about actions, so a new one needs only a class
+here and a line in `make_actions`.
 """
 
 import abc
@@ -29,22 +29,22 @@ from support.progress import Progress
 
 
 class Interval:
-    """Every `steps` steps (which need not be whole) and every `seconds` seconds; 0 is never.
+    """Is due every `steps` steps (may be fractional) and every `seconds` seconds; 0 is never.
 
-    With `at_first` also where it is first asked for.
+    With `at_first` it is also due at the first call of `is_due`.
 
     save = Interval(steps=1000, seconds=600)
-    step = min(save.next_step(step), ...)      # no call of several steps goes beyond it
+    step = min(save.next_step(step), ...)      # a call of several steps must not pass it
     if save.is_due(step): ...
     """
 
     def __init__(self, steps: float = 0, seconds: float = 0, at_first: bool = False):
-        # Less than a step is every step, and would be counted up to in as many tries as it goes into one.
+        # Less than a step means every step; `next_step` would otherwise loop 1 / steps times.
         self._steps, self._seconds, self._at_first = max(steps, 1) if steps else 0, seconds, at_first
         self._last = time.monotonic()
 
     def next_step(self, step: int) -> float:
-        """Returns the first step after `step` at which it is due by steps; infinity if by time only."""
+        """Returns the first step after `step` at which the interval is due; infinity if it counts only seconds."""
         if not self._steps:
             return math.inf
         times = math.floor(step / self._steps)
@@ -53,7 +53,7 @@ class Interval:
         return math.ceil(times * self._steps)
 
     def is_due(self, step: int) -> bool:
-        """Returns whether it is due now, and begins to count the seconds anew if so."""
+        """Returns whether the interval is due now; if so, restarts counting seconds."""
         by_steps = self.next_step(step - 1) == step
         by_time = self._seconds > 0 and time.monotonic() - self._last >= self._seconds
         at_first, self._at_first = self._at_first, False
@@ -64,12 +64,12 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """Where training is, after a call of several steps.
+    """The state of progress after a call of several steps.
 
     Attributes:
-        position: After these steps.
-        report: Of the steps just made.
-        batch_size: Examples a step.
+        position: The position after these steps.
+        report: The report of these steps.
+        batch_size: Examples per step.
     """
 
     position: Position
@@ -105,18 +105,18 @@ class Moment:
 
     @property
     def communication_share(self) -> float:
-        """Share of the time, in [0, 1], in which a replica waited for the sum of the gradients; 0 with one replica."""
+        """Share of the time, in [0, 1], in which a replica waited for the sum of gradients; 0 with one replica."""
         return self.report.communicated / self.report.seconds
 
 
 class Action(abc.ABC):
-    """Something that is due at some steps, after the last one, and perhaps where training is stopped early.
+    """Work that is due at some steps, after the last step, and possibly when training stops early.
 
     Attributes:
-        interval: When it is due.
-        at_stop: Whether it is due where a signal, or `ends_training`, stops training.
-        on_request: Whether SIGUSR1 asks for it.
-        ends_training: Set by one that finds that training should go no further.
+        interval: When the action is due.
+        at_stop: Whether it is also due when a signal or `ends_training` stops training.
+        on_request: Whether SIGUSR1 triggers it.
+        ends_training: Set by the action to end training.
     """
 
     interval: Interval
@@ -126,31 +126,33 @@ class Action(abc.ABC):
     _last_step: int | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
-        """Called before the first step, and where training has gone back."""
+        """Called before the first step, and after a recovery to an earlier checkpoint."""
         self._last_step = None
 
     def watch(self) -> None:  # noqa: B027  # most have nothing to do
-        """Called after every call of several steps; raises what has gone wrong beside training."""
+        """Called after every call of several steps; raises errors of background work."""
 
     def finish(self) -> None:  # noqa: B027
-        """Called once, after the last step; waits for work in the background."""
+        """Called once, after the last step; waits for background work."""
 
     def rescue(self, position: Position) -> None:  # noqa: B027
-        """Called where an error ends training; keeps what was trained up to a position."""
+        """Called when an error ends training; saves the progress up to a position."""
 
     def run(self, moment: Moment) -> None:
-        """Does it, unless it was done at this step."""
+        """Performs the action, unless it was already performed at this step."""
         if self._last_step != moment.step:
             self._last_step = moment.step
             self.act(moment)
 
     @abc.abstractmethod
     def act(self, moment: Moment) -> None:
-        """Does it."""
+        """Performs the action."""
 
 
 class Log(Action):
-    """A line, or the bar's text: step, loss, learning rate, accuracy, images/s, share of time waiting for data."""
+    """Logs step, loss, learning rate, accuracy, images/s and the share of time waiting for data, or shows them beside
+    the bar.
+    """
 
     def __init__(self, options: LogOptions, progress: Progress):
         self.interval = log_interval(options)
@@ -184,7 +186,7 @@ def log_interval(options: LogOptions) -> Interval:
 
 
 def _extras(moment: Moment) -> Iterator[str]:
-    """Yields what only some runs log: communication, the loss scale."""
+    """Yields the values that only some runs log: communication share and loss scale."""
     if moment.report.communicated:
         yield f'reducing gradients {moment.communication_share:.0%}'
     if moment.report.loss_scale is not None:
@@ -192,7 +194,7 @@ def _extras(moment: Moment) -> Iterator[str]:
 
 
 class LeftToChief(Action):
-    """An action of the chief, which is due on every worker so that all do the same things in the same order."""
+    """Stands in for an action of the chief on the other workers, so that all have the same list of actions."""
 
     def __init__(self, interval: Interval, on_request: bool = False):
         self.interval, self.on_request = interval, on_request
@@ -202,7 +204,7 @@ class LeftToChief(Action):
 
 
 class Save(Action):
-    """A checkpoint, written beside training once the weights are known to be finite."""
+    """Writes a checkpoint in the background, after checking that the weights are finite."""
 
     at_stop = True
     on_request = True
@@ -225,7 +227,7 @@ class Save(Action):
         self._save(moment.position)
 
     def rescue(self, position: Position) -> None:
-        """Saves what was trained, unless that is done; not what is not finite."""
+        """Saves a checkpoint, unless it is saved already or not finite."""
         with contextlib.suppress(NonFiniteError):
             if position.step != self._saved_step:
                 self._save(position)
@@ -249,10 +251,10 @@ class Save(Action):
 
 
 def check_variables(values: Mapping[str, tf.Tensor], position: Position) -> None:
-    """Refuses to save what is not finite; the loss may not have shown it yet.
+    """Checks variables before saving, because the loss may not yet show that one is not finite.
 
     Raises:
-        NonFiniteError: naming the variable.
+        NonFiniteError: a variable is not finite; the error names it.
     """
     for name, value in values.items():
         if value.dtype.is_floating and not np.isfinite(tf.reduce_sum(value).numpy()):
@@ -260,7 +262,7 @@ def check_variables(values: Mapping[str, tf.Tensor], position: Position) -> None
 
 
 class Scalars(Action):
-    """Scalars for TensorBoard, with each log line."""
+    """Writes scalars for TensorBoard with each log line."""
 
     def __init__(self, interval: Interval, writer: SummaryWriter):
         self.interval, self._writer = interval, writer
@@ -297,7 +299,7 @@ class Scalars(Action):
 
 
 class Summarize(Action):
-    """Scalars in between, and on request histograms and images."""
+    """Writes scalars at its own interval and, if enabled, histograms and images."""
 
     def __init__(
         self,
@@ -330,9 +332,9 @@ class Summarize(Action):
 def make_actions(
     run: Run, batches: TrainInput, evaluate: Action | None, progress: Progress, saver: checkpoints.Saver
 ) -> list[Action]:
-    """Makes the actions of a run, in the order in which they happen.
+    """Returns the actions of a run, in the order in which they are performed.
 
-    All workers have the same list: the chief says by its places what is due.
+    All workers have lists of the same length, because the chief tells the others by index which actions are due.
     """
     log, options, is_chief = run.config.log, run.config.checkpoint, run.cluster.is_chief
     save_interval = Interval(steps=options.save_interval_steps, seconds=options.save_interval_secs)

@@ -1,4 +1,4 @@
-"""The best checkpoint, in `train_dir/best`, by the results in `train_dir/evaluations.json`; and when to stop early.
+"""Keeps the best checkpoint in `train_dir/best`, by `train_dir/evaluations.json`, and decides on early stopping.
 
 best = make_best(run)
 best.go_back_to(step)
@@ -34,13 +34,13 @@ Measured = dict[str, Any]
 class EvaluationHistory:
     """The evaluations of a run, in the order of their steps.
 
-    Whatever is decided at a step follows from what was measured up to it. So a run that resumes from an earlier
-    checkpoint measures again what came after it, and decides the same.
+    A decision at a step depends only on evaluations up to this step. So a run that resumes from an earlier checkpoint
+    repeats the later evaluations and decides the same.
 
     Attributes:
-        how: What is compared: `metric`, the higher the better, or None; `split`; whether of moving `averages`.
-        measured: For each evaluation step, num_examples, accuracy, recall_at_<k>, loss, and split and averages.
-            Those of another split, or averaged or not otherwise, stay in the file and are compared with nothing.
+        how: What is compared: `metric` (higher is better) or None; `split`; whether moving `averages` are evaluated.
+        measured: For each evaluation: step, num_examples, accuracy, recall_at_<k>, loss, split and averages. Rows with
+            another split or another value of averages stay in the file but are not compared.
     """
 
     how: dict[str, Any]
@@ -48,7 +48,7 @@ class EvaluationHistory:
 
     @classmethod
     def load(cls, train_dir: str, how: dict[str, Any]) -> 'EvaluationHistory':
-        """Reads it; it is empty where there is none.
+        """Reads the history from `train_dir`; empty if there is no file.
 
         Raises:
             InputError: the file is damaged.
@@ -58,10 +58,10 @@ class EvaluationHistory:
         return cls(how, measured or ())
 
     def save(self, train_dir: str) -> None:
-        """Writes it whole or not at all.
+        """Writes the history atomically to `train_dir`.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         rows = ',\n'.join(json.dumps(row) for row in self.measured)
         try:
@@ -70,17 +70,17 @@ class EvaluationHistory:
             raise InputError(f'--train_dir={train_dir}: {HISTORY}: {first_line(error)}') from error
 
     def until(self, step: int) -> 'EvaluationHistory':
-        """Returns it without what was measured after a step."""
+        """Returns a copy without the evaluations after a step."""
         return dataclasses.replace(self, measured=tuple(row for row in self.measured if row['step'] <= step))
 
     def adding(self, measured: Measured) -> 'EvaluationHistory':
-        """Returns it with one evaluation more, which replaces any of the same step or later."""
+        """Returns a copy with another evaluation, which replaces all of the same step or later."""
         row = {**measured, **self._place}
         return dataclasses.replace(self, measured=(*self.until(measured['step'] - 1).measured, row))
 
     @property
     def metric(self) -> str:
-        """By which the best is chosen; empty if none is."""
+        """The metric that selects the best checkpoint; empty if none does."""
         return self.how['metric'] or ''
 
     @property
@@ -98,7 +98,7 @@ class EvaluationHistory:
 
     @property
     def best_step(self) -> int | None:
-        """First step of the highest value; None where nothing was measured."""
+        """The first step with the highest value of the metric; None without evaluations."""
         rows = [row for row in self._compared if self.metric in row]
         return max(rows, key=lambda row: row[self.metric])['step'] if rows else None
 
@@ -123,10 +123,10 @@ def _checked_rows(rows: Any) -> tuple[Measured, ...]:
 
 
 class BestCheckpoint:
-    """Keeps the checkpoint of the evaluation with the highest metric; the first of several equal ones.
+    """Keeps the checkpoint with the highest metric; the first of several equal ones.
 
-    Its folder is a `train_dir` of its own for evaluation, prediction and export, and no rotation touches it. Where
-    training has gone back, what it holds stays until something better is measured: it was measured too.
+    Its folder works as a `train_dir` for evaluation, prediction and export, and is not subject to rotation. After
+    training goes back to an earlier step, the kept checkpoint stays until a better one is found: its result is valid.
     """
 
     def __init__(
@@ -137,22 +137,22 @@ class BestCheckpoint:
         patience: int | None,
         cluster: Cluster = SINGLE_PROCESS,
     ):
-        """Opens it.
+        """Continues from the evaluations so far.
 
         Args:
-            history: Its evaluations so far; with no metric, no checkpoint is kept.
-            patience: So many evaluations after the best one exhaust it; None never does.
-            cluster: All its workers know the evaluations, and the chief keeps the checkpoint.
+            history: The evaluations so far; without a metric, no checkpoint is kept.
+            patience: Number of evaluations after the best one that end training; None: no early stopping.
+            cluster: The workers. All know the evaluations; the chief keeps the checkpoint.
         """
         self._train_dir, self._spec, self._history, self._patience = train_dir, spec, history, patience
         self._folder, self._cluster = os.path.join(train_dir, BEST), cluster
 
     def go_back_to(self, step: int) -> None:
-        """Forgets what was measured after a step."""
+        """Drops the evaluations after a step."""
         self._history = self._history.until(step)
 
     def needs_evaluation(self, step: int) -> bool:
-        """Returns whether a step has not been evaluated, or was the best and its checkpoint is not there."""
+        """Returns whether a step is not yet evaluated, or is the best and its checkpoint is missing."""
         history = self._history
         if history.best_step != step:
             return history.last_step < step
@@ -160,11 +160,11 @@ class BestCheckpoint:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether too many evaluations have brought nothing better."""
+        """Whether `patience` evaluations have passed without a better one."""
         return self._patience is not None and self._history.evaluations_since_best >= self._patience
 
     def take(self, results: Measured, variables: Mapping[str, tf.Tensor]) -> None:
-        """Notes an evaluation, and saves the variables if it is the best.
+        """Records an evaluation, and saves the variables if it is the best.
 
         Raises:
             InputError: the folder cannot be written to.
@@ -178,7 +178,7 @@ class BestCheckpoint:
                 held, value = self._held_value(), results[history.metric]
                 if held is None or value > held:
                     self._save(step, value, variables)
-            # Last: an evaluation that stands in the file is not made again.
+            # Last, because an evaluation in the file is not repeated.
             history.save(self._train_dir)
         self._history = history
         if self.is_exhausted:
@@ -188,7 +188,7 @@ class BestCheckpoint:
             )  # fmt: skip
 
     def _held_value(self) -> float | None:
-        """Returns the metric of the checkpoint that is there; None without one, or if it was measured otherwise."""
+        """Returns the kept checkpoint's metric; None if there is none or it was measured differently."""
         try:
             return load_json(os.path.join(self._folder, FILE_NAME), self._value_of, 'a better one replaces it')
         except InputError:
@@ -212,10 +212,10 @@ class BestCheckpoint:
 
 
 def make_best(run: Run) -> BestCheckpoint:
-    """Returns the keeper of the best checkpoint.
+    """Returns the run's BestCheckpoint, with the evaluations so far.
 
     Raises:
-        InputError: a metric that is not measured; a patience without evaluations or a metric.
+        InputError: the metric is not measured, or early stopping lacks evaluations or a metric.
     """
     checks, options = run.config.evaluation, run.config.checkpoint
     patience, metric = checks.early_stopping_patience, options.best_metric

@@ -1,6 +1,6 @@
 """Evaluation during training: an action between steps.
 
-evaluate = make_evaluation(run, best, signals)      # None where the options ask for none
+evaluate = make_evaluation(run, best, signals)      # None if the options ask for none
 actions = make_actions(run, batches, evaluate, progress, saver)
 """
 
@@ -26,10 +26,10 @@ from engine.training.state import Position, TrainState
 
 
 class Evaluate(Action):
-    """Accuracy, Recall@k and loss of the weights as they are, or of their moving averages where those are kept.
+    """Measures accuracy, Recall@k and loss of the current weights, or of their moving averages if the run has them.
 
     Attributes:
-        results: Of the last evaluation; None before the first.
+        results: Results of the last evaluation; None before the first.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Evaluate(Action):
         self.results: Results | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
-        """Repeats the evaluation of the checkpoint that training resumes from, if it was cut short."""
+        """Evaluates the checkpoint from which training resumes, if its evaluation was interrupted."""
         super().begin(position, last_step)
         self._best.go_back_to(position.step)
         self.ends_training = self._best.is_exhausted
@@ -65,7 +65,7 @@ class Evaluate(Action):
     def _measure(self, position: Position) -> None:
         variables = {**self._state.saved_variables(), **position.counters()}
         values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
-        check_variables(values, position)  # logits that are not numbers would be counted as the first class
+        check_variables(values, position)  # NaN logits would count as the first class
         try:
             with _averages_as_weights(self._state):
                 (measured,) = measure([self._net], self._source, self._recall_at, should_stop=self._should_stop)
@@ -82,7 +82,7 @@ class Evaluate(Action):
 
 @contextlib.contextmanager
 def _averages_as_weights(state: TrainState) -> Iterator[None]:
-    """Lets the net compute with its moving averages, if there are any, and puts the weights back."""
+    """Replaces the net's weights by its moving averages, if there are any, and restores them at the end."""
     if state.averages is None:
         yield
         return
@@ -97,10 +97,10 @@ def _averages_as_weights(state: TrainState) -> Iterator[None]:
 
 
 def make_evaluation(run: Run, best: BestCheckpoint, signals: TrainingSignals) -> Evaluate | None:
-    """Makes the evaluation of a run, if its options ask for one, and opens its data; a signal cuts it short.
+    """Returns the evaluation of a run with its data opened, or None if not wanted; a signal interrupts it.
 
     Raises:
-        InputError: as `get_dataset` and `decoded.with_cache`; or workers whose data differ.
+        InputError: as `get_dataset` and `decoded.with_cache`, or the workers' data differ.
     """
     config, cluster, dataset, checks = run.config, run.cluster, run.dataset, run.config.evaluation
     if not checks.is_wanted:
