@@ -1,1 +1,1 @@
-"""Options and the command line; see `config.py` and `cli.py`."""
+"""Options and the command line; see `options.py` and `cli.py`."""

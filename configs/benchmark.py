@@ -1,8 +1,8 @@
-"""The options of `benchmark_image_classifier.py`: all of training's, so that any recipe can be measured, and its own.
+"""The options of `benchmark_image_classifier.py`: its own and all of training's, so that any recipe can be measured.
 
     make_config(BenchmarkConfig, mode='input', dataset_dir='/data/imagenet', batch_size=256)
 
-What concerns checkpoints, logs and evaluation during training has no effect: measuring writes no train_dir.
+Options for checkpoints, logs and evaluation during training have no effect: a benchmark writes no train_dir.
 """
 
 import dataclasses

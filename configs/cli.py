@@ -1,10 +1,10 @@
-"""The command line: absl flags made from the options of a config, and the one place where errors become exit codes.
+"""The command line: defines absl flags from the options of a config, and turns errors into exit codes.
 
     cli.run(TrainConfig, main)                           # parses flags and flagfiles, then calls main(config)
-    cli.run(PredictConfig, main, positional='images')    # what is no flag goes into the option `images`
+    cli.run(PredictConfig, main, positional='images')    # positional arguments go into the option `images`
 
-`--flagfile=configs/x.cfg` takes a recipe; flags behind it override it. Nothing here imports TensorFlow, so `--help` and
-a misspelt flag answer at once.
+`--flagfile=configs/x.cfg` reads a recipe; flags after it override it. This module does not import TensorFlow, so
+`--help` and the error for a misspelt flag appear at once.
 """
 
 import errno
@@ -27,7 +27,7 @@ from support.errors import InputError, WorkerLostError
 
 ConfigT = TypeVar('ConfigT')
 
-_LONGEST_ERROR = 1000  # of flags; a value may be of any length
+_LONGEST_ERROR = 1000  # characters of an error about flags, whose values may be of any length
 _DEFINERS = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -44,22 +44,22 @@ def run(
     usual: Sequence[str] = (),
     example: str = '',
 ) -> None:
-    """Parses the command line, calls `main` with the config and exits with what it returns; 1: bad input, 2: flags.
+    """Parses the command line, calls `main` with the config and exits with its status; 1: bad input, 2: bad flags.
 
     Args:
-        config_class: Whose options become flags.
+        config_class: The config whose options become flags.
         main: Returns the exit status.
-        retired_flags: Others that are answered.
-        positional: The option, a list, that arguments which are no flags go into, before, between or after flags. At
-            least one is needed. Without, any is an error.
-        usual: The options that everybody needs, which `--help` shows first.
+        retired_flags: Slim's flags that are accepted without effect.
+        positional: The list option that takes positional arguments, before, between or after flags; at least one is
+            required. If None, positional arguments are an error.
+        usual: Common options, which `--help` shows first.
         example: A command for `--help`.
     """
     console.open_closed_streams()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     library.load_lightly()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors='backslashreplace')  # as standard error is: names may be more than a terminal has
+        sys.stdout.reconfigure(errors='backslashreplace')  # like stderr: a terminal may lack letters of a name
     define_flags(config_class, retired_flags)
     flags.FLAGS.set_gnu_getopt(positional is not None)
     given: set[str] = set()
@@ -88,23 +88,23 @@ def run(
 
 
 def warn_of_unread_flags(config: Any, given: Collection[str]) -> None:
-    """Warns of flags that have no effect beside others, and of defaults that do not go with what was chosen.
+    """Warns about flags without effect, and about defaults that do not suit the chosen options.
 
     Args:
-        given: Names of those that stand on the command line itself: a flagfile may have all of them, as config.cfg.
+        given: Names of flags on the command line itself; flags from flagfiles do not count, as config.cfg has all.
     """
     cluster = getattr(config, 'cluster', None)
-    if cluster is not None and (cluster.launch_workers or cluster.task):  # the first worker says it
+    if cluster is not None and (cluster.launch_workers or cluster.task):  # the first worker warns
         return
     for line in [*unread(config, given), *advice(config, given)]:
         logging.warning('%s', line)
 
 
 def exit_status(call: Callable[[], int]) -> int:
-    """Calls `call` and returns the exit status: its own, or that of bad input (1, one line), Ctrl-C or a closed output.
+    """Calls `call` and returns its exit status, or 1 for bad input (prints one line), 130 for Ctrl-C, 141 for EPIPE.
 
-    Where another worker is lost, the process ends here: TensorFlow would wait for it on its way out. The status
-    is then 75, the system's for what may go better next time, or 1 if a worker has said what to put right.
+    If another worker is lost, the process ends here, because TensorFlow would wait for that worker at exit. The status
+    is then 75 (EX_TEMPFAIL: try again), or 1 if a worker has reported an error that must be fixed.
     """
     try:
         return call()
@@ -117,7 +117,7 @@ def exit_status(call: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:
@@ -129,7 +129,7 @@ def exit_status(call: Callable[[], int]) -> int:
 
 
 def define_flags(config_class: type, retired_flags: Sequence[RetiredFlag] = ()) -> None:
-    """Defines an absl flag for each option; they show in the script's own `--help`, under its group."""
+    """Defines an absl flag for each option, as a key flag of the script so that absl's help lists it."""
     for option in options_lib.flat_options(config_class).values():
         if option.many:
             default = ','.join(str(value) for value in option.default)
@@ -145,7 +145,7 @@ def define_flags(config_class: type, retired_flags: Sequence[RetiredFlag] = ()) 
 def _define(definer: Callable[..., Any], name: str, default: Any, help: str) -> None:
     definer(name, default, help)
     flags.declare_key_flag(name)
-    # `--help` lists the flags that belong to the script, whichever module has defined them.
+    # absl's help lists the key flags of the script, not of this module.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
@@ -163,7 +163,7 @@ class _ShowFlag(flags.BooleanFlag):
 
     def _show_all(self) -> int:
         self._show()
-        sys.stdout.flush()  # inside of what answers a reader that has gone
+        sys.stdout.flush()  # here, so that `exit_status` handles a closed output
         return 0
 
 
@@ -177,11 +177,11 @@ def _define_help_flags(show_help: Callable[[], None]) -> None:
 
 
 def _parse_flags(argv: Sequence[str], positional: str | None = None) -> tuple[list[str], set[str]]:
-    """Parses flags and flagfiles; returns what are no flags, and the names of those on the command line itself."""
+    """Parses flags and flagfiles; returns the program and positional arguments, and the flags on the command line."""
     try:
         arguments = flagfiles.expand(argv[1:], _takes_value, stops_at_others=positional is None)
         rest = flags.FLAGS([argv[0], *(argument.text for argument in arguments)])
-    except (flags.Error, ValueError) as error:  # the latter from a flagfile, or from absl's own flags
+    except (flags.Error, ValueError) as error:  # ValueError: from a flagfile or absl's own flags
         _exit_with_usage(argv, str(error))
     if positional is not None:
         if len(rest) == 1 and not flags.FLAGS[positional].value:
@@ -209,10 +209,10 @@ def _takes_value(name: str) -> bool:
 def config_from_flags(
     config_class: type[ConfigT], positional: str | None = None, arguments: Sequence[str] = ()
 ) -> ConfigT:
-    """Returns the config that the parsed flags say; `arguments` are added to the option `positional` as they are.
+    """Returns the config from the parsed flags; appends `arguments` unchanged to the option `positional`.
 
     Raises:
-        InputError: a value outside what its option allows, or that is no text.
+        InputError: an option does not allow its value, or the value is not valid text.
     """
     values = {}
     for option in options_lib.flat_options(config_class).values():
@@ -234,10 +234,10 @@ def _parse_list(option: options_lib.Option, text: str | None) -> tuple[Any, ...]
 
 
 def answers_to_retired_flags(retired_flags: Sequence[RetiredFlag]) -> list[str]:
-    """Returns a line for each retired flag that was given.
+    """Returns one line for each retired flag that was given.
 
     Raises:
-        InputError: one that would make this run something else than was asked for.
+        InputError: ignoring a flag would change the run that was asked for.
     """
     lines = []
     for retired in retired_flags:
@@ -251,16 +251,16 @@ def answers_to_retired_flags(retired_flags: Sequence[RetiredFlag]) -> list[str]:
 
 
 def log_to_stderr() -> None:
-    """Sends the log to standard error, a line a message, without absl's prefix."""
+    """Sends the log to standard error, one line per message, without absl's prefix."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     handler = logging.get_absl_handler()
     handler.setFormatter(console.Formatter())
-    if handler.python_handler.stream is None:  # of a process that was started without a standard error
+    if handler.python_handler.stream is None:  # the process was started without standard error
         handler.python_handler.setStream(sys.stderr)
     flags.FLAGS['stderrthreshold'].value = 'info'
 
 
 def silence_tensorflow() -> None:
-    """Keeps TensorFlow, once it is loaded, from printing errors of its own, where all that count are put in words."""
+    """Hides TensorFlow's own error output, for scripts that report all relevant errors; call before importing it."""
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'

@@ -1,8 +1,8 @@
-"""The options of `download_and_convert_data.py`: what is converted, into what, and how the work is done.
+"""The options of `download_and_convert_data.py`: source, records and processes.
 
     make_config(ConvertConfig, dataset_name='imagenet', source_dir='/data/ilsvrc', dataset_dir='/data/records')
 
-The names of slim's flags (research/slim/datasets/build_imagenet_data.py) are kept where its converters had them.
+Flags that slim's converters had keep their names (research/slim/datasets/build_imagenet_data.py).
 """
 
 import dataclasses

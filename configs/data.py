@@ -1,4 +1,4 @@
-"""The options of training data: which examples are read, how they become batches, and how images are varied.
+"""The options of training data: data set, batches and augmentation.
 
 names = RecordNames(('image=image_raw', 'label=label'), 'photos-{split}-*.tfrecord')
 names.keys                  # {'image': 'image_raw', 'label': 'label'}
@@ -53,17 +53,17 @@ class RecordNames:
 
     @property
     def keys(self) -> dict[str, str]:
-        """The key of each part that is named."""
+        """The given keys by part: image, label, boxes."""
         return {part: key for part, _, key in (pair.partition('=') for pair in self.record_keys)}
 
     @property
     def flags(self) -> str:
-        """Those that were given, for messages."""
+        """The given flags as text, for messages."""
         keys = [f'--record_keys={",".join(self.record_keys)}'] if self.record_keys else []
         return ' '.join([*keys, *([f'--file_pattern={self.file_pattern}'] if self.file_pattern else [])])
 
     def or_else(self, others: 'RecordNames') -> 'RecordNames':
-        """Returns these names, and those of `others` for what these do not say."""
+        """Returns a copy in which the names of `others` replace missing ones."""
         return RecordNames(self.record_keys or others.record_keys, self.file_pattern or others.file_pattern)
 
     def __bool__(self) -> bool:
@@ -170,7 +170,7 @@ class DataOptions(Options):
 
     @property
     def examples_per_step(self) -> int:
-        """Examples of each step, over all devices."""
+        """Examples per step, over all devices."""
         return self.batch_size * self.gradient_accumulation_steps
 
 
@@ -261,10 +261,10 @@ class AugmentOptions(Options):
 
 
 def check_cache(cache: str) -> None:
-    """Refuses what is meant as a word and is none, and folders that cannot be mapped.
+    """Checks `--cache`: misspelt keywords and remote folders, whose files cannot be memory-mapped, are errors.
 
     Raises:
-        InputError: with what is allowed.
+        InputError: names the allowed values.
     """
     if '://' in cache:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The options of devices, and of several workers: who they are, and how long they wait for each other.
+"""The options of devices and of workers: addresses and timeouts.
 
 make_config(TrainConfig, worker_hosts=('node1:2222', 'node2:2222'), task=0)
 """

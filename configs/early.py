@@ -1,9 +1,9 @@
-"""Checks before TensorFlow is imported, which takes seconds: unknown names, missing paths.
+"""Checks names and paths before TensorFlow is imported, which takes seconds.
 
     check_names(config)
     check_training(config)
 
-Whatever passes is checked again, and more closely, where it is used. Paths with `://` are TensorFlow's alone to find.
+Values that pass are checked again, more closely, where they are used. Only TensorFlow can check paths with `://`.
 """
 
 import os
@@ -27,14 +27,14 @@ _WRITTEN_IF_ABSENT = ('digits', 'synthetic')
 
 
 def check_names(config: Any) -> None:
-    """Refuses unknown names of nets, preprocessings, data sets, optimizers and schedules."""
+    """Raises InputError for an unknown net, preprocessing, data set, optimizer or schedule."""
     for option, value in flat_values(config).items():
         if option in names.OF_OPTIONS and value is not None:
             names.check_name(option, value)
 
 
 def check_checkpoint(path: str, flag: str = 'checkpoint_path') -> None:
-    """Refuses a path that no checkpoint and no export can be read from; the error says what the folder holds."""
+    """Raises InputError if a path holds neither a checkpoint nor an export; the error lists the folder's content."""
     if '\0' in path:
         raise InputError(f'--{flag}={path!r}: no file can have a zero byte in its name')
     if _is_remote(path):
@@ -56,7 +56,7 @@ def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_
     incomplete = _without_index(names)
     if incomplete:
         return InputError(f'--{flag}={folder}: {_missing_index(folder, incomplete)}')
-    # TensorFlow Serving keeps the versions of a net in folders called 1, 2, ...
+    # TensorFlow Serving keeps the versions of a net in folders named 1, 2, ...
     deeper = [
         path
         for name in sorted(names, key=lambda name: (len(name), name))
@@ -72,7 +72,7 @@ def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_
 
 
 def no_checkpoint_at(path: str, folder: str, names: Iterable[str] | None, flag: str = 'checkpoint_path') -> InputError:
-    """Returns the error for a path without one, given the names of the files in its folder; None without a folder."""
+    """Returns the error for a path without a checkpoint, given its folder's file names, or None without a folder."""
     if names is None:
         return InputError(f'--{flag}={path}: no such file, and no folder {folder}')
     names = list(names)
@@ -86,16 +86,16 @@ def no_checkpoint_at(path: str, folder: str, names: Iterable[str] | None, flag: 
 
 
 def prefixes(names: Iterable[str]) -> list[str]:
-    """Returns the prefixes of TensorFlow's checkpoints among the names of a folder's files.
+    """Returns the prefixes of TensorFlow's checkpoints among a folder's file names.
 
-    Left out are parts of a save that was killed, and what a run has set aside as damaged.
+    Temporary files of a killed save, and checkpoints that a run has renamed as damaged, are left out.
     """
     found = (name.removesuffix('.index') for name in names if name.endswith('.index'))
     return sorted(prefix for prefix in found if not prefix.startswith(_NOT_WHOLE) and prefix)
 
 
 def _without_index(names: Iterable[str]) -> list[str]:
-    """Returns the prefixes that have data and no index."""
+    """Returns the prefixes with data but without an index."""
     names = list(names)
     data = {re.sub(PART_OF_CHECKPOINT, '', name) for name in names if re.search(r'\.data-\d+-of-\d+$', name)}
     return sorted(prefix for prefix in data - set(prefixes(names)) if not prefix.startswith(_NOT_WHOLE))
@@ -109,7 +109,7 @@ def _missing_index(folder: str, incomplete: list[str]) -> str:
 
 
 def check_dataset_dir(dataset_name: str | None, path: str | None) -> None:
-    """Refuses a folder of a data set that is not there; the embedded one is written, those of TFDS are downloaded."""
+    """Raises InputError if a data set's folder is missing, unless the data set is written or downloaded on demand."""
     is_made = dataset_name is not None and dataset_name.startswith((names.TFDS, *_WRITTEN_IF_ABSENT))
     if path is not None and not is_made and not _is_remote(path) and not os.path.isdir(path):
         state = 'not a folder that can be read' if os.path.lexists(path) else 'no such folder'
@@ -117,13 +117,13 @@ def check_dataset_dir(dataset_name: str | None, path: str | None) -> None:
 
 
 def check_file(flag: str, path: str | None) -> None:
-    """Refuses a file that is not there."""
+    """Raises InputError if a file is missing."""
     if path is not None and not _is_remote(path) and not os.path.exists(path):
         raise InputError(f'--{flag}={path}: no such file')
 
 
 def check_place(flag: str, path: str | None) -> None:
-    """Refuses a path where no file can be written."""
+    """Raises InputError if no file can be written at a path."""
     if path is None or _is_remote(path):
         return
     folder = os.path.dirname(path) or '.'
@@ -134,7 +134,7 @@ def check_place(flag: str, path: str | None) -> None:
 
 
 def check_folder_place(flag: str, path: str | None) -> None:
-    """Refuses a folder where nothing can be written, or that cannot be made."""
+    """Raises InputError if a folder cannot be created or written to."""
     if not path or _is_remote(path):
         return
     nearest = os.path.abspath(path)
@@ -147,18 +147,16 @@ def check_folder_place(flag: str, path: str | None) -> None:
 
 
 def check_combinations(config: Any) -> None:
-    """Refuses flags that, beside others, nothing reads, where the work itself would refuse them."""
+    """Raises InputError for flags without effect that the later work would refuse too."""
     for line in refused(config):
         raise InputError(f'{line}; leave it out')
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Refuses a schedule that lacks what it needs, and a metric that no evaluation gives."""
+    """Raises InputError if a schedule lacks an option, or if no evaluation measures `--best_metric`."""
     schedule, length, name = config.schedule, config.length, config.data.dataset_name
     ends = length.max_number_of_steps is not None or length.num_epochs is not None
-    is_embedded = name == 'digits' or (
-        name is None and config.data.dataset_dir is None
-    )  # which has a length by default
+    is_embedded = name == 'digits' or (name is None and config.data.dataset_dir is None)  # its length has a default
     if schedule.learning_rate_decay_type == 'cosine' and not ends and not is_embedded:
         raise needs_length()
     if schedule.learning_rate_decay_type == 'piecewise' and not schedule.learning_rate_boundaries:
@@ -170,7 +168,7 @@ def check_schedule(config: TrainConfig) -> None:
 
 
 def needs_length() -> InputError:
-    """Returns the error for a cosine without an end."""
+    """Returns the error for a cosine schedule without a length."""
     return InputError(
         '--learning_rate_decay_type=cosine needs to know how long training lasts: '
         'give --max_number_of_steps or --num_epochs'
@@ -178,12 +176,12 @@ def needs_length() -> InputError:
 
 
 def needs_boundaries() -> InputError:
-    """Returns the error for steps of the rate that are at no epochs."""
+    """Returns the error for a piecewise schedule without boundaries."""
     return InputError('--learning_rate_decay_type=piecewise needs --learning_rate_boundaries (in epochs)')
 
 
 def check_training(config: TrainConfig) -> None:
-    """Refuses unknown names, data that does not exist and, unless a run is resumed, initial weights that do not."""
+    """Raises InputError for unknown names, missing data and, unless a run is resumed, missing initial weights."""
     check_names(config)
     check_combinations(config)
     check_schedule(config)
@@ -196,7 +194,7 @@ def check_training(config: TrainConfig) -> None:
 
 
 def check_export(config: ExportConfig) -> None:
-    """Refuses unknown names and formats, checkpoints and images that do not exist, and a place that is taken."""
+    """Raises InputError for unknown names and formats, missing checkpoints and images, and an existing output."""
     config = with_format(config)
     check_names(config)
     options = config.export
@@ -211,7 +209,7 @@ def check_export(config: ExportConfig) -> None:
 
 
 def check_prediction(config: PredictConfig) -> None:
-    """Refuses unknown names, a net or names of classes that do not exist, and places where nothing can be written."""
+    """Raises InputError for unknown names, a missing net or labels file, and outputs that cannot be written."""
     check_names(config)
     check_checkpoint(config.prediction.checkpoint_path)
     check_file('labels_path', config.foreign.labels_path)
@@ -220,13 +218,13 @@ def check_prediction(config: PredictConfig) -> None:
 
 
 def check_evaluation(config: EvalConfig) -> None:
-    """Refuses unknown names, and checkpoints, unless they are waited for, data, labels and places that do not exist."""
+    """Raises InputError for unknown names, missing files (checkpoints only if not waited for) and invalid outputs."""
     check_names(config)
     options = config.evaluation
     if config.output.eval_interval_secs is None:
         for path in options.compare or (options.checkpoint_path,):
             check_checkpoint(path, 'compare' if options.compare else 'checkpoint_path')
-    if options.dataset_name is not None:  # else it is the run's own, which may be written or downloaded
+    if options.dataset_name is not None:  # else the run's, which may be written or downloaded
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
     check_place('results_path', config.output.results_path)
@@ -234,7 +232,7 @@ def check_evaluation(config: EvalConfig) -> None:
 
 
 def _has_checkpoints(folder: str) -> bool:
-    """Returns whether a folder on this machine has checkpoints of a run."""
+    """Returns whether a local folder has checkpoints of a run."""
     return os.path.isdir(folder) and any(name.endswith('.index') for name in _names_in(folder))
 
 
@@ -243,7 +241,7 @@ def _is_remote(path: str) -> bool:
 
 
 def may_be_read(name: str) -> bool:
-    """Returns whether a folder that holds a file of this name may be one that can be read."""
+    """Returns whether a file name suggests that its folder has a checkpoint or a SavedModel."""
     return name in ('checkpoint', 'saved_model.pb') or name.endswith(('.index', *ENDINGS_OF_ONE_FILE))
 
 

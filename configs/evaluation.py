@@ -1,4 +1,4 @@
-"""The options of `eval_image_classifier.py`: which checkpoint, on which examples, where the results go.
+"""The options of `eval_image_classifier.py`: checkpoint, data and outputs.
 
 make_config(EvalConfig, checkpoint_path='/tmp/tfmodel', dataset_split_name='validation')
 """

@@ -1,4 +1,4 @@
-"""The options of `export_image_classifier.py`: which checkpoint, in which format, where to.
+"""The options of `export_image_classifier.py`: checkpoint, format and output.
 
 make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras', output_path='/tmp/alexnet.keras')
 """
@@ -18,7 +18,7 @@ MOST_CALIBRATION_IMAGES = 500
 DEFAULT_OPSET = 17
 
 _FROM_RUN = 'Default: as the run was trained (model.json)'
-# Endings of files that other programs write, which a folder was hardly meant to have.
+# Endings of other programs' files, which are unlikely to be meant for a folder.
 _OF_OTHERS = ('.ckpt', '.h5', '.hdf5', '.json', '.mlmodel', '.mlpackage', '.pb', '.pt', '.pth', '.safetensors')
 
 
@@ -124,7 +124,7 @@ class ExportNetOptions(NetOverrides):
     dataset_dir: str | None = option(None, f'Folder of the data set. {_FROM_RUN}.', path=True)
 
     def given(self) -> dict[str, Any]:
-        """Returns the fields of `ModelSpec` that flags give, by name."""
+        """Returns the fields of `ModelSpec` set by flags, by name."""
         named = {} if self.dataset_name is None else {'dataset_name': self.dataset_name}
         return {**super().given(), **named}
 
@@ -138,10 +138,10 @@ class ExportConfig:
 
 
 def calibration_count(options: ExportOptions) -> int | None:
-    """Returns how many images of the training split `--calibration_images` asks for; None where it names a folder.
+    """Returns the number of training images that `--calibration_images` asks for; None if it names a folder or glob.
 
     Raises:
-        InputError: a number below 1.
+        InputError: the number is below 1.
     """
     asked = str(options.calibration_images)
     if not re.fullmatch(r'[+-]?[0-9]+', asked):
@@ -152,10 +152,10 @@ def calibration_count(options: ExportOptions) -> int | None:
 
 
 def with_format(config: ExportConfig) -> ExportConfig:
-    """Returns the config with the format that is asked for, or that the name of `--output_path` says.
+    """Returns the config with its format set: the given one, else by the ending of `--output_path`, else slim.
 
     Raises:
-        InputError: a folder was asked for, with the name of a file; or the name ends as those of no format.
+        InputError: the format writes a folder but the name ends like a file, or no format matches the ending.
     """
     options = config.export
     name = os.path.basename((options.output_path or '').rstrip('/')).lower()

@@ -1,11 +1,11 @@
-"""Flagfiles: what they hold takes the place of `--flagfile=...`, and may name others.
+"""Expands flagfiles: their content replaces `--flagfile=...`, and may include other flagfiles.
 
     arguments = expand(sys.argv[1:], takes_value=lambda name: name not in booleans)
     [argument.text for argument in arguments]
     [argument.file for argument in arguments]      # None: on the command line itself
 
-The rules are absl's, which reads them too: a flag a line, `#` and `//` begin comments, `~` is expanded. Unlike there, a
-file that includes itself is an error, and a chain of them has an end.
+The rules are absl's, which reads flagfiles too: one flag per line, `#` and `//` begin comments, `~` is expanded. Unlike
+in absl, a file that includes itself is an error, and the depth of inclusion is limited.
 """
 
 import dataclasses
@@ -31,21 +31,21 @@ class Argument:
 
     @property
     def flag(self) -> str:
-        """The name that it gives a value to, or that name with `no` before it; empty where it is no flag."""
+        """The name of the flag as written, so perhaps with `no` before it; empty if the argument is not a flag."""
         return self.text.lstrip('-').partition('=')[0].strip() if self.text.startswith('-') else ''
 
 
 def expand(
     arguments: Sequence[str], takes_value: Callable[[str], bool], stops_at_others: bool = True
 ) -> list[Argument]:
-    """Returns the arguments with the contents of flagfiles in their places.
+    """Returns the arguments with each `--flagfile` replaced by the flags in the file.
 
     Args:
-        takes_value: Whether a flag of that name takes the next argument, where it has no `=`.
-        stops_at_others: Whether an argument that is no flag ends the flags, as absl has it; else they may follow.
+        takes_value: Returns whether the named flag takes the next argument if it has no `=`.
+        stops_at_others: Whether a positional argument ends the flags, as in absl; else flags may follow it.
 
     Raises:
-        InputError: a file that cannot be read, is no text, is too long, or includes itself.
+        InputError: a file cannot be read, is not text, is too long, or includes itself.
     """
     expanded: list[Argument] = []
     rest = list(arguments)
@@ -104,6 +104,6 @@ def _read(path: str) -> str:
     if len(data) > _MAX_CHARACTERS:
         raise InputError(f'--flagfile={path}: longer than {_MAX_CHARACTERS} characters: not a flagfile')
     try:
-        return io.StringIO(decode_text(data), newline=None).read()  # whatever ends its lines
+        return io.StringIO(decode_text(data), newline=None).read()  # any line endings
     except NotUtf8Error as error:
         raise InputError(f'Unable to open flagfile {path!r}: not a text in UTF-8: {error}') from error

@@ -1,4 +1,4 @@
-"""Options for what a checkpoint or a file does not say of itself, or that override it: evaluation, prediction, export.
+"""Options for properties that a checkpoint or file does not record, or that override it.
 
 NetOverrides(model_name='cifarnet', image_size=32).given()     # {'model_name': 'cifarnet', 'image_size': 32}
 ForeignOptions(layout='NCHW', channel_order='BGR')
@@ -41,7 +41,7 @@ class NetOverrides(Options):
     )
 
     def given(self) -> dict[str, Any]:
-        """Returns the fields of `ModelSpec` that flags give, by name."""
+        """Returns the fields of `ModelSpec` set by flags, by name."""
         names = (field.name for field in dataclasses.fields(NetOverrides))
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 

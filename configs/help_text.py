@@ -17,7 +17,7 @@ from configs.retired_flags import RetiredFlag
 
 _WIDEST, _NARROWEST = 100, 50
 _INDENT = ' ' * 6
-_LONGEST_CHOICE = 60  # characters of the values that stand in the line of the flag itself
+_LONGEST_CHOICE = 60  # most characters of the values if they are listed in the flag's own line
 _KINDS = {int: 'N', float: 'X', str: 'TEXT'}
 
 
@@ -28,10 +28,10 @@ def help_text(
     usual: Sequence[str] = (),
     example: str = '',
 ) -> str:
-    """Returns the help of a script, as wide as the terminal, or 100 columns.
+    """Returns the help of a script, as wide as the terminal, at most 100 columns.
 
-    The docstring of each group of options is a heading; the `usual` options, which everybody needs, are the first
-    section, and the retired flags the last.
+    The common options, `usual`, are the first section, then each group of options, headed by its docstring, then the
+    retired flags.
     """
     width = min(max(shutil.get_terminal_size((_WIDEST, 24)).columns, _NARROWEST), _WIDEST)
     options = flat_options(config_class)
@@ -61,7 +61,7 @@ def _section(heading: str, options: Iterable[Option], width: int) -> str:
 
 
 def _describe(option: Option, width: int) -> str:
-    """Returns the flag as it is written, and below it what it does, which values it has, and its default."""
+    """Returns the flag as written and, below it, its help, values and default."""
     valid = tuple(map(str, option.choices or _names(option)))
     in_line = '|'.join(valid) if option.choices and len('|'.join(valid)) <= _LONGEST_CHOICE else ''
     text = option.help
@@ -85,7 +85,7 @@ def _names(option: Option) -> tuple[str, ...]:
 
 
 def _lacks(text: str, values: Sequence[str]) -> bool:
-    """Returns whether a help text does not list the values itself; it may leave out those that it does not take."""
+    """Returns whether a help text lacks most of the values; it may leave out some that the script does not take."""
     words = {word.strip('.:') for word in re.findall(r'[\w.<>:]+', text)}
     return sum(value not in words for value in values) > len(values) / 2
 

@@ -1,4 +1,4 @@
-"""The options of `import_weights.py`: which file, into which net, and what is known of its classes.
+"""The options of `import_weights.py`: source file, net and classes.
 
 make_config(ImportConfig, source='bvlcalexnet-12.onnx', model_name='bvlc_alexnet', train_dir='/tmp/caffe')
 """

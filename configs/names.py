@@ -1,12 +1,12 @@
-"""The names that the factories know: nets, preprocessings, data sets, optimizers, schedules, formats of exports.
+"""The names in the factories: nets, preprocessings, data sets, optimizers, schedules, export formats.
 
-They stand here because a misspelt one is refused before TensorFlow is imported, which the factories need; a test holds
-them against the tables of the factories.
+They are repeated here so that a misspelt name is an error before TensorFlow is imported, which the factories need. A
+test compares them with the factories' tables.
 """
 
 from support.errors import unknown_name
 
-# Net -> the preprocessing that it was made for.
+# Net -> its preprocessing.
 PREPROCESSING_OF_NET = {
     'alexnet': 'inception',
     'alexnet_bn': 'inception',
@@ -18,11 +18,11 @@ PREPROCESSING_OF_NET = {
     'torchvision_alexnet': 'torchvision',
 }
 NETS = tuple(PREPROCESSING_OF_NET)
-# Nets that average over positions where they are asked to, and those that normalise batches.
+# Nets with --global_pool, and nets with batch normalisation.
 POOLING_NETS = ('alexnet_v2',)
 BATCH_NORM_NETS = ('alexnet_bn',)
 
-# Family of preprocessings -> slim's names for it: those of the nets that it prepares so.
+# Family of preprocessings -> slim's names for it, which are names of nets.
 PREPROCESSING_FAMILIES: dict[str, tuple[str, ...]] = {
     'caffe': (),
     'cifarnet': (),
@@ -65,12 +65,12 @@ PREPROCESSING_FAMILIES: dict[str, tuple[str, ...]] = {
     'whole': (),
 }
 PREPROCESSINGS = (*PREPROCESSING_FAMILIES, *(name for names in PREPROCESSING_FAMILIES.values() for name in names))
-TFDS = 'tfds:'  # begins a name of TensorFlow Datasets
+TFDS = 'tfds:'  # prefix of a data set of TensorFlow Datasets
 RECORD_DATASETS = ('cifar10', 'digits', 'flowers', 'imagenet', 'mnist')  # slim's TFRecords
 DATASETS = ('cifar10', 'digits', 'flowers', 'image_folder', 'imagenet', 'mnist', 'synthetic', f'{TFDS}<name>')
 OPTIMIZERS = ('adadelta', 'adagrad', 'adam', 'ftrl', 'momentum', 'sgd', 'rmsprop', 'lars', 'lamb')
 SCHEDULES = ('fixed', 'exponential', 'polynomial', 'cosine', 'piecewise')
-# Format -> how the names of its files end; empty where it is a folder.
+# Format -> ending of its files; empty if it is a folder.
 EXPORT_ENDINGS = {
     'keras': '.keras',
     'onnx': '.onnx',
@@ -81,7 +81,7 @@ EXPORT_ENDINGS = {
 }
 EXPORT_FORMATS = tuple(EXPORT_ENDINGS)
 
-# Option -> what its values are called, and which there are.
+# Option -> the kind of its values, for messages, and the valid values.
 OF_OPTIONS = {
     'model_name': ('net', NETS),
     'preprocessing_name': ('preprocessing', PREPROCESSINGS),
@@ -92,13 +92,13 @@ OF_OPTIONS = {
 
 
 def preprocessing_family(name: str | None, model_name: str | None) -> str | None:
-    """Returns the family of a preprocessing, by default that of the net's own; None where neither is known."""
+    """Returns the family of a preprocessing, by default of the net's own; None if neither is known."""
     name = name or PREPROCESSING_OF_NET.get(model_name or '')
     return next((family for family, others in PREPROCESSING_FAMILIES.items() if name in (family, *others)), None)
 
 
 def check_name(option: str, value: str) -> None:
-    """Refuses an unknown name of an option in `OF_OPTIONS`; the error has the closest name, and all that there are."""
+    """Raises InputError for an unknown name of an option in `OF_OPTIONS`, with the closest and all valid names."""
     kind, names = OF_OPTIONS[option]
     is_of_tfds = option == 'dataset_name' and value.startswith(TFDS)
     if value not in names and not is_of_tfds:

@@ -1,10 +1,10 @@
-"""Options, and configs made of them: frozen dataclasses, flat by name, or written as a flagfile.
+"""Options and configs as frozen dataclasses, as a flat dict, and as a flagfile.
 
     config = make_config(TrainConfig, dataset_name='digits', batch_size=64)
-    config.optimizer.momentum                      # groups of options, handed whole to the factory that reads them
-    flat_options(TrainConfig)['batch_size'].help   # what `configs/cli.py` makes the absl flags from
+    config.optimizer.momentum                      # options come in groups, one per factory that reads them
+    flat_options(TrainConfig)['batch_size'].help   # from these, `configs/cli.py` defines the absl flags
 
-A config class has one field for each group; an option's name is its flag's name and is unique within a config.
+A config class has one field per group; an option's name is its flag's name and is unique within a config.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from support.errors import InputError
 
 ConfigT = TypeVar('ConfigT')
 
-# What every number is kept to, whatever its own bounds: int64, and what neither overflows nor vanishes in float32.
+# Limits of every number in addition to its own bounds: int64, and no overflow or underflow in float32.
 MAX_INT = 2**63 - 1
 MIN_FLOAT, MAX_FLOAT = 1e-30, 3.4e38
 
@@ -39,10 +39,10 @@ def option(
     path: bool = False,
     alias: str | None = None,
 ) -> Any:
-    """Declares one option: its default, its help, and what is allowed (a choice, a bound, or a regular expression).
+    """Declares an option: its default, its help, and its allowed values (choices, bounds, or any regular expression).
 
-    Bounds are closed, but for `above`. A resumed run must have the same value of one that is `fixed`.
-    Of a `path`, `~` and `~user` are expanded, wherever the value comes from. An `alias` is another name of the option.
+    `lower` and `upper` are inclusive, `above` is exclusive. A resumed run must keep the value of a `fixed` option.
+    In a `path`, `~` and `~user` are expanded, wherever the value comes from. An `alias` is another name of the option.
     """
     allowed = {'choices': choices, 'lower': lower, 'upper': upper, 'above': above, 'regex': regex}
     metadata = {'help': help, **allowed, 'fixed': fixed, 'path': path, 'alias': alias}
@@ -68,14 +68,14 @@ def _each(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _expand(name: str, path: str | os.PathLike[str] | int) -> str:
-    """Returns a path with the home folder in the place of a leading `~` or `~user`.
+    """Returns a path with a leading `~` or `~user` replaced by the home folder.
 
     Raises:
-        InputError: there is no such user, and no such file here either.
+        InputError: there is no such user, and no file of this name.
     """
-    text = str(path) if isinstance(path, int) else os.fspath(path)  # a number, where one may stand for a path
+    text = str(path) if isinstance(path, int) else os.fspath(path)  # some path options also take a number
     expanded = os.path.expanduser(text)
-    if not expanded.startswith('~') or os.path.lexists(expanded):  # `~$draft.png`, as a shell lists it
+    if not expanded.startswith('~') or os.path.lexists(expanded):  # a file such as `~$draft.png`
         return expanded
     user = text.partition('/')[0][1:]
     whose = f'this machine has no user {user!r}' if user else 'the home folder of this user is not known'
@@ -104,9 +104,9 @@ def _check_option(field: dataclasses.Field, value: Any) -> None:
 
 
 def check_text(name: str, text: str, is_name: bool = False) -> None:
-    """Refuses text that no line of a flagfile can hold, or that is not Unicode.
+    """Raises InputError for text that is not valid Unicode or does not fit into a line of a flagfile.
 
-    With `is_name` it is one of several names of files, which may be anything that a file system has.
+    With `is_name` the text is one of several file names, and may be any name that a file system allows.
     """
     if '\0' in text:
         raise InputError(f'--{name}={text!r}: has a zero byte, which no name has; leave it out')
@@ -116,13 +116,13 @@ def check_text(name: str, text: str, is_name: bool = False) -> None:
         raise InputError(f'--{name}={text!r}: has a line break, which no flagfile can hold; leave it out, or rename it')
     try:
         text.encode()
-    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
+    except UnicodeEncodeError:  # Python turns bytes that are not UTF-8 into lone surrogates
         message = f'--{name}={text!r}: not UTF-8, in which TensorFlow writes all names; rename it'
         raise InputError(message) from None
 
 
 def _check_size(name: str, number: Any) -> None:
-    """Refuses numbers that cannot be computed with, of which an option's own bounds need not say anything."""
+    """Raises InputError for numbers that int64 or float32 cannot represent, in addition to an option's own bounds."""
     if isinstance(number, float):
         if number and abs(number) < MIN_FLOAT:
             raise InputError(f'--{name}={number}: too small to compute with; the smallest is {MIN_FLOAT}, or 0')
@@ -133,7 +133,7 @@ def _check_size(name: str, number: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Returns a value as messages show it: of a huge integer, which Python may not write out, only its size."""
+    """Returns a value as text for messages; of a huge integer, which Python may refuse to print, only its size."""
     is_huge = isinstance(value, int) and value.bit_length() > 100
     return f'(an integer of {value.bit_length()} bits)' if is_huge else str(value)
 
@@ -162,7 +162,7 @@ class Option:
 
 
 def flat_options(config_class: type) -> dict[str, Option]:
-    """Returns every option of a config class by its name, in the order of declaration."""
+    """Returns all options of a config class by name, in the order of declaration."""
     options: dict[str, Option] = {}
     for group in dataclasses.fields(config_class):
         group_class = typing.cast(type, group.type)
@@ -177,7 +177,7 @@ def flat_options(config_class: type) -> dict[str, Option]:
 
 
 def aliases(config_class: type) -> dict[str, str]:
-    """Returns the name of each option that has another one, by that."""
+    """Returns a dict from each alias to the name of its option."""
     return {option.alias: option.name for option in flat_options(config_class).values() if option.alias is not None}
 
 
@@ -190,10 +190,10 @@ def _option_type(hint: Any) -> tuple[type, bool]:
 
 
 def make_config(config_class: type[ConfigT], **values: Any) -> ConfigT:
-    """Makes a config from flat option values; what is not named keeps its default.
+    """Creates a config from flat option values; other options keep their defaults.
 
     Raises:
-        InputError: a value outside what its option allows, or a name that is no option of this config.
+        InputError: an option does not allow its value, or a name is not an option of this config.
     """
     options = flat_options(config_class)
     names = aliases(config_class)
@@ -209,18 +209,18 @@ def make_config(config_class: type[ConfigT], **values: Any) -> ConfigT:
 
 
 def replace_options(config: ConfigT, **values: Any) -> ConfigT:
-    """Returns `config` with some flat option values replaced."""
+    """Returns a copy of `config` with some options replaced, given by their flat names."""
     return make_config(type(config), **{**flat_values(config), **values})
 
 
 def flat_values(config: Any) -> dict[str, Any]:
-    """Returns the value of every option of `config` by its name."""
+    """Returns the values of all options of `config` by name."""
     options = flat_options(type(config))
     return {name: getattr(getattr(config, option.group), name) for name, option in options.items()}
 
 
 def to_flagfile(config: Any, without: Sequence[str] = ()) -> str:
-    """Returns `config` as an absl flagfile that makes the same config again, but for the groups that are left out."""
+    """Returns `config` as an absl flagfile from which the same config can be read, without the groups `without`."""
     options = flat_options(type(config))
     lines = []
     for name, value in flat_values(config).items():
@@ -234,10 +234,10 @@ def to_flagfile(config: Any, without: Sequence[str] = ()) -> str:
 
 
 def from_flagfile(config_class: type, text: str) -> dict[str, Any]:
-    """Returns the option values that `to_flagfile` wrote; those that this version does not know are left out.
+    """Returns the option values in a text of `to_flagfile`, without options unknown to this version.
 
     Raises:
-        ValueError: a value that is not of its option's type.
+        ValueError: a value does not have its option's type.
     """
     options = flat_options(config_class)
     values: dict[str, Any] = {name: option.default for name, option in options.items()}

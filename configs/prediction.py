@@ -1,4 +1,4 @@
-"""The options of `predict_image_classifier.py`: which images, which net, and how its answers are written.
+"""The options of `predict_image_classifier.py`: images, net and output.
 
 make_config(PredictConfig, images=('cat.jpg', 'photos'), checkpoint_path='/tmp/tfmodel')
 """

@@ -1,4 +1,4 @@
-"""Flags of slim's that have no meaning any more: accepted, and answered with what replaced them."""
+"""Slim's flags without a meaning today: they are accepted, and a log line names their replacement."""
 
 import dataclasses
 from typing import Any

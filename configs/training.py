@@ -246,7 +246,7 @@ class TrainEvalOptions(Options):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there are evaluations at all."""
+        """Whether training includes evaluations."""
         return bool(self.eval_every_epochs or self.eval_every_steps)
 
 
@@ -270,7 +270,7 @@ class PlanOptions(Options):
     plan_link_gbits: float = option(
         10.0, "Bandwidth of a machine's network link each way, in Gbit/s; 10 is 10-gigabit Ethernet.", above=0.0
     )
-    # What the standards allow, here and of the link: what is measured is less.
+    # Nominal values of the standards, here and for the link; measured bandwidth is lower.
     plan_bus_gbytes: float = option(
         31.5,
         'Bandwidth between the devices of one machine each way, in GB/s; 31.5 is PCIe 4.0 with 16 lanes: 16 GT/s each, '
@@ -294,7 +294,7 @@ class PlanOptions(Options):
                 'python benchmark_image_classifier.py --mode=step --batch_size=<share>'
             )
         for field in dataclasses.fields(self):
-            if not self.plan and getattr(self, field.name) != field.default:  # who forgets --plan would train instead
+            if not self.plan and getattr(self, field.name) != field.default:  # without --plan it would train
                 raise InputError(f'--{field.name}={getattr(self, field.name)}: of no use without --plan; leave it out')
 
 

@@ -1,10 +1,10 @@
-"""Flags that have no effect beside others: which choice reads which option, and what is said of one that nothing reads.
+"""Finds flags that have no effect with the chosen options: which choice reads which option, and the warnings.
 
     for line in unread(config, given={'momentum'}): logging.warning('%s', line)
     # --momentum=0.9 has no effect with --optimizer=sgd; momentum and lars read it
 
-`READERS` has every option of every script: what always counts, and for the others who reads them. Most are only warned
-of: slim's own commands pass flags of optimizers and schedules that they do not use.
+`READERS` lists every option of every script with its reader, or None if it always has an effect. Most unread flags
+cause only a warning: slim's own commands pass flags of optimizers and schedules that they do not use.
 """
 
 import dataclasses
@@ -100,7 +100,7 @@ Reader = With | Without | Unless | Where | None
 
 _DECAYING = ('exponential', 'polynomial')
 _EVALUATED = Without(('eval_every_epochs', 'eval_every_steps'))
-# Made of the paths: whether one of them may be what other programs run, and whether one may be a checkpoint.
+# Facts derived from the paths: whether one may be an exported file, and whether one may be a checkpoint.
 _MAY_BE_RUN, _MAY_BE_RESTORED = 'may be run', 'may be restored'
 _RUN_FILE = Where(_MAY_BE_RUN, 'on a checkpoint; SavedModels, .tflite and .onnx files have such a choice')
 _DEVICES = Where(_MAY_BE_RESTORED, 'with --compare, and on SavedModels, .tflite and .onnx files')
@@ -123,7 +123,7 @@ _TRAIN: dict[str, Reader] = {
     'max_bad_images': With('on_bad_image', ('skip',)),
     'cache': Unless('dataset_name', ('synthetic',)),
     'data_service': Unless('dataset_name', ('synthetic',)),
-    'worker_files': None,  # by how many workers there are, which a launcher may say
+    'worker_files': None,  # depends on the number of workers, which a launcher may set
     'synthetic_images': With('dataset_name', ('synthetic',)),
     # augmentation
     'random_flip': With('preprocessing_name', tuple(name for name in PREPROCESSING_FAMILIES if name != 'lenet')),
@@ -182,21 +182,21 @@ _TRAIN: dict[str, Reader] = {
     'early_stopping_patience': dataclasses.replace(_EVALUATED, refused=True),
     'eval_split_name': _EVALUATED,
     'recall_at': _EVALUATED,
-    # workers, by how many of which there are; and the plan, which refuses itself what it does not need
+    # workers, whose number is not known here; and the plan, which checks its own options
     **dict.fromkeys(('worker_hosts', 'task', 'launch_workers', 'cluster')),
     **dict.fromkeys(('worker_timeout_secs', 'worker_join_timeout_secs')),
     **dict.fromkeys(('plan', 'plan_workers', 'plan_devices_per_worker', 'plan_images_per_second', 'plan_link_gbits')),
     **dict.fromkeys(('plan_bus_gbytes', 'plan_latency_us', 'plan_examples')),
 }
 
-# Measuring takes any command of training, and what concerns checkpoints, logs and evaluation has no effect on it.
+# A benchmark takes any command of training; options of checkpoints, logs and evaluation have no effect on it.
 _BENCHMARK: dict[str, Reader] = {
     **_TRAIN,
     **dict.fromkeys(
         name for name, option in flat_options(TrainConfig).items() if option.group in ('checkpoint', 'log')
     ),
     **dict.fromkeys(name for name, option in flat_options(TrainConfig).items() if option.group == 'evaluation'),
-    'synthetic_images': None,  # --mode=step has such data whatever the data set
+    'synthetic_images': None,  # --mode=step uses synthetic data for any data set
     **dict.fromkeys(('mode', 'num_steps', 'warmup_steps', 'results_path')),
 }
 
@@ -287,13 +287,13 @@ READERS: dict[type, dict[str, Reader]] = {
 
 
 def unread(config: Any, given: Collection[str]) -> list[str]:
-    """Returns a line for each option that was given, though with the others nothing reads it.
+    """Returns a warning for each given option that has no effect with the other options.
 
     Args:
-        given: Names of those that count as given; a value that is not the default always is.
+        given: Names of options that count as given, in addition to those with a value other than the default.
     """
     values = flat_values(config)
-    if values.get('plan') or values.get('summary'):  # which are asked with the command of any run
+    if values.get('plan') or values.get('summary'):  # they are added to the command of any run
         return []
     return [
         line
@@ -303,13 +303,13 @@ def unread(config: Any, given: Collection[str]) -> list[str]:
 
 
 def refused(config: Any) -> list[str]:
-    """Returns a line for each option that the work itself would refuse, as nothing reads it."""
+    """Returns an error line for each option without effect that the later work would refuse."""
     found = _without_effect(config, flat_values(config))
     return [line for _, line, differs, is_refused in found if differs and is_refused]
 
 
 def _without_effect(config: Any, values: Values) -> Iterator[tuple[str, str, bool, bool]]:
-    """Yields each option that nothing reads: its name, a line, whether it is not the default, whether it is refused."""
+    """Yields each option without effect: name, line, whether its value is not the default, whether it is refused."""
     options, seen = flat_options(type(config)), _as_read(config, values)
     for name, reader in READERS[type(config)].items():
         if reader is not None and not reader.reads(seen):
@@ -318,7 +318,7 @@ def _without_effect(config: Any, values: Values) -> Iterator[tuple[str, str, boo
 
 
 def advice(config: Any, given: Collection[str]) -> list[str]:
-    """Returns a line for each default of slim's that does not go with what was chosen."""
+    """Returns a line for each of slim's defaults that does not suit the chosen options."""
     if not isinstance(config, TrainConfig) or 'opt_epsilon' in given:
         return []
     default = flat_options(TrainConfig)['opt_epsilon'].default
@@ -337,7 +337,7 @@ def _flag(name: str, value: Any) -> str:
 
 
 def _as_read(config: Any, values: Values) -> Values:
-    """Returns the values as the work takes them: with the defaults that follow from others."""
+    """Returns the effective values: with defaults that depend on other options, and facts about the paths."""
     seen = dict(values)
     if isinstance(config, TrainConfig):
         seen['preprocessing_name'] = preprocessing_family(values['preprocessing_name'], values['model_name'])
@@ -354,7 +354,7 @@ def _as_read(config: Any, values: Values) -> Values:
 
 
 def _is_run(path: str) -> bool:
-    """Returns whether a path is known to be what other programs run."""
+    """Returns whether a path is known to be an exported file."""
     is_saved_model = os.path.isfile(os.path.join(path, 'saved_model.pb'))
     return is_saved_model or path.lower().endswith(('.tflite', '.onnx'))
 

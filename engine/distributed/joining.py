@@ -209,8 +209,7 @@ class Meeting:
         if not hmac.compare_digest(hello['proof'], _prove(hello, self._token)):
             return f'is no worker of this run: its {TOKEN} differs from that of the chief'
         if not self._token and set(hello['facts']) != set(self._hellos[0]['facts']):
-            # With a token it is a worker, and all get a table of differences. Without, a stranger must not abort the
-            # start.
+            # With a token it is a worker, and all get a table of differences; else a stranger must not abort the start.
             return 'is no worker of this version: it has other options'
         return ''
 

@@ -30,8 +30,7 @@ def compare(config: EvalConfig) -> list[Results]:
 
     Returns:
         For each file, the results of `measure`, and kind, bytes, path, step; images_per_second of the net alone,
-        without reading and preparing images; and agreement, the share of images with the same top class as the first
-        file.
+        without reading and preparing images; and agreement, the share of images with the first file's top class.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.

@@ -4,8 +4,7 @@
     (results,) = measure([ReplicatedNet(model, preprocessing, strategy)], source, recall_at=(5,))
     results['accuracy']
 
-The metrics are the first observer. All observers see the same batches: example numbers, labels, and each classifier's
-scores.
+The metrics are the first observer. All observers see the same batches: example numbers, labels and all scores.
 """
 
 import functools

@@ -66,9 +66,7 @@ def predict(config: PredictConfig) -> int:
             yield prediction
 
     shown = predictions()
-    if len(named) >= _LONG and (
-        output.output_path or not sys.stdout.isatty()
-    ):  # a terminal shows the predictions themselves
+    if len(named) >= _LONG and (output.output_path or not sys.stdout.isatty()):  # else they show themselves
         shown = _with_progress(shown, len(named))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Pillow's, about images that are reported as errors

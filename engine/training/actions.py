@@ -150,9 +150,7 @@ class Action(abc.ABC):
 
 
 class Log(Action):
-    """Logs step, loss, learning rate, accuracy, images/s and the share of time waiting for data, or shows them beside
-    the bar.
-    """
+    """Logs step, loss, learning rate, accuracy, images/s and share of time waiting for data, or shows them in the bar."""
 
     def __init__(self, options: LogOptions, progress: Progress):
         self.interval = log_interval(options)

@@ -1,4 +1,4 @@
-"""The batches of training: from the host stage to the devices.
+"""Training batches, from the host stage to the devices.
 
 batches = run.make_input(num_steps=100)
 iterator = batches.make_iterator(position.stream)
@@ -26,10 +26,10 @@ from preprocessing.preprocessing_factory import Preprocessing
 
 
 class BadImages:
-    """Counts the different examples that all workers have skipped since the start of this process.
+    """Counts the distinct examples that all workers have skipped since the start of this process.
 
     Attributes:
-        skipped: What the input pipeline notes them in.
+        skipped: The object in which the input pipeline records skipped examples.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class BadImages:
         self.skipped = SkippedImages()
 
     def report(self, end: int) -> None:
-        """Logs the examples that were skipped for the first time, before a position of the training stream.
+        """Logs the examples that were newly skipped before a position of the training stream.
 
         Raises:
-            BadExampleError: they have become too many; in all workers.
+            BadExampleError: too many examples were skipped; raised on all workers.
         """
         new = {
             number: position
@@ -65,12 +65,12 @@ class BadImages:
 
 @dataclasses.dataclass(frozen=True)
 class TrainInput:
-    """Where the batches of a run come from.
+    """The source of a run's batches.
 
     Attributes:
-        dataset: The examples, perhaps decoded already.
+        dataset: The examples, possibly already decoded.
         cluster: The workers that share each batch.
-        bad_images: Counts what is skipped; None where a bad image is an error.
+        bad_images: Counts skipped images; None if a bad image is an error.
     """
 
     data: DataOptions
@@ -86,13 +86,13 @@ class TrainInput:
         return Worker(self.cluster.index, self.cluster.count, own_files=self.data.worker_files == 'own')
 
     def make_iterator(self, first_image: int) -> Any:
-        """Returns the endless iterator of batches that the compiled step takes.
+        """Returns an endless iterator of batches for the compiled step.
 
         Args:
-            first_image: Where it begins, as a position in the training stream.
+            first_image: Position in the training stream at which it starts.
 
         Raises:
-            InputError: a tf.data service that does not answer.
+            InputError: the tf.data service does not answer.
         """
         data, cluster, strategy = self.data, self.cluster, self.strategy
         replicas = strategy.num_replicas_in_sync
@@ -104,7 +104,7 @@ class TrainInput:
         service_job = None
         if data.data_service is not None:
             service.check(data.data_service)
-            if cluster.count > 1:  # a job of this start: an earlier one's may still be known there
+            if cluster.count > 1:  # a new job per start: the service may still know an earlier one
                 service_job = cluster.share(uuid.uuid4().hex)
         batches = distribution.distribute(
             strategy,
@@ -124,7 +124,7 @@ class TrainInput:
         return iter(batches)
 
     def naming_failures(self, positions: range) -> contextlib.AbstractContextManager[None]:
-        """Returns a context in which an error names the example, at one of the positions of the stream, that raised it.
+        """Returns a context in which an input error names the bad example among the given stream positions.
 
         Raises:
             BadExampleError: as `input_pipeline.naming_failures`.
@@ -135,13 +135,13 @@ class TrainInput:
         )
 
     def next_images(self, stream: int) -> tf.Tensor:
-        """Returns the images of the step at a position as the net will see them; takes nothing from the stream.
+        """Returns the images of the step at a stream position as the net will see them, without consuming them.
 
         Returns:
             float32 [batch, height, width, channels].
         """
         size, seed = self.data.batch_size, self.data.seed
-        skipped = None if self.bad_images is None else SkippedImages()  # they are counted where they are trained on
+        skipped = None if self.bad_images is None else SkippedImages()  # they are counted in training
         batches = input_pipeline.training_batches(self.dataset, self.preprocessing, size, seed, stream, skipped=skipped)
         augmentation = make_augmentation(self.preprocessing, self.dataset.num_examples)
         draws = augmentation.make_draws(tf.constant([seed, stream], tf.int64), size)

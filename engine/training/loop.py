@@ -1,4 +1,4 @@
-"""The loop: steps, and what is due between them, in all workers alike.
+"""The training loop: steps, and the actions due between them, the same on all workers.
 
 step = Loop(run, run_steps, batches, actions, signals, last_step).train(position)
 """
@@ -22,7 +22,7 @@ _SECONDS_A_CALL = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """Steps, and what is due between them, up to `last_step`, which may be infinity, or until a signal comes."""
+    """Runs steps and the actions due between them, until `last_step` (may be infinity) or a signal."""
 
     run: Run
     run_steps: RunSteps
@@ -35,8 +35,8 @@ class Loop:
         """Trains from a position to the end; returns the last step.
 
         Raises:
-            NonFiniteError: the loss, or a variable, is not finite any more.
-            InputError: whatever the user can put right. What was trained before an example that is bad is saved.
+            NonFiniteError: the loss or a variable is no longer finite.
+            InputError: an error that the user can fix. Before a bad example ends training, a checkpoint is saved.
         """
         cluster, batch_size = self.run.cluster, self.run.config.data.examples_per_step
         iterator = self.batches.make_iterator(position.stream)
@@ -45,7 +45,7 @@ class Loop:
                 action.begin(position, self.last_step)
         most, moment = 1, None  # the first call compiles
         while position.step < self.last_step and not self._is_stopped():
-            # Not beyond what is due next, nor more steps than a signal can wait for.
+            # Not past the next due action, and not longer than a signal may wait.
             due = (action.interval.next_step(position.step) for action in self.actions)
             num_steps = int(min(self.last_step, position.step + most, *due)) - position.step
             before, position = position, position.after(num_steps, batch_size)
@@ -76,11 +76,11 @@ class Loop:
 
     @contextlib.contextmanager
     def _saving_at_bad_example(self, position: Position, makes_steps: bool = False) -> Iterator[None]:
-        """Saves what was trained if a bad example ends training; not with several workers, as the others do not save.
+        """Saves a checkpoint if a bad example ends training; not with several workers, as the others do not save.
 
         Args:
-            position: Where training is.
-            makes_steps: Whether steps are made inside. They are made in order, each as soon as its batch has come.
+            position: The current position.
+            makes_steps: Whether the block makes steps. They are made in order, each when its batch has arrived.
         """
         taken = int(distribution.batches_taken())
         try:
@@ -95,14 +95,14 @@ class Loop:
             raise input_pipeline.BadExampleError(f'{error}; to skip such images, give --on_bad_image=skip') from error
 
     def _is_stopped(self) -> bool:
-        """Returns whether training ends before its last step: a signal to one worker ends all."""
+        """Returns whether training stops early: a signal to one worker stops all."""
         received = [number for number in self.run.cluster.gather(self.signals.received) if number is not None]
         if received:
             self.signals.stop_as(received[0])
         return bool(received) or any(action.ends_training for action in self.actions)
 
     def _due(self, step: int) -> list[Action]:
-        """Returns the actions that are due: by steps, by the chief's clock, or because a worker got a signal."""
+        """Returns the actions that are due by steps, by the chief's clock, or because a worker received SIGUSR1."""
         cluster = self.run.cluster
         by_interval = cluster.share([action.interval.is_due(step) for action in self.actions])
         requested = cluster.any(self.signals.take_save_request())

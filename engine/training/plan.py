@@ -1,4 +1,4 @@
-"""The estimated time of a run on a cluster, by the model below: `train_image_classifier.py --plan`.
+"""Estimates the time of a run on a cluster by the model below: `train_image_classifier.py --plan`.
 
     run = planned_run(config)
     plan = make_plan(run, gradient_numbers=count_trainable(run))
@@ -8,10 +8,10 @@
 The model. Each of W workers has D devices, and each device computes its share of a batch as fast as it does alone.
 Then the gradients, G bytes, are summed: by a ring of the D devices over the worker's bus, in 2 (D - 1) / D * G / bus
 seconds, and by a ring of the W workers over their links, in 2 (W - 1) / W * G / link + 2 (W - 1) * latency seconds. A
-step is the sum of the three: none is taken to overlap, as gradients are reduced after the backward pass; where the
-first packs go while the last ones are computed, a step takes less. Not counted are reading, which is to keep up,
-evaluation, checkpoints, and the loss and the statistics of batch normalisation, which are small, but which
-`--sync_batch_norm` sums layer by layer.
+step is the sum of the three, without overlap, as gradients are reduced after the backward pass; if the first packs are
+sent while the last ones are computed, a step takes less. Not counted: reading, which is assumed to keep up, evaluation,
+checkpoints, and the loss and the statistics of batch normalisation, which are small, though `--sync_batch_norm` sums
+the statistics layer by layer.
 """
 
 import dataclasses
@@ -46,17 +46,17 @@ class Plan:
     """The estimate for a run.
 
     Attributes:
-        replicas: Devices of all workers.
-        examples_per_step: Of one update, over all devices.
-        examples_per_device: Of one batch; a step of accumulated gradients has several.
-        gradient_numbers: Count of the trainable numbers.
-        bytes_sent: By a worker over its link, in each step.
-        compute_seconds: Of a step.
-        communication_seconds: Of a step.
-        steps_per_epoch: Need not be whole.
-        steps: Of the whole run.
-        learning_rate: After `--scale_learning_rate`.
-        warmup_steps: Need not be whole.
+        replicas: Number of devices of all workers.
+        examples_per_step: Examples per update, over all devices.
+        examples_per_device: Examples per batch on each device; a step with gradient accumulation has several batches.
+        gradient_numbers: Number of trainable parameters.
+        bytes_sent: Bytes sent by a worker over its link per step.
+        compute_seconds: Computation per step.
+        communication_seconds: Communication per step.
+        steps_per_epoch: May be fractional.
+        steps: Steps of the whole run.
+        learning_rate: The rate after `--scale_learning_rate`.
+        warmup_steps: May be fractional.
     """
 
     replicas: int
@@ -77,17 +77,17 @@ class Plan:
 
     @property
     def efficiency(self) -> float:
-        """Share of a step in which devices compute, in (0, 1]."""
+        """Share of a step's time in which devices compute, in (0, 1]."""
         return self.compute_seconds / self.step_seconds
 
     @property
     def communication_share(self) -> float:
-        """Share of a step in which devices wait for the sum of the gradients, in [0, 1)."""
+        """Share of a step's time in which devices wait for the sum of the gradients, in [0, 1)."""
         return self.communication_seconds / self.step_seconds
 
     @property
     def images_per_second(self) -> float:
-        """Over all devices."""
+        """Images per second over all devices."""
         return self.examples_per_step / self.step_seconds
 
     @property
@@ -96,10 +96,10 @@ class Plan:
 
 
 def print_plan(config: TrainConfig) -> None:
-    """Prints the plan of what the config says; makes no train_dir.
+    """Prints the plan of a config's run; does not create its train_dir.
 
     Raises:
-        InputError: what training would refuse, or a run without an end.
+        InputError: training would refuse the config, or the run has no end.
     """
     config = with_default_dataset(config)
     refuse_impossible(config)
@@ -108,45 +108,45 @@ def print_plan(config: TrainConfig) -> None:
 
 
 def refuse_impossible(config: TrainConfig) -> None:
-    """Refuses, in training's words, what is seen from the options alone."""
+    """Raises training's InputErrors that depend only on the options."""
     refuse_ftrl_with_warmup(config.optimizer, config.schedule)
     check_batch_size(config.data, config.augment, config.plan.plan_workers * config.plan.plan_devices_per_worker)
 
 
 def planned_run(config: TrainConfig) -> Run:
-    """Returns the run as this machine can look at it: on one CPU, for others may be using the GPUs.
+    """Returns the run assembled on one CPU of this machine, as its GPUs may be in use.
 
     Raises:
-        InputError: what training would refuse: a data set, a net, a preprocessing.
+        InputError: training would refuse the data set, the net or the preprocessing.
     """
     strategy = distribution.make_strategy(DeviceOptions(devices='cpu'))
     return assemble(config, SINGLE_PROCESS, strategy, _open_dataset(config.data, config.plan))
 
 
 def _open_dataset(data: DataOptions, plan: PlanOptions) -> Dataset:
-    """Opens the data set as training does, or describes it by its name where `--plan_examples` replaces its files."""
+    """Opens the data set as in training, or with `--plan_examples` describes one of slim's without its files."""
     count = plan.plan_examples
     if count is None:
         try:
             return open_dataset(data, SINGLE_PROCESS)
         except InputError as error:
             raise InputError(f'{error}. Where the data set is not at hand, give --plan_examples') from error
-    if data.dataset_name not in DATASETS:  # how many classes it has, only its files say
+    if data.dataset_name not in DATASETS:  # only its files tell the number of classes
         return dataclasses.replace(open_dataset(data, SINGLE_PROCESS), examples=SyntheticExamples(count))
     return known_dataset(data, count)
 
 
 def count_trainable(run: Run) -> int:
-    """Makes the net, and returns how many numbers of it are trained; raises as training would."""
+    """Builds the net and returns its number of trainable parameters; raises as in training."""
     return sum(math.prod(variable.shape) for variable in run.state.trainable.values())
 
 
 def make_plan(run: Run, gradient_numbers: int) -> Plan:
-    """Returns the plan of a run that trains `gradient_numbers` numbers, by the model at the head of this file.
+    """Returns the plan of a run with `gradient_numbers` trainable parameters, by this module's model.
 
     Raises:
-        InputError: replicas that do not divide the batch, fewer examples than workers, a schedule that lacks what it
-            needs, or a run without an end.
+        InputError: the batch size is not a multiple of the replicas, there are fewer examples than workers, the
+            schedule lacks an option, or the run has no end.
     """
     config, dataset = run.config, run.dataset
     refuse_impossible(config)
@@ -156,7 +156,7 @@ def make_plan(run: Run, gradient_numbers: int) -> Plan:
     steps_per_epoch = dataset.num_examples / data.examples_per_step
     schedule = scaled(config.schedule, data.examples_per_step)
     steps = run.steps_left(Position())
-    make_schedule(schedule, steps_per_epoch, None if math.isinf(steps) else int(steps))  # which may refuse it
+    make_schedule(schedule, steps_per_epoch, None if math.isinf(steps) else int(steps))  # it may raise InputError
     if math.isinf(steps):
         raise InputError(
             '--plan: training without --max_number_of_steps or --num_epochs goes on until it is stopped; give one of '
@@ -183,7 +183,7 @@ def make_plan(run: Run, gradient_numbers: int) -> Plan:
 
 
 def format_plan(plan: Plan, run: Run) -> str:
-    """Returns the plan as lines of text: a heading, a quantity a line, and what it leaves out."""
+    """Returns the plan as text: a heading, one quantity per line, and a note on what is not counted."""
     config, dataset = run.config, run.dataset
     options, parts = config.plan, config.data.gradient_accumulation_steps
     heading = (

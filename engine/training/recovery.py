@@ -1,7 +1,7 @@
-"""Going back when a value is not finite any more: `--recover_from_nonfinite`.
+"""Recovery from non-finite values by going back to a checkpoint: `--recover_from_nonfinite`.
 
 recover = Recovery(3, saver, train_dir, restore=...)
-position = recover(error, position.recoveries)      # from the last good checkpoint, past the batches since; or raises
+position = recover(error, position.recoveries)      # the last good checkpoint's, past the batches since; or raises
 """
 
 import contextlib
@@ -22,8 +22,8 @@ class NonFiniteError(Exception):
     """The loss or a variable is not finite.
 
     Attributes:
-        what: Which.
-        after: Where training was after the step in which it showed.
+        what: The loss or variable, as text.
+        after: The position after the step at which it was detected.
     """
 
     def __init__(self, what: str, after: Position):
@@ -32,13 +32,13 @@ class NonFiniteError(Exception):
 
 
 def check_finite(report: StepReport, before: Position, batch_size: int) -> None:
-    """Stops training whose loss is not finite.
+    """Checks that the loss of every step is finite.
 
     Raises:
-        NonFiniteError: naming the step.
+        NonFiniteError: names the first step whose loss is not.
     """
-    # Gradients are not checked: that is one more pass over them in each step. A non-finite one shows in the next loss,
-    # and is never saved, because every variable is checked before saving.
+    # Gradients are not checked, as that would take another pass over them in each step. A non-finite gradient shows in
+    # the next loss, and its effect is never saved, because every variable is checked before saving.
     finite = np.isfinite(report.cross_entropy)
     if finite.all():
         return
@@ -48,9 +48,9 @@ def check_finite(report: StepReport, before: Position, batch_size: int) -> None:
 
 @contextlib.contextmanager
 def agreeing_on_finite(cluster: Cluster) -> Iterator[None]:
-    """Lets all workers raise the NonFiniteError of the first that does; the chief alone sees it in a checkpoint.
+    """Raises on all workers the NonFiniteError of the first worker that has one; only the chief checks checkpoints.
 
-    What is inside must not speak with other workers after it may have raised.
+    After a point that may raise, the block must not communicate with other workers.
     """
     own: NonFiniteError | None = None
     try:
@@ -64,11 +64,11 @@ def agreeing_on_finite(cluster: Cluster) -> Iterator[None]:
 
 
 class Recovery:
-    """Returns to an earlier checkpoint, at most a given number of times in a run.
+    """Goes back to an earlier checkpoint, at most a given number of times per run.
 
-    All batches since the checkpoint are skipped, as it is not known which of them did the harm: the loss shows it only
-    after the weights have been spoiled. Every later number follows from the new position, so that a run that resumes
-    after a recovery, or is killed in it, still ends with the same weights, as far as checkpoints come by steps.
+    All batches since the checkpoint are skipped, as it is not known which one caused the failure: the loss shows it
+    only after the weights are damaged. All later numbers depend only on the new position. So a run that resumes after
+    a recovery, or is killed during it, ends with the same weights, provided that checkpoints are saved by steps.
     """
 
     def __init__(
@@ -79,21 +79,21 @@ class Recovery:
         restore: Callable[[], Position | None],
         cluster: Cluster = SINGLE_PROCESS,
     ):
-        """Makes it.
+        """Stores the parts.
 
         Args:
-            limit: How often it may happen in a run.
-            saver: It is waited for first.
-            restore: Restores the last good one, in all workers, and returns its position; None if there is none.
+            limit: Number of recoveries allowed per run.
+            saver: The run's saver, which must finish before a recovery.
+            restore: Restores the last good checkpoint on all workers; returns its position, or None if there is none.
         """
         self._limit, self._saver, self._train_dir, self._restore = limit, saver, train_dir, restore
         self._cluster = cluster
 
     def __call__(self, error: NonFiniteError, recoveries: int) -> Position:
-        """Returns the position from which training continues, given how many recoveries there were before.
+        """Restores a checkpoint; returns the position to continue from, given the number of earlier recoveries.
 
         Raises:
-            InputError: it has happened too often.
+            InputError: the limit is reached, or there is no finite checkpoint.
         """
         error = self._earliest(error)
         if recoveries >= self._limit:
@@ -105,7 +105,7 @@ class Recovery:
                 f'{recoveries})'
             ) from error
         restored = self._restore()
-        if restored is None:  # a run that may recover saves before its first step, and that has failed
+        if restored is None:  # a run that may recover saves before its first step; this failed
             raise InputError(
                 f'{error}, where the run begins: the weights of --checkpoint_path are not finite'
             ) from error
@@ -119,7 +119,7 @@ class Recovery:
         )
 
     def _earliest(self, error: NonFiniteError) -> NonFiniteError:
-        """Returns the failure of the checkpoint that is being written, if it fails: which is seen first is chance."""
+        """Returns the pending checkpoint's NonFiniteError, if it has one: which error appears first is random."""
         try:
             with agreeing_on_finite(self._cluster):
                 self._saver.wait()

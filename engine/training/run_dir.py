@@ -1,7 +1,7 @@
 """The folder of a run: checkpoints, `config.cfg`, `model.json`, `data.json`, event files.
 
-with lock_run_dir(train_dir, cluster):      # of several workers, the chief alone does all this
-    check_can_resume(run)                   # where there are checkpoints: are they of this run?
+with lock_run_dir(train_dir, cluster):      # only on the chief, like the following
+    check_can_resume(run)                   # compares existing checkpoints with this run
     describe(run)
 """
 
@@ -30,12 +30,12 @@ from support.folder_lock import FolderLock
 from support.tables import brief, format_table
 
 DATA, LOCK = 'data.json', '.lock'
-# What --force_resume cannot override: the variables would have other shapes.
+# Fields that --force_resume cannot override: the variables would have other shapes.
 _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
-# What may change between the parts of a run without a word: it changes no number of the training.
+# Groups and options that may change on resuming, without a warning: they do not change the results of training.
 FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation', 'cluster', 'plan')
 _FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service')
-# What is said of a process, and not of the run.
+# Groups that concern a process, not the run.
 OF_PROCESS = ('cluster', 'plan')
 
 _Row = tuple[str, Any, Any]
@@ -54,10 +54,10 @@ def _make(train_dir: str) -> None:
 
 @contextlib.contextmanager
 def lock_run_dir(train_dir: str, cluster: Cluster) -> Iterator[None]:
-    """Makes the folder, keeps other trainers out of it, and deletes what one that was killed has left half written.
+    """Creates the run's folder, locks it, and deletes the temporary files of a killed trainer.
 
     Raises:
-        InputError: it cannot be made, or another trainer holds it.
+        InputError: the folder cannot be created, or another trainer holds the lock.
     """
     with contextlib.ExitStack() as stack:
         if cluster.is_chief:
@@ -68,13 +68,13 @@ def lock_run_dir(train_dir: str, cluster: Cluster) -> Iterator[None]:
 
 
 def check_can_resume(run: Run) -> None:
-    """Refuses to resume a run that was trained as another net or on other data; warns of what else has changed.
+    """Checks that a run may resume: another net or other data is an error, other changes cause warnings.
 
     Args:
-        run: As it would resume; what it was stands in its `train_dir`.
+        run: The run to resume; its `train_dir` records its earlier options.
 
     Raises:
-        InputError: a table of what differs, and what to do.
+        InputError: the net or the data differ; the message has a table of differences and advice.
     """
     config, train_dir = run.config, run.config.checkpoint.train_dir
     before = ModelSpec.load(train_dir)
@@ -85,7 +85,7 @@ def check_can_resume(run: Run) -> None:
     if before is not None:
         fixed += before.differences(run.spec)
     values, options = _load_config(train_dir), flat_options(TrainConfig)
-    # Cosine decay runs to the end, wherever that is.
+    # The length matters to cosine decay, which ends at the last step.
     free_groups = set(FREE_GROUPS) - ({'length'} if config.schedule.learning_rate_decay_type == 'cosine' else set())
     for name, value in flat_values(config).items():
         option, earlier = options[name], values.get(name, value)
@@ -125,7 +125,7 @@ def _refusal(train_dir: str, rows: Sequence[_Row], can_be_forced: bool) -> str:
 
 
 def _load_config(train_dir: str) -> dict[str, Any]:
-    """Reads the options of the run so far; of one that has none, or none that can be read, nothing is known."""
+    """Reads the run's earlier options from config.cfg; empty if it is missing or damaged."""
     path = os.path.join(train_dir, CONFIG)
     if not tf.io.gfile.exists(path):
         return {}
@@ -149,7 +149,7 @@ def _describe_data(data: dict[str, Any]) -> str:
 
 
 def describe(run: Run) -> None:
-    """Writes config.cfg, a flagfile that repeats the run, model.json with what computes, and data.json.
+    """Writes config.cfg (a flagfile that repeats the run), model.json (with the kernels), and data.json.
 
     Raises:
         InputError: the folder cannot be written to.

@@ -1,12 +1,12 @@
-"""A run, assembled once: what is trained, on what data and devices, and with which parts.
+"""Assembles a run from a config: net, data, devices, and the parts that train.
 
     with join_cluster(config) as cluster:
         run = open_run(config, cluster)
         run_steps, batches = run.make_steps(end=100), run.make_input(num_steps=100)
         report = run_steps(batches.make_iterator(first_image=0), Position(), 10)
 
-Training, the benchmarks, `--plan` and `--summary` take what they need of it. What a config may not ask of a run is
-refused here, in the same words for all of them.
+Training, the benchmarks, `--plan` and `--summary` all use it, so that they refuse an impossible config with the same
+messages.
 """
 
 import dataclasses
@@ -40,15 +40,15 @@ _EPOCHS_OF_EMBEDDED = 15.0
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The parts of a run. Those that take time or memory are made on first use.
+    """The parts of a run. Parts that take time or memory are created on first use.
 
     Attributes:
         config: All its options.
         cluster: Its workers.
-        strategy: Over the devices of all workers.
-        dataset: The examples that it trains on.
-        spec: Its net and how images are prepared for it.
-        preprocessing: With the run's augmentation.
+        strategy: The strategy over the devices of all workers.
+        dataset: The training examples.
+        spec: Its net and preprocessing.
+        preprocessing: The preprocessing with the run's augmentation.
     """
 
     config: TrainConfig
@@ -62,7 +62,7 @@ class Run:
     def state(self) -> TrainState:
         """The net with its initial weights, the optimizer's slots and the moving averages.
 
-        Where it is first asked for, all workers have to ask for it: they exchange its initial values.
+        All workers must access it for the first time together, because they exchange its initial values.
 
         Raises:
             InputError: as `make_state`.
@@ -73,8 +73,8 @@ class Run:
     def steps_left(self, position: Position) -> float:
         """Returns the number of steps that remain, infinity if training has no end.
 
-        The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, 15 epochs of the embedded
-        data set, and no end on any other, as in slim.
+        The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, it is 15 epochs on the
+        embedded data set, and endless on any other, as in slim.
         """
         steps, epochs = self.config.length.max_number_of_steps, self.config.length.num_epochs
         if steps is None and epochs is None and self.dataset.name == dataset_factory.EMBEDDED:
@@ -88,10 +88,10 @@ class Run:
         """Returns the compiled function that makes several steps.
 
         Args:
-            end: The step at which the learning rate's schedule ends; infinity if there is none.
+            end: The step at which the learning rate's schedule ends, or infinity.
 
         Raises:
-            InputError: a schedule that lacks an option, or `--xla=on` where XLA cannot compile the step.
+            InputError: the schedule lacks an option, or `--xla=on` is given but XLA cannot compile the step.
         """
         config, state, strategy = self.config, self.state, self.strategy
         batch_size, num_examples = config.data.examples_per_step, self.dataset.num_examples
@@ -114,7 +114,7 @@ class Run:
         return make_steps(strategy, replica_step, schedule, batch_size, distribution.batches_taken())
 
     def _uses_xla(self) -> bool:
-        # Replicas that exchange batch statistics do so in the middle of what XLA would compile.
+        # XLA cannot compile the exchange of batch statistics, which happens within the compiled function.
         has_statistics = self.config.net.sync_batch_norm and bool(self.state.moving_statistics)
         exchanges = has_statistics and self.strategy.num_replicas_in_sync > 1
         if exchanges and self.config.devices.xla == 'on':
@@ -122,11 +122,11 @@ class Run:
         return distribution.use_xla(self.config.devices, self.strategy) and not exchanges
 
     def make_input(self, num_steps: float, skips_bad_images: bool = False) -> TrainInput:
-        """Returns the source of the run's batches, with the decoded images kept if `--cache` says so.
+        """Returns the source of the run's batches, with decoded images cached according to `--cache`.
 
         Args:
-            num_steps: How many steps will be made; infinity if that is not known. `--cache=auto` decides by it.
-            skips_bad_images: Whether images that cannot be decoded are passed over instead of being errors.
+            num_steps: Number of steps to make, or infinity if unknown; `--cache=auto` depends on it.
+            skips_bad_images: Whether images that cannot be decoded are skipped instead of causing an error.
 
         Raises:
             InputError: as `decoded.with_cache` and `cache_mode`.
@@ -141,15 +141,15 @@ class Run:
 
 
 def open_run(config: TrainConfig, cluster: Cluster, open_data: Callable[[], Dataset] | None = None) -> Run:
-    """Opens what a config describes: devices first, then the data, then the description of the net.
+    """Opens a config's run: devices first, then the data, then the net's description.
 
     Args:
-        config: With a data set, see `with_default_dataset`.
-        cluster: The workers, which all call this.
-        open_data: Opens other data than what training reads.
+        config: Names a data set, see `with_default_dataset`.
+        cluster: The workers, which must all call this.
+        open_data: Opens a data set in place of the config's training data.
 
     Raises:
-        InputError: devices, a batch size, data or a net that cannot be had.
+        InputError: the devices, the batch size, the data or the net are invalid or not available.
     """
     strategy = distribution.make_strategy(config.devices, cluster)
     replicas = strategy.num_replicas_in_sync
@@ -168,17 +168,17 @@ def open_run(config: TrainConfig, cluster: Cluster, open_data: Callable[[], Data
 
 
 def assemble(config: TrainConfig, cluster: Cluster, strategy: tf.distribute.Strategy, dataset: Dataset) -> Run:
-    """Returns the run of a config on devices and data that are open.
+    """Returns the run of a config on open devices and data.
 
     Raises:
-        InputError: a net or a preprocessing that is unknown, or that does not have what the options ask for.
+        InputError: the net or the preprocessing is unknown, or does not support an option.
     """
     spec = make_spec(config.net, config.data, dataset)
     return Run(config, cluster, strategy, dataset, spec, spec.make_preprocessing(config.augment))
 
 
 def with_default_dataset(config: TrainConfig) -> TrainConfig:
-    """Returns the config with a data set: imagenet as in slim, or without any folder the embedded digits, evaluated."""
+    """Returns the config with a data set: by default imagenet, as in slim; without a folder, digits with evaluation."""
     data = config.data
     if data.dataset_name is not None:
         return config
@@ -193,10 +193,10 @@ def with_default_dataset(config: TrainConfig) -> TrainConfig:
 
 
 def open_dataset(data: DataOptions, cluster: Cluster) -> Dataset:
-    """Opens the data that is trained on, on the chief first, which may write it.
+    """Opens the training data, first on the chief, which may download or write it.
 
     Raises:
-        InputError: as `get_dataset`; workers whose data differ, or more workers than examples.
+        InputError: as `get_dataset`, or the workers' data differ, or there are more workers than examples.
     """
     dataset = cluster.after_chief(
         lambda: dataset_factory.get_dataset(
@@ -213,7 +213,7 @@ def open_dataset(data: DataOptions, cluster: Cluster) -> Dataset:
 
 
 def known_dataset(data: DataOptions, num_examples: int) -> Dataset:
-    """Returns a data set of slim's with the classes and channels that its name tells; its files need not be there.
+    """Returns one of slim's data sets with its known classes and channels; does not need its files.
 
     Raises:
         InputError: `--labels_offset` leaves fewer than two classes.
@@ -227,7 +227,7 @@ def known_dataset(data: DataOptions, num_examples: int) -> Dataset:
 
 
 def make_spec(net: NetOptions, data: DataOptions, dataset: Dataset) -> ModelSpec:
-    """Returns the net and preprocessing that the options ask for on a data set."""
+    """Returns the spec of the net and preprocessing that the options select for a data set."""
     return ModelSpec.for_dataset(
         dataset,
         net.model_name,
@@ -241,10 +241,10 @@ def make_spec(net: NetOptions, data: DataOptions, dataset: Dataset) -> ModelSpec
 
 
 def cache_mode(data: DataOptions) -> str:
-    """Returns which decoded images are kept: none where another machine decodes them.
+    """Returns the effective `--cache`: 'off' if a tf.data service decodes the images.
 
     Raises:
-        InputError: a cache and a tf.data service are both asked for.
+        InputError: both a cache and a tf.data service are asked for.
     """
     if data.data_service is None:
         return data.cache
@@ -254,7 +254,7 @@ def cache_mode(data: DataOptions) -> str:
 
 
 def refuse_ftrl_with_warmup(optimizer: OptimizerOptions, schedule: ScheduleOptions) -> None:
-    """Refuses what can only give NaN: ftrl divides by the learning rate, which a warm-up begins at 0."""
+    """Raises InputError for ftrl with a warm-up: ftrl divides by the learning rate, which is 0 at step 0."""
     if optimizer.optimizer == 'ftrl' and schedule.warmup_epochs:
         raise InputError(
             f'--warmup_epochs={schedule.warmup_epochs}: begins with a learning rate of 0, by which '
@@ -263,7 +263,7 @@ def refuse_ftrl_with_warmup(optimizer: OptimizerOptions, schedule: ScheduleOptio
 
 
 def check_batch_size(data: DataOptions, augment: AugmentOptions, replicas: int) -> None:
-    """Refuses a batch that the replicas do not divide, or pairs to mix where a replica's share leaves one alone."""
+    """Raises InputError if the batch size is not a multiple of the replicas, or a share is odd but images are mixed."""
     per_replica = distribution.batch_per_replica(data.batch_size, replicas)
     if augment.mixes and per_replica % 2:
         raise InputError(
@@ -273,7 +273,7 @@ def check_batch_size(data: DataOptions, augment: AugmentOptions, replicas: int) 
 
 
 def refuse_parts_with_sync(data: DataOptions, net: NetOptions, replicas: int) -> None:
-    """Refuses what TensorFlow cannot do: collectives inside a loop, here over the parts of a batch."""
+    """Raises InputError for gradient accumulation with `--sync_batch_norm`: TensorFlow has no collectives in loops."""
     parts = data.gradient_accumulation_steps
     if parts > 1 and net.sync_batch_norm and replicas > 1:
         raise InputError(
@@ -283,7 +283,7 @@ def refuse_parts_with_sync(data: DataOptions, net: NetOptions, replicas: int) ->
 
 
 def refuse_few_examples(dataset: Dataset, workers: int) -> None:
-    """Refuses more workers than there are examples."""
+    """Raises InputError if there are more workers than examples."""
     if dataset.num_examples < workers:
         raise InputError(
             f'{dataset.name}, split {dataset.split}, has {dataset.num_examples} examples, fewer than the '

@@ -1,10 +1,10 @@
-"""Signals that training answers between its steps.
+"""Signals that training handles between its steps.
 
 with TrainingSignals() as signals:
     while not signals.is_set(): ...
     if signals.take_save_request(): ...
 
-SIGTERM and SIGINT (Ctrl-C) end training after the steps under way, SIGUSR1 asks for a checkpoint.
+SIGTERM and SIGINT (Ctrl-C) end training after the current steps, SIGUSR1 requests a checkpoint.
 """
 
 import contextlib
@@ -17,16 +17,15 @@ from types import FrameType
 from absl import logging
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
-# Schedulers signal a launcher and its processes, so that these get the signal twice, the second time from the launcher.
+# Schedulers signal both a launcher and its processes, so a process gets the signal again from the launcher.
 _SECONDS_OF_ONE = 1.0
 
 
 class TrainingSignals:
-    """Notes the first SIGTERM or SIGINT, ends the process at once at another a second later, and notes each SIGUSR1.
+    """Records the first SIGTERM or SIGINT and each SIGUSR1; another SIGTERM or SIGINT over a second later ends at once.
 
-    Python runs a signal's handler only between two of its own instructions, and TensorFlow may keep it waiting without
-    end where no data comes. So the numbers go through a pipe to a thread, which the interpreter's own handler does at
-    once.
+    Python runs a signal handler only between two of its own instructions, and TensorFlow may block without end if no
+    data arrives. So the interpreter's C handler, which runs at once, passes the numbers through a pipe to a thread.
 
     Attributes:
         received: Number of the signal that ends training, or None.
@@ -39,22 +38,22 @@ class TrainingSignals:
         self._undo = contextlib.ExitStack()
 
     def is_set(self) -> bool:
-        """Returns whether a signal to end has come."""
+        """Returns whether a signal to end has arrived."""
         return self.received is not None
 
     def stop_as(self, number: int) -> None:
-        """Ends training by a signal that another worker has received."""
+        """Records a signal that another worker has received, to end training."""
         self.received = number
 
     def take_save_request(self) -> bool:
-        """Returns whether SIGUSR1 has come since the last call."""
+        """Returns whether SIGUSR1 has arrived since the last call."""
         requested = self._save_requested.is_set()
         if requested:
             self._save_requested.clear()
         return requested
 
     def __enter__(self) -> 'TrainingSignals':
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow it
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             with self._undo:
                 self._listen()
                 self._undo = self._undo.pop_all()
@@ -69,7 +68,7 @@ class TrainingSignals:
         watcher = threading.Thread(target=self._watch, args=(reading_end,), daemon=True)
         self._undo.callback(os.close, reading_end)
         self._undo.callback(watcher.join)
-        self._undo.callback(os.close, writing_end)  # which ends the watcher
+        self._undo.callback(os.close, writing_end)  # ends the watcher
         watcher.start()
         self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writing_end, warn_on_full_buffer=False))
         for number in (*_STOPPING, signal.SIGUSR1):
@@ -85,7 +84,7 @@ class TrainingSignals:
         elif number in _STOPPING:
             now = time.monotonic()
             if self.received is not None and now - self._received_at > _SECONDS_OF_ONE:
-                os._exit(128 + number)  # the main thread may be waiting where nothing else ends it
+                os._exit(128 + number)  # the main thread may be blocked without end
             if self.received is not None:
                 return
             self.received, self._received_at = number, now

@@ -1,4 +1,4 @@
-"""The state of training: weights, optimizer slots, moving averages, and the position, which checkpoints keep together.
+"""The state of training as saved in a checkpoint: weights, optimizer slots, moving averages, and the position.
 
 with strategy.scope():
     state = make_state(config, spec)
@@ -27,13 +27,13 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """How far training has come.
+    """The progress of training.
 
     Attributes:
-        step: Steps made.
-        images_seen: Examples trained on; the learning rate and the end of training follow from it.
-        images_skipped: Examples of the training stream that were passed over, see `engine.training.recovery`.
-        recoveries: How often training went back for a value that was not finite.
+        step: Number of steps made.
+        images_seen: Number of examples trained on; determines the learning rate and the end of training.
+        images_skipped: Number of examples of the training stream skipped, see `engine.training.recovery`.
+        recoveries: Number of recoveries from non-finite values.
     """
 
     step: int = 0
@@ -43,15 +43,15 @@ class Position:
 
     @property
     def stream(self) -> int:
-        """Position in the training stream, from which the order and all random numbers follow."""
+        """Position in the training stream; determines the order of examples and all random numbers."""
         return self.images_seen + self.images_skipped
 
     def after(self, steps: int, batch_size: int) -> 'Position':
-        """Returns the position `num_steps` later."""
+        """Returns the position `steps` steps later."""
         return dataclasses.replace(self, step=self.step + steps, images_seen=self.images_seen + steps * batch_size)
 
     def counters(self) -> dict[str, np.int64]:
-        """Returns the values a checkpoint stores, by name; counters that are 0 by default are left out."""
+        """Returns the counters to store in a checkpoint by name, without the rare ones that are 0."""
         kept = {checkpoints.STEP_KEY: self.step, checkpoints.IMAGES_SEEN_KEY: self.images_seen}
         rare = {checkpoints.IMAGES_SKIPPED_KEY: self.images_skipped, checkpoints.RECOVERIES_KEY: self.recoveries}
         kept |= {name: value for name, value in rare.items() if value}
@@ -59,10 +59,10 @@ class Position:
 
     @classmethod
     def load(cls, checkpoint: checkpoints.Checkpoint, batch_size: int) -> 'Position':
-        """Reads it from a checkpoint; one of slim's has only the step.
+        """Reads the position from a checkpoint; slim's checkpoints have only the step.
 
         Raises:
-            DamagedCheckpointError: it cannot be read.
+            DamagedCheckpointError: the checkpoint cannot be read.
         """
         step = checkpoint.step
         return cls(
@@ -75,16 +75,16 @@ class Position:
 
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that training changes, and what it needs to know of it.
+    """All state that training changes, and the constants that belong to it.
 
     Attributes:
-        model: Float32 images to float32 logits.
-        variables: Every variable of the net, by slim's name.
-        trainable: Those that are trained, in the order of the net.
-        weight_decays: L2 factor of each variable that has one, by name.
-        optimizer: Built for `trainable`.
+        model: Maps float32 images to float32 logits.
+        variables: All variables of the net, by slim's names.
+        trainable: The trained variables, in the order of the net.
+        weight_decays: L2 factors by variable name.
+        optimizer: The optimizer, built for `trainable`.
         averages: Moving averages of `variables`, or None.
-        loss_scale: That of float16, or None.
+        loss_scale: The loss scale for float16, or None.
     """
 
     model: keras.Model
@@ -99,7 +99,7 @@ class TrainState:
     def moving_statistics(self) -> list[tuple[keras.Variable, float]]:
         """Moving statistics of batch normalisation, each with its decay.
 
-        With `--freeze_batch_norm` only that of the trained layers moves.
+        With `--freeze_batch_norm`, only those of trained layers.
         """
         layers = [layer for layer in _batch_norms(self.model) if layer.trainable]
         return [(kept, layer.momentum) for layer in layers for kept in (layer.moving_mean, layer.moving_variance)]
@@ -115,7 +115,7 @@ class TrainState:
 
 
 def make_state(config: TrainConfig, spec: ModelSpec) -> TrainState:
-    """Makes the net with its initial weights, and what the optimizer and the moving averages keep.
+    """Builds the net with initial weights, optimizer slots and moving averages.
 
     Raises:
         InputError: `--trainable_scopes` leaves nothing to train, or `--weight_decay_exclude` matches nothing.
@@ -149,10 +149,10 @@ def _batch_norms(model: keras.Model) -> list[BatchNormalization]:
 
 
 def _freeze_batch_norm(model: keras.Model, options: CheckpointOptions) -> None:
-    """Freezes batch normalisation outside of the trained scopes, or logs that its statistics keep moving.
+    """With `--freeze_batch_norm`, freezes batch normalisation outside the trained scopes; else logs that it moves.
 
     Raises:
-        InputError: `--freeze_batch_norm`, and there is none outside of them.
+        InputError: `--freeze_batch_norm` is given, but there is no batch normalisation outside the trained scopes.
     """
     patterns = [re.compile(scope) for scope in options.trainable_scopes]
     names = {id(variable): name for name, variable in slim_variables(model).items()}
@@ -176,7 +176,7 @@ def _freeze_batch_norm(model: keras.Model, options: CheckpointOptions) -> None:
 
 
 def _without(weight_decays: dict[str, float], excluded: tuple[str, ...]) -> dict[str, float]:
-    """Returns the L2 factors of the variables in whose names no regular expression of `excluded` is found."""
+    """Returns the L2 factors of the variables whose names no regular expression of `excluded` matches anywhere."""
     for pattern in excluded:
         if not any(re.search(pattern, name) for name in weight_decays):
             raise InputError(
@@ -191,7 +191,7 @@ def _without(weight_decays: dict[str, float], excluded: tuple[str, ...]) -> dict
 
 
 def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) -> dict[str, keras.Variable]:
-    """Returns the variables whose names a scope matches from the start, as a regular expression; all without scopes."""
+    """Returns the trainable variables whose names match a scope, a regular expression, from the start; default all."""
     try:
         patterns = [re.compile(scope) for scope in scopes or ('',)]
     except re.error as error:
@@ -209,10 +209,10 @@ def _trainable(variables: dict[str, keras.Variable], scopes: tuple[str, ...]) ->
 
 
 def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainState) -> Position | None:
-    """Restores the newest checkpoint of `train_dir` that can be read; returns its position, None where there is none.
+    """Restores the newest readable checkpoint of `train_dir`; returns its position, or None if there is no checkpoint.
 
     Raises:
-        InputError: none of them can be read, or they are of another net.
+        InputError: no checkpoint can be read, or a checkpoint belongs to another net.
     """
     train_dir = options.train_dir
     candidates, damaged = checkpoints.newest_first(train_dir), []
@@ -244,11 +244,11 @@ def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainSt
 
 
 def restore_run(checkpoint: checkpoints.Checkpoint, state: TrainState, labels_offset: int) -> None:
-    """Restores weights, slots and averages; where the run is says `engine.training.position`.
+    """Restores weights, slots and averages; `Position.load` reads the position.
 
     Raises:
         DamagedCheckpointError: the checkpoint is damaged.
-        InputError: it is of another net, or of another optimizer.
+        InputError: the checkpoint belongs to another net or another optimizer.
     """
     optional = state.loss_scale.variables if state.loss_scale else ()
     plan = checkpoints.restore(checkpoint, state.saved_variables(), optional=optional, labels_offset=labels_offset)
@@ -263,7 +263,7 @@ def restore_run(checkpoint: checkpoints.Checkpoint, state: TrainState, labels_of
 
 
 def warm_start(options: CheckpointOptions, state: TrainState, labels_offset: int) -> None:
-    """Takes weights from `--checkpoint_path`, not its averages, as slim does; those of the run begin at the weights."""
+    """Restores weights, not averages, from `--checkpoint_path`, as in slim; the run's averages start at the weights."""
     weights = {name: variable.value for name, variable in state.variables.items()}
     assert options.checkpoint_path is not None
     checkpoints.warm_start(

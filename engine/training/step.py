@@ -3,9 +3,9 @@
     run = make_steps(strategy, ReplicaStep(state, augmentation, schedule, ...), schedule, batch_size)
     report = run(iterator, position, num_steps)     # several steps a call
 
-Everything random in a step is drawn for the whole global batch from (seed, position in the training stream); each
-replica takes its own rows. So N replicas compute what one does, K batches whose gradients are added up what a K times
-larger one does, and a step can be repeated.
+All random numbers of a step are drawn for the whole global batch from (seed, position in the training stream), and each
+replica takes its own rows. So N replicas compute the same as one, K batches with accumulated gradients the same as one
+batch of K times the size, and a step can be repeated.
 """
 
 import dataclasses
@@ -33,15 +33,15 @@ class StepReport:
 
     Attributes:
         cross_entropy: float32 [steps], mean over the global batch, before each step's update.
-        accuracy: float32 [steps], share of the global batch whose greatest logit is its label's, before each step's
-            update; of mixed images, the label with the larger share.
+        accuracy: float32 [steps], share of the global batch whose greatest logit belongs to its label, before each
+            step's update; the label of a mixed image is the one with the larger share.
         regularization: L2 loss before the last step's update.
-        learning_rate: Of the last step.
-        seconds: What the call took; the first one compiles.
-        waited: Those of the seconds in which it waited for the input pipeline.
-        communicated: Those in which the first replica of this worker had its gradients and waited for their
-            sum; 0 with one replica, and on GPUs, whose work runs behind what the host's clock shows.
-        loss_scale: After these steps; None without one.
+        learning_rate: Learning rate of the last step.
+        seconds: Duration of the call; the first one includes compilation.
+        waited: Seconds in which the call waited for the input pipeline.
+        communicated: Seconds in which the first replica of this worker had its gradients and waited for their sum; 0
+            with one replica, and on GPUs, whose work runs asynchronously to the host's clock.
+        loss_scale: The loss scale after these steps, or None.
     """
 
     cross_entropy: np.ndarray
@@ -56,12 +56,12 @@ class StepReport:
 
 @functools.cache
 def _compiled_device_train(augmentation: Augmentation) -> Callable[..., tf.Tensor]:
-    # Once for each augmentation, which holds no state: compiling takes a second.
+    # Cached, as an augmentation has no state and compiling takes a second.
     return tf.function(augmentation.device_train, jit_compile=True, autograph=False)
 
 
 class ReplicaStep:
-    """One step on one replica; called in its replica context."""
+    """A step on one replica, to be called in its replica context."""
 
     def __init__(
         self,
@@ -78,13 +78,13 @@ class ReplicaStep:
         xla: bool = False,
         fast_convolutions: bool = False,
     ):
-        """Makes it.
+        """Prepares the step.
 
         Args:
-            batch_size: Examples of a step, over all replicas.
-            num_batches: Parts that each replica takes its share in, one after the other.
-            sync_batch_norm: Whether batch normalisation normalises with the statistics of all replicas.
-            fast_convolutions: Whether 3x3 and 5x5 convolutions are computed as is fastest on CPUs.
+            batch_size: Examples per step, over all replicas.
+            num_batches: Number of parts in which each replica processes its share, one after the other.
+            sync_batch_norm: Whether batch normalisation uses the statistics of all replicas.
+            fast_convolutions: Whether 3x3 and 5x5 convolutions use the kernels that are fastest on CPUs.
         """
         self._state = state
         self._augmentation = augmentation
@@ -100,7 +100,7 @@ class ReplicaStep:
         self._moving = state.moving_statistics
         compute = self._compute_gradients if num_batches == 1 else self._accumulate_gradients
         self._gradients = tf.function(compute, jit_compile=True, autograph=False) if xla else compute
-        # XLA fuses the device stage's many small passes, on CPUs too: 0.14 ms an image instead of 1.16.
+        # XLA fuses the device stage's many small passes, also on CPUs: 0.14 ms per image instead of 1.16.
         self._device_train = _compiled_device_train(augmentation)
 
     def __call__(
@@ -115,15 +115,15 @@ class ReplicaStep:
 
         Args:
             batch: This replica's share: image uint8 [batch, height, width, channels], label int32 [batch].
-            step: int64 scalar, steps made before this one.
-            images_seen: int64 scalar, examples trained on before this step.
+            step: int64 scalar, number of steps before this one.
+            images_seen: int64 scalar, number of examples trained on before this step.
             stream: int64 scalar, position of the batch in the training stream.
-            regularize: bool scalar, whether the L2 loss is asked for; it costs a pass over the weights.
+            regularize: bool scalar, whether to compute the L2 loss, which costs a pass over the weights.
 
         Returns:
-            Before the update, of the whole batch, float32 [2]: the mean cross-entropy, and how many examples are
-            recognised; the L2 loss (0 if not asked for); and the seconds from the last gradient to the last sum of
-            them, float64.
+            float32 [2] over the whole batch before the update: mean cross-entropy and number of correctly classified
+            examples; the L2 loss (0 if not computed); and the seconds from the last gradient to the last of their sums,
+            float64.
         """
         state, replica = self._state, tf.distribute.get_replica_context().replica_id_in_sync_group
         scale = state.loss_scale.value() if state.loss_scale else tf.constant(1.0)
@@ -153,24 +153,23 @@ class ReplicaStep:
         return measured, l2_loss, communicated
 
     def loss_scale(self) -> float | None:
-        """Returns the loss scale as it is now, or None."""
+        """Returns the current loss scale, or None."""
         scale = self._state.loss_scale
         return float(tf.convert_to_tensor(scale.variables[scale.SCALE])) if scale else None
 
     def _compute_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns the sums over rows of the batch: the loss and the correct examples, float32 [2], the statistics of
-        batch normalisation, and the gradients.
+        """Computes sums over rows of the batch: loss and correct examples, float32 [2]; statistics; gradients.
 
         Args:
             batch: The rows: a part of the replica's share.
             stream: Position of the whole batch in the training stream.
-            offset: int32 scalar, of the first row in the whole batch.
-            scale: Factor of the loss whose gradients these are.
+            offset: int32 scalar, index of the first row in the whole batch.
+            scale: Factor of the loss before differentiation.
         """
         seed = tf.stack([tf.constant(self._seed, tf.int64), stream])
-        # Of the whole batch, for each of its parts anew: that is nothing beside what the net takes.
+        # For the whole batch again in each of its parts: the cost is negligible beside the net's.
         draws = self._augmentation.make_draws(seed, self._batch_size)
         draws = {name: _rows(draw, offset, self._part) for name, draw in draws.items()}
         images = self._device_train(batch['image'], draws)
@@ -194,7 +193,7 @@ class ReplicaStep:
     def _accumulate_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns the sums of what `_compute_gradients` returns of the parts of a share, taken one after the other."""
+        """Sums the results of `_compute_gradients` over the parts of a share, one after the other."""
 
         def add_part(part: tf.Tensor, sums: Any) -> tuple[tf.Tensor, Any]:
             first = part * self._part
@@ -211,7 +210,7 @@ class ReplicaStep:
 
 
 def _rows(values: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns rows, of a number that XLA knows, unlike that of values[first : first + count]."""
+    """Returns values[first : first + count] with a number of rows that XLA knows at compile time."""
     return tf.slice(values, [first] + [0] * (len(values.shape) - 1), [count, *values.shape[1:]])
 
 
@@ -227,7 +226,7 @@ def make_steps(
 ) -> RunSteps:
     """Returns `run(iterator, position, num_steps)`, which makes several steps in one call of a compiled function.
 
-    `batches_taken`, an int64 scalar, counts the batches that have come; the schedule is for the report.
+    `batches_taken`, an int64 scalar, counts the batches that have arrived; `schedule` is only for the report.
     """
 
     @tf.function(autograph=False)
@@ -242,7 +241,7 @@ def make_steps(
             images = done * batch_size
             arguments = (batch, step + done, images_seen + images, stream + images, i == num_steps - 1)
             of_step, l2_loss, reducing = (
-                strategy.experimental_local_results(values)[0]  # what is measured is alike in all replicas
+                strategy.experimental_local_results(values)[0]  # the same on all replicas
                 for values in strategy.run(replica_step, args=arguments)
             )
             return i + 1, measured.write(i, of_step), waited + seconds, communicated + reducing, l2_loss
@@ -279,7 +278,7 @@ def _time_after(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 def _next_batch(
     strategy: tf.distribute.Strategy, iterator: Any, batches_taken: tf.Variable | None
 ) -> tuple[Any, tf.Tensor]:
-    """Returns the next batch and the seconds (float64 scalar) that it took to come."""
+    """Returns the next batch and the seconds of waiting for it (float64 scalar)."""
     before = tf.timestamp()
     with tf.control_dependencies([before]):
         batch = next(iterator)

@@ -1,4 +1,4 @@
-"""A net's layers as a table: `train_image_classifier.py --summary`.
+"""Prints a net's layers as a table: `train_image_classifier.py --summary`.
 
 model = spec.make_model()
 print(format_summary(model))
@@ -20,16 +20,16 @@ _DEFAULT_DATASET = 'imagenet'
 
 
 def print_summary(config: TrainConfig) -> None:
-    """Prints the net that a config trains; nothing is written.
+    """Prints a summary of a config's net; writes no files.
 
     Raises:
-        InputError: what training would refuse: a net, a size, a data set.
+        InputError: training would refuse the net, its size, or the data set.
     """
     if config.data.dataset_name is None:
         config = replace_options(config, dataset_name=_DEFAULT_DATASET)
     dataset = _find_dataset(config.data)
     spec = make_spec(config.net, config.data, dataset)
-    with zero_weights():  # drawing them takes seconds
+    with zero_weights():  # random weights would take seconds
         model = spec.make_model()
     side, channels = spec.image_size, spec.channels
     print(f'{spec.model_name}: {side}x{side}x{channels} images, {spec.num_classes} classes ({dataset.name})')
@@ -37,7 +37,7 @@ def print_summary(config: TrainConfig) -> None:
 
 
 def _find_dataset(data: DataOptions) -> Dataset:
-    """Returns the data set, or where no folder of it is named what is known of it by its name."""
+    """Opens the data set, or describes it by its name if no folder is given."""
     name = data.dataset_name or ''
     if data.dataset_dir is None and name in DATASETS:
         return known_dataset(data, num_examples=1)
@@ -45,7 +45,7 @@ def _find_dataset(data: DataOptions) -> Dataset:
 
 
 def format_summary(model: keras.Model) -> str:
-    """Returns a line for each layer, with the shape of its output and its parameters, and a line with their sums."""
+    """Returns a table with each layer's kind, output shape and number of parameters, and a line with the total."""
     rows = [_row(layer) for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     table = [('layer', 'kind', 'output', 'parameters'), *rows]
     total = model.count_params()

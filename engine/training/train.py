@@ -2,8 +2,8 @@
 
     result = train(make_config(TrainConfig, dataset_name='digits', train_dir='/tmp/digits', num_epochs=12))
 
-`train` is one road: what is trained on what (`setup.py`), where it starts, the loop (`loop.py`). The step
-itself is in `step.py`, its batches in `input.py`, what happens between steps in `actions.py`.
+`train` assembles the run (`setup.py`), finds its starting point, and runs the loop (`loop.py`). The step is in
+`step.py`, its batches in `input.py`, the actions between steps in `actions.py`.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ from support.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """Where training ended.
+    """The result of a training run.
 
     Attributes:
         step: The last step.
-        checkpoint_path: Its checkpoint; empty if a signal came before the first step.
-        results: What the last evaluation in this process measured; None without one.
-        stopped_by: Number of the signal that ended it early, or None.
+        checkpoint_path: Its checkpoint; empty if a signal arrived before the first step.
+        results: Results of the last evaluation in this process, or None.
+        stopped_by: Number of the signal that ended training early, or None.
     """
 
     step: int
@@ -50,26 +50,26 @@ class TrainResult:
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Trains as the config says, from the start or from where `train_dir` has come to.
+    """Trains a net from a config; resumes if `train_dir` has a checkpoint.
 
-    Of several workers, which all call this, the chief alone reads and writes `train_dir`.
+    All workers call this; only the chief reads and writes `train_dir`.
 
     Raises:
-        InputError: whatever the user can put right; or another worker is lost.
+        InputError: an error that the user can fix, or another worker is lost.
     """
     refuse_ftrl_with_warmup(config.optimizer, config.schedule)
     config = with_default_dataset(config)
     data, options, train_dir = config.data, config.checkpoint, config.checkpoint.train_dir
     with contextlib.ExitStack() as stack:
-        # ------------------------------------------------------------ what is trained, on what, where, by whom
+        # ------------------------------------------------------------ the net, the data, the devices, the workers
         cluster = stack.enter_context(join_cluster(config))
         run = open_run(config, cluster)
         signals = stack.enter_context(TrainingSignals())
         stack.enter_context(run_dir.lock_run_dir(train_dir, cluster))
         cluster.on_chief(lambda: run_dir.check_can_resume(run))
 
-        # ------------------------------------------------------------ where it starts
-        # In this order: a run in train_dir resumes; else weights come from --checkpoint_path; else they are new.
+        # ------------------------------------------------------------ the starting point
+        # In this order: resume the run in train_dir, else take the weights of --checkpoint_path, else initialise them.
         position = _resume(run) or _begin(run)
         last_step = position.step + run.steps_left(position)
         best = make_best(run)
@@ -78,7 +78,7 @@ def train(config: TrainConfig) -> TrainResult:
             return _finished_before(run, best, position)
 
         # ------------------------------------------------------------ the compiled step and its input
-        # The schedule counts in batches of today's size, however large those of an earlier part of the run were.
+        # The schedule counts in batches of the current size, even if an earlier part of the run used another size.
         end = last_step - position.step + position.images_seen / data.examples_per_step
         run_steps = run.make_steps(end)
         batches = run.make_input(last_step - position.step, skips_bad_images=data.on_bad_image == 'skip')
@@ -94,7 +94,7 @@ def train(config: TrainConfig) -> TrainResult:
             evaluate = make_evaluation(run, best, signals)
             actions = make_actions(run, batches, evaluate, progress, saver)
             if cluster.is_chief:
-                # Only now that nothing of the config was refused.
+                # Only now, when the whole config has been accepted.
                 run_dir.describe(run)
                 log_plan(run, last_step)
             loop = Loop(run, run_steps, batches, actions, signals, last_step)
@@ -111,8 +111,8 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def _resume(run: Run) -> Position | None:
-    """Restores the run's newest checkpoint in all workers; returns its position, or None if there is none."""
-    state = run.state  # in all workers, which make it together
+    """Restores the run's newest checkpoint on all workers; returns its position, or None if there is none."""
+    state = run.state  # on all workers, which create it together
 
     def restore_on_chief() -> dict[str, int] | None:
         position = restore_latest(run.config.checkpoint, run.config.data, state)
@@ -126,7 +126,7 @@ def _resume(run: Run) -> Position | None:
 
 
 def _begin(run: Run) -> Position:
-    """Starts a new run: with the weights of `--checkpoint_path`, if there is one, else with the initial ones."""
+    """Starts a new run with the weights of `--checkpoint_path` if given, else with initial weights."""
     options, data, state = run.config.checkpoint, run.config.data, run.state
     if options.checkpoint_path:
         run.cluster.on_chief(lambda: warm_start(options, state, data.labels_offset))
@@ -135,14 +135,14 @@ def _begin(run: Run) -> Position:
 
 
 def _broadcast(run: Run) -> None:
-    """Gives all workers the values that the chief has read from its disk."""
+    """Copies the chief's restored values to all workers."""
     if run.cluster.count > 1:
         with distribution.naming_lost_workers(run.cluster):
             broadcast(run.strategy, list(run.state.saved_variables().values()))
 
 
 def is_over(checks: TrainEvalOptions, best: BestCheckpoint, position: Position, last_step: float) -> bool:
-    """Returns whether nothing is left to do: training was stopped early, or its last step is made and measured."""
+    """Returns whether a run is finished: it was stopped early, or its last step is made and evaluated."""
     if best.is_exhausted:
         return True
     return position.step >= last_step and not (checks.is_wanted and best.needs_evaluation(position.step))
@@ -158,7 +158,7 @@ def _finished_before(run: Run, best: BestCheckpoint, position: Position) -> Trai
 
 
 def log_plan(run: Run, last_step: float) -> None:
-    """Logs what is about to happen."""
+    """Logs the data, net, batches, kernels and length of the training that begins."""
     data, dataset, spec, replicas = run.config.data, run.dataset, run.spec, run.strategy.num_replicas_in_sync
     logging.info(
         '%s on %s, split %s: %d examples of %d classes, %d px, %s preprocessing',
@@ -179,7 +179,7 @@ def log_plan(run: Run, last_step: float) -> None:
 
 
 def log_end(step: int, train_dir: str, eval_split: str | None, stopped_by: int | None, is_chief: bool) -> None:
-    """Logs how to resume or evaluate; the chief, which has `train_dir`, prints the command."""
+    """Logs how to resume or evaluate the run; only the chief logs the evaluation command."""
     if stopped_by is not None:
         logging.info(
             'stopped at step %d; the same command goes on from there (%s)',
