@@ -158,7 +158,7 @@ def head_of_another_size(wanted: Mapping[str, Shape], found: Mapping[str, Shape]
 
 
 def _without_suffixes(wanted: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Adds to the wanted shapes those of the weights whose averages are wanted."""
+    """Returns the wanted shapes, with the name of each wanted average also without its suffix."""
     averaged = {name.rpartition('/')[0]: shape for name, shape in wanted.items() if is_average(name)}
     return {**averaged, **wanted}
 

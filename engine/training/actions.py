@@ -150,7 +150,7 @@ class Action(abc.ABC):
 
 
 class Log(Action):
-    """Logs step, loss, learning rate, accuracy, images/s and share of time waiting for data, or shows them in the bar."""
+    """Logs step, loss, learning rate, accuracy, images/s and share of time waiting for data, or updates the bar."""
 
     def __init__(self, options: LogOptions, progress: Progress):
         self.interval = log_interval(options)
@@ -192,7 +192,7 @@ def _extras(moment: Moment) -> Iterator[str]:
 
 
 class LeftToChief(Action):
-    """Stands in for an action of the chief on the other workers, so that all have the same list of actions."""
+    """Replaces an action of the chief on the other workers, so that all lists of actions have the same length."""
 
     def __init__(self, interval: Interval, on_request: bool = False):
         self.interval, self.on_request = interval, on_request

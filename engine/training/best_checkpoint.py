@@ -38,7 +38,7 @@ class EvaluationHistory:
     repeats the later evaluations and decides the same.
 
     Attributes:
-        how: What is compared: `metric` (higher is better) or None; `split`; whether moving `averages` are evaluated.
+        how: Criteria of comparison: `metric` (higher is better) or None; `split`; whether `averages` are evaluated.
         measured: For each evaluation: step, num_examples, accuracy, recall_at_<k>, loss, split and averages. Rows with
             another split or another value of averages stay in the file but are not compared.
     """
