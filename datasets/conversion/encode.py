@@ -1,9 +1,9 @@
-"""From the bytes of an image file to the bytes that a record stores, and whether TensorFlow can decode them.
+"""Converts an image file's bytes to the bytes that a record stores, and checks that TensorFlow can decode them.
 
     encode(data, Encoding(jpeg_only=True))     # EncodedImage(data=..., format='JPEG', height=375, width=500)
 
-What an image is, its content says, never its name: ILSVRC has a PNG and 22 CMYK JPEGs among its `.JPEG`s. Whatever is
-stored as it came was decoded once by the operation that decodes records, so what gets through can be trained on.
+The content determines the format, never the name: ILSVRC has a PNG and 22 CMYK JPEGs among its `.JPEG`s. Images that
+are stored unchanged were decoded once by the operation that decodes records, so training can read them.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from datasets.record_faults import SIGNATURES, format_of
 from support.errors import InputError
 from support.input_files import MAX_PIXELS, MAX_SIDES_RATIO
 
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start-of-frame markers of a JPEG
 _DECODED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 _PROGRESSIVE, _START_OF_SCAN, _END_OF_IMAGE = 0xC2, 0xDA, b'\xff\xd9'
 # What Pillow raises for damaged files.
@@ -30,7 +30,7 @@ _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 class BadImage(InputError):
-    """An image that cannot be decoded; the message says why, without its name."""
+    """An image cannot be decoded; the message gives the reason, without the image's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,9 @@ class EncodedImage:
     Attributes:
         data: The bytes of a JPEG or PNG file.
         format: 'JPEG' or 'PNG'.
-        height: In pixels.
-        width: In pixels.
-        changes: What was done to it, such as 'CMYK to RGB'; empty if the bytes are those of the source.
+        height: Height in pixels.
+        width: Width in pixels.
+        changes: Changes made, such as 'CMYK to RGB'; empty if the source's bytes are unchanged.
     """
 
     data: bytes
@@ -53,10 +53,10 @@ class EncodedImage:
 
 
 def encode(data: bytes, encoding: Encoding) -> EncodedImage:
-    """Decodes an image to see that it is sound, and encodes it anew where `encoding` asks for it.
+    """Decodes an image to check it, and encodes it again where `encoding` requires it.
 
     Raises:
-        BadImage: not an image, damaged, cut short, of too many pixels, or too narrow.
+        BadImage: It is not an image, damaged, cut short, has too many pixels, or is too narrow.
     """
     found = image_format(data)
     height, width, channels = read_header(data, found)
@@ -77,10 +77,10 @@ def encode(data: bytes, encoding: Encoding) -> EncodedImage:
 
 
 def image_format(data: bytes) -> str:
-    """Returns 'JPEG', 'PNG', 'GIF', 'BMP' or 'WebP', as the first bytes say.
+    """Returns 'JPEG', 'PNG', 'GIF', 'BMP' or 'WebP', according to the first bytes.
 
     Raises:
-        BadImage: none of these.
+        BadImage: It has none of these formats.
     """
     if not data:
         raise BadImage('the file is empty')
@@ -91,11 +91,11 @@ def image_format(data: bytes) -> str:
 
 
 def read_header(data: bytes, found: str) -> tuple[int, int, int]:
-    """Returns height, width and, of a JPEG, the number of components (else 0) of an image file, without decoding.
+    """Returns height, width and a JPEG's number of components (otherwise 0), without decoding.
 
     Raises:
-        BadImage: a damaged header, one of so many pixels that decoding could take all memory, or one so narrow that
-            resizing could.
+        BadImage: The header is damaged, or the image has so many pixels, or is so narrow, that decoding or resizing
+            could exhaust memory.
     """
     height, width, channels = _parse_header(data, found)
     check_sides(height, width)
@@ -103,11 +103,7 @@ def read_header(data: bytes, found: str) -> tuple[int, int, int]:
 
 
 def check_sides(height: int, width: int) -> None:
-    """Refuses an image of too many pixels, or one that is too narrow.
-
-    Raises:
-        BadImage: of these.
-    """
+    """Raises BadImage if an image has too many pixels or is too narrow."""
     if height * width > MAX_PIXELS:
         raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS:,} that are allowed')
     if max(height, width) > MAX_SIDES_RATIO * max(min(height, width), 1):
