@@ -55,7 +55,7 @@ def make_pipeline(work: str, index_dir: str, dataset_dir: str, batch_size: int) 
             example['image/encoded'],
             output_type=types.RGB,
             random_aspect_ratio=[0.75, 1.33],
-            random_area=[0.1, 1.0],  # as in this project, whose windows cover a tenth of the image
+            random_area=[0.1, 1.0],  # as in this project, whose windows cover at least a tenth of the image
             num_attempts=100,
         )
         return fn.resize(image, size=[SIZE, SIZE], **RESIZES[work]), example['image/class/label']

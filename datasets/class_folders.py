@@ -142,7 +142,7 @@ def _find_splits(source_dir: str) -> dict[str, str]:
 
 def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str, ...]:
     if os.path.exists(os.path.join(source_dir, LABELS_FILE)):
-        from datasets.records import load_label_names  # with TensorFlow, for which a conversion otherwise need not wait
+        from datasets.records import load_label_names  # imports TensorFlow, which conversions mostly do without
 
         return load_label_names(source_dir)
     if 'train' not in folders:

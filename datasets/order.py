@@ -102,12 +102,12 @@ def make_order(num_examples: int, num_files: int, seed: int, worker: Worker, bat
 
 
 def _permuted(index: tf.Tensor, size: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-    """Returns the images of int64 [n] `index` under permutations of 0 .. size - 1, one permutation per key."""
+    """Maps int64 [n] `index` by permutations of 0 .. size - 1, one permutation per key."""
     return tf.raw_ops.RandomIndexShuffle(index=index, seed=keys, max_index=size - 1, rounds=_SHUFFLE_ROUNDS)
 
 
 def _keys(numbers: tf.Tensor, seed: int) -> tf.Tensor:
-    """Returns uint32 [n, 3]: a key for each pair of `seed` and int64 [n] number; few numbers differ."""
+    """Returns uint32 [n, 3]: a key for each pair of `seed` and int64 [n] number; few of the numbers are distinct."""
     # For up to 65,536 examples the cipher uses 8 bits of each word of its key. If the epoch were a word, epoch 256
     # would repeat epoch 0; drawn from seed and epoch, the key has 24 bits of both.
     different, which = tf.unique(numbers)

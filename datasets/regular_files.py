@@ -94,7 +94,7 @@ def check_local(flag: str, path: str) -> None:
     """Raises InputError for a path like `gs://x`, where only local folders work.
 
     Raises:
-        InputError: it is one.
+        InputError: The path has a `://`.
     """
     if '://' in path:
         raise InputError(f'--{flag}={path}: must be a folder of this machine, without ://')

@@ -154,7 +154,7 @@ def _example(
 
 
 def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
-    """Writes a TFRecord file beside `path` and renames it when complete; returns the number of records."""
+    """Writes a TFRecord file atomically; returns the number of records."""
     count = 0
     # Several processes may write the embedded data set at once.
     with atomic_file(path, shared=True) as part, tf.io.TFRecordWriter(part) as writer:

@@ -184,7 +184,7 @@ def _pad(graph: Graph, layer: keras.layers.ZeroPadding2D) -> None:
 def _normalize_response(graph: Graph, layer: LocalResponseNormalization) -> None:
     size = 2 * layer.radius + 1
     name = _scope(layer)
-    with graph.in_float32(name):  # squares may overflow float16
+    with graph.in_float32(name):  # squares need float32's range
         graph.add('LRN', name, size=size, alpha=layer.alpha * size, beta=layer.beta, bias=layer.bias)
 
 
@@ -198,7 +198,7 @@ def _normalize_batch(graph: Graph, layer: keras.layers.BatchNormalization) -> No
         'moving_mean': layer.moving_mean.numpy(),
         'moving_variance': layer.moving_variance.numpy(),
     }
-    with graph.in_float32(name):  # variances may overflow float16
+    with graph.in_float32(name):  # variances need float32's range
         names = [graph.constant(f'{name}/{kind}', value) for kind, value in values.items()]
         graph.add('BatchNormalization', name, *names, epsilon=layer.epsilon)
 

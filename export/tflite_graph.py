@@ -87,7 +87,7 @@ def _normalize_batch(layer: BatchNormalization, net: tf.Tensor) -> tf.Tensor:
 
 
 def _convolve_in_groups(layer: GroupedConv2D, net: tf.Tensor) -> tf.Tensor:
-    """Adds biases and activates within each group, which is one fused operator, instead of after all, which is two."""
+    """Adds biases and activates within each group, fused into its convolution; after all groups it is two operators."""
     parts = (tf.split(value, layer.groups, axis=-1) for value in (net, layer.kernel.value, layer.bias.value))
     outputs = [
         layer.activation(tf.nn.bias_add(tf.nn.conv2d(images, kernel, layer.strides, layer.padding.upper()), bias))

@@ -73,7 +73,7 @@ def _find_classes(name: str, dataset_dir: str | None) -> tuple[int | None, tuple
 
 
 def _find_labels_offset(asked: int | None, name: str, classes: int | None, found: int) -> int:
-    """Returns the number of classes by which the data set precedes the source's first class.
+    """Returns the number of classes in the data set before the source's first class.
 
     Raises:
         InputError: The numbers of classes do not match.

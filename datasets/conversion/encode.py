@@ -118,7 +118,7 @@ def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:
         if found == 'PNG':
             width, height = struct.unpack_from('>II', data, 16)
             return height, width, 0
-        if found == 'GIF':  # whose first frame may make its canvas larger, which Pillow sees
+        if found == 'GIF':  # its first frame may enlarge the canvas, which Pillow handles
             width, height = struct.unpack_from('<HH', data, 6)
             check_sides(height, width)
         with Image.open(io.BytesIO(data), formats=[found]) as image:
@@ -132,20 +132,20 @@ def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:
 
 
 def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Returns height, width and number of components.
+    """Returns height, width and number of components of a JPEG.
 
-    Of a JPEG that is cut short in the header, or anywhere if it is progressive, libjpeg tells standard error itself, so
-    that it is not asked then.
+    libjpeg prints to standard error for a JPEG cut short in its header, or anywhere if progressive, so it is not called
+    for these.
 
     Raises:
-        struct.error: the header is cut short.
-        BadImage: the rest is, or it is of a kind that cannot be read.
-        tf.errors.InvalidArgumentError: it is damaged otherwise.
+        struct.error: The header is cut short.
+        BadImage: The rest is cut short, or the kind of JPEG is not supported.
+        tf.errors.InvalidArgumentError: It is damaged otherwise.
     """
     position, found, is_progressive = 2, [0, 0, 0], False
     while data[position : position + 1] == b'\xff':
         marker, length = struct.unpack_from('>xBH', data, position)
-        if marker == 0xFF:  # fills up
+        if marker == 0xFF:  # padding
             position += 1
             continue
         end = position + 2 + max(length, 2)
@@ -157,7 +157,7 @@ def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
         if marker == _START_OF_SCAN:
             if is_progressive and data.find(_END_OF_IMAGE, end) < 0:
                 raise BadImage('a JPEG that is damaged or cut short')
-            if found[0]:  # else it stands behind the scan
+            if found[0]:  # otherwise the frame header follows the scan
                 return found[0], found[1], found[2]
             break
         position = end
@@ -168,7 +168,7 @@ def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
 
 
 def _check_frame(marker: int, bits: int) -> None:
-    """Refuses the kinds of JPEG that TensorFlow's libjpeg does not have."""
+    """Raises BadImage for kinds of JPEG that TensorFlow's libjpeg does not support."""
     if marker not in _DECODED_FRAMES:
         raise BadImage('a lossless or hierarchical JPEG, which cannot be read; save it otherwise')
     if bits != 8:
@@ -186,7 +186,7 @@ def _decode(data: bytes, found: str, decoder: Callable[[bytes], Any]) -> np.ndar
 
 
 def _decode_by_tensorflow(data: bytes) -> tf.Tensor:
-    """Decodes as `preprocessing.images.decode` does, without its dispatch in the graph, which takes 0.25 ms here."""
+    """Decodes like `preprocessing.images.decode`, without its dispatch in the graph, which takes 0.25 ms here."""
     return tf.io.decode_image(data, channels=3, expand_animations=False)
 
 
@@ -199,8 +199,8 @@ def _decode_by_pillow(data: bytes) -> Image.Image:
         return image.convert('RGB')
 
 
-# TensorFlow ignores the palette of a BMP and where a frame of a GIF lies, and cannot decode a WebP of several frames.
-# Pillow cuts off what is above 255 in a PNG of 16 bits.
+# TensorFlow ignores a BMP's palette and the position of a GIF's frame, and cannot decode a WebP with several frames.
+# Pillow clips values above 255 in a 16-bit PNG.
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     'JPEG': _decode_jpeg,
     'PNG': _decode_by_tensorflow,
@@ -214,8 +214,8 @@ def _resize(data: bytes, found: str, width: int, height: int, side: int) -> Imag
     """Returns the image with a shorter side of `side` pixels."""
     decoder = _DECODERS[found]
     if found == 'JPEG':
-        # Scaled decoding to at least twice the size asked for: half a gray level from the whole (RMS), and a photograph
-        # of 2000x1500 takes 18 ms instead of 38, one of 4000x3000 30 instead of 196.
+        # Decodes to at least twice the final size: half a gray level from full decoding (RMS), and a photograph of
+        # 2000x1500 takes 18 ms instead of 38, one of 4000x3000 30 instead of 196.
         ratio = max(ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(width, height) >= 2 * ratio * side)
         decoder = functools.partial(_decode_jpeg, ratio=ratio)
     image = Image.fromarray(_decode(data, found, decoder))
@@ -238,7 +238,7 @@ def _target(found: str, resized: bool, encoding: Encoding) -> str:
 
 
 def _save(image: Image.Image, target: str, resized: bool, encoding: Encoding) -> bytes:
-    """Returns an image file; what only changes its format keeps all that JPEG can keep."""
+    """Returns an image file; if only the format changes, it keeps all that JPEG can keep."""
     file = io.BytesIO()
     if target == 'PNG':
         image.save(file, 'PNG')

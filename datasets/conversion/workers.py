@@ -31,7 +31,7 @@ def _start_server() -> None:
     """Starts the server process that forks the workers, unless it is running; does not wait for it."""
     forkserver.set_forkserver_preload(_PRELOAD)
     # Ctrl-C reaches every process of a terminal, and `kill` may reach a whole group; only the parent should react.
-    # Suppresses what TensorFlow prints in the workers; faults of images are reported in our own words.
+    # Holds back what TensorFlow prints there, during import and later; faults of images are reported in our own words.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'

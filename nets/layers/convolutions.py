@@ -122,9 +122,8 @@ class FullyConnectedConv2D(keras.layers.Conv2D):
     """Slim's fully connected layer: a convolution, computed as one matrix product if equivalent.
 
     Inputs [batch, height, width, channels] with the kernel's height and width have one output position; with
-    products, a step of alexnet_v2 takes half the time. Inputs that are
-    larger, or of unknown size, are convolved without padding. The variable is [height, width, channels,
-    filters] either way.
+    products, a step of alexnet_v2 takes half the time. Larger inputs, and inputs of unknown size, are convolved without
+    padding. The variable is [height, width, channels, filters] either way.
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs: Any) -> None:
