@@ -39,7 +39,7 @@ from support.progress import Progress
 
 _AUTO_LIMIT_BYTES = 2**29
 _SAMPLES = 32  # examples from which the size of all is estimated
-_AT_ONCE = 256  # examples
+_AT_ONCE = 256  # examples in a batch while decoding
 _REPORT_SECS = 5
 _BLOCK_BYTES, _MAX_BLOCKS = 2**22, 2**10  # of a file, read for its checksum: up to 4 GiB
 _MAP_NORESERVE = getattr(mmap, 'MAP_NORESERVE', 0x4000 if sys.platform == 'linux' else 0)

@@ -35,7 +35,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Returns [height, width, channels] rotated and mirrored to upright; a view.
 
     Args:
-        pixels: As stored.
+        pixels: The stored pixels.
         orientation: 1 to 8.
     """
     if orientation in (3, 4, 6, 7):

@@ -181,7 +181,7 @@ def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
     import tensorflow_datasets as tfds
 
     features, keys = builder.info.features, builder.info.supervised_keys
-    if keys is None:  # it may be plain all the same
+    if keys is None:  # the features may still be a plain image and label
         found = [
             [key for key, feature in features.items() if isinstance(feature, kind)]
             for kind in (tfds.features.Image, tfds.features.ClassLabel)

@@ -250,7 +250,7 @@ def compressed(path: str, compression: str) -> InputError:
 def _open(path: str) -> mmap.mmap | BinaryIO:
     if '://' in path:
         return tf.io.gfile.GFile(path, 'rb')
-    if os.path.getsize(path) == 0:  # which cannot be mapped
+    if os.path.getsize(path) == 0:  # an empty file cannot be mapped
         return io.BytesIO()
     with open(path, 'rb') as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -21,7 +21,7 @@ _MODEL = 'model.onnx'
 
 
 def write(source: Source, path: str) -> None:
-    """Writes the file.
+    """Writes an ONNX file.
 
     Raises:
         InputError: ONNX export does not support a layer, the net is too large, or there are no calibration images.

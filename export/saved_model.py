@@ -29,7 +29,7 @@ _TOLERANCE = 1e-4
 
 
 def write(source: Source, path: str) -> None:
-    """Writes the folder."""
+    """Writes a SavedModel with description and labels."""
     signatures = {serving.DEFAULT_SIGNATURE: serving.image_signature(source, serving.make_computation(source))}
     if source.options.encoded_input:
         signatures[IMAGES_SIGNATURE] = signatures[serving.DEFAULT_SIGNATURE]

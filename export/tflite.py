@@ -19,7 +19,7 @@ _MOST_BYTES = 2**31 - 2**20  # the converter passes graphs as protocol buffers, 
 
 
 def write(source: Source, path: str) -> None:
-    """Writes the file.
+    """Writes a TFLite file.
 
     Raises:
         InputError: The net is too large, TFLite lacks an operator, or there are no calibration images.

@@ -43,7 +43,7 @@ def verify_slim(source: Source, folder: str) -> list[str]:
 
 
 def write_keras(source: Source, path: str) -> None:
-    """Writes the file."""
+    """Writes a .keras file with metadata."""
     source.model.save(path)
     with zipfile.ZipFile(path, 'a') as archive:
         archive.writestr(checkpoints.METADATA, json.dumps(source.metadata()))
@@ -56,7 +56,7 @@ def verify_keras(source: Source, path: str) -> list[str]:
 
 
 def write_weights_h5(source: Source, path: str) -> None:
-    """Writes the file."""
+    """Writes a .weights.h5 file with metadata."""
     source.model.save_weights(path)
     text = np.frombuffer(json.dumps(source.metadata()).encode(), np.uint8)
     with h5py.File(path, 'a') as file:

@@ -93,7 +93,7 @@ def _net_layer(layer: Any, makers: Mapping[int, Any]) -> NetLayer:
     if len(shapes['kernel']) == 2:
         kernels.reverse()
     elif (*window, 1, 1, groups) != (*extent[:2], *layer.output.shape[1:3], 1):
-        del kernels[1]  # it has several positions
+        del kernels[1]  # several output positions
     biases: list[Shapes] = [{'bias': (units,)}, {}] if 'bias' in shapes else [{}]
     allowed = [{'kernel': kernel, **bias} for kernel in kernels for bias in biases]
     return NetLayer(layer.name, variables, allowed, extent, {'groups': groups})

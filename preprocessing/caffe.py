@@ -30,7 +30,7 @@ class Caffe(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """Subtracts the means, blue first."""
+        """The normalization that subtracts the means, blue first."""
         return Normalization(_MEANS, (1.0, 1.0, 1.0), channel_order='BGR')
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:

@@ -25,7 +25,7 @@ class Cifarnet(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """Standardises each image individually."""
+        """The normalization that standardises each image individually."""
         return dataclasses.replace(self._normalize_channels(0.0, 1.0), per_image=True)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:

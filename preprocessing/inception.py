@@ -52,7 +52,7 @@ class Inception(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """Maps [0, 255] to [-1, 1]."""
+        """The normalization from [0, 255] to [-1, 1]."""
         return self._normalize_channels(127.5, 127.5)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:

@@ -34,7 +34,7 @@ class Torchvision(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """Subtracts the means and divides by the standard deviations."""
+        """The normalization that subtracts the means and divides by the standard deviations."""
         means, stds = (tuple(255 * value for value in values) for values in (_MEANS, _STDS))
         return Normalization(means, stds)
 

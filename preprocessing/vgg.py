@@ -36,7 +36,7 @@ class Vgg(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """Subtracts the mean of each channel."""
+        """The normalization that subtracts the mean of each channel."""
         return Normalization(_MEANS, (1.0, 1.0, 1.0))
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:

@@ -137,7 +137,7 @@ class _Conversion:
         return [shard for shard in self._shards if shard.file not in finished]
 
     def _write(self, unfinished: Sequence[Shard]) -> float:
-        """Writes shards; returns the seconds that it took once the processes were ready."""
+        """Writes shards; returns the seconds it took once all processes were ready."""
         work = self._config.work
         total = sum(len(shard.images) for shard in self._shards)
         done = total - sum(len(shard.images) for shard in unfinished)
