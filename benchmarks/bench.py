@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # of this process, which reads records by TensorFlow
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # for this process, which reads records with TensorFlow
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # for the project's own packages
@@ -46,7 +46,7 @@ PLOTS = {
     'image_size': 'Images a second over the size of the images, float32, batches of 32',
     'cores': 'Images a second over the cores, float32, batches of 32',
 }
-# What each group reads: its flag, how the files begin, and what `make` calls the folder.
+# Data that each group reads: its flag, the glob of its files, and the variable of `make` for the folder.
 DATA = {
     'kernels': [('imagenet_dir', 'validation-*', 'IMAGENET_MINI')],
     'input': [('imagenet_dir', 'train-*', 'IMAGENET_MINI'), ('raw_dir', 'train/*/*', 'IMAGENET_RAW')],
@@ -100,7 +100,7 @@ def parse_flags() -> argparse.Namespace:
 
 
 def read_versions(peers: str) -> dict[str, str]:
-    """Returns the versions of everything that is measured."""
+    """Returns the versions of all measured packages."""
     code = 'import torch; print(torch.__version__)'
     torch = subprocess.run([peers, '-c', code], capture_output=True, text=True, check=False)
     if torch.returncode or not torch.stdout.strip():
@@ -113,7 +113,7 @@ def read_versions(peers: str) -> dict[str, str]:
 
 
 def read_commit() -> str:
-    """Returns the commit of the code that is measured, with `-dirty` if it was changed; 'unknown' outside of git."""
+    """Returns the commit of the measured code, with `-dirty` if modified; 'unknown' outside git."""
     command = ['git', 'describe', '--always', '--dirty', '--exclude=*']
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -123,7 +123,7 @@ def read_commit() -> str:
 
 
 def start_results(flags: argparse.Namespace) -> dict[str, Any]:
-    """Returns the results so far: those of an earlier run with the same versions on the same machine, or none."""
+    """Returns the results of an earlier run with the same versions on the same machine, or empty results."""
     results: dict[str, Any] = {
         'machine': describe_machine(),
         'versions': read_versions(flags.peers),
@@ -136,7 +136,7 @@ def start_results(flags: argparse.Namespace) -> dict[str, Any]:
     same = ('processor', 'cores', 'memory_gib')
     is_same = all(earlier['machine'][name] == results['machine'][name] for name in same)
     if is_same and earlier['versions'] == results['versions']:
-        kept = {key: table for key, table in earlier['tables'].items() if 'commit' in table}  # older ones have none
+        kept = {key: table for key, table in earlier['tables'].items() if 'commit' in table}  # older tables have none
         results |= {'tables': kept, **{key: earlier[key] for key in (CURVES, OF_CURVES) if key in earlier}}
     return results
 
@@ -163,7 +163,7 @@ def format_report(results: dict[str, Any]) -> str:
         parts += table['notes']
     if results.get(CURVES):
         parts.append('### Scaling')
-        if OF_CURVES in results:  # which may be of another commit, or hour, than the tables
+        if OF_CURVES in results:  # which may differ from the tables in commit and hour
             parts.append('Date: {date}. This project: {commit}. Command: `{command}`'.format(**results[OF_CURVES]))
         parts += [f'![{title}](plots/{name}.svg)\n{title}.' for name, title in PLOTS.items()]
     return '\n\n'.join(parts)
@@ -189,7 +189,7 @@ def write_docs(results: dict[str, Any]) -> None:
 
 
 def print_losses(path: str, losses: list[str]) -> int:
-    """Prints which ratios have fallen behind; returns the exit status."""
+    """Prints the ratios that have fallen; returns the exit status."""
     for line in losses:
         print(f'lost: {line}')
     if not losses:
@@ -198,7 +198,7 @@ def print_losses(path: str, losses: list[str]) -> int:
 
 
 def main() -> int:
-    """Measures in turns, prints the tables, and writes what it was asked to."""
+    """Measures, prints the tables, and writes the requested files."""
     flags = parse_flags()
     folders = map(os.path.abspath, (flags.imagenet_dir, flags.cifar10_dir, flags.raw_dir))
     place = Place(flags.peers, flags.work_dir, *folders, flags.rounds)

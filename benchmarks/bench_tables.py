@@ -3,7 +3,7 @@
     tables = dict(GROUPS['step'](place))
     tables['step float32 32']['ratios']['ours / PyTorch']['median']
 
-Every ratio is one of speeds, or of what is the better the smaller turned over: larger is better, and 1 is equal.
+Every ratio is of speeds, or inverted where smaller is better: larger is better, and 1 is equal.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Tables = Iterator[tuple[str, Table]]
 EAGER, COMPILED, FIT = 'PyTorch eager', 'PyTorch torch.compile', 'Keras fit'
 PRODUCTS = ('matrix product, TensorFlow', 'matrix product, PyTorch')
 DTYPES, BATCH_SIZES = ('float32', 'bfloat16'), (32, 128)
-SIDE = 4096  # of the matrices
+SIDE = 4096  # of the square matrices
 PRODUCT_GFLOP = 2 * SIDE**3 / 1e9
 STEP_OPTIONS = {
     'model_name': 'alexnet_v2',
@@ -37,10 +37,10 @@ STEP_OPTIONS = {
     'optimizer': 'rmsprop',
     'weight_decay': 4e-5,
     'learning_rate': 1e-3,
-    'color_distortion': 'off',  # as the others have none
+    'color_distortion': 'off',  # as in the other contestants
     'random_flip': False,
 }
-# (dtype, batch size) -> ours over PyTorch's best, and the share of the machine's limit.
+# (dtype, batch size) -> least speed relative to PyTorch's best, and to the machine's limit.
 STEP_ASKS: dict[tuple[str, int], tuple[float, float | None]] = {
     ('float32', 32): (1.4, 0.75),
     ('float32', 128): (1.25, 0.9),
@@ -48,34 +48,34 @@ STEP_ASKS: dict[tuple[str, int], tuple[float, float | None]] = {
     ('bfloat16', 128): (1.6, None),
 }
 EVAL_IMAGES, EVAL_BATCH = 1280, 100
-WITHIN = 1 / 1.5  # of the best runtime's speed
+WITHIN = 1 / 1.5  # least speed relative to the best runtime
 FIRST_STEP_SECONDS = 10.0
 MEMORY_STEPS = 5
 
 
 def our_step(batch_size: int, mixed_precision: str = 'float32', **options: Any) -> Mapping[str, Any]:
-    """Returns the options of this project's step."""
+    """Returns the options of this project's training step."""
     return {**STEP_OPTIONS, 'batch_size': batch_size, 'mixed_precision': mixed_precision, **options}
 
 
 def step_gflop(batch_size: int) -> float:
-    """Returns the GFLOP of a step of alexnet_v2, counted from its layers: forward and both gradients.
+    """Returns the GFLOP of a training step of alexnet_v2, counted from its layers: forward and both gradients.
 
-    A multiplication and an addition are two; images need no gradient. Activations, pooling and the optimizer are passes
-    over memory, and left out.
+    A multiplication and an addition count as two; images need no gradient. Activations, pooling and the optimizer are
+    passes over memory and not counted.
     """
     import tensorflow as tf
 
     from nets import nets_factory
 
-    with tf.Graph().as_default():  # where no weights are made
+    with tf.Graph().as_default():  # makes no weights
         layers = [layer for layer in nets_factory.make_model('alexnet_v2', 1000).layers if layer.weights]
     forward = [2 * math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3]) for layer in layers]
     return batch_size * (3 * sum(forward) - forward[0]) / 1e9
 
 
 def step(place: Place) -> Tables:
-    """Training steps beside PyTorch, Keras and the matrix product."""
+    """Compares training steps with PyTorch, Keras and the matrix product."""
     for dtype in DTYPES:
         for batch_size in BATCH_SIZES:
             yield f'step {dtype} {batch_size}', _step(place, dtype, batch_size)
@@ -110,7 +110,7 @@ def _step(place: Place, dtype: str, batch_size: int) -> Table:
 
 
 def memory(place: Place) -> Tables:
-    """Peak RSS of training, each a process of its own."""
+    """Compares the peak RSS of training, in separate processes."""
     peaks: dict[str, list[float]] = {}
     contestants = [
         Contestant('TensorFlow and this project, imported', 'with_engine.py', 'imports', warmup=1),
@@ -125,7 +125,7 @@ def memory(place: Place) -> Tables:
                 Contestant(ours, 'with_engine.py', 'step', our_step(batch_size, dtype), warmup=MEMORY_STEPS),
                 Contestant(theirs, 'with_torch.py', 'eager', options, warmup=MEMORY_STEPS),
             ]
-            # Of memory, less is better: theirs over ours.
+            # Less memory is better, so the ratio is theirs over ours.
             asks.append(Ask(f'PyTorch / {ours}', theirs, (ours,), 1.0))
     for number, contestant in enumerate(contestants):
         with running([contestant], place, f'memory_{number:02}') as ready:
@@ -136,14 +136,14 @@ def memory(place: Place) -> Tables:
 
 
 def evaluation(place: Place) -> Tables:
-    """From encoded images to Recall@5."""
+    """Compares evaluation, from encoded images to Recall@5."""
     records, folder = write_validation(place.imagenet_dir, place.path('validation'), EVAL_IMAGES)
     ours = {
         'model_name': 'alexnet_v2',
         'dataset_name': 'imagenet',
         'dataset_dir': records,
         'batch_size': EVAL_BATCH,
-        'num_steps': 10 * -(-EVAL_IMAGES // EVAL_BATCH),  # a block of them, a tenth, is the whole split
+        'num_steps': 10 * -(-EVAL_IMAGES // EVAL_BATCH),  # a tenth, one block, is the whole split
     }
     theirs = {'folder': folder, 'batch_size': EVAL_BATCH}
     turn = {'unit': EVAL_IMAGES, 'warmup': 1}
@@ -158,7 +158,7 @@ def evaluation(place: Place) -> Tables:
 
 
 def training(place: Place) -> Tables:
-    """Training from encoded images beside its two parts, each of which has half of the cores; and a step with all."""
+    """Compares training from encoded images with its two parts on half of the cores each, and with a step on all."""
     imagenet = {'model_name': 'alexnet_v2', 'dataset_name': 'imagenet', 'dataset_dir': place.imagenet_dir}
     small = {'model_name': 'alexnet_bn', 'train_image_size': 80, 'batch_size': 128}
     cifar10 = {**small, 'dataset_name': 'cifar10', 'dataset_dir': place.cifar10_dir}
@@ -182,7 +182,7 @@ def _training(place: Place, options: Mapping[str, Any]) -> Table:
             options,
             per_turn=6,
             unit=unit,
-            environment={'TF_NUM_INTRAOP_THREADS': str(half)},  # the rest is the input's
+            environment={'TF_NUM_INTRAOP_THREADS': str(half)},  # the other cores are for the input
         ),
     ]
     name = options['dataset_name']
@@ -206,7 +206,7 @@ def _training(place: Place, options: Mapping[str, Any]) -> Table:
 
 
 def prediction(place: Place) -> Tables:
-    """One image: by the Predictor on three files, and by the runtimes of two of them alone."""
+    """Compares predictions of one image: the Predictor on three files, and the runtimes alone on two of them."""
     checkpoint, files = place.path('alexnet_v2'), {}
     _make_checkpoint(checkpoint)
     for kind in ('onnx', 'tflite'):
@@ -256,13 +256,13 @@ def _make_checkpoint(train_dir: str) -> None:
 
 
 def _absolute(flag: str) -> str:
-    """Returns a flag with its path absolute: scripts run in the root of the project."""
+    """Returns a flag with an absolute path, as scripts run in the project's root."""
     name, _, value = flag.partition('=')
     return f'{name}={os.path.abspath(value)}' if name.endswith(('_path', '_dir')) else flag
 
 
 def _cold_starts(contestants: Sequence[Contestant], place: Place) -> dict[str, list[float]]:
-    """Returns how many starts, each with one answer, would go into a second, round by round."""
+    """Returns the rate of cold starts, each with one answer, per second and round."""
     speeds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     rounds = min(place.rounds, 3)
     for _ in range(rounds):
@@ -280,7 +280,7 @@ def _cold_starts(contestants: Sequence[Contestant], place: Place) -> dict[str, l
 
 
 def first_step(place: Place) -> Tables:
-    """From the command to the log line of the first step, of the training script at full width."""
+    """Measures the training script at full width, from the command to the log line of the first step."""
     train_dir = os.path.abspath(place.path('first_step'))
     flags = ['--model_name=alexnet_v2', '--dataset_name=synthetic', '--max_number_of_steps=1', '--log_every_n_steps=1']
     command = [sys.executable, 'train_image_classifier.py', *flags, f'--train_dir={train_dir}']
@@ -320,7 +320,7 @@ def make_table(
     digits: int = 0,
     notes: Sequence[str] = (),
 ) -> Table:
-    """Returns a table as it is written: what was measured, the ratios, when, and how busy the machine was."""
+    """Returns a table for the results: values, ratios, notes, date and load of the machine."""
     return {
         'title': title,
         'unit': unit,

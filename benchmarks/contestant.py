@@ -1,12 +1,12 @@
-"""One side of a measurement: a process that works when it is told to, and sleeps otherwise.
+"""One side of a measurement: a process that works on request and sleeps otherwise.
 
     if __name__ == '__main__':
         serve(__doc__, {'eager': eager, 'imports': imports})
 
-The first argument names a work, and `--options` are the arguments of its function. That returns another one, which
-does as many units of the work, batches or steps, as a line of standard input says, and may return how many seconds of
-it were waits. The answer is `done` and this. Peers run it with an interpreter of their own: it needs but the standard
-library.
+The first argument names a work, and `--options` are the arguments of its function, which returns a turn function.
+That takes a number of units of work (batches or steps), read from a line of standard input, and may return the seconds
+spent waiting. The answer is `done` and these seconds. Peers run this module with their own interpreter, so it needs
+only the standard library.
 """
 
 import argparse
@@ -19,7 +19,7 @@ Turn = Callable[[int], float | None]
 
 
 def serve(description: str | None, works: Mapping[str, Callable[..., Turn]]) -> None:
-    """Makes what the command line asks for, and does as much of it as each line of standard input says."""
+    """Prepares the work that the command line names, and runs a turn for each line of standard input."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work', choices=sorted(works))
     parser.add_argument('--answers', type=int, default=1, help='file descriptor that the answers go to')
@@ -33,7 +33,7 @@ def serve(description: str | None, works: Mapping[str, Callable[..., Turn]]) -> 
 
 
 def repeated(take: Callable[[], object]) -> Turn:
-    """Returns the function that calls `take` a number of times."""
+    """Returns a turn function that calls `take` repeatedly."""
 
     def turn(count: int) -> None:
         for _ in range(count):
@@ -43,5 +43,5 @@ def repeated(take: Callable[[], object]) -> Turn:
 
 
 def imports() -> Turn:
-    """A work that is nothing but its imports, whose memory is measured."""
+    """A work that does nothing after its imports, to measure their memory."""
     return repeated(lambda: None)

@@ -1,10 +1,10 @@
-"""Speed and memory over the sizes of a training step, as plots: batch, width of the net, images, cores.
+"""Speed and memory of a training step as functions of a size, as plots: batch, width of the net, images, cores.
 
     curves = measure(place)
     draw(curves, 'docs/plots')      # batch_size.svg, memory.svg, ...
     curves['batch_size']['ours']    # [[1, 12.3, 1450.0], ...]: size, images/s, peak RSS in MiB
 
-Every point is a process of its own; this project and PyTorch take turns at each.
+Every point is measured in a separate process; this project and PyTorch take turns at each.
 """
 
 import os
@@ -21,7 +21,7 @@ Curves = dict[str, dict[str, list[list[float]]]]
 
 
 class Sweep(NamedTuple):
-    """A size that changes, while all others stay: what its axis is called, its values, whether that is logarithmic."""
+    """A size that varies while all others are fixed: axis label, values, and whether the axis is logarithmic."""
 
     label: str
     values: Sequence[float]
@@ -37,7 +37,7 @@ SWEEPS = {
 
 
 def measure(place: Place) -> Curves:
-    """Returns for each sweep and side its points: size, images/s, peak RSS in MiB."""
+    """Returns the points of each sweep and side: size, images/s, peak RSS in MiB."""
     return {name: _measure(name, place) for name in SWEEPS}
 
 
@@ -57,7 +57,7 @@ def _contestants(name: str, value: float) -> list[Contestant]:
     cores, batch_size = sizes.pop('cores', None), sizes['batch_size']
     ours, theirs = our_step(**sizes), {**sizes, 'dtype': 'float32'}
     if name == 'image_size':
-        # alexnet_v2 ends in one position for 195 to 226 pixels only; this one averages any number of them.
+        # alexnet_v2 has one output position only for 195 to 226 pixels; this net averages any number of positions.
         net = {'model_name': 'torchvision_alexnet'}
         ours = our_step(BATCH_SIZE, train_image_size=value, preprocessing_name='inception', **net)
         theirs |= net
@@ -74,7 +74,7 @@ def _contestants(name: str, value: float) -> list[Contestant]:
 
 
 def draw(curves: Curves, folder: str) -> None:
-    """Draws a file for each sweep, and one for the memory over the batch size."""
+    """Draws a plot for each sweep, and one for memory over the batch size."""
     os.makedirs(folder, exist_ok=True)
     for name, sides in curves.items():
         points = {side: [(value, speed) for value, speed, _ in of_one] for side, of_one in sides.items()}
@@ -86,10 +86,10 @@ def draw(curves: Curves, folder: str) -> None:
 
 
 def _plot(points: dict[str, list[tuple[float, float]]], sweep: Sweep, label: str, path: str) -> None:
-    import matplotlib  # takes a second, which measuring need not wait
+    import matplotlib  # takes a second, not needed for measuring
 
     matplotlib.use('svg')
-    # The same points make the same file.
+    # Makes the files reproducible.
     matplotlib.rcParams.update({'svg.hashsalt': os.path.basename(path), 'font.size': 13, 'svg.fonttype': 'path'})
     from matplotlib import pyplot
 

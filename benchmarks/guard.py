@@ -1,9 +1,9 @@
-"""Ratios that were recorded, and what has become of them: `make bench-check`.
+"""Recorded ratios, to detect regressions: `make bench-check`.
 
     record('benchmarks/recorded.json', tables, describe_machine())        # the medians of the ratios in these tables
     losses = check('benchmarks/recorded.json', tables, ['step'], describe_machine())
 
-Times differ from machine to machine, ratios less; those of each processor are recorded apart all the same, as some have
+Times differ between machines, ratios less so; ratios are recorded per processor all the same, as some have
 units for bfloat16 that others lack.
 """
 
@@ -14,18 +14,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-GUARDED = ('step', 'evaluation', 'prediction')  # keys of tables begin so
-TOLERATED_LOSS = 0.15  # of a ratio's median, before it counts as a regression
+GUARDED = ('step', 'evaluation', 'prediction')  # prefixes of the tables' keys
+TOLERATED_LOSS = 0.15  # largest drop of a ratio's median that is no regression
 
 Tables = Mapping[str, Mapping[str, Any]]
 Recorded = dict[str, dict[str, dict[str, float]]]
 
 
 def record(path: str, tables: Tables, machine: Mapping[str, Any]) -> list[str]:
-    """Writes the ratios of tables that are guarded, beside those of other tables and other machines.
+    """Writes the ratios of guarded tables, and keeps the recorded ones of other tables and machines.
 
     Returns:
-        What is recorded and was not measured now; then nothing is written.
+        Recorded ratios that were not measured now; if there are any, nothing is written.
     """
     recorded = _load(path)
     before: Recorded = recorded.get(_name(machine), {}).get('ratios', {})
@@ -39,13 +39,13 @@ def record(path: str, tables: Tables, machine: Mapping[str, Any]) -> list[str]:
 
 
 def check(path: str, tables: Tables, groups: Iterable[str], machine: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each ratio that has fallen behind what is recorded.
+    """Returns a line for each ratio that has fallen below its recorded value.
 
     Args:
-        path: Of what `record` wrote.
-        tables: What was measured now.
-        groups: The guarded groups that should have been.
-        machine: On which; what was recorded on another one is used, and said, if there is none of this one.
+        path: The file that `record` wrote.
+        tables: The tables measured now.
+        groups: The guarded groups that should have been measured.
+        machine: The machine; if nothing is recorded for it, another one's ratios are used, with a message.
     """
     recorded = _load(path)
     name = _name(machine)
@@ -59,7 +59,7 @@ def check(path: str, tables: Tables, groups: Iterable[str], machine: Mapping[str
 
 
 def guarded_ratios(tables: Tables, guarded: Sequence[str]) -> Recorded:
-    """Returns median and lowest round of each ratio, of tables whose keys begin with one of `guarded`."""
+    """Returns median and lowest round of each ratio in tables whose keys begin with one of `guarded`."""
     return {
         key: {
             name: {which: round(ratio[which], 3) for which in ('median', 'low')}
@@ -71,14 +71,14 @@ def guarded_ratios(tables: Tables, guarded: Sequence[str]) -> Recorded:
 
 
 def find_losses(recorded: Recorded, tables: Tables) -> list[str]:
-    """Returns a line for each recorded ratio that is much lower now, in every round, or was not measured.
+    """Returns a line for each recorded ratio that is much lower now in every round, or was not measured.
 
-    Where a round now reaches the lowest one of then, it is the machine that is uneven: those of bfloat16 are up to
-    twice apart without any change, as others on the processor take its matrix units.
+    If one round now reaches the lowest recorded one, the machine is uneven: ratios of bfloat16 vary up to twofold
+    without any change, as other programs on the processor use its matrix units.
 
     Args:
-        recorded: As `guarded_ratios` gives it.
-        tables: What was measured now: each with its `ratios`.
+        recorded: Ratios from `guarded_ratios`.
+        tables: The tables measured now, each with its `ratios`.
     """
     lines = []
     for key, ratios in recorded.items():

@@ -1,10 +1,10 @@
-"""The input pipeline beside others, on the same photographs in the same run: the tables of `make bench-input`.
+"""Compares the input pipeline with others, on the same photographs in the same run: `make bench-input`.
 
     tables = dict(input_pipeline(place))
     tables['input']['ratios']['host stage / PyTorch DataLoader']['median']
 
-What counts is the CPU time of a turn, that of worker processes included, from when all buffers are full until they are
-full again. Peers that are not installed are left out.
+The measure is the CPU time of a turn, including worker processes, from full buffers to full buffers. Peers that are
+not installed are left out.
 """
 
 import glob
@@ -23,7 +23,7 @@ WARMUP_BATCHES, TURN_BATCHES = 20, 30
 QUIET_SECONDS = 0.06
 QUIET_POLLS = 3
 
-# Name in the table, script, its arguments, and which of the files it reads.
+# Name in the table, script, its argument, and the files it reads.
 CONTESTANTS = (
     ('host stage', 'with_tensorflow.py', 'host', 'originals'),
     ('host stage, 256-px shards', 'with_tensorflow.py', 'host', 'smaller'),
@@ -55,7 +55,7 @@ ASKS = (
     ),
     Ask('256-px shards / originals', 'host stage, 256-px shards', ('host stage',), 2.5),
 )
-# Slim itself needs TensorFlow 1.15, which cannot be installed beside this. Both were once measured on one machine: slim
+# Slim itself needs TensorFlow 1.15, which cannot be installed beside 2.x. Both were once measured on one machine: slim
 # 419 images a CPU-second, its graph in TensorFlow 2 595.
 SLIM_OF_ITS_GRAPH = 419 / 595
 SLIM_ASK = 1.8
@@ -63,16 +63,16 @@ COPIES, CONVERSIONS, CONVERSION_ASK = 100, 5, 1.8
 
 
 class Pipeline(Contestant):
-    """A process that takes batches; what counts is the CPU time of a turn, that of its workers included."""
+    """A contestant measured by its CPU time in a turn, including its worker processes."""
 
     def take_turn(self) -> None:
-        """Measures from full buffers to full buffers."""
+        """Measures a turn, from full buffers to full buffers."""
         start = self._settled_cpu_seconds()
         self.run()
         self.speeds.append(self.per_turn * self.unit / (self._settled_cpu_seconds() - start))
 
     def _settled_cpu_seconds(self) -> float:
-        """Returns the CPU time so far of the process and its children, once it does not grow any more."""
+        """Returns the CPU time of the process and its children, once it has stopped growing."""
         seconds, quiet = self._cpu_seconds(), 0
         while quiet < QUIET_POLLS:
             time.sleep(QUIET_SECONDS)
@@ -86,7 +86,7 @@ class Pipeline(Contestant):
 
 
 def input_pipeline(place: Place) -> Tables:
-    """Measures the pipelines, and the conversion with one process and with two."""
+    """Compares the pipelines, and conversion with one and two processes."""
     files = prepare(place.imagenet_dir, place.work_dir)
     turn = {'per_turn': TURN_BATCHES, 'unit': BATCH_SIZE, 'warmup': WARMUP_BATCHES}
     pipelines = [
@@ -104,9 +104,9 @@ def input_pipeline(place: Place) -> Tables:
 
 
 def _conversion(place: Place) -> Table:
-    """Converts raw ILSVRC images that are there many times with 1 and 2 processes in turn.
+    """Converts repeated raw ILSVRC images with 1 and 2 processes alternately.
 
-    The time is what the converter says, from when its processes are ready: TensorFlow takes four seconds to start.
+    The converter reports the time from when its processes are ready: TensorFlow takes four seconds to start.
     """
     source_dir, dataset_dir = place.path('conversion/source'), place.path('conversion/records')
     num_images = _copy_images(place.raw_dir, source_dir)
@@ -126,7 +126,7 @@ def _conversion(place: Place) -> Table:
 
 
 def _copy_images(raw_dir: str, source_dir: str) -> int:
-    """Copies each training image many times; returns how many there are then."""
+    """Copies each training image `COPIES` times; returns the number of copies."""
     shutil.rmtree(source_dir, ignore_errors=True)
     images = glob.glob(os.path.join(raw_dir, 'train', '*', '*'))
     for path in images:

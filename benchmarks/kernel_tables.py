@@ -1,10 +1,10 @@
-"""How fast each set of a processor's instructions is: oneDNN off and on, and the choices of `support.processor`.
+"""Compares instruction sets of a processor: oneDNN off and on, and the choices of `support.processor`.
 
     tables = dict(kernels(place))
     tables['kernels AVX2 works']['ratios']['step float32 32: oneDNN on / off']['median']
 
-A processor stands for those with fewer instructions: every contestant is kept to them by its libraries' own variables.
-Eigen, with which TensorFlow computes where oneDNN is off, uses AVX2 and FMA on all of them.
+A processor stands in for lesser ones: libraries' environment variables restrict every contestant's instructions.
+Eigen, which TensorFlow uses where oneDNN is off, uses AVX2 and FMA on all of them.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from configs.options import flat_options, from_flagfile
 from configs.training import TrainConfig
 from support.processor import CHOICES, this_processor
 
-# Instructions -> what keeps oneDNN, in TensorFlow and in PyTorch, XLA, and PyTorch's own kernels to them.
+# Instruction set -> variables that restrict oneDNN (in TensorFlow and PyTorch), XLA, and PyTorch's own kernels to it.
 LIMITS: dict[str, dict[str, str]] = {
     'AVX2': {
         'ONEDNN_MAX_CPU_ISA': 'AVX2',
@@ -32,14 +32,14 @@ LIMITS: dict[str, dict[str, str]] = {
     'AVX-512 BF16': {'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE_BF16'},
     'AMX': {},
 }
-_WITHOUT_BFLOAT16 = 'AVX2'  # where TensorFlow computes it without oneDNN: kept to AVX2, oneDNN fails instead
+_WITHOUT_BFLOAT16 = 'AVX2'  # TensorFlow computes it without oneDNN: restricted to AVX2, oneDNN fails instead
 _OFF, _ON = 'oneDNN off', 'oneDNN on'
 _WITHOUT, _WITH = {'TF_ENABLE_ONEDNN_OPTS': '0'}, {'TF_ENABLE_ONEDNN_OPTS': '1'}
 _RECIPE = os.path.join(ROOT, 'configs', 'alexnet_v2_digits.cfg')
 
 
 def kernels(place: Place) -> Tables:
-    """Measures workloads with AVX2 and with all of its own instructions, and the choices with each set up to those."""
+    """Measures workloads with AVX2 and all own instructions, and the choices with each instruction set."""
     own = this_processor().name
     order = list(CHOICES)
     for name in [*(name for name in LIMITS if order.index(name) < order.index(own)), own]:
@@ -70,7 +70,7 @@ def _works(place: Place, name: str, limits: Mapping[str, str]) -> Table:
 
 
 def _list_works(place: Place) -> list[tuple[Contestant, Contestant | None]]:
-    """Returns for each workload ours, by its name, and PyTorch's, if it has one."""
+    """Returns this project's contestant for each workload, and PyTorch's or None."""
     works: list[tuple[Contestant, Contestant | None]] = []
     for dtype, batch_size, per_turn in (('float32', 32, 6), ('float32', 128, 2), ('bfloat16', 32, 1)):
         name, turn = f'step {dtype} {batch_size}', {'per_turn': per_turn, 'unit': batch_size, 'warmup': 2}
@@ -98,7 +98,7 @@ def _list_works(place: Place) -> list[tuple[Contestant, Contestant | None]]:
 
 
 def _choices(place: Place, name: str, limits: Mapping[str, str]) -> Table:
-    """Measures the training step as it is chosen, and with each choice reversed."""
+    """Measures the training step with its default choices, and with each choice reversed."""
     environment, turn = {**limits, **_WITH}, {'per_turn': 2, 'unit': 32, 'warmup': 2}
     half = str(max(len(os.sched_getaffinity(0)) // 2, 1))
     variants: dict[str, tuple[dict[str, Any], dict[str, str]]] = {

@@ -1,7 +1,7 @@
-"""Input files of the benchmarks: 500x375 photographs, repeated to make epochs long enough to time.
+"""Input files for the benchmarks: 500x375 photographs, repeated to make epochs long enough to time.
 
 files = prepare('../shared/data/imagenet_mini', 'build/bench')
-files['photographs']      # a folder of JPEGs for each class, under train/
+files['photographs']      # a folder of JPEGs per class, under train/
 files['originals']        # the same bytes as TFRecords
 files['smaller']          # TFRecords of the photographs at 256 pixels on the shorter side
 """
@@ -18,7 +18,7 @@ SHARDS = 4
 
 
 def prepare(dataset_dir: str, folder: str) -> dict[str, str]:
-    """Makes all files anew under `folder`; returns where they are."""
+    """Writes all files under `folder`, replacing old ones; returns their folders by name."""
     import tensorflow as tf
 
     places = {name: os.path.join(folder, name) for name in ('photographs', 'originals', 'smaller')}
@@ -40,10 +40,10 @@ def prepare(dataset_dir: str, folder: str) -> dict[str, str]:
 
 
 def write_validation(dataset_dir: str, folder: str, num_images: int) -> tuple[str, str]:
-    """Repeats the validation images of slim's TFRecords, as records and as image files in a folder for each label.
+    """Writes repeated validation images of slim's TFRecords, as TFRecords and as image files in a folder per label.
 
     Returns:
-        Where the records are, and where the files.
+        The folder of the records, and the folder of the image files.
     """
     import tensorflow as tf
 
@@ -70,7 +70,7 @@ def _read_records(dataset_dir: str, split: str) -> list[bytes]:
 
 
 def _parse(record: bytes) -> tuple[bytes, int]:
-    """Returns the encoded image of one of slim's records, and its label."""
+    """Returns the encoded image and the label of one of slim's records."""
     import tensorflow as tf
 
     feature = tf.train.Example.FromString(record).features.feature
@@ -84,7 +84,7 @@ def _write_image(folder: str, number: int, encoded: bytes) -> None:
 
 
 def convert(dataset_name: str, source_dir: str, dataset_dir: str, *flags: str) -> str:
-    """Runs this project's conversion; returns what it has printed."""
+    """Runs this project's conversion; returns its output."""
     folders = {'source_dir': source_dir, 'dataset_dir': dataset_dir}
     names = [f'--{name}={os.path.abspath(folder)}' for name, folder in folders.items()]
     return run_script('download_and_convert_data.py', f'--dataset_name={dataset_name}', *names, *flags)

@@ -1,11 +1,11 @@
-"""From measured turns to medians, ratios and verdicts, as tables of Markdown that go into a document.
+"""Summarizes measured turns as medians, ratios and verdicts, in Markdown tables for a document.
 
     summary = spread([410.0, 402.5, 395.1])                  # {'median': 402.5, 'low': 395.1, 'high': 410.0}
     asks = (Ask('ours / PyTorch', 'ours', ('PyTorch eager', 'PyTorch compiled'), 1.4),)
     ratios = summarize_ratios({'ours': [...], 'PyTorch eager': [...], 'PyTorch compiled': [...]}, asks)
     text = replace_between_markers(text, format_ratios(ratios))
 
-Machines differ, and so does a machine from hour to hour; so ratios are taken round by round.
+Machines differ, and a machine varies from hour to hour; so ratios are computed per round.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ Ratio = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """A ratio of speeds, and how large it should be.
+    """A ratio of speeds, with its target.
 
     Attributes:
-        name: In the table.
-        over: Whose speed is divided.
-        under: By whose: by that of the fastest of these, by the median of its rounds. All of them must have run:
-            without the fastest the ratio would look better than it is.
-        least: What is asked for; None where nothing is.
-        factor: What the ratio is multiplied by, where both are not in the same unit.
+        name: Its name in the table.
+        over: The contestant in the numerator.
+        under: Candidates for the denominator: the fastest by the median of its rounds is used. All of them must have
+            run: without the fastest the ratio would look better than it is.
+        least: The target; None for no target.
+        factor: Factor of the ratio, if the units differ.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Ask:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Returns median, lowest and highest."""
+    """Returns median, minimum and maximum."""
     return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
 
 
 def summarize_ratios(speeds: Mapping[str, Sequence[float]], asks: Iterable[Ask]) -> dict[str, Ratio]:
-    """Returns the spread of each ratio, taken round by round; without those whose contestants did not run.
+    """Returns the spread of each ratio over the rounds; omits ratios whose contestants did not run.
 
     Args:
-        speeds: Of each contestant by its name, a value a round.
+        speeds: Contestant -> speed in each round.
         asks: The ratios.
     """
     ratios = {}
@@ -60,20 +60,20 @@ def summarize_ratios(speeds: Mapping[str, Sequence[float]], asks: Iterable[Ask])
 
 
 def verdict(ratio: Ratio) -> str:
-    """Returns 'reached' or 'missed'; nothing where nothing is asked for."""
+    """Returns 'reached' or 'missed'; '' without a target."""
     if ratio['ask'] is None:
         return ''
     return 'reached' if ratio['median'] >= ratio['ask'] else 'missed'
 
 
 def format_speeds(speeds: Mapping[str, Spread], unit: str, digits: int) -> str:
-    """Returns a row for each contestant: its speed in such units, with so many digits behind the point."""
+    """Returns a table of the contestants' speeds in `unit`, with `digits` decimals."""
     rows = [(name, format_spread(of_one, digits)) for name, of_one in speeds.items()]
     return _format_rows(('', f'{unit}: median (low to high)'), rows)
 
 
 def format_ratios(ratios: Mapping[str, Ratio]) -> str:
-    """Returns a row for each ratio: its spread, what was asked for, and whether that was reached."""
+    """Returns a table of the ratios: spread, target, and verdict."""
     rows = []
     for name, ratio in ratios.items():
         ask = '-' if ratio['ask'] is None else f'{ratio["ask"]:.3g}'
@@ -82,7 +82,7 @@ def format_ratios(ratios: Mapping[str, Ratio]) -> str:
 
 
 def format_spread(values: Mapping[str, Any], digits: int) -> str:
-    """Returns median (low to high); the one number where there is only one."""
+    """Returns `median (low to high)`, or only the median if all are equal."""
     median, low, high = (f'{values[key]:.{digits}f}' for key in ('median', 'low', 'high'))
     return median if values['low'] == values['high'] else f'{median} ({low} to {high})'
 
@@ -93,10 +93,10 @@ def _format_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def replace_between_markers(text: str, new: str, name: str = 'bench') -> str:
-    """Returns a document with `new` between the comments that begin and end the part of that name.
+    """Returns a document with `new` between the comments that mark the part called `name`.
 
     Raises:
-        ValueError: it does not have both of them once, in their order.
+        ValueError: The document does not have both comments once, in order.
     """
     begin, end = f'<!-- {name}: begin -->', f'<!-- {name}: end -->'
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):

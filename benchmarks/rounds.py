@@ -1,11 +1,11 @@
-"""Contestants that take turns: each is a process of its own, which sleeps unless it is its turn.
+"""Contestants that take turns: each is a separate process that sleeps between its turns.
 
     contestants = [Contestant('ours', 'with_engine.py', 'step', {'batch_size': 32}, per_turn=6, unit=32), ...]
     speeds = measure(contestants, place, 'step')
-    speeds['ours']              # images a second, a value a round
+    speeds['ours']              # images a second, one value per round
 
-Turns go round in random order, so that what else the machine does falls on all alike. The contestants of one table run
-at the same time, and no others, so that they fit into memory.
+The order of turns is random in each round, so that other load on the machine affects all alike. Only the contestants
+of one table run at the same time, so that they fit into memory.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from typing import Any
 import psutil
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PAUSE_SECONDS = 0.2  # between turns: threads that wait for more work burn a core a little longer
+PAUSE_SECONDS = 0.2  # between turns: waiting threads spin a little longer
 _OF_PEERS = ('with_dali.py', 'with_torch.py')
-# Contestants that import this project's packages find them; none of them uses a GPU.
+# Lets contestants import this project's packages, and hides GPUs.
 _ENVIRONMENT = {'PYTHONPATH': ROOT, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': '-1'}
 
 
@@ -35,11 +35,11 @@ class Place:
 
     Attributes:
         peers: Python interpreter that has PyTorch, Pillow and DALI.
-        work_dir: Where files and logs go.
-        imagenet_dir: TFRecords of ImageNet, or of a part of it.
+        work_dir: Folder for files and logs.
+        imagenet_dir: TFRecords of ImageNet, or of part of it.
         cifar10_dir: TFRecords of CIFAR-10.
         raw_dir: Raw ILSVRC images.
-        rounds: How many.
+        rounds: Number of rounds.
     """
 
     peers: str
@@ -56,21 +56,21 @@ class Place:
 
 @dataclasses.dataclass
 class Contestant:
-    """A process that works when it is told to.
+    """A process that works on request.
 
     Attributes:
-        name: In the table.
-        script: In this folder; it says whether the peers' interpreter runs it.
-        work: What the script is to do.
-        options: What that depends on.
+        name: Its name in the table.
+        script: Script in this folder; determines whether the peers' interpreter runs it.
+        work: The script's work.
+        options: Options of the work.
         per_turn: Steps, passes or calls in a turn.
-        unit: What one of them counts: images of a batch, for instance.
-        warmup: How many are not measured.
-        cores: Where it may run; everywhere if there are none.
-        environment: Variables of its own.
-        log_path: Where what it prints goes.
-        speeds: Units a second, of each turn.
-        waited: Seconds of each turn that it waited for its input.
+        unit: Units in one of these: the images of a batch, for instance.
+        warmup: Number that is not measured.
+        cores: Cores it may use; all if empty.
+        environment: Additional environment variables.
+        log_path: Log file of its output.
+        speeds: Units per second in each turn.
+        waited: Seconds spent waiting for input in each turn.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Contestant:
     waited: list[float] = dataclasses.field(init=False, default_factory=list)
 
     def start(self, place: Place, log_name: str) -> None:
-        """Starts its process."""
+        """Starts the process."""
         self.log_path = os.path.join(place.work_dir, 'logs', f'{log_name}.log')
         os.makedirs(os.path.dirname(self.log_path), exist_ok=True)
         reading_end, writing_end = os.pipe()  # not standard output, where libraries print
@@ -117,35 +117,35 @@ class Contestant:
         self._answers = os.fdopen(reading_end)
 
     def warm_up(self) -> bool:
-        """Waits until it can be told to run, and does what is not measured; False if it cannot run at all."""
+        """Waits until the process is ready and runs the warm-up; returns False if it cannot run at all."""
         return self._answered('ready') is not None and self._run(self.warmup) is not None
 
     def run(self) -> float:
-        """Lets it do what belongs to a turn; returns how many seconds of it were waits."""
+        """Runs one turn; returns the seconds it spent waiting."""
         waited = self._run(self.per_turn)
         if waited is None:
             sys.exit(f'error: {self.name} has failed; see {self.log_path}')
         return waited
 
     def take_turn(self) -> None:
-        """Measures a turn by the clock."""
+        """Measures one turn in wall time."""
         start = time.perf_counter()
         self.waited.append(self.run())
         self.speeds.append(self.per_turn * self.unit / (time.perf_counter() - start))
 
     @property
     def process(self) -> psutil.Process:
-        """It, while it runs."""
+        """The running process."""
         return psutil.Process(self._process.pid)
 
     def peak_rss_mib(self) -> float:
-        """Returns the largest resident set so far, as the kernel has it: `ru_maxrss` would begin with the parent's."""
+        """Returns the peak resident set from the kernel; `ru_maxrss` would start with the parent's."""
         with open(f'/proc/{self._process.pid}/status') as status:
             (line,) = (line for line in status if line.startswith('VmHWM'))
         return int(line.split()[1]) / 1024
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -171,7 +171,7 @@ class Contestant:
 
 @contextlib.contextmanager
 def running(contestants: Sequence[Contestant], place: Place, log_name: str) -> Iterator[list[Contestant]]:
-    """Starts one after the other, so that they do not disturb each other; gives those that can run, and ends them."""
+    """Starts contestants in sequence, so that they do not disturb each other; yields those that run, then stops all."""
     ready = []
     with contextlib.ExitStack() as stack:
         for number, contestant in enumerate(contestants):
@@ -188,7 +188,7 @@ def running(contestants: Sequence[Contestant], place: Place, log_name: str) -> I
 
 
 def take_turns(contestants: Sequence[Contestant], rounds: int) -> dict[str, list[float]]:
-    """Lets each take a turn in every round; returns their speeds."""
+    """Runs all contestants in random order, once per round; returns their speeds."""
     for done in range(rounds):
         for contestant in random.sample(contestants, len(contestants)):
             time.sleep(PAUSE_SECONDS)
@@ -198,13 +198,13 @@ def take_turns(contestants: Sequence[Contestant], rounds: int) -> dict[str, list
 
 
 def measure(contestants: Sequence[Contestant], place: Place, log_name: str) -> dict[str, list[float]]:
-    """Returns the speeds of the contestants that can run, a value a round."""
+    """Returns the speeds of the contestants that can run, one value per round."""
     with running(contestants, place, log_name) as ready:
         return take_turns(ready, place.rounds)
 
 
 def run_script(name: str, *flags: str) -> str:
-    """Runs a script of this project to its end; returns what it has printed."""
+    """Runs a script of this project; returns its output."""
     done = subprocess.run([sys.executable, name, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f'error: {name} {" ".join(flags)} has failed:\n{done.stderr}')
@@ -212,7 +212,7 @@ def run_script(name: str, *flags: str) -> str:
 
 
 def describe_machine() -> dict[str, object]:
-    """Returns processor, cores, memory and system."""
+    """Returns processor, cores, memory, system, load and date."""
     with open('/proc/cpuinfo') as info:
         models = {line.partition(':')[2].strip() for line in info if line.startswith('model name')}
     return {

@@ -24,7 +24,7 @@ RESIZES = {
 
 
 def write_index(record_file: str, index_file: str) -> None:
-    """Writes offset and size of each record of a TFRecord file, which DALI wants beside it."""
+    """Writes offset and size of each record of a TFRecord file, as DALI requires."""
     with open(record_file, 'rb') as records, open(index_file, 'w') as index:
         while header := records.read(8):
             offset, size = records.tell() - 8, struct.unpack('<Q', header)[0] + 16
@@ -33,7 +33,7 @@ def write_index(record_file: str, index_file: str) -> None:
 
 
 def make_pipeline(work: str, index_dir: str, dataset_dir: str, batch_size: int) -> Turn:
-    """Returns what takes batches of a pipeline: image uint8 [224, 224, 3], label."""
+    """Returns the turn function of a pipeline: image uint8 [224, 224, 3], label."""
     files = sorted(glob.glob(os.path.join(dataset_dir, 'train-*')))
     indices = [os.path.join(index_dir, os.path.basename(path)) for path in files]
     for path, index in zip(files, indices, strict=True):
@@ -55,7 +55,7 @@ def make_pipeline(work: str, index_dir: str, dataset_dir: str, batch_size: int) 
             example['image/encoded'],
             output_type=types.RGB,
             random_aspect_ratio=[0.75, 1.33],
-            random_area=[0.1, 1.0],  # as this project's, whose windows hold a tenth of the image
+            random_area=[0.1, 1.0],  # as in this project, whose windows cover at least a tenth of the image
             num_attempts=100,
         )
         return fn.resize(image, size=[SIZE, SIZE], **RESIZES[work]), example['image/class/label']

@@ -20,10 +20,10 @@ from engine.speed import benchmark  # noqa: E402
 
 
 def measured(mode: str, **options: Any) -> Turn:
-    """Returns what the benchmark measures in a mode; of an evaluation a unit is a whole pass."""
+    """Returns the turn function of a benchmark mode; in evaluation a unit is a whole pass."""
     work = benchmark.make_work(make_config(BenchmarkConfig, mode=mode, **options))
     if mode == 'eval':
-        return repeated(lambda: work(2))  # any number above 1 gives a pass
+        return repeated(lambda: work(2))  # any number above 1 runs a pass
     return lambda count: work(count).waited
 
 

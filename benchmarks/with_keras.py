@@ -19,7 +19,7 @@ SIZE, CLASSES = 224, 1000
 
 
 def fit(batch_size: int) -> Turn:
-    """Training steps."""
+    """Runs training steps by `Model.fit`."""
     model = keras.models.clone_model(
         nets_factory.make_model('alexnet_v2', CLASSES, weight_decay=4e-5), clone_function=_as_keras_has_it
     )
@@ -33,12 +33,12 @@ def fit(batch_size: int) -> Turn:
 
 
 def _as_keras_has_it(layer: keras.Layer) -> keras.Layer:
-    """Returns the same layer; dropout without this project's, whose random numbers the step would have to give."""
+    """Copies a layer, with Keras' dropout in place of this project's, which needs random numbers per step."""
     return keras.layers.Dropout(0.5) if isinstance(layer, Dropout) else type(layer).from_config(layer.get_config())
 
 
 def product(side: int, dtype: str) -> Turn:
-    """The product of two square matrices."""
+    """Multiplies two square matrices."""
     left, right = (tf.cast(tf.random.stateless_normal((side, side), (0, seed)), dtype) for seed in range(2))
 
     @tf.function(autograph=False)

@@ -16,7 +16,7 @@ SIZE = 224
 
 
 def predictor(path: str) -> Turn:
-    """Opens a checkpoint or an export, and classifies pixels."""
+    """Classifies pixels with a checkpoint or an export."""
     from support import library
 
     library.load_lightly()
@@ -28,7 +28,7 @@ def predictor(path: str) -> Turn:
 
 
 def onnxruntime(path: str) -> Turn:
-    """Opens an ONNX file, and gives its logits of a prepared image."""
+    """Computes an ONNX file's logits of a prepared image."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
@@ -38,7 +38,7 @@ def onnxruntime(path: str) -> Turn:
 
 
 def litert(path: str) -> Turn:
-    """Opens a TFLite file, with a thread for each core, and gives its logits of a prepared image."""
+    """Computes a TFLite file's logits of a prepared image, with a thread per core."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path, num_threads=len(os.sched_getaffinity(0)))

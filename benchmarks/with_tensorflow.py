@@ -22,12 +22,12 @@ WHOLE_IMAGE = (((0.0, 0.0, 1.0, 1.0),),)
 
 
 def host(dataset_dir: str, batch_size: int) -> Iterator:
-    """The host stage of this project: read, crop and decode, resize."""
+    """Runs this project's host stage: read, crop and decode, resize."""
     return iter(_host_batches(dataset_dir, batch_size))
 
 
 def whole(dataset_dir: str, batch_size: int) -> Iterator:
-    """The host stage of this project, then its device stage compiled for the CPU: float32 in [-1, 1]."""
+    """Runs this project's host stage, then its device stage compiled for the CPU: float32 in [-1, 1]."""
     preprocessing = get_preprocessing('inception', SIZE)
     device_train = tf.function(preprocessing.device_train, jit_compile=True)
 
@@ -40,7 +40,7 @@ def whole(dataset_dir: str, batch_size: int) -> Iterator:
 
 
 def slims_graph(dataset_dir: str, batch_size: int) -> Iterator:
-    """Slim's inception preprocessing, an image at a time and decoded whole: float32 in [-1, 1]."""
+    """Runs slim's inception preprocessing, one image at a time and decoded whole: float32 in [-1, 1]."""
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:
         image = _crop_and_resize(tf.image.convert_image_dtype(tf.image.decode_jpeg(encoded, channels=3), tf.float32))
@@ -52,27 +52,27 @@ def slims_graph(dataset_dir: str, batch_size: int) -> Iterator:
 
 
 def entropy(dataset_dir: str, batch_size: int) -> Iterator:
-    """Entropy decoding alone: at an eighth of the size, nothing of the inverse DCT is left but a mean."""
+    """Runs only entropy decoding: at an eighth of the size, only a mean is left of the inverse DCT."""
     decoded = _encoded(dataset_dir).map(_entropy_decode, num_parallel_calls=tf.data.AUTOTUNE)
     return iter(_batches(decoded, batch_size))
 
 
 def entropy_in_memory(dataset_dir: str, batch_size: int) -> Iterator:
-    """The same without reading: the photographs are in memory already."""
+    """Runs only entropy decoding, of photographs already in memory."""
     encoded = tf.data.Dataset.from_tensor_slices(list(_encoded(dataset_dir, repeat=False).as_numpy_iterator()))
     decoded = encoded.repeat().map(_entropy_decode, num_parallel_calls=tf.data.AUTOTUNE)
     return iter(_batches(decoded, batch_size))
 
 
 def tfds_usual(dataset_dir: str, batch_size: int) -> Iterator:
-    """TFDS as it is usually read: images decoded whole by TFDS, cropped and resized by the user."""
+    """Reads TFDS in the usual way: TFDS decodes whole images, the user crops and resizes."""
     examples = _tfds_images(dataset_dir, skip_decoding=False)
     prepared = examples.map(lambda image: _to_uint8(_crop_and_resize(image)), num_parallel_calls=tf.data.AUTOTUNE)
     return iter(_batches(prepared, batch_size))
 
 
 def tfds_skip_decoding(dataset_dir: str, batch_size: int) -> Iterator:
-    """TFDS with `SkipDecoding`: only the crop is decoded."""
+    """Reads TFDS with `SkipDecoding`: only the crop is decoded."""
     examples = _tfds_images(dataset_dir, skip_decoding=True)
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:
@@ -100,7 +100,7 @@ def _encoded(dataset_dir: str, repeat: bool = True) -> tf.data.Dataset:
 
 
 def _tfds_images(photographs: str, skip_decoding: bool) -> tf.data.Dataset:
-    import tensorflow_datasets as tfds  # takes seconds, which the others need not wait
+    import tensorflow_datasets as tfds  # slow to import, and not needed by the others
 
     decoders = {'image': tfds.decode.SkipDecoding()} if skip_decoding else None
     builder = tfds.folder_dataset.ImageFolder(photographs)
@@ -113,7 +113,7 @@ def _entropy_decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _sample_window(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Samples as slim does; returns begin and size."""
+    """Samples a window as slim does; returns begin and size."""
     begin, size, _ = tf.image.sample_distorted_bounding_box(
         shape,
         tf.constant(WHOLE_IMAGE),
@@ -144,7 +144,7 @@ def _batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
 
 
 def main() -> None:
-    """Takes batches of the pipeline that the command line names."""
+    """Runs the pipeline that the command line names."""
     pipelines = (host, whole, slims_graph, entropy, entropy_in_memory, tfds_usual, tfds_skip_decoding)
     serve(__doc__, {pipeline.__name__: functools.partial(_take, pipeline) for pipeline in pipelines})
 

@@ -21,7 +21,7 @@ from contestant import Turn, imports, repeated, serve
 from torch import nn
 from torch.nn import functional
 
-CLASSES, IMAGENET_CLASSES = 1000, 1001  # the latter are those of slim's TFRecords
+CLASSES, IMAGENET_CLASSES = 1000, 1001  # the latter include slim's background class
 POSITIONS = {'alexnet_v2': 5, 'torchvision_alexnet': 6}  # along a side, before fc6
 SIZE, SHORTER_SIDE, TOP = 224, 256, 5
 AREA, ASPECT_RATIO, ATTEMPTS = (0.1, 1.0), (0.75, 1.33), 10
@@ -59,9 +59,9 @@ def step(
     model_name: str = 'alexnet_v2',
     depth_multiplier: float = 1.0,
 ) -> Turn:
-    """Training steps on one batch of noise, autocast where it is not float32, the loss read after every step.
+    """Trains on one batch of noise, with autocast unless float32; reads the loss after every step.
 
-    Compiled are the net, and the update too, which eager makes in a pass for each operation.
+    `is_compiled` compiles the net and the update, which eager mode runs in one pass per operation.
     """
     torch.manual_seed(0)
     net = make_net(model_name, depth_multiplier)
@@ -82,15 +82,15 @@ def step(
 
 
 def product(side: int, dtype: str) -> Turn:
-    """The product of two square matrices."""
+    """Multiplies two square matrices."""
     left, right = (torch.randn(side, side).to(getattr(torch, dtype)) for _ in range(2))
     return repeated(lambda: (left @ right)[0, 0].item())
 
 
 def evaluation(folder: str, batch_size: int) -> Turn:
-    """Passes over image files, to Recall@5; `folder` has one folder a label."""
+    """Evaluates image files to Recall@5; `folder` has one folder per label."""
     files = [(path, int(os.path.basename(os.path.dirname(path)))) for path in sorted(glob.glob(f'{folder}/*/*'))]
-    # Workers are forked before PyTorch's own threads run: those of the parent would not come along.
+    # Workers are forked before PyTorch starts its own threads, which a fork would not copy.
     batches = make_loader(files, crop_centre, batch_size)
     net = make_net(classes=IMAGENET_CLASSES).eval()
 
@@ -106,7 +106,7 @@ def evaluation(folder: str, batch_size: int) -> Turn:
 
 
 def prediction(weights_path: str) -> Turn:
-    """Classifies one prepared image repeatedly, with the weights of a file, which is made if missing."""
+    """Classifies one prepared image repeatedly, with the weights of a file, which is written if missing."""
     if not os.path.exists(weights_path):
         torch.save(make_net().state_dict(), weights_path)
     with torch.device('meta'):
@@ -123,7 +123,7 @@ def prediction(weights_path: str) -> Turn:
 
 
 def loader(dataset_dir: str, batch_size: int) -> Turn:
-    """Batches of training images without end: RandomResizedCrop, RandomHorizontalFlip, PILToTensor."""
+    """Yields endless batches of training images: RandomResizedCrop, RandomHorizontalFlip, PILToTensor."""
     paths = sorted(glob.glob(os.path.join(dataset_dir, 'train', '*', '*')))
     classes = sorted({os.path.dirname(path) for path in paths})
     files = [(path, classes.index(os.path.dirname(path))) for path in paths]
@@ -138,7 +138,7 @@ def loader(dataset_dir: str, batch_size: int) -> Turn:
 
 
 def make_loader(files: list[tuple[str, int]], transform: Callable[[Any], Any], batch_size: int, **options: Any) -> Any:
-    """Returns a DataLoader of uint8 [batch, 3, 224, 224] and labels, a worker a core."""
+    """Returns a DataLoader of uint8 [batch, 3, 224, 224] and labels, with a worker per core."""
     import numpy as np
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
@@ -158,7 +158,7 @@ def make_loader(files: list[tuple[str, int]], transform: Callable[[Any], Any], b
 
 
 def crop_centre(image: Any) -> Any:
-    """Returns the central 224 pixels of each side of an image whose shorter side is made 256, bilinear."""
+    """Returns the central 224x224 pixels after bilinear resizing to a shorter side of 256."""
     from PIL import Image
 
     scale = SHORTER_SIDE / min(image.size)
@@ -169,7 +169,7 @@ def crop_centre(image: Any) -> Any:
 
 
 def crop_at_random(image: Any) -> Any:
-    """Returns a window of an image, of 224 pixels and flipped half of the time."""
+    """Returns a random window of an image, resized to 224x224 pixels and mirrored half of the time."""
     from PIL import Image
 
     cropped = image.crop(sample_box(*image.size)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)

@@ -228,6 +228,7 @@ def check_evaluation(config: EvalConfig) -> None:
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
     check_place('results_path', config.output.results_path)
+    check_place('predictions_path', config.output.predictions_path)
     check_folder_place('eval_dir', config.output.eval_dir)
 
 

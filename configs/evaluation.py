@@ -9,6 +9,9 @@ from configs.data import RecordNames
 from configs.devices import ClusterOptions, DeviceOptions
 from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import Options, option
+from support.errors import InputError
+
+PREDICTION_ENDINGS = ('.csv', '.jsonl', '.parquet')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,14 @@ class EvalOutputOptions(Options):
         None, 'Folder of the event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)', path=True
     )
     results_path: str | None = option(None, 'JSON file for the results of the last evaluation.', path=True)
+    predictions_path: str | None = option(
+        None,
+        'File with a row for each example, .csv, .jsonl or .parquet: label, prediction, rank of the label, '
+        'probabilities.',
+        path=True,
+    )
+    predictions_top_k: int = option(5, 'With --predictions_path: classes of each row, the most likely first.', lower=1)
+    predictions_logits: bool = option(False, 'With --predictions_path: write the scores of all classes, too.')
     eval_interval_secs: float | None = option(
         None,
         'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.',
@@ -86,6 +97,17 @@ class EvalOutputOptions(Options):
     eval_timeout_secs: float | None = option(
         None, 'With --eval_interval_secs: stop when no new checkpoint came for so long.', lower=0.0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.predictions_path is not None and not self.predictions_path.lower().endswith(PREDICTION_ENDINGS):
+            raise InputError(
+                f'--predictions_path={self.predictions_path}: the name must end in {", ".join(PREDICTION_ENDINGS)}'
+            )
+        if '://' in (path := self.predictions_path or '') and path.lower().endswith('.parquet'):
+            raise InputError(
+                f'--predictions_path={path}: Parquet is written on this machine only; give a .csv or .jsonl'
+            )
 
 
 @dataclasses.dataclass(frozen=True)

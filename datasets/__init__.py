@@ -1,4 +1,4 @@
-"""Data sets: which files they are, how records are read, and the road from a record to a batch."""
+"""Data sets: their formats, reading records, and the pipeline from a record to a batch."""
 
 from support.library import prepare
 

@@ -1,11 +1,11 @@
-"""Tables of numbers that are kept beside data: whole, or not at all.
+"""Tables of numbers kept beside data, loaded whole or not at all.
 
     with atomic_file(path) as part, open(part, 'wb') as file:
         save_arrays(file, {'offsets': offsets})
     arrays = load_arrays(path)              # {'offsets': ...}, views of the file's bytes
 
-The file is an .npz without compression, which NumPy reads too, and has one array more: the checksum of all others, for
-that of the zip does not tell whether it was written by this module. No array can be larger than the file.
+The file is an uncompressed .npz that NumPy reads too, with one more array: a checksum of all others. The zip's own
+checksum does not show that this module wrote the file. No array can be larger than the file.
 """
 
 import io
@@ -29,14 +29,14 @@ _KINDS = 'biufU'
 
 
 class DamagedTable(ValueError):
-    """The file was not written by `save_arrays`, or has changed since."""
+    """The file was not written by `save_arrays`, or has changed since then."""
 
 
 def save_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays of numbers or strings.
 
     Raises:
-        OSError: the disk is full, or fails.
+        OSError: The disk is full or fails.
     """
     kept = {name: np.asarray(array, order='C') for name, array in arrays.items()}
     np.savez(file, **kept, **{_CHECKSUM: np.uint32(_checksum(kept))})  # type: ignore[arg-type]
@@ -46,8 +46,8 @@ def load_arrays(path: str) -> dict[str, np.ndarray]:
     """Reads the arrays back, read-only.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
-        DamagedTable: it is another file, or has changed.
+        OSError: The file is missing or cannot be read.
+        DamagedTable: The file was not written by `save_arrays`, or has changed.
     """
     try:
         with open_file(path, _MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
@@ -57,7 +57,7 @@ def load_arrays(path: str) -> dict[str, np.ndarray]:
             }
     except InputError as error:
         raise DamagedTable(str(error)) from error
-    # zipfile has more ways to fail than it lists: struct.error, NotImplementedError, RuntimeError, ...
+    # zipfile raises more than it documents: struct.error, NotImplementedError, RuntimeError, ...
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, SyntaxError, EOFError, MemoryError,
             zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
         raise DamagedTable(f'{path}: {error}') from error

@@ -1,12 +1,12 @@
-"""Skipping examples that cannot be used, in training: `--on_bad_image=skip`.
+"""Skips unusable examples in training: `--on_bad_image=skip`.
 
     skipped = SkippedImages()
     batches = training_batches(..., skipped=skipped)
-    skipped.take(position.stream)       # {position: number of the example}, of those skipped before this position
+    skipped.take(position.stream)       # {position: example number} of those skipped before this position
 
-Where the example at a position of the training stream cannot be read, decoded or prepared, that of the next position is
-taken, and so on; it is prepared with the random numbers of the position that it fills. So what is trained on is still a
-pure function of data, seed and position: a run that goes on, replicas, workers and caches all see the same.
+If the example at a position of the training stream cannot be read, decoded or prepared, the next position's example
+replaces it, prepared with the random numbers of the position that it fills. The training data remains a pure function
+of data, seed and position: resumed runs, replicas, workers and caches all see the same.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from datasets.order import Order
 
-MOST_IN_A_ROW = 32  # bad ones: then it is not a few that are bad, but the data
+MOST_IN_A_ROW = 32  # bad ones: more mean that the data set is bad, not a few images
 
 
 class SkippedImages:
-    """Notes which examples are skipped, where tf.data prepares the batches."""
+    """Records which examples tf.data skips while it prepares the batches."""
 
     def __init__(self) -> None:
         with tf.init_scope():
@@ -29,12 +29,12 @@ class SkippedImages:
     def first_usable(
         self, prepare: Callable[[tf.Tensor], Any], position: tf.Tensor, number: tf.Tensor, order: Order
     ) -> Any:
-        """Returns, in tf.data, what `prepare` makes of the first example from `position` on that it does not refuse.
+        """Returns `prepare(example)` of the first usable example from `position` on; runs in tf.data.
 
-        Positions and numbers are int64 scalars; `number` is that of the example at `position`.
+        Positions and numbers are int64 scalars; `number` is the example at `position`.
 
         Raises:
-            tf.errors.InvalidArgumentError: when it runs, if too many follow each other.
+            tf.errors.InvalidArgumentError: When run, if `MOST_IN_A_ROW` examples in a row are unusable.
         """
 
         @tf.autograph.experimental.do_not_convert
@@ -51,7 +51,7 @@ class SkippedImages:
         return attempts.take(1).get_single_element()
 
     def take(self, end: int) -> dict[int, int]:
-        """Removes and returns the examples skipped before position `end`, position -> example number."""
+        """Removes and returns the examples skipped before position `end`: position -> example number."""
         if not int(self._numbers.size()):
             return {}
         positions, numbers = (values.numpy().tolist() for values in self._numbers.export())

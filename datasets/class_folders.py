@@ -1,13 +1,13 @@
-"""Images in a folder for each class, with or without a folder for each split above them.
+"""Images in one folder per class, optionally within one folder per split.
 
     photos/roses/1.jpg                      # one split, `train`
     photos/train/roses/1.jpg                # splits `train`, `validation` (or `val`), `test`
     source = open_source('photos')
     source.splits['train'][0].name, source.class_names    # 'train/roses/1.jpg', ('roses', 'tulips')
-    find_folders('photos').list_images('validation')      # of this split alone
+    find_folders('photos').list_images('validation')      # only this split
 
-Labels are the positions of the sorted folders of `train`, or those of a `labels.txt` (`id:name` a line) beside them.
-System folders (`@eaDir`, `__MACOSX`, ...) and hidden ones are no classes and hold no images.
+Labels are positions in the sorted folders of `train`, or come from a `labels.txt` (`id:name` a line) beside them.
+System folders (`@eaDir`, `__MACOSX`, ...) and hidden folders are not classes; their images are ignored.
 """
 
 import dataclasses
@@ -37,18 +37,18 @@ from support.errors import InputError
 LABELS_FILE = 'labels.txt'
 _SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
 _LIKE_SPLITS = {*_SPLIT_FOLDERS, 'training', 'testing', 'valid'}
-_LOOKED_AT = 64  # images of a split, for their orientation
-_LOOKED_AT_BYTES = 2**16  # of each, where a camera writes it
+_LOOKED_AT = 64  # images of a split whose orientation is checked
+_LOOKED_AT_BYTES = 2**16  # of each image, where cameras write the orientation
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitFolders:
-    """Where the splits lie; what they hold is not listed yet.
+    """The folders of the splits; their images are not listed yet.
 
     Attributes:
-        paths: Split -> the folder of its class folders.
+        paths: Split -> the folder that holds its class folders.
         class_names: Name of each label, in Unicode's composed form (NFC).
-        named_by: What says what the classes are.
+        named_by: The source of the class names, for messages.
     """
 
     paths: dict[str, str]
@@ -56,13 +56,13 @@ class SplitFolders:
     named_by: str = 'train or labels.txt'
 
     def list_images(self, split: str) -> tuple[SourceImage, ...]:
-        """Returns the images of a split, those in sub-folders of the class folders too.
+        """Returns the images of a split, including those in sub-folders of the class folders.
 
-        Says once what is left out, and whether there are images that cameras have stored turned.
+        Logs once which files are left out, and whether cameras stored images rotated.
 
         Raises:
-            InputError: a class folder without images or that is none of the classes, a symbolic link that leads
-                nowhere, what cannot be read.
+            InputError: A class folder is empty or not among the classes, a symbolic link is broken, or a file or folder
+                cannot be read.
         """
         left_out = LeftOut()
         images = sort_images(self._list(split, left_out))
@@ -94,23 +94,22 @@ class SplitFolders:
 
 
 def open_source(source_dir: str) -> Source:
-    """Lists the images of all splits that are there; see `find_folders` and `SplitFolders.list_images`."""
+    """Lists the images of every split found; see `find_folders` and `SplitFolders.list_images`."""
     folders = find_folders(source_dir)
     return Source({split: folders.list_images(split) for split in folders.paths}, folders.class_names)
 
 
 def find_folders(source_dir: str, classes_of_net: Sequence[str] | None = None) -> SplitFolders:
-    """Finds splits and classes.
+    """Finds the splits and classes of a folder.
 
     Args:
-        source_dir: The folder. If one of its sub-folders is named as a split and has sub-folders itself, the layout is
-            that with splits.
-        classes_of_net: For a folder other than the one that a net was trained on: the names of the net's classes, or
-            () if they are not known. They are then the classes of the folder, unless it has a labels.txt; and a folder
-            that is not divided into splits is whichever split one asks for. None: the folder says itself.
+        source_dir: The folder. It has the layout with splits if a sub-folder is named like a split and has sub-folders.
+        classes_of_net: For a folder other than the net's training data: the names of the net's classes, or () if
+            unknown. They are used as the folder's classes unless it has a labels.txt; a folder that is not divided
+            into splits then serves as any split. None: the folder alone determines the classes.
 
     Raises:
-        InputError: no class folders or only one, a class that is there twice, what cannot be read.
+        InputError: There are no class folders or only one, a class appears twice, or something cannot be read.
     """
     check_folder('source_dir', source_dir)
     paths = _find_splits(source_dir)
@@ -143,7 +142,7 @@ def _find_splits(source_dir: str) -> dict[str, str]:
 
 def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str, ...]:
     if os.path.exists(os.path.join(source_dir, LABELS_FILE)):
-        from datasets.records import load_label_names  # with TensorFlow, for which a conversion otherwise need not wait
+        from datasets.records import load_label_names  # imports TensorFlow, which conversions mostly do without
 
         return load_label_names(source_dir)
     if 'train' not in folders:
@@ -161,10 +160,10 @@ def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str,
 
 
 def _class_folders(folder: str) -> dict[str, str]:
-    """Returns the path of each class folder, in the order of the classes' names.
+    """Returns class name -> path of each class folder, sorted by name.
 
     Raises:
-        InputError: two whose names differ in nothing but the form of their letters.
+        InputError: Two names differ only in their Unicode form.
     """
     found: dict[str, str] = {}
     for name in list_subfolders(folder):
@@ -180,7 +179,7 @@ def _class_folders(folder: str) -> dict[str, str]:
 
 
 def _count_beside(folder: str, left_out: LeftOut) -> None:
-    """Counts what lies beside the class folders."""
+    """Counts files and system folders that stand beside the class folders."""
     with os.scandir(folder) as found:
         for item in found:
             if item.is_dir():
@@ -208,7 +207,7 @@ def _is_turned(path: str) -> bool:
         with open(path, 'rb') as file:
             return read_orientation(file.read(_LOOKED_AT_BYTES)) != 1
     except OSError:
-        return False  # which is said when it is its turn to be read
+        return False  # reported when the image is read
 
 
 @functools.cache  # a folder is listed again for each of its slices

@@ -1,4 +1,4 @@
-"""A data set as it lies on disk, whatever its format, and what is known of slim's without their files."""
+"""A data set on disk, in any format, and the built-in facts about slim's data sets."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from datasets.examples import StoredExamples
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """One of slim's data sets.
+    """Facts about one of slim's data sets.
 
     Attributes:
-        splits: Names of the splits; the first is trained on, the last evaluated.
+        splits: Names of the splits; the first is for training, the last for evaluation.
         file_pattern: Glob of a split's files; `{split}` stands for its name.
-        num_classes: Number of classes where the folder has no labels.txt, the background class included.
+        num_classes: Number of classes if the folder has no labels.txt, including the background class.
         channels: 1 if the images are gray, else 3.
-        write: For an embedded data set: writes its files into a folder.
+        write: For an embedded data set: writes its files to a folder.
     """
 
     splits: tuple[str, ...]
@@ -30,13 +30,13 @@ class Collection:
     """The splits of a data set.
 
     Attributes:
-        dataset_dir: The folder that they were found in.
-        splits: Their names; the last is the one to evaluate, if there is more than one.
-        num_classes: Number of classes, the background class included.
+        dataset_dir: The folder that holds them.
+        splits: Their names; if there are several, the last is for evaluation.
+        num_classes: Number of classes, including the background class.
         label_names: Name of each class, or empty.
         channels: 1 if the images are gray, else 3.
         open_split: Finds the examples of a split.
-        is_one_split: Whether all of it is one split, whichever of `splits` is asked for.
+        is_one_split: Whether the data is not divided and serves as any of `splits`.
     """
 
     dataset_dir: str

@@ -39,18 +39,18 @@ _IMAGE_FOLDER, _SYNTHETIC, _TFDS = 'image_folder', 'synthetic', 'tfds:'
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One split of a data set, or part of one.
+    """One split of a data set, or a part of a split.
 
     Attributes:
         name: Its name, as in `--dataset_name`.
-        dataset_dir: The folder that the files were found in.
+        dataset_dir: The folder that holds the files.
         split: Name of the split, or the slices of splits.
         examples: Its examples.
-        num_classes: Number of classes once `labels_offset` is taken off.
+        num_classes: Number of classes after subtracting `labels_offset`.
         labels_offset: Subtracted from the labels of the examples.
-        label_names: Name of each class, or empty if there are none.
+        label_names: Name of each class, or empty if unknown.
         channels: 1 if the images are gray, else 3.
-        record_names: What its files and their keys are called, if not as slim's.
+        record_names: Names of its files and keys, if they differ from slim's.
     """
 
     name: str
@@ -68,16 +68,15 @@ class Dataset:
         return len(self.examples)
 
     def identity(self) -> str:
-        """Returns a digest of which examples these are, wherever their files lie; ask for it before any cache."""
+        """Returns a digest of the examples that does not depend on where their files are; not for cached examples."""
         assert isinstance(self.examples, StoredExamples)
         return self.examples.identity()
 
 
 def is_there(name: str, dataset_dir: str) -> bool:
-    """Returns whether a data set is in a folder, so that opening it writes nothing there.
+    """Returns whether a data set exists in a folder, so that opening it writes nothing there.
 
-    Only data sets that are written or downloaded where they are missing can be absent; opening another says what is
-    wrong.
+    Returns True for data sets that are neither written nor downloaded when missing; opening them reports any error.
     """
     if name.startswith(_TFDS):
         return tf.io.gfile.isdir(os.path.join(dataset_dir, re.split('[/:]', name.removeprefix(_TFDS))[0]))
@@ -101,16 +100,16 @@ def get_dataset(
 
     Args:
         name: A key of `DATASETS`, image_folder, synthetic, or tfds:<name>.
-        dataset_dir: Its folder; the embedded and the synthetic data set need none.
-        split: A split, or slices of splits as in `slices`; None is the one to evaluate, validation or test.
+        dataset_dir: Its folder; the embedded and the synthetic data set do not need one.
+        split: A split, or slices of splits as in `slices`; None selects the evaluation split, validation or test.
         labels_offset: Subtracted from labels and number of classes.
-        split_flag: What messages call `split`.
-        classes_of_net: For a data set other than the one that a net was trained on: the names of the net's classes, or
-            () if they are not known; see `class_folders.find_folders`.
+        split_flag: The flag that messages name for `split`.
+        classes_of_net: For a data set other than the net's training data: the names of the net's classes, or () if
+            unknown; see `class_folders.find_folders`.
         record_names: Names of the files and keys of TFRecords.
 
     Raises:
-        InputError: an unknown name or split, a folder without its files, a truncated file, too large an offset.
+        InputError: The name or split is unknown, files are missing or truncated, or the offset is too large.
     """
     before = [''] * labels_offset  # the classes that the net leaves out
     names = [*before, *classes_of_net] if classes_of_net else classes_of_net
@@ -137,9 +136,9 @@ def get_dataset(
 
 
 def _refuse_smaller_labels(examples: StoredExamples, labels_offset: int, collection: Collection) -> None:
-    """Refuses a `labels_offset` that would drop a class with images, before training meets one of them.
+    """Raises InputError before training if `labels_offset` would drop a class that has images.
 
-    Of records, which lie in no order of their labels, so many are read that they should have each class many times.
+    Records are not ordered by label, so enough of them are read to expect each class many times.
     """
     for labels in _labels(examples, 20 * collection.num_classes):
         smaller = labels[(labels >= 0) & (labels < labels_offset)]
@@ -153,13 +152,13 @@ def _refuse_smaller_labels(examples: StoredExamples, labels_offset: int, collect
 
 
 def _labels(examples: StoredExamples, count: int) -> Iterator[np.ndarray]:
-    """Yields labels in int64 batches: all of a folder; of records only the first that can be read, up to a limit."""
+    """Yields labels in int64 batches: of all image files; of records, up to `count` or the first that is damaged."""
     if isinstance(examples, FileExamples):
         yield examples.labels
         return
     numbers = tf.data.Dataset.range(min(count, len(examples)))
     labels = numbers.map(lambda number: examples.load(number, with_boxes=False)['label'], num_parallel_calls=8)
-    with contextlib.suppress(tf.errors.OpError, UnicodeDecodeError):  # a damaged record is named when it is its turn
+    with contextlib.suppress(tf.errors.OpError, UnicodeDecodeError):  # a damaged record is reported when it is read
         yield from labels.batch(64).as_numpy_iterator()
 
 
@@ -169,10 +168,10 @@ def open_collection(
     classes_of_net: Sequence[str] | None = None,
     record_names: RecordNames = SLIM_NAMES,
 ) -> Collection:
-    """Opens the folder of a data set, which may be converted.
+    """Opens the folder of a data set, converted or not.
 
     Raises:
-        InputError: an unknown name, with all that there are; names of records for what has none; as the openers.
+        InputError: The name is unknown (the message lists all), or record names do not apply; see also the openers.
     """
     if not name.startswith(_TFDS) and name not in (*DATASETS, _IMAGE_FOLDER, _SYNTHETIC):
         raise unknown_name('dataset_name', name, [*DATASETS, _IMAGE_FOLDER, _SYNTHETIC, f'{_TFDS}<name>'])
@@ -193,14 +192,14 @@ def open_collection(
 
 
 def _open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None) -> Collection:
-    """Opens a folder of class folders, or of splits that hold these."""
+    """Opens a folder of class folders, or of splits that contain class folders."""
     if dataset_dir is None:
         raise InputError('--dataset_dir is missing: the folder of the images')
     check_local('dataset_dir', dataset_dir)
     folders = find_folders(records.existing_folder(dataset_dir), classes_of_net)
 
     def open_split(split: str) -> FileExamples:
-        # As a conversion orders them: by class, as they lie there, a slice would hold some classes only.
+        # As in a conversion: sorted by class, a slice would contain only some classes.
         images = shuffled(folders.list_images(split))
         return FileExamples([image.path for image in images], np.array([image.label for image in images], np.int64))
 
@@ -210,7 +209,7 @@ def _open_folder(dataset_dir: str | None, classes_of_net: Sequence[str] | None) 
 
 
 def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
-    """Returns the split that a data set is evaluated on: validation, or test."""
+    """Returns the split for evaluation: validation or test."""
     if collection.is_one_split:
         raise InputError(
             f'{collection.dataset_dir} is not divided into splits, so say which split its images are: --{flag}=test'

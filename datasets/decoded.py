@@ -1,9 +1,9 @@
-"""A small data set decoded once and kept, so that training does not decode its images again in every epoch.
+"""Caches a small data set's decoded images, so that training does not decode them in every epoch.
 
     dataset = with_cache(dataset, 'auto', channels=3, passes=20.0)
 
-All pixels lie one after the other in one file, in memory or in a folder, which is mapped: the kernel keeps of it what
-fits. The pixels are those that decoding gives, so training is the same with a cache and without.
+All pixels are stored one image after another in a single memory-mapped file, in memory or in a folder; the kernel keeps
+as much resident as fits. The pixels equal those from decoding, so a cache does not change training.
 """
 
 import contextlib
@@ -38,22 +38,22 @@ from support.processor import usable_cores
 from support.progress import Progress
 
 _AUTO_LIMIT_BYTES = 2**29
-_SAMPLES = 32  # examples whose sizes stand for all
-_AT_ONCE = 256  # examples
+_SAMPLES = 32  # examples from which the size of all is estimated
+_AT_ONCE = 256  # examples in a batch while decoding
 _REPORT_SECS = 5
-_BLOCK_BYTES, _MAX_BLOCKS = 2**22, 2**10  # of a file whose checksum is compared: 4 GiB
+_BLOCK_BYTES, _MAX_BLOCKS = 2**22, 2**10  # of a file, read for its checksum: up to 4 GiB
 _MAP_NORESERVE = getattr(mmap, 'MAP_NORESERVE', 0x4000 if sys.platform == 'linux' else 0)
 
 
 class ImageTable(NamedTuple):
-    """Where each image lies among the pixels, and what belongs to it.
+    """The place of each image in the pixels, with its label and boxes.
 
     Attributes:
-        starts: int64 [images], its first byte.
+        starts: int64 [images], first byte of the image.
         shapes: int64 [images, 3], height, width, channels.
         labels: int64 [images].
-        box_ranges: int64 [images, 2], its boxes: from, to.
-        boxes: float32 [boxes of all, 4].
+        box_ranges: int64 [images, 2], range of its boxes: start, stop.
+        boxes: float32 [boxes of all images, 4].
     """
 
     starts: np.ndarray
@@ -67,18 +67,18 @@ class ImageTable(NamedTuple):
         return int(self.starts[-1] + self.shapes[-1].prod())
 
     def undecoded(self) -> np.ndarray:
-        """Returns the images that could not be decoded, of which nothing is kept: int64 [some]."""
+        """Returns the numbers of the images that could not be decoded and have no pixels: int64 [undecoded images]."""
         return np.flatnonzero(self.shapes.prod(axis=1) == 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodedExamples(Examples):
-    """Examples whose decoded images are kept.
+    """Examples whose decoded images are cached.
 
     Attributes:
-        source: Where they come from.
-        pixels: uint8 [bytes of all].
-        table: What lies where.
+        source: The original examples.
+        pixels: uint8 [bytes of all images].
+        table: The place of each image.
     """
 
     source: Examples
@@ -94,7 +94,7 @@ class DecodedExamples(Examples):
 
     @functools.cached_property
     def _tensors(self) -> dict[str, tf.Tensor]:
-        with tf.init_scope():  # tf.data's functions keep these, and share them
+        with tf.init_scope():  # the functions of tf.data share them
             return {name: tf.constant(column) for name, column in self.table._asdict().items()}
 
     @functools.cached_property
@@ -119,7 +119,7 @@ class DecodedExamples(Examples):
 
         if not len(self._undecoded):
             return of_kept()
-        # What is wrong with an image may lie outside of what is cropped: it is taken as it is without a cache.
+        # The crop may miss the damaged part of an image: as without a cache, the original is used.
         is_kept = tf.reduce_prod(self._tensors['shapes'][number]) > 0
         return tf.cond(is_kept, of_kept, lambda: make(self.source.load(number, with_boxes)))
 
@@ -136,18 +136,18 @@ class DecodedExamples(Examples):
 
 
 def with_cache(dataset: Dataset, cache: str, channels: int, passes: float, keeps_bad: bool = False) -> Dataset:
-    """Returns the data set with its decoded images kept, if that is asked for.
+    """Returns the data set with its decoded images cached, if `cache` calls for it.
 
     Args:
-        dataset: What is to be read.
-        cache: 'off'; 'memory'; a folder for a file that later runs find again; or 'auto': memory, for at most 512 MiB
-            and a quarter of the memory that is free, if the data set is to be read twice or more.
-        channels: What images are decoded to: 3, or 1.
-        passes: How often the data set will be read; infinity if that is not known.
-        keeps_bad: Whether images that cannot be decoded are left as they are; otherwise they are errors.
+        dataset: The data set to read.
+        cache: 'off'; 'memory'; a folder for a file that later runs reuse; or 'auto': memory, if the data set will be
+            read at least twice and takes at most 512 MiB and a quarter of the free memory.
+        channels: Channels of the decoded images: 3 or 1.
+        passes: How often the data set will be read; infinity if unknown.
+        keeps_bad: Whether images that cannot be decoded are kept undecoded; otherwise they are errors.
 
     Raises:
-        InputError: an image that cannot be decoded, more images than memory, a folder that cannot be written to.
+        InputError: An image cannot be decoded, the images exceed memory, or the folder is not writable.
     """
     check_cache(cache)
     examples = dataset.examples
@@ -179,7 +179,7 @@ def _refuse_more_than_memory(examples: StoredExamples, channels: int, keeps_bad:
 
 
 def _free_memory() -> int:
-    """Returns the bytes that are free on this machine, or within what its container may take."""
+    """Returns the free memory in bytes of this machine, or of its container if that has less."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # no such files, or no limit
         limit, used = (int(Path(f'/sys/fs/cgroup/memory.{name}').read_text()) for name in ('max', 'current'))
@@ -203,7 +203,7 @@ def _decode_alone(examples: Examples, number: int, channels: int) -> tf.Tensor:
     """Decodes one example.
 
     Raises:
-        InputError: it cannot be read or decoded, and where it lies.
+        InputError: The example cannot be read or decoded; the message names its place.
     """
     try:
         return images.decode(examples.check(number)['image'], channels)
@@ -222,7 +222,7 @@ def _decode_in_memory(dataset: Dataset, channels: int, keeps_bad: bool) -> Decod
 
 
 def _decode_in_folder(dataset: Dataset, channels: int, folder: str, keeps_bad: bool) -> DecodedExamples:
-    """Takes the decoded images from a folder, or decodes them and writes them there."""
+    """Loads the decoded images from a folder, or decodes them and writes them there."""
     examples = dataset.examples
     assert isinstance(examples, StoredExamples)
     os.makedirs(folder, exist_ok=True)
@@ -241,7 +241,7 @@ def _decode_in_folder(dataset: Dataset, channels: int, folder: str, keeps_bad: b
 
 
 def _remove_stale_parts(folder: str) -> None:
-    """Removes what killed processes of this machine have left behind."""
+    """Removes partial files of this machine's killed processes."""
     for name in os.listdir(folder):
         match = re.fullmatch(r'\..+\.(\d+)\.part', name)
         if match and not psutil.pid_exists(int(match[1])):
@@ -250,7 +250,7 @@ def _remove_stale_parts(folder: str) -> None:
 
 
 def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTable | None:
-    """Returns the table of a cache that is there and whole."""
+    """Returns the table of a complete cache, or None if it is missing or damaged."""
     damaged = '%s: damaged; the images are decoded again'
     try:
         columns = load_arrays(table_path)
@@ -261,7 +261,7 @@ def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTabl
             logging.warning(damaged, pixels_path)
             return None
     except OSError:
-        return None  # none there, as a rule
+        return None  # usually: not written yet
     except (DamagedTable, KeyError, TypeError):
         logging.warning(damaged.replace('damaged', 'damaged, or of another version'), table_path)
         return None
@@ -269,7 +269,7 @@ def _load_table(table_path: str, pixels_path: str, num_images: int) -> ImageTabl
 
 
 def _checksum(path: str) -> int:
-    """Returns the CRC-32 of a file; of a large one, that of as many blocks, evenly spaced, as are read in seconds."""
+    """Returns the CRC-32 of a file, or of `_MAX_BLOCKS` evenly spaced blocks of a large one, read in seconds."""
     blocks = math.ceil(os.path.getsize(path) / _BLOCK_BYTES)
     chosen = np.unique(np.linspace(0, blocks - 1, min(blocks, _MAX_BLOCKS)).astype(np.int64))
     checksum, buffer = 0, memoryview(bytearray(_BLOCK_BYTES))
@@ -281,9 +281,9 @@ def _checksum(path: str) -> int:
 
 
 def _map(file: BinaryIO) -> tf.Tensor:
-    """Returns a file's bytes as uint8 [bytes], without reading them: pages come and go as they are used."""
-    # Private, since TensorFlow takes only arrays that could be written to; a page begins where its kernels want data.
-    # Without a reserve, or the kernel refuses a file larger than memory, as if all of it might be written to.
+    """Returns a file's bytes as uint8 [bytes], memory-mapped: pages are loaded on use."""
+    # Private, since TensorFlow accepts only writable arrays; pages are aligned as its kernels require.
+    # Without NORESERVE the kernel would refuse a file larger than memory, as if all of it might be written to.
     flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
     pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     # One buffer without a copy, because an epoch in another order needs random access to the images.
@@ -321,15 +321,15 @@ def _decode_all(dataset: Dataset, channels: int, file: BinaryIO, keeps_bad: bool
     if undecoded := len(table.undecoded()):
         logging.info('%d of them cannot be decoded; each is tried again in its turn', undecoded)
     if not table.num_bytes:
-        _decode_alone(examples, 0, channels)  # what is wrong with all of them
+        _decode_alone(examples, 0, channels)  # raises the error that all of them share
     return table
 
 
 def _decoded_batches(examples: Examples, channels: int, keeps_bad: bool) -> Iterator[dict[str, tf.Tensor]]:
-    """Yields batches of all examples in order: pixels and boxes ragged, shape and label.
+    """Yields batches of all examples in order: ragged pixels and boxes, shape and label.
 
     Raises:
-        InputError: one that cannot be read or decoded, and where it lies; not with `keeps_bad`, where it has no pixels.
+        InputError: An example cannot be read or decoded, with its place; with `keeps_bad` it has no pixels instead.
     """
 
     @tf.autograph.experimental.do_not_convert
@@ -371,5 +371,5 @@ def _decoded_batches(examples: Examples, channels: int, keeps_bad: bool) -> Iter
 
 
 def _of_any_length(values: tf.Tensor) -> tf.Tensor:
-    """Forgets the length, so that `ragged_batch` makes a ragged tensor where it knows that all have the same."""
+    """Hides the static length, so that `ragged_batch` returns a ragged tensor even if all lengths are equal."""
     return tf.raw_ops.PlaceholderWithDefault(input=values, shape=[None, *values.shape[1:]])

@@ -1,11 +1,11 @@
-r"""The examples of a split, each found by its number, whether they lie in TFRecords or in files of their own.
+r"""The examples of a split, accessed by number, from TFRecords or image files.
 
     examples = RecordExamples(tfrecord.index_files(paths))
     len(examples), examples.describe(7)                      # 1437, 'digits_train.tfrecord, record 7'
     examples.check(7)                                        # {'image': b'\\x89PNG...', 'label': 4, 'boxes': []}
-    numbers.map(examples.load, num_parallel_calls=2)         # the same in tf.data: it reads as many at once
+    numbers.map(examples.load, num_parallel_calls=2)         # the same in tf.data, in parallel
 
-An example is `image`: string scalar, an image file's bytes (or, of a cache, uint8 [height, width, channels]);
+An example has `image`: string scalar, an image file's bytes (from a cache: uint8 [height, width, channels]);
 `label`: int64 scalar; `boxes`: float32 [boxes, 4], (ymin, xmin, ymax, xmax) as shares of the image's sides.
 """
 
@@ -25,16 +25,16 @@ from support.errors import InputError, first_line
 
 Example = dict[str, tf.Tensor]
 T = TypeVar('T')
-_DECODING = 2  # to be raised when this project decodes otherwise than before, so that caches are made again
+_DECODING = 2  # increase when decoding changes, so that caches are rebuilt
 
 
-# Found by number: slices, the order, workers and caches are the same for TFRecords, folders and TFDS.
+# Access by number lets slices, order, workers and caches treat TFRecords, folders and TFDS alike.
 class Examples(abc.ABC):
-    """Examples that can be read in any order.
+    """Examples with random access.
 
     Attributes:
-        advice: What to do about one that is damaged.
-        are_synthetic: Whether they are noise, which nobody reads or caches; batches of it are made at once.
+        advice: What to do about a damaged example, for messages.
+        are_synthetic: Whether they are noise, which is generated in batches and never read or cached.
     """
 
     advice: ClassVar[str] = 'make this file again'
@@ -46,30 +46,30 @@ class Examples(abc.ABC):
     @property
     @abc.abstractmethod
     def num_files(self) -> int:
-        """How many files hold them."""
+        """The number of files that hold the examples."""
 
     @abc.abstractmethod
     def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
-        """Reads one example, in tf.data or outside of it.
+        """Reads one example, inside or outside tf.data.
 
         Args:
             number: int64 scalar.
-            with_boxes: Whether its boxes are needed; without, there are none, which takes less time.
+            with_boxes: Whether to read its boxes; False returns none and is faster.
 
         Raises:
-            tf.errors.OpError: when it runs; `check` says what is wrong.
+            tf.errors.OpError: When run; `check` explains the error.
         """
 
     @abc.abstractmethod
     def describe(self, number: int) -> str:
-        """Returns where an example lies, for messages."""
+        """Returns the place of an example, for messages."""
 
     @abc.abstractmethod
     def check(self, number: int) -> Example:
-        """Returns one example, outside of tf.data.
+        """Returns one example, outside tf.data.
 
         Raises:
-            InputError: what is wrong with it; `describe` says where.
+            InputError: What is wrong with the example; `describe` gives its place.
         """
 
     def prepare(self, number: tf.Tensor, make: Callable[[Example], T], with_boxes: bool = True) -> T:
@@ -88,23 +88,23 @@ class Examples(abc.ABC):
 
 
 class StoredExamples(Examples):
-    """Examples where the data set keeps them, before any cache: they can be cut and joined."""
+    """Examples as the data set stores them, before any cache; they can be sliced and concatenated."""
 
     @abc.abstractmethod
     def __add__(self, other: Any) -> 'StoredExamples':
-        """Returns these and then those of `other`, which is of the same kind."""
+        """Returns these examples followed by `other`, of the same kind."""
 
     @abc.abstractmethod
     def select(self, numbers: slice) -> 'StoredExamples':
-        """Returns those of a range of numbers."""
+        """Returns the examples in a range of numbers."""
 
     @abc.abstractmethod
     def identity(self) -> str:
-        """Returns a digest of which examples these are, in which order; copying their files does not change it."""
+        """Returns a digest of the examples and their order; copying the files does not change it."""
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Returns a digest of which examples these are, and of the sizes and times of their files."""
+        """Returns a digest of the examples and of their files' sizes and times."""
 
 
 def _digest(lines: Iterable[str], *arrays: np.ndarray) -> str:
@@ -117,7 +117,7 @@ def _digest(lines: Iterable[str], *arrays: np.ndarray) -> str:
 
 
 def _files(paths: Sequence[str], schema: tfrecord.Schema | None = None) -> Iterator[str]:
-    """Yields what tells that files are still those of which a cache was made."""
+    """Yields lines that change when the files of a cache change."""
     yield f'{tf.__version__} {_DECODING} {schema}'  # another version may decode otherwise
     for path in paths:
         place = '/'.join(path.split('/')[-3:-1])  # with the class; the whole path changes when a folder is moved
@@ -129,9 +129,9 @@ class RecordExamples(StoredExamples):
     """Records of TFRecord files.
 
     Attributes:
-        index: Every record of the files.
+        index: All records of the files.
         schema: The keys of the records.
-        numbers: int64 [examples], records of the index; None is all of them.
+        numbers: int64 [examples], records in the index; None selects all.
     """
 
     index: tfrecord.RecordIndex
@@ -183,7 +183,7 @@ class RecordExamples(StoredExamples):
     def check(self, number: int) -> Example:
         try:
             record = self._record(tf.constant(number))
-        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter where the file now ends
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter if the file has been shortened
             raise InputError('corrupt: a checksum does not agree; make or copy this file again') from None
         except tf.errors.OpError as error:
             raise InputError(f'cannot be read: {first_line(error)}') from error
@@ -192,7 +192,7 @@ class RecordExamples(StoredExamples):
         except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
             problem = record_faults.problem_of(record.numpy(), self.schema)
             raise InputError(problem or f'not a tf.train.Example of {self.schema.name}') from error
-        if not example['image'] or example['label'] == tfrecord.MISSING_LABEL:  # which a record may hold, too
+        if not example['image'] or example['label'] == tfrecord.MISSING_LABEL:  # both defaults can also be real values
             problem = record_faults.problem_of(record.numpy(), self.schema)
             if problem is not None:
                 raise InputError(problem)

@@ -1,4 +1,4 @@
-"""Where the bytes of files lie, in a folder of the disk or in an archive.
+"""Listing files in a folder, and their place on disk or in an archive.
 
 entries = list_folder('/data/photos')     # Entry('roses/1.jpg', '/data/photos/roses/1.jpg', 0, 31337), ...
 images = [entry for entry in entries if is_image(entry.name)]
@@ -20,7 +20,7 @@ from datasets.source import SourceImage
 from support.errors import InputError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.webp')
-# In lower case: what NAS systems, macOS, Windows, file systems and tools put beside files (thumbnails, deleted files).
+# In lower case: folders that NAS systems, macOS, Windows, file systems and tools create (thumbnails, deleted files).
 _SYSTEM_FOLDERS = frozenset(
     (
         '@eadir', '@__thumb', '@tmp', '@recycle', '@recently-snapshot', '#recycle', '#snapshot', '~snapshot',
@@ -29,17 +29,17 @@ _SYSTEM_FOLDERS = frozenset(
     )
 )  # fmt: skip
 
-# Of names: letters with accents have two forms, and which one a file system gives depends on its kind.
+# Accented letters have two Unicode forms; which one a name has depends on the file system.
 in_one_form = functools.partial(unicodedata.normalize, 'NFC')
 
 
 class Entry(NamedTuple):
-    """A file, on its own or within an archive that is not compressed.
+    """A file, on its own or in an uncompressed archive.
 
     Attributes:
-        name: Relative to the folder or archive that was listed, with `/` between folders.
+        name: Path relative to the listed folder or archive, with `/` separators.
         path: The file on the disk that holds its bytes.
-        offset: First of these bytes.
+        offset: First byte in `path`.
         size: Number of bytes.
     """
 
@@ -50,12 +50,12 @@ class Entry(NamedTuple):
 
 
 class LeftOut:
-    """Counts of what a listing leaves out, reported in one line.
+    """Counts the files and folders that a listing leaves out, and reports them in one line.
 
     left_out = LeftOut()
     entries = list_folder('/data/photos', left_out)
     left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
-    str(left_out)       # '12 files left out: 9 .tif, 3 .db; 1 folder left out: 1 @eaDir', or '' if there is nothing
+    str(left_out)       # '12 files left out: 9 .tif, 3 .db; 1 folder left out: 1 @eaDir', or '' if none
     left_out.log('/data/photos')
     """
 
@@ -64,7 +64,7 @@ class LeftOut:
         self._folders: collections.Counter[str] = collections.Counter()
 
     def add_files(self, names: Iterable[str]) -> None:
-        """Counts files by their endings."""
+        """Counts files by extension."""
         self._files.update(os.path.splitext(name)[1].lower() or 'without an ending' for name in names)
 
     def add_folder(self, name: str) -> None:
@@ -72,7 +72,7 @@ class LeftOut:
         self._folders[name] += 1
 
     def log(self, where: str) -> None:
-        """Logs what was left out in a folder or archive, if anything was."""
+        """Logs what was left out of a folder or archive, if anything."""
         if str(self):
             logging.info('%s: %s', where, self)
 
@@ -88,25 +88,25 @@ def _counted(kind: str, counts: collections.Counter[str]) -> str:
 
 
 def shown(name: str) -> str:
-    """Returns a name as it is if it can be shown; otherwise quoted, its line breaks and other such escaped."""
+    """Returns a printable name unchanged; otherwise quoted, with line breaks and other control characters escaped."""
     return name if name.isprintable() else repr(name)
 
 
 def is_image(name: str) -> bool:
-    """Returns whether a file is an image by its extension, in either case."""
+    """Returns whether a file name has an image extension, in upper or lower case."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_of_system(folder: str) -> bool:
-    """Returns whether a folder of this name is hidden, or one that a system or a tool keeps for itself."""
+    """Returns whether a folder name is hidden, or belongs to a system or tool."""
     return folder.startswith('.') or folder.lower() in _SYSTEM_FOLDERS
 
 
 def list_names(folder: str) -> list[str]:
-    """Returns the names in a folder, sorted and without the hidden ones.
+    """Returns the names in a folder, sorted, without hidden ones.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: The folder cannot be read.
     """
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith('.'))
@@ -118,7 +118,7 @@ def list_subfolders(folder: str) -> list[str]:
     """Returns the names of the folders in a folder, sorted, without hidden and system folders.
 
     Raises:
-        InputError: it or what lies in it cannot be read, or a symbolic link in it leads nowhere.
+        InputError: The folder or its content cannot be read, or it holds a broken symbolic link.
     """
     names = []
     for name in list_names(folder):
@@ -131,7 +131,7 @@ def list_subfolders(folder: str) -> list[str]:
 
 
 def check_folder(flag: str, path: str) -> None:
-    """Refuses what a flag names if it is no folder that can be read."""
+    """Raises InputError unless the path of a flag is a readable folder."""
     try:
         os.scandir(path).close()
     except FileNotFoundError as error:
@@ -141,7 +141,7 @@ def check_folder(flag: str, path: str) -> None:
 
 
 def _refuse_unusable(path: str) -> None:
-    """Refuses a symbolic link that leads nowhere, and what cannot even be looked at; pipes and devices are no harm."""
+    """Raises InputError for a broken symbolic link or a path that cannot be examined, but not for pipes and devices."""
     try:
         os.stat(path)
     except OSError as error:
@@ -149,7 +149,7 @@ def _refuse_unusable(path: str) -> None:
 
 
 def problem_of(error: OSError, path: str | None = None) -> str:
-    """Returns why something, at `path` if there is one, cannot be read."""
+    """Returns why something, at `path` if given, cannot be read."""
     if isinstance(error, FileNotFoundError) and path is not None and os.path.islink(path):
         return f'a symbolic link to {os.readlink(path)}, which does not exist; remove or mend it'
     if error.errno == errno.ELOOP:
@@ -158,10 +158,10 @@ def problem_of(error: OSError, path: str | None = None) -> str:
 
 
 def list_folder(folder: str, left_out: LeftOut | None = None) -> list[Entry]:
-    """Returns the files in a folder and its sub-folders, sorted by name; `walk` says what is left out.
+    """Returns the files in a folder and its sub-folders, sorted by name; `walk` lists what is left out.
 
     Raises:
-        InputError: a folder that cannot be read, a link that leads nowhere or in circles, a name that is no text.
+        InputError: A folder cannot be read, a link is broken or circular, or a name is not valid text.
     """
 
     def refuse(path: str, error: OSError | None) -> None:
@@ -187,16 +187,16 @@ def walk(
     check: Callable[[str, str], object] = lambda name, folder: None,
     above: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[os.DirEntry[str]]:
-    """Yields the files in a folder and its sub-folders, and links that lead to none; links to folders are followed.
+    """Yields the files and broken links in a folder and its sub-folders; follows links to folders.
 
-    Left out are hidden files, pipes and devices, and system folders, which are counted.
+    Hidden files, pipes, devices and system folders are left out; system folders are counted.
 
     Args:
-        folder: Where to look.
+        folder: The folder to walk.
         left_out: Counts the system folders.
-        refuse: Called with a path, and why it cannot be used; None where a link leads to a folder that it lies in.
-        check: Called with each name that is not left out, and its folder.
-        above: Device and inode of the folders that this one lies in.
+        refuse: Called with an unusable path and the error; None if a link points to a folder that contains it.
+        check: Called with each name not left out, and its folder.
+        above: Device and inode of the folders that contain this one.
     """
     try:
         status = os.stat(folder)
@@ -227,7 +227,7 @@ def walk(
 
 
 def check_name(name: str, where: str) -> None:
-    """Refuses names that no line of text can hold: with control characters, or that are not UTF-8."""
+    """Raises InputError for a name with control characters or that is not UTF-8: no line of text can hold it."""
     if not name.isprintable() and any(unicodedata.category(character) in ('Cc', 'Cs') for character in name):
         raise InputError(f'{where}: the name {name!r} has control characters or is not UTF-8; rename it')
 
@@ -236,7 +236,7 @@ def sort_images(images: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
     """Returns images sorted by name.
 
     Raises:
-        InputError: a name that is there twice (an archive may hold the same member again).
+        InputError: A name appears twice (an archive may hold a member twice).
     """
     ordered = sorted(images, key=attrgetter('name'))
     for image, following in itertools.pairwise(ordered):

@@ -1,11 +1,11 @@
-"""The host stage: from the examples of a split to batches, in an order that is a pure function.
+"""The input pipeline: from the examples of a split to batches, in an order that is a pure function.
 
     batches = training_batches(dataset, preprocessing, batch_size=32, seed=0, first_position=0)
     batches = evaluation_batches(dataset, preprocessing, batch_size=100)
 
-Training reads an endless stream of positions (see `order`); which example stands at one, and every random number of its
-preprocessing, follow from the seed and the position alone. So a run can go on from any position, replicas and workers
-can take any part of a batch, and nothing but the position need be saved.
+Training reads an endless stream of positions (see `order`). The example at a position, and every random number of its
+preprocessing, depend only on the seed and the position. So a run can resume at any position, replicas and workers
+can take any part of a batch, and only the position must be saved.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ _FAILURES_OF_EXAMPLES = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
     tf.errors.UnknownError,
-    UnicodeDecodeError,  # TensorFlow quotes a record's bytes in its message, and fails to decode them
+    UnicodeDecodeError,  # TensorFlow's message quotes a record's bytes, which it fails to decode
 )
 
 
 class BadExampleError(InputError):
-    """An example that cannot be used; the message names it."""
+    """An example is unusable; the message names it."""
 
 
-# Nothing here is Python control flow over tensors, and looking for it took a second of each start.
+# Nothing here has Python control flow over tensors; autograph's search for it took a second of each start.
 without_autograph = tf.autograph.experimental.do_not_convert
 
 
@@ -59,15 +59,15 @@ def training_batches(
     Args:
         dataset: The split.
         preprocessing: How its images are prepared.
-        batch_size: Examples of a batch, in each worker.
-        seed: Of the order and of all randomness.
-        first_position: Examples that all workers have taken before.
-        worker: Which share of each batch is read.
-        replicas: Parts that each batch of a worker comes in.
-        data_service: Address of the dispatcher of a tf.data service, grpc://host:port, whose workers then prepare
-            the batches. Each is prepared once, but they come in the order in which the service's workers end.
-        service_job: Name of the service's work that several workers take their batches from, whoever comes first.
-        skipped: Notes the examples that cannot be used, which are then skipped; if None, they are errors.
+        batch_size: Examples per batch, in each worker.
+        seed: Seed of the order and of all randomness.
+        first_position: Number of examples that all workers have already taken.
+        worker: The share of each batch to read.
+        replicas: Parts into which each batch of a worker is divided.
+        data_service: Dispatcher of a tf.data service, grpc://host:port, whose workers prepare the batches. Each batch
+            is prepared once, but batches arrive in the order in which the service's workers finish.
+        service_job: Name of a job of the service from which several workers draw batches, first come, first served.
+        skipped: Records unusable examples, which are then skipped; if None, they are errors.
 
     Returns:
         image: uint8 [batch / replicas, height, width, channels];
@@ -92,10 +92,10 @@ def training_batches(
 
         return prepare(number) if skipped is None else skipped.first_usable(prepare, position, number, order)
 
-    # Numbered by batches, because these are what a service hands out to its workers: each batch is made once, by one
-    # worker, with its own exact content.
+    # Numbered by batches, because a service distributes these to its workers: each batch is made once, by one worker,
+    # with its own exact content.
     ordered = tf.data.Dataset.range(tf.int64.max // batch_size).flat_map(order_batch)
-    calls = usable_cores() if data_service is None else tf.data.AUTOTUNE  # of the service, which has cores of its own
+    calls = usable_cores() if data_service is None else tf.data.AUTOTUNE  # the service has its own cores
     prepared = ordered.map(load, num_parallel_calls=calls, deterministic=True)
     batched = prepared.batch(batch_size // replicas, drop_remainder=True)
     if data_service is not None:
@@ -106,18 +106,18 @@ def training_batches(
 
 
 def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Marks batches as endless, which TensorFlow cannot see.
+    """Marks batches as endless, which TensorFlow cannot infer.
 
-    Its strategies would otherwise ask all replicas before each batch whether they still have one.
+    Otherwise its strategies ask all replicas before each batch whether they still have one.
     """
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns the same data set, whose iterators use all cores at once and have no thread that tunes.
+    """Returns the same data set with iterators that use all cores at once and start no tuning thread.
 
-    That thread sleeps 10 ms, then twice as long each time, up to a minute, and the end of an iterator waits until it
-    wakes up: measured, 3 s after 7 s of work, and 12 s after 30. On the cores of one machine it found nothing to gain.
+    That thread sleeps 10 ms, then twice as long each time, up to a minute, and an iterator cannot end before it wakes:
+    measured, 3 s after 7 s of work, and 12 s after 30. On the cores of one machine, tuning gained nothing.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -132,20 +132,20 @@ def evaluation_batches(
     replicas: int = 1,
     worker: Worker = ONE_WORKER,
 ) -> tf.data.Dataset:
-    """Returns every example once, in the order of the files; the last batch is filled up with zeros.
+    """Returns every example once, in the order of the files; the last batch is padded with zeros.
 
     Args:
         dataset: The split.
         preprocessing: How its images are prepared.
-        batch_size: Examples a batch over all replicas, a multiple of their number.
-        num_examples: Only the first so many; None is all.
-        replicas: Parts that each batch comes in, over all workers; a multiple of their number.
-        worker: Which share of each batch is read.
+        batch_size: Examples per batch over all replicas, a multiple of their number.
+        num_examples: Limit on the number of examples; None is all.
+        replicas: Parts into which each batch is divided, over all workers; a multiple of their number.
+        worker: The share of each batch to read.
 
     Returns:
         image: float32 [batch / replicas, height, width, channels];
         label: int32 [batch / replicas];
-        number: int64 [batch / replicas], its position in the split; -1 for what fills up the last batch.
+        number: int64 [batch / replicas], position in the split; -1 for padding.
     """
     count = dataset.num_examples if num_examples is None else num_examples
     share, part = batch_size // worker.count, batch_size // replicas
@@ -199,21 +199,21 @@ def naming_failures(
     worker: Worker = ONE_WORKER,
     skips: bool = False,
 ) -> Iterator[None]:
-    """Turns an error of the pipeline, while it gives the examples of `positions`, into one that names the example.
+    """Converts an error of the pipeline, while it prepares `positions`, to one that names the example.
 
-    TensorFlow's errors name neither file nor record. The order is known, so the examples of the positions in question
-    are simply prepared again, one at a time. If all are in order, the cause lies elsewhere, and the error stays.
+    TensorFlow's errors name neither file nor record. As the order is known, the examples at these positions are
+    prepared again, one at a time. If all succeed, the cause is elsewhere and the error is raised unchanged.
 
     Args:
-        dataset: The split that is read.
+        dataset: The split.
         preprocessing: How its images are prepared.
-        positions: Positions of the stream that the call takes, in order.
-        seed: Seed of the training stream; None for an evaluation.
-        worker: Who reads.
+        positions: Positions of the stream that this call takes, in order.
+        seed: Seed of the training stream; None in evaluation.
+        worker: The worker that reads.
         skips: Whether bad examples are skipped, so that only many in a row are an error.
 
     Raises:
-        BadExampleError: File, record, and what is wrong with it.
+        BadExampleError: With file, record and fault.
     """
     try:
         yield
@@ -239,7 +239,7 @@ def naming_failures(
 
 
 def describe_skipped(dataset: Dataset, preprocessing: Preprocessing, number: int, seed: int, position: int) -> str:
-    """Returns where an example that was skipped at a position lies, and what is wrong with it."""
+    """Returns the place of an example that was skipped at a position, and its fault."""
     problem = _named_problem(dataset, preprocessing, number, (seed, position))
     return problem or f'{dataset.examples.describe(number)}: could not be read or prepared when it was its turn'
 
@@ -247,7 +247,7 @@ def describe_skipped(dataset: Dataset, preprocessing: Preprocessing, number: int
 def _named_problem(
     dataset: Dataset, preprocessing: Preprocessing, number: int, of_position: tuple[int, int] | None
 ) -> str | None:
-    """Returns where an example lies and what is wrong with it, or None; `of_position` is None in evaluation."""
+    """Returns the place and fault of an example, or None if it is usable; `of_position` is None in evaluation."""
     problem = _problem(dataset, preprocessing, number, of_position)
     return problem and f'{dataset.examples.describe(number)}: {problem}'
 

@@ -1,8 +1,8 @@
-"""`dataset.json` and `labels.txt`: what a complete data set holds.
+"""`dataset.json` and `labels.txt`: the content of a complete data set.
 
 text = manifest.manifest_text(described)
 lines = manifest.summary(manifest.load('/data/records'))
-described = manifest.check(json.loads(text), 'dataset.json')       # every field there and of its type, or an InputError
+described = manifest.check(json.loads(text), 'dataset.json')       # all fields and types are checked
 """
 
 import json
@@ -21,7 +21,7 @@ MANIFEST, LABELS = 'dataset.json', 'labels.txt'
 _MAX_CLASSES_LISTED = 20
 _TYPES = {str: 'a string', int: 'a whole number from 0', list: 'a list', dict: 'an object'}
 
-# What is in a dataset.json, as `type_problems` takes it.
+# The fields of a dataset.json, for `type_problems`.
 _SCHEMA = {
     'name': str,
     'class_names': [str],
@@ -53,7 +53,7 @@ def load(dataset_dir: str) -> dict[str, Any]:
     """Reads dataset.json.
 
     Raises:
-        InputError: there is none, or it is not what `write` wrote.
+        InputError: The file is missing or has another format.
     """
     path = os.path.join(dataset_dir, MANIFEST)
     try:
@@ -70,10 +70,10 @@ def load(dataset_dir: str) -> dict[str, Any]:
 
 
 def check(described: Any, path: str) -> dict[str, Any]:
-    """Checks the content of a dataset.json and returns it.
+    """Returns the content of a dataset.json after checking it.
 
     Raises:
-        InputError: a field that is missing, of another type, or that leads out of the folder.
+        InputError: A field is missing, has another type, or points outside the folder.
     """
     if problem := next(_problems(described), None):
         raise InputError(f'{path}: damaged, or of another version: {problem}; convert the data again')
@@ -98,23 +98,23 @@ def _problems(described: dict[str, Any]) -> Iterator[str]:
 
 
 def is_file_name(name: str) -> bool:
-    """Returns whether a name can be that of a file in the folder itself."""
+    """Returns whether a name can be a file directly in the folder."""
     return name == os.path.basename(name) and name not in ('', '.', '..') and name.isprintable()
 
 
 def type_problems(value: Any, schema: Any, where: str = '') -> Iterator[str]:
-    """Yields each field of `value` that is missing or not what `schema` says.
+    """Yields a description of each field of `value` that is missing or does not match `schema`.
 
     Args:
-        value: As JSON gives it.
-        schema: `str`, `int` (from 0), `[of each element]`, `{key: of its value}`, or `{str: of each value}`.
-        where: Which field of a larger value it is.
+        value: Parsed JSON.
+        schema: `str`, `int` (from 0), `[schema of each element]`, `{key: schema}`, or `{str: schema of each value}`.
+        where: Path of `value` in a larger value.
     """
     kind: Any = schema if isinstance(schema, type) else type(schema)
     name = where.removeprefix('.') or 'it'
     if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and not 0 <= value < 2**63):
         yield f'{name} is {reprlib.repr(value)}, and must be {_TYPES[kind]}'
-    elif kind is str and value != value.encode(errors='replace').decode():  # JSON can escape halves of characters
+    elif kind is str and value != value.encode(errors='replace').decode():  # JSON can escape single surrogates
         yield f'{name} is {value!r}, which is no text'
     elif kind is list:
         for number, element in enumerate(value):
@@ -129,7 +129,7 @@ def type_problems(value: Any, schema: Any, where: str = '') -> Iterator[str]:
 
 
 def summary(described: Mapping[str, Any]) -> Iterator[str]:
-    """Yields lines of text: images per split and class, what was changed, and each image that was left out."""
+    """Yields lines of text: images per split and class, changes made, and each image left out."""
     for name, split in described['splits'].items():
         per_class = [count for count in split['images_per_class'] if count]
         spread = f'{min(per_class)} to {max(per_class)}' if per_class else 'no'
@@ -145,7 +145,7 @@ def summary(described: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _per_class(class_names: Sequence[str], splits: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a table of the images per class and split, or where it is if it would be long."""
+    """Yields a table of the images per class and split, or a reference to `dataset.json` if it would be long."""
     if len(class_names) > _MAX_CLASSES_LISTED:
         yield f'images of each of the {len(class_names):,} classes: {MANIFEST}, images_per_class'
         return

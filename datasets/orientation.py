@@ -1,9 +1,9 @@
-"""The orientation that a camera wrote into an image file: read from its bytes, and applied to its pixels.
+"""The EXIF orientation of an image file: read from its bytes, and applied to its pixels.
 
 number = read_orientation(data)         # 1 to 8, as in EXIF; 1 is upright
 upright = turn(pixels, number)
 
-EXIF lies in a JPEG's APP1 segment, in a PNG's eXIf chunk and in a WebP's EXIF chunk. Source: CIPA DC-008, Exif 2.3.
+EXIF is in a JPEG's APP1 segment, in a PNG's eXIf chunk and in a WebP's EXIF chunk. Source: CIPA DC-008, Exif 2.3.
 """
 
 import struct
@@ -18,9 +18,9 @@ _START_OF_SCAN = 0xDA
 
 
 def read_orientation(data: bytes) -> int:
-    """Returns the orientation that an image file, or its first part, says; 1 if it says none that there is.
+    """Returns the orientation in an image file or its first part; 1 if absent or invalid.
 
-    Never fails: what is damaged says nothing.
+    Never raises: damaged data counts as absent.
     """
     try:
         for exif in _find_exif(data):
@@ -32,10 +32,10 @@ def read_orientation(data: bytes) -> int:
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns [height, width, channels] as it is to be looked at; a view.
+    """Returns [height, width, channels] rotated and mirrored to upright; a view.
 
     Args:
-        pixels: As stored.
+        pixels: The stored pixels.
         orientation: 1 to 8.
     """
     if orientation in (3, 4, 6, 7):
@@ -64,7 +64,7 @@ def _app1_segments(data: bytes) -> Iterator[bytes]:
 
 
 def _chunks(data: bytes, position: int, name: bytes, order: str, *, trailer: int, padded: bool) -> Iterator[bytes]:
-    """Yields the content of chunks of a name; a PNG has length before name and a checksum, a WebP the reverse."""
+    """Yields the content of chunks by name; a PNG has length before name and a checksum, a WebP the reverse order."""
     while position + 8 <= len(data):
         first, second = data[position : position + 4], data[position + 4 : position + 8]
         kind, length = (first, second) if padded else (second, first)

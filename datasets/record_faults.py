@@ -1,10 +1,10 @@
-r"""Descriptions of faults in TFRecord files, records and their images.
+r"""Describes faults in TFRecord files, records and their images.
 
 compression_of(b'\x1f\x8b\x08...')                          # 'GZIP'
 problem_of(record, tfrecord.SLIM_SCHEMA)                    # 'has no key image/encoded; its keys are ...'
 not_an_image(pixels, {'image/format': b'raw'})              # '6,000 bytes of raw pixels; ...'
 
-TensorFlow's errors name neither key nor type. All this is asked only once something has failed.
+TensorFlow's errors name neither key nor type. Used only after a failure.
 """
 
 import base64
@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 if TYPE_CHECKING:
     from datasets.tfrecord import Schema
 
-# Formats that conversion reads: at which byte the first bytes of one stand, and what they are.
+# Formats that conversion reads: offset and value of their first bytes.
 SIGNATURES = {
     'JPEG': (0, b'\xff\xd8\xff'),
     'PNG': (0, b'\x89PNG\r\n\x1a\n'),
@@ -30,7 +30,7 @@ SIGNATURES = {
     'BMP': (0, b'BM'),
     'WebP': (8, b'WEBP'),
 }
-# Those that TensorFlow's decoder knows besides.
+# Further formats that TensorFlow's decoder reads.
 _MORE_SIGNATURES = {
     'JPEG XL': (0, b'\xff\x0a'),
     'JPEG XL in a container': (4, b'JXL '),
@@ -50,7 +50,7 @@ _BASE64 = re.compile(rb'(data:image/[\w.+-]+;base64,)?([A-Za-z0-9+/_\s-]+)=*\s*'
 
 
 def compression_of(start: bytes) -> str | None:
-    """Returns 'GZIP' or 'ZLIB' if these first bytes of a file are of one that is compressed so; None otherwise."""
+    """Returns 'GZIP' or 'ZLIB' if a file that starts with these bytes is compressed, else None."""
     if start[:2] == b'\x1f\x8b':
         name, bits = 'GZIP', 16 + zlib.MAX_WBITS
     elif len(start) > 1 and start[0] & 15 == 8 and (start[0] << 8 | start[1]) % 31 == 0:
@@ -65,7 +65,7 @@ def compression_of(start: bytes) -> str | None:
 
 
 def format_of(data: bytes) -> str | None:
-    """Returns the format that TensorFlow's decoder would take bytes for, or None."""
+    """Returns the image format that TensorFlow's decoder would recognise, or None."""
     signatures = {**SIGNATURES, **_MORE_SIGNATURES}
     return next((name for name, (start, first) in signatures.items() if data.startswith(first, start)), None)
 
@@ -74,8 +74,8 @@ def problem_of(record: bytes, schema: 'Schema') -> str | None:
     """Returns the fault in the keys or values of a record, or None if they match `schema`.
 
     Args:
-        record: Its bytes.
-        schema: What is looked for.
+        record: The serialized record.
+        schema: The expected keys.
     """
     try:
         features = tf.train.Example.FromString(record).features.feature
@@ -118,7 +118,7 @@ def _box_problems(features: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def _values(features: Mapping[str, Any], key: str) -> tuple[str | None, Any]:
-    """Returns type and values of a key; no type if it is not there, or of none."""
+    """Returns the type and values of a key; the type is None if the key is missing or empty."""
     kind = features[key].WhichOneof('kind') if key in features else None
     return (None, ()) if kind is None else (_TYPES[kind], getattr(features[key], kind).value)
 
@@ -132,7 +132,7 @@ def _present(features: Mapping[str, Any]) -> str:
 
 
 def _advice(features: Mapping[str, Any], schema: 'Schema') -> Iterator[str]:
-    """Yields the flag that reads the records, as far as that can be seen."""
+    """Yields the flag that would read the records, if it can be inferred."""
     if not features or not schema.is_slims:
         return
     image = _candidate(features, schema.image, 'bytes', lambda value: format_of(value) is not None)
@@ -146,7 +146,7 @@ def _advice(features: Mapping[str, Any], schema: 'Schema') -> Iterator[str]:
 
 
 def _candidate(features: Mapping[str, Any], key: str, kind: str, is_one: Any) -> str | None:
-    """Returns `key` if it holds what is wanted, else the only other key that does."""
+    """Returns `key` if it has a suitable value, else the only other key that has one, else None."""
 
     def holds(name: str) -> bool:
         found, values = _values(features, name)
@@ -165,7 +165,7 @@ def not_an_image(data: bytes, others: Mapping[str, Any] | None = None) -> str | 
 
     Args:
         data: The bytes.
-        others: The values that stand beside them, by key, as far as there is one of each: sides and format may tell.
+        others: Other values of the record by key, those that occur once: sides and format help.
     """
     if format_of(data) is not None:
         return None
@@ -215,7 +215,7 @@ def _why_raw(data: bytes, others: Mapping[str, Any]) -> str | None:
 
 
 def single_values(record: bytes) -> dict[str, Any]:
-    """Returns the value of each key of a record that holds one; nothing of what is no record."""
+    """Returns the values of all keys of a record that hold exactly one; {} if it is not a record."""
     try:
         features = tf.train.Example.FromString(record).features.feature
     except DecodeError:

@@ -1,4 +1,4 @@
-"""TFRecords of slim's schema and a labels.txt in one folder: slim's data sets, and whatever was converted.
+"""TFRecords of slim's schema and a labels.txt in one folder: slim's and converted data sets.
 
 collection = open_records('imagenet', DATASETS['imagenet'], '/data/imagenet')
 collection = open_converted('image_folder', '/data/pets')       # by its dataset.json
@@ -28,19 +28,19 @@ from support.input_files import NotUtf8Error, decode_text
 
 
 def names_from(options: DataOptions | EvalOptions) -> RecordNames:
-    """Returns the names of files and keys that flags give."""
+    """Returns the names of files and keys from flags."""
     return RecordNames(options.record_keys, options.file_pattern or '')
 
 
 def open_records(
     name: str, spec: DatasetSpec, dataset_dir: str | None, record_names: RecordNames = SLIM_NAMES
 ) -> Collection:
-    """Opens a data set of slim's; an embedded one is written into `dataset_dir`, or into the user's cache, if need be.
+    """Opens one of slim's data sets; an embedded one is first written to `dataset_dir` or the user's cache, if missing.
 
-    With a pattern of other names, its splits are those that files are there of; without `{split}`, `train` alone.
+    With another file pattern, its splits are those that have files; a pattern without `{split}` has only `train`.
 
     Raises:
-        InputError: no folder, or a labels.txt that cannot be read; on opening a split, missing or truncated files.
+        InputError: The folder or labels.txt cannot be read; on opening a split, files are missing or truncated.
     """
     if spec.write is not None and record_names:
         raise InputError(f"{record_names.flags}: {name} is embedded, with slim's names and keys; leave it out")
@@ -65,12 +65,12 @@ def open_records(
 
 
 def _splits_of(pattern: str, folder: str) -> tuple[str, ...]:
-    """Returns the splits that a pattern finds files of, in the order from training to evaluation."""
+    """Returns the splits that have files matching a pattern, in order from training to evaluation."""
     if '{split}' not in pattern:
         return ('train',)
     names = _names_in(folder)
     found = {split: set(fnmatch.filter(names, pattern.format(split=split))) for split in _SPLITS}
-    # `{split}*` takes the files of validation for those of val too.
+    # `{split}*` for val also matches the files of validation.
     return tuple(
         split
         for split, files in found.items()
@@ -79,7 +79,7 @@ def _splits_of(pattern: str, folder: str) -> tuple[str, ...]:
 
 
 def _names_in(folder: str) -> list[str]:
-    """Returns the names in a folder, those of folders in it without the slash that some file systems add."""
+    """Returns the names in a folder, without the slash that some file systems append to folders."""
     try:
         return sorted(name.rstrip('/') for name in tf.io.gfile.listdir(folder))
     except UnicodeDecodeError as error:
@@ -92,10 +92,10 @@ def _no_text(folder: str, error: UnicodeDecodeError) -> InputError:
 
 
 def open_converted(name: str, dataset_dir: str) -> Collection | None:
-    """Opens what `download_and_convert_data.py` has made of a data set; None if the folder holds no such.
+    """Opens the output of `download_and_convert_data.py`; returns None if the folder has none.
 
     Raises:
-        InputError: its dataset.json is damaged, or another data set's; on opening a split, missing or truncated files.
+        InputError: dataset.json is damaged or another data set's; on opening a split, files are missing or truncated.
     """
     path = os.path.join(dataset_dir, manifest.MANIFEST)
     if not tf.io.gfile.exists(path):
@@ -109,7 +109,7 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
         message = f'{path}: damaged, or of another version: {first_line(error)}; convert the data again'
         raise InputError(message) from error
     if b'images_per_class' not in content:
-        return None  # there are other programs that write a file of this name
+        return None  # other programs write files of this name too
     of_name = read.get('name') if isinstance(read, dict) else None
     if isinstance(of_name, str) and of_name != name:
         raise InputError(
@@ -124,22 +124,22 @@ def open_converted(name: str, dataset_dir: str) -> Collection | None:
         for path in paths:
             if not tf.io.gfile.exists(path):
                 raise InputError(f'{path}: missing, though dataset.json names it; convert or copy the data again')
-        schema = dataclasses.replace(tfrecord.SLIM_SCHEMA, is_slims=False)  # the converter's: no flag names others
+        schema = dataclasses.replace(tfrecord.SLIM_SCHEMA, is_slims=False)  # the converter's keys: no flag for others
         return index_records(paths, f'the files of split {split} in {dataset_dir}', schema)
 
     return Collection(dataset_dir, tuple(files), len(names), names, channels, open_split)
 
 
-# What the splits of files of other names may be called; those to evaluate come last.
+# Names that a file pattern may use for splits; those for evaluation come last.
 _SPLITS = ('train', 'training', 'dev', 'eval', 'val', 'valid', 'validation', 'test', 'testing')
 _COMPRESSED = ('.gz', '.zlib', '.zz')
 
 
 def index_records(paths: list[str], what: str, schema: tfrecord.Schema = tfrecord.SLIM_SCHEMA) -> RecordExamples:
-    """Returns the records of files.
+    """Returns the records of all files.
 
     Raises:
-        InputError: a truncated file, or none of `what` holds a record.
+        InputError: A file is truncated, or none of `what` holds a record.
     """
     index = tfrecord.index_files(paths)
     if not len(index):
@@ -148,7 +148,7 @@ def index_records(paths: list[str], what: str, schema: tfrecord.Schema = tfrecor
 
 
 def existing_folder(dataset_dir: str) -> str:
-    """Returns `dataset_dir` if it is a folder that can be read, otherwise an InputError says what is wrong."""
+    """Returns `dataset_dir` if it is a readable folder, otherwise raises InputError."""
     if '://' not in dataset_dir:
         check_folder('dataset_dir', dataset_dir)
     elif not tf.io.gfile.isdir(dataset_dir):
@@ -157,7 +157,7 @@ def existing_folder(dataset_dir: str) -> str:
 
 
 def _write_embedded(name: str, spec: DatasetSpec, dataset_dir: str | None) -> str:
-    """Returns the folder of an embedded data set, written now unless its files are there."""
+    """Returns the folder of an embedded data set, and writes its files if they are missing."""
     if dataset_dir is None:
         cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
         dataset_dir = os.path.join(cache, 'tf_slim_image_classification', name)
@@ -190,7 +190,7 @@ def _find_files(name: str, spec: DatasetSpec, dataset_dir: str, split: str) -> l
 
 
 def _advice(present: list[str]) -> str:
-    """Returns advice for a folder in which no file matches."""
+    """Returns advice for a folder without a matching file."""
     if any(name.endswith(_COMPRESSED) for name in present):
         return '; decompress these with: python download_and_convert_data.py --unpack'
     if any('record' in name for name in present):
@@ -199,7 +199,7 @@ def _advice(present: list[str]) -> str:
 
 
 def _check_shards(paths: list[str], dataset_dir: str, split: str) -> None:
-    """Warns if shards are missing, or are those of several conversions: then examples may be there twice."""
+    """Warns if shards are missing, or come from several conversions, where examples may be duplicated."""
     matches = [re.search(r'-of-(\d+)', os.path.basename(path)) for path in paths]
     counts = collections.Counter(int(match[1]) for match in matches if match)
     for count, found in counts.items():
@@ -211,15 +211,15 @@ def _check_shards(paths: list[str], dataset_dir: str, split: str) -> None:
 
 
 def glob_escape(path: str) -> str:
-    """Returns `path` with the characters that a glob would interpret escaped."""
+    """Returns `path` with its glob characters escaped."""
     return re.sub(r'([*?\[\\])', r'\\\1', path)
 
 
 def load_label_names(dataset_dir: str) -> tuple[str, ...]:
-    """Reads slim's labels.txt (`id:name` a line); returns the names by id, or none without that file.
+    """Reads slim's labels.txt (`id:name` a line); returns the names by id, or () if it is missing.
 
     Raises:
-        InputError: a line without an id, or ids that repeat or leave gaps.
+        InputError: A line has no id, or ids repeat or leave gaps.
     """
     path = os.path.join(dataset_dir, 'labels.txt')
     if not tf.io.gfile.exists(path):

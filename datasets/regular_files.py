@@ -1,4 +1,4 @@
-"""The small files of data sets, read whole: never a pipe or a device, which may have no end, and never a huge one.
+"""Reads small files of data sets whole: never a pipe or device, which may not end, nor a huge file.
 
 text = read_file('/data/records/labels.txt').decode()
 check_file_system('dataset_dir', 'gs://bucket/records')
@@ -12,20 +12,20 @@ from typing import BinaryIO
 
 from support.errors import InputError
 
-MAX_BYTES = 2**26  # ImageNet's dataset.json has 0.2 MB, slim's CSV of its boxes 40
+MAX_BYTES = 2**26  # ImageNet's dataset.json has 0.2 MB, slim's CSV of its boxes 40 MB
 
 
 def read_file(path: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """Returns the content of a file, on this machine or where TensorFlow finds it.
+    """Returns the content of a file, local or on a file system of TensorFlow.
 
     Raises:
-        InputError: no regular file, or one of more than `max_bytes`.
-        OSError or tf.errors.OpError: it cannot be read.
+        InputError: It is not a regular file, or has more than `max_bytes`.
+        OSError or tf.errors.OpError: It cannot be read.
     """
     if '://' not in path:
         with open_file(path, max_bytes) as file:
-            return file.read(max_bytes + 1)  # no more, should it grow meanwhile
-    import tensorflow as tf  # whoever reads local files alone does without
+            return file.read(max_bytes + 1)  # no more, even if it grows meanwhile
+    import tensorflow as tf  # local files are read without TensorFlow
 
     _check_size(path, tf.io.gfile.stat(path).length, max_bytes)
     with tf.io.gfile.GFile(path, 'rb') as file:
@@ -33,13 +33,13 @@ def read_file(path: str, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def open_file(path: str, max_bytes: int = MAX_BYTES) -> BinaryIO:
-    """Opens a regular file of this machine, for reading.
+    """Opens a regular local file for reading.
 
     Raises:
-        InputError: it is none, or has more than `max_bytes`.
-        OSError: it cannot be opened.
+        InputError: It is not a regular file, or has more than `max_bytes`.
+        OSError: It cannot be opened.
     """
-    # A pipe that nobody writes to would keep us waiting.
+    # Opening a pipe without a writer would block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -55,10 +55,10 @@ def open_file(path: str, max_bytes: int = MAX_BYTES) -> BinaryIO:
 
 
 def refuse_irregular(path: str) -> None:
-    """Refuses what is there, but is no file: it would be waited for when it is opened.
+    """Raises InputError if a path exists but is no regular file, as opening it could block.
 
     Raises:
-        InputError: a pipe, a device or a folder.
+        InputError: It is a pipe, a device or a folder.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f'{path}: is a folder, a pipe or a device, and must be a file; remove it')
@@ -72,10 +72,10 @@ def _check_size(path: str, size: int, max_bytes: int) -> None:
 
 
 def check_file_system(flag: str, path: str | None) -> None:
-    """Refuses a path like `foo://x` of a kind that TensorFlow knows no file system for.
+    """Raises InputError for a path like `foo://x` if TensorFlow has no file system for it.
 
     Raises:
-        InputError: with those that there are.
+        InputError: The message lists the available file systems.
     """
     scheme, separator, _ = (path or '').partition('://')
     if not separator:
@@ -91,10 +91,10 @@ def check_file_system(flag: str, path: str | None) -> None:
 
 
 def check_local(flag: str, path: str) -> None:
-    """Refuses a path like `gs://x` where only folders of this machine will do.
+    """Raises InputError for a path like `gs://x`, where only local folders work.
 
     Raises:
-        InputError: it is one.
+        InputError: The path has a `://`.
     """
     if '://' in path:
         raise InputError(f'--{flag}={path}: must be a folder of this machine, without ://')

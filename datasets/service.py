@@ -1,4 +1,4 @@
-"""TensorFlow's tf.data service: other machines prepare the batches.
+"""TensorFlow's tf.data service: batches prepared on other machines.
 
 check('grpc://dispatcher:5050')
 batches = training_batches(dataset, preprocessing, 128, 0, 0, data_service='grpc://dispatcher:5050')
@@ -19,11 +19,11 @@ _GET_WORKERS = '/tensorflow.data.DispatcherService/GetWorkers'
 
 
 def check(address: str) -> None:
-    """Refuses a service that cannot give batches: TensorFlow would wait for it, for an hour or for ever.
+    """Raises InputError if a service cannot deliver batches: TensorFlow would wait for an hour or for ever.
 
     Raises:
-        InputError: it is not grpc://host:port, no dispatcher answers there, or it has no worker that this machine can
-            reach. Workers that are about to register are waited for.
+        InputError: The address is not grpc://host:port, no dispatcher answers, or none of its workers can be reached
+            from this machine. Waits for workers that are about to register.
     """
     match = re.fullmatch(r'grpc://(\[[^\]]+\]|[^:/]+):(\d{1,5})', address)
     if match is None:
@@ -57,14 +57,14 @@ def _can_be_reached(worker: str) -> bool:
 
 
 def _wait_for_workers(address: str) -> list[str]:
-    """Returns the addresses of the workers, once there is one.
+    """Waits for the first worker and returns the addresses of all.
 
     Raises:
-        InputError: what listens is no dispatcher, or no worker has registered within some seconds.
+        InputError: The listener is not a dispatcher, or no worker has registered within `_TIMEOUT_SECS`.
     """
     end = time.monotonic() + _TIMEOUT_SECS
     with grpc.insecure_channel(address.removeprefix('grpc://')) as channel:
-        # TensorFlow's Python has no client for it; the request is a message without fields.
+        # TensorFlow has no Python client for it; the request is a message without fields.
         get_workers = channel.unary_unary(_GET_WORKERS)
         while True:
             try:
@@ -87,6 +87,6 @@ def _wait_for_workers(address: str) -> list[str]:
 
 def _addresses(response: bytes) -> list[str]:
     """Returns the first field, the address, of each message in the first field of a GetWorkersResponse."""
-    # On the wire a BytesList is just that: a field 1 of any number of strings or messages.
+    # On the wire a BytesList is the same: a field 1 with any number of strings or messages.
     workers = tf.train.BytesList.FromString(response).value
     return [tf.train.BytesList.FromString(worker).value[0].decode() for worker in workers]

@@ -1,10 +1,10 @@
-"""Parts of splits in the notation of TFDS: `train[:90%]`, `train[90%:]`, `train[100:200]`, `train+validation`.
+"""Slices of splits in TFDS notation: `train[:90%]`, `train[90%:]`, `train[100:200]`, `train+validation`.
 
     parts = parse('train[:90%]+validation')
     parts[0].split, parts[0].numbers(1437)     # 'train', slice(0, 1293)
 
-A percentage is rounded to the nearest example, the same from both sides: slices that meet never overlap, nor leave
-anything out. Negative bounds count from the end.
+Percentages are rounded to the nearest example, the same from both sides: adjacent slices neither overlap nor leave
+examples out. Negative bounds count from the end.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ _PART = re.compile(r'(?P<split>[\w.-]+)(?:\[(?P<start>-?\d{1,18}%?)?:(?P<stop>-?
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A range of a split; a bound is a number of examples, a percentage, or None, the split's own."""
+    """A range of a split; each bound is a number of examples, a percentage, or None for the end of the split."""
 
     split: str
     start: str | None
     stop: str | None
 
     def numbers(self, num_examples: int, flag: str = 'dataset_split_name') -> slice:
-        """Returns the range in a split of `num_examples`.
+        """Returns the range within a split of `num_examples`.
 
         Raises:
-            InputError: a bound beyond the split, or a range that is empty; `flag` is whose value this is.
+            InputError: A bound is outside the split, or the range is empty; the message names `flag`.
         """
         start = 0 if self.start is None else self._bound(self.start, num_examples, flag)
         stop = num_examples if self.stop is None else self._bound(self.stop, num_examples, flag)
@@ -50,7 +50,7 @@ class Part:
 
 
 def overlap(first: str, second: str, num_examples: Callable[[str], int]) -> bool:
-    """Returns whether two slices share an example; `num_examples` of a split is asked only if both have parts of it.
+    """Returns whether two slices share an example; calls `num_examples(split)` only if both use the split.
 
     Raises:
         InputError: as `parse` and `Part.numbers`.
@@ -65,10 +65,10 @@ def overlap(first: str, second: str, num_examples: Callable[[str], int]) -> bool
 
 
 def parse(text: str, flag: str = 'dataset_split_name') -> tuple[Part, ...]:
-    """Parses one or several parts, joined by `+`.
+    """Parses one or more parts joined by `+`.
 
     Raises:
-        InputError: it is not of this notation; `flag` is whose value it is.
+        InputError: The text is not in this notation; the message names `flag`.
     """
     parts = []
     for part in text.split('+'):

@@ -1,6 +1,6 @@
-"""The source of a conversion: the images of each split, and where their bytes are.
+"""The source of a conversion: the images of each split and the place of their bytes.
 
-A source names images without reading them, so that any process can take any of them:
+A source lists images without reading them, so any process can read any image:
 
     source = imagenet.open_source(options)
     for image in source.splits['train']:
@@ -16,15 +16,15 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image that is not yet converted.
+    """An image to convert.
 
     Attributes:
-        name: Its name within the source, unique in the split and the same on every machine, such as
-            `train/n01440764/n01440764_10026.JPEG`; messages and the order of conversion use it.
-        path: The file that holds its bytes: an image, an archive that is not compressed, a record file.
-        offset: First of these bytes.
+        name: Name within the source, unique in the split and the same on every machine, such as
+            `train/n01440764/n01440764_10026.JPEG`; used in messages and for the order of conversion.
+        path: The file that holds its bytes: an image, an uncompressed archive, or a record file.
+        offset: First byte in `path`.
         size: Number of bytes.
-        label: As it is written, the background class included.
+        label: The label to write, with the background class counted.
         boxes: (ymin, xmin, ymax, xmax) as shares of the image's sides.
     """
 
@@ -37,26 +37,26 @@ class SourceImage:
 
 
 def read_range(path: str, offset: int, size: int) -> bytes:
-    """Returns `size` bytes of a file, fewer if it ends before; an OSError says why it cannot be read."""
+    """Returns `size` bytes of a file, fewer at its end; raises OSError if it cannot be read."""
     with open(path, 'rb') as file:
         file.seek(offset)
         return file.read(size)
 
 
 def read_bytes(image: SourceImage) -> bytes:
-    """Returns the bytes of an image that lies as it is in its file."""
+    """Returns the bytes of an image that is stored unchanged in its file."""
     return read_range(image.path, image.offset, image.size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """All that is to be converted.
+    """The images and classes to convert.
 
     Attributes:
         splits: Name -> images, sorted by name.
-        class_names: Name of each label, for labels.txt; the background class, if there is one, first.
-        class_ids: Identifier of each label (a WordNet id), or empty if there are only names.
-        read: Gives the bytes of an image; a module's function, so that other processes can call it.
+        class_names: Name of each label, for labels.txt; the background class, if any, first.
+        class_ids: Identifier of each label (a WordNet id), or empty.
+        read: Returns the bytes of an image; a module-level function, so that other processes can call it.
         channels: 1 if the images are gray, else 3.
     """
 
@@ -68,5 +68,5 @@ class Source:
 
 
 def shuffled(images: Sequence[SourceImage]) -> list[SourceImage]:
-    """Returns the images in an order without a pattern: by a hash of their names."""
+    """Returns the images in pseudo-random order: by a hash of their names."""
     return sorted(images, key=lambda image: hashlib.sha256(image.name.encode()).digest())

@@ -1,7 +1,7 @@
-"""Images of noise with random labels, made once, so that the rest of the work can be measured without reading any.
+"""Images of noise with random labels, made once, to measure everything except reading.
 
 collection = open_synthetic()
-batches = training_batches(preprocessing, num_classes=1001, batch_size=32)    # the same batch again and again
+batches = training_batches(preprocessing, num_classes=1001, batch_size=32)    # repeats one batch
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from datasets.examples import Example, StoredExamples
 from preprocessing.preprocessing_factory import Preprocessing
 
 _SIDE = 256  # pixels
-# Those of ILSVRC2012, with slim's background class.
+# Sizes of ILSVRC2012, with slim's background class.
 _NUM_EXAMPLES = {'train': 1_281_167, 'validation': 50_000}
 _NUM_CLASSES = 1001
 
 
 class SyntheticExamples(StoredExamples):
-    """Examples that all have the same image of noise; `training_batches` and `evaluation_batches` give them faster."""
+    """Examples with one shared image of noise; `training_batches` and `evaluation_batches` deliver them faster."""
 
     are_synthetic = True
 
@@ -57,7 +57,7 @@ class SyntheticExamples(StoredExamples):
 
 
 def open_synthetic() -> Collection:
-    """Opens the synthetic data set, which has the sizes of ILSVRC2012 and no folder."""
+    """Opens the synthetic data set, which has the sizes of ILSVRC2012 and needs no folder."""
     return Collection(
         '', tuple(_NUM_EXAMPLES), _NUM_CLASSES, (), 3, lambda split: SyntheticExamples(_NUM_EXAMPLES[split])
     )
@@ -74,7 +74,7 @@ def make_batch(preprocessing: Preprocessing, num_classes: int, batch_size: int) 
 
 
 def training_batches(preprocessing: Preprocessing, num_classes: int, batch_size: int) -> tf.data.Dataset:
-    """Returns `make_batch`'s batch endlessly."""
+    """Returns the batch of `make_batch`, repeated endlessly."""
     return tf.data.Dataset.from_tensors(make_batch(preprocessing, num_classes, batch_size)).repeat()
 
 
@@ -83,7 +83,7 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Returns batches as `input_pipeline.evaluation_batches` does.
 
-    The first `num_examples` of the `num_rows` rows of all batches are examples.
+    Of the `num_rows` rows in all batches, the first `num_examples` are examples.
     """
     batch = make_batch(preprocessing, num_classes, batch_size)
     batch['image'] = tf.cast(batch['image'], tf.float32)

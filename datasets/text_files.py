@@ -1,7 +1,7 @@
 """The small text files of a run, read and written whole.
 
 write_text('/tmp/tfmodel/data.json', text)
-data = load_json('/tmp/tfmodel/data.json', check, 'delete it')         # None where there is none
+data = load_json('/tmp/tfmodel/data.json', check, 'delete it')         # None if missing
 """
 
 import json
@@ -21,15 +21,15 @@ _MAX_JSON = 1 << 28
 
 
 def load_json(path: str, make: Callable[[Any], T], advice: str) -> T | None:
-    """Reads a JSON file; returns what `make` makes of its value, or None where there is none.
+    """Reads a JSON file and returns `make(value)`, or None if the file is missing.
 
     Args:
         path: The file.
-        make: Raises ValueError, TypeError, KeyError or ArithmeticError where the value is not as it must be.
+        make: Converts the value; raises ValueError, TypeError, KeyError or ArithmeticError if it is invalid.
         advice: What to do about a damaged file.
 
     Raises:
-        InputError: it cannot be read, or is damaged.
+        InputError: The file cannot be read or is damaged.
     """
     if not tf.io.gfile.exists(path):
         return None
@@ -44,13 +44,13 @@ def load_json(path: str, make: Callable[[Any], T], advice: str) -> T | None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file whole or not at all.
+    """Writes a text file atomically.
 
     Raises:
-        OSError or tf.errors.OpError: it cannot be written; a file that was there is unharmed.
+        OSError or tf.errors.OpError: It cannot be written; an existing file is unharmed.
     """
     if '://' not in path and os.path.exists(path) and not os.path.isfile(path):
-        with open(path, 'w') as file:  # a device or a pipe, which a file must not replace; a folder refuses
+        with open(path, 'w') as file:  # devices and pipes must not be replaced by a file; a folder raises
             file.write(text)
         return
     with atomic_file(path) as part:

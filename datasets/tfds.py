@@ -1,6 +1,6 @@
-"""Image classification sets of TensorFlow Datasets: where their record files lie and what is in a record.
+"""Image classification sets of TensorFlow Datasets: their record files and keys.
 
-builder = open_builder('mnist', '/data/tfds')       # prepared first unless it is there
+builder = open_builder('mnist', '/data/tfds')       # downloaded and prepared first if missing
 builder.splits['train'], builder.image_key          # ('/data/tfds/mnist/3.0.1/mnist-train...',), 'image'
 """
 
@@ -37,10 +37,10 @@ class TfdsBuilder:
     """A prepared data set.
 
     Attributes:
-        name: With its configuration and version, such as `mnist/3.0.1`.
+        name: Name with configuration and version, such as `mnist/3.0.1`.
         splits: Name -> its TFRecord files, in order; splits without examples are left out.
-        image_key: Feature of a record's `tf.train.Example` that holds the encoded image.
-        label_key: That which holds the label, an int64.
+        image_key: Key of the encoded image in a record's `tf.train.Example`.
+        label_key: Key of the label, an int64.
         class_names: Name of each label.
         channels: 1 if the images are gray, else 3.
     """
@@ -54,15 +54,15 @@ class TfdsBuilder:
 
 
 def open_builder(name: str, data_dir: str | None = None) -> TfdsBuilder:
-    """Finds a data set of TensorFlow Datasets, downloaded and prepared now unless it is there.
+    """Finds a data set of TensorFlow Datasets; downloads and prepares it if missing.
 
     Args:
-        name: As TFDS writes it: `name`, `name/config`, `name:version` or `name/config:version`.
+        name: In TFDS notation: `name`, `name/config`, `name:version` or `name/config:version`.
         data_dir: TFDS's folder of data sets; by default ~/tensorflow_datasets.
 
     Raises:
-        InputError: an unknown name, a set that is not for image classification, one that cannot be downloaded or is
-            not stored as TFRecords, missing files.
+        InputError: The name is unknown, the set is not for image classification, cannot be downloaded or is not
+            stored as TFRecords, or files are missing.
     """
     builder = _find(name, data_dir)
     image_key, label_key = _supervised_keys(name, builder)  # before anything is downloaded
@@ -83,7 +83,7 @@ def open_builder(name: str, data_dir: str | None = None) -> TfdsBuilder:
 
 
 def open_collection(name: str, data_dir: str | None = None) -> Collection:
-    """Opens a data set of TensorFlow Datasets to train or evaluate on; see `open_builder`."""
+    """Opens a data set of TensorFlow Datasets for training or evaluation; see `open_builder`."""
     builder = open_builder(name, data_dir)
     schema = tfrecord.Schema(f'tfds:{builder.name}', builder.image_key, builder.label_key, is_slims=False)
 
@@ -109,15 +109,15 @@ def _find(name: str, data_dir: str | None) -> Any:
                 f'--dataset_name=tfds:{name}: no such data set in TensorFlow Datasets {tfds.__version__}'
                 f'{f" (did you mean {close[0]!r}?)" if close else ""}; `tfds.list_builders()` lists them all'
             ) from error
-        except Exception as error:  # each data set has its own code, which may raise anything
+        except Exception as error:  # each data set runs its own code, which may raise anything
             raise InputError(f'--dataset_name=tfds:{name}: {_one_line(error)}') from error
 
 
 def _refuse_foreign_features(name: str, data_dir: str | None) -> None:
-    """Refuses a prepared data set whose features are not TFDS's own: it imports whatever module a file names.
+    """Raises InputError if a prepared data set has features that are not TFDS's: TFDS imports any module a file names.
 
     Raises:
-        InputError: with the file and the type.
+        InputError: With the file and the type.
     """
     import tensorflow_datasets as tfds
 
@@ -130,10 +130,10 @@ def _refuse_foreign_features(name: str, data_dir: str | None) -> None:
 
 
 def check_features(path: str) -> None:
-    """Refuses a features.json that names types outside of TFDS; nothing that it names is imported.
+    """Raises InputError if a features.json names types outside TFDS; imports nothing that it names.
 
     Raises:
-        InputError: it does, or cannot be read.
+        InputError: The file names such a type or cannot be read.
     """
     try:
         named = list(_named_types(json.loads(read_file(path))))
@@ -150,7 +150,7 @@ def check_features(path: str) -> None:
 
 
 def _named_types(value: Any) -> Iterator[Any]:
-    """Yields all that TFDS takes for names of types in what was read from a features.json."""
+    """Yields every value in a parsed features.json that TFDS would take for a type name."""
     if isinstance(value, list):
         for item in value:
             yield from _named_types(item)
@@ -166,7 +166,7 @@ def _named_types(value: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps TFDS quiet: it logs each file that it looks at, and prints which of its optional packages are missing."""
+    """Silences TFDS: it logs each file that it examines, and prints which optional packages are missing."""
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
@@ -177,11 +177,11 @@ def _silence() -> Iterator[None]:
 
 
 def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
-    """Returns the keys of image and label."""
+    """Returns the keys of image and label in a record."""
     import tensorflow_datasets as tfds
 
     features, keys = builder.info.features, builder.info.supervised_keys
-    if keys is None:  # it may be plain all the same
+    if keys is None:  # the features may still be a plain image and label
         found = [
             [key for key, feature in features.items() if isinstance(feature, kind)]
             for kind in (tfds.features.Image, tfds.features.ClassLabel)
@@ -202,7 +202,7 @@ def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
 
 
 def _order(split: tuple[str, Any]) -> tuple[int, str]:
-    """Sorts the split to train on to the front, those to evaluate to the end."""
+    """Sort key that puts the training split first and evaluation splits last."""
     return {'train': 0, 'validation': 2, 'test': 3}.get(split[0], 1), split[0]
 
 
@@ -216,16 +216,16 @@ def _paths(split: Any) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def explained_download(flag: str) -> Iterator[None]:
-    """Makes one line of what goes wrong in a download or preparation of TFDS's.
+    """Converts any error while TFDS downloads or prepares a data set to a one-line InputError.
 
-    Without network it tries ten times in three minutes, and would print a warning for each.
+    Without network, TFDS tries ten times in three minutes and would print a warning each time.
     """
     urllib3 = logging.getLogger('urllib3.connectionpool')
     level = urllib3.level
     urllib3.setLevel(logging.ERROR)
     try:
         yield
-    except Exception as error:  # again the data set's own code
+    except Exception as error:  # the data set's own code again
         raise InputError(
             f'{flag}: TensorFlow Datasets could not download or prepare it: {_one_line(error)}; on a machine without '
             'network, give the published archives by --source_dir, or a folder of TFDS that holds it prepared'
@@ -235,6 +235,6 @@ def explained_download(flag: str) -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    """Returns the message without its line ends, of which those of TFDS have many; 300 characters at most."""
+    """Returns the message on one line, at most 300 characters; TFDS's messages have many lines."""
     text = ' '.join(str(error).split()) or first_line(error)
     return text if len(text) <= 300 else f'{text[:300]} ...'

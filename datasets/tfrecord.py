@@ -1,6 +1,6 @@
-"""Slim's TFRecords of `tf.train.Example`: schema, writing, parsing, and where each record of a file begins.
+"""Slim's TFRecords of `tf.train.Example`: schema, writing, parsing, and the offset of each record.
 
-    index = index_files(paths)         # (file, offset) of every record: its length is the size of the data set
+    index = index_files(paths)         # (file, offset) of every record; its length is the size of the data set
     record = read_record(index.paths, index.file_numbers[i], index.offsets[i])       # the bytes of record i
     example = parse_example(record)                                                  # {'image', 'label', 'boxes'}
 
@@ -30,20 +30,20 @@ from support.atomic import atomic_file
 from support.errors import InputError, first_line
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
-_FIRST_BYTES = 2**16  # by which a compressed file is known
+_FIRST_BYTES = 2**16  # enough to recognise a compressed file
 MISSING_LABEL = -1
 _Seen = TypeVar('_Seen')
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """The keys of an example in its `tf.train.Example`.
+    """The keys of a record, a serialized `tf.train.Example`.
 
     Attributes:
-        name: What messages call it.
+        name: The schema's name in messages.
         image: Key of the image file's bytes.
         label: Key of the label, one int64.
-        boxes: Prefix of the keys of the boxes' sides, each a list of floats; None if there are none.
+        boxes: Prefix of the keys of the boxes' sides, each a list of floats; None for no boxes.
         is_slims: Whether flags may name other keys.
     """
 
@@ -58,7 +58,7 @@ SLIM_SCHEMA = Schema("slim's schema", 'image/encoded', 'image/class/label', 'ima
 
 
 def schema_of(names: RecordNames) -> Schema:
-    """Returns slim's schema with the keys that flags name."""
+    """Returns slim's schema with the keys replaced that flags name."""
     keys = names.keys
     return dataclasses.replace(
         SLIM_SCHEMA,
@@ -70,12 +70,12 @@ def schema_of(names: RecordNames) -> Schema:
 
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
-    """Where each record of a split lies.
+    """The place of each record of a split.
 
     Attributes:
         paths: The files, in order.
         file_numbers: int32 [records], index into `paths`.
-        offsets: int64 [records], byte at which the record's header begins.
+        offsets: int64 [records], first byte of the record's header.
     """
 
     paths: tuple[str, ...]
@@ -90,14 +90,14 @@ class RecordIndex:
         return RecordIndex(self.paths + other.paths, file_numbers, np.concatenate([self.offsets, other.offsets]))
 
     def describe(self, record: int) -> str:
-        """Returns the file and the number within it (from 0) of a record, for messages."""
+        """Returns a record's file and its number in the file (from 0), for messages."""
         file_number = self.file_numbers[record]
         first = int(np.searchsorted(self.file_numbers, file_number))
         return f'{self.paths[file_number]}, record {record - first}'
 
 
 def image_example(encoded: bytes, image_format: str, height: int, width: int, label: int) -> tf.train.Example:
-    """Returns slim's `image_to_tfexample`: the keys that every one of its data sets has."""
+    """Returns slim's `image_to_tfexample`: the keys that all its data sets share."""
     return _example(
         texts={'image/encoded': encoded, 'image/format': image_format.encode()},
         numbers={'image/class/label': [label], 'image/height': [height], 'image/width': [width]},
@@ -117,7 +117,7 @@ def imagenet_example(
 ) -> tf.train.Example:
     """Returns the record that slim's `build_imagenet_data.py` writes for a JPEG.
 
-    Its `synset` is the WordNet id of the class, `text` its name, the `filename` has no folder, and `boxes` are (ymin,
+    `synset` is the WordNet id of the class, `text` its name, `filename` has no folder, and `boxes` are (ymin,
     xmin, ymax, xmax) as shares of the image's sides.
     """
     ymin, xmin, ymax, xmax = zip(*boxes, strict=True) if boxes else ((),) * 4
@@ -154,25 +154,25 @@ def _example(
 
 
 def write_records(path: str, examples: Iterable[tf.train.Example]) -> int:
-    """Writes a TFRecord file beside `path` and renames it when complete; returns the number of records."""
+    """Writes a TFRecord file atomically; returns the number of records."""
     count = 0
-    # Several processes may write the embedded data set.
+    # Several processes may write the embedded data set at once.
     with atomic_file(path, shared=True) as part, tf.io.TFRecordWriter(part) as writer:
         for example in examples:
-            # Otherwise the order of its keys is that of a hash table, and differs between processes.
+            # Otherwise the order of the keys follows a hash table, and differs between processes.
             writer.write(example.SerializeToString(deterministic=True))
             count += 1
     return count
 
 
 def index_files(paths: Sequence[str]) -> RecordIndex:
-    """Returns the place of every record of `paths`, reading only their headers.
+    """Returns the place of every record in `paths`, reading only headers.
 
-    Large splits take a while (a header lies every 100 KB), so an index that took more than two seconds is written
-    beside the files, if that is allowed there, and used again as long as names, sizes and times agree.
+    Large splits take a while (a header every 100 KB). An index that took more than two seconds is saved beside the
+    files, if they are writable, and reused while names, sizes and times agree.
 
     Raises:
-        InputError: a file that cannot be read, or that ends within a record, naming the file and the record.
+        InputError: A file cannot be read or ends within a record; the message names the file and the record.
     """
     cache = os.path.join(os.path.dirname(paths[0]), f'.{os.path.basename(paths[0])}.{len(paths)}.index.npz')
     key = '\n'.join(_looking_at(file_key, paths))
@@ -186,11 +186,11 @@ def index_files(paths: Sequence[str]) -> RecordIndex:
 
 
 def file_key(path: str) -> str:
-    """Returns name, size and time of a file, by which a cache knows it again."""
+    """Returns name, size and time of a file, by which a cache recognises it."""
     if '://' in path:
         stat = tf.io.gfile.stat(path)
         return f'{os.path.basename(path)} {stat.length} {stat.mtime_nsec}'
-    local = os.stat(path)  # TensorFlow's has only seconds
+    local = os.stat(path)  # TensorFlow's stat has only seconds
     return f'{os.path.basename(path)} {local.st_size} {local.st_mtime_ns}'
 
 
@@ -201,7 +201,7 @@ def _scan_files(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _looking_at(look: Callable[[str], _Seen], paths: Iterable[str]) -> Iterator[_Seen]:
-    """Yields what `look` returns of each file; one that is gone, or may not be read, is named."""
+    """Yields `look(path)` for each path; raises InputError with the path if a file is missing or unreadable."""
     for path in paths:
         try:
             yield look(path)
@@ -237,7 +237,7 @@ def _scan_file(path: str) -> list[int]:
 
 
 def compressed(path: str, compression: str) -> InputError:
-    """Returns the error for a file that must be unpacked before its records can be read."""
+    """Returns the error for a compressed file, which must be unpacked before its records can be read."""
     folder = os.path.dirname(path) or '.'
     script = ['python', 'download_and_convert_data.py']
     command = shlex.join([*script, '--unpack', f'--source_dir={folder}', '--dataset_dir=NEW_FOLDER'])
@@ -250,12 +250,12 @@ def compressed(path: str, compression: str) -> InputError:
 def _open(path: str) -> mmap.mmap | BinaryIO:
     if '://' in path:
         return tf.io.gfile.GFile(path, 'rb')
-    if os.path.getsize(path) == 0:  # which cannot be mapped
+    if os.path.getsize(path) == 0:  # an empty file cannot be mapped
         return io.BytesIO()
     with open(path, 'rb') as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(pages, 'madvise'):
-        pages.madvise(mmap.MADV_RANDOM)  # or the kernel reads ahead, and with the headers all that lies between
+        pages.madvise(mmap.MADV_RANDOM)  # otherwise the kernel reads ahead, including all data between the headers
     return pages
 
 
@@ -265,7 +265,7 @@ def _load_index(cache: str, key: str) -> tuple[np.ndarray, np.ndarray] | None:
         if str(arrays['key']) == key:
             return arrays['file_numbers'], arrays['offsets']
     except OSError:
-        pass  # none there, as a rule
+        pass  # usually: not written yet
     except (DamagedTable, KeyError):
         logging.warning('%s: damaged, or of another version; the index is built again', cache)
     return None
@@ -277,23 +277,23 @@ def _save_index(cache: str, key: str, file_numbers: np.ndarray, offsets: np.ndar
         with atomic_file(cache, shared=True) as part, open(part, 'wb') as file:
             save_arrays(file, arrays)
     except OSError:
-        pass  # a folder that cannot be written to: the index is made again next time
+        pass  # the folder is not writable: the index is built again next time
 
 
 def read_record(paths: tf.Tensor, file_number: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Returns the record that begins at `offset` of a file, a string scalar; in tf.data or outside of it.
+    """Returns the record at `offset` of a file, a string scalar; inside or outside tf.data.
 
-    The kernel behind `tf.data.TFRecordDataset` takes a byte offset to start from, which the public class does not
-    show; unbuffered, it reads the record and nothing else. One map that reads, parses and decodes takes 15 % less time
-    for a photograph than an interleave of such data sets before it, whose threads wake each other for every record.
+    The kernel of `tf.data.TFRecordDataset` accepts a start offset, which the public class does not expose; unbuffered,
+    it reads only the record. One map that reads, parses and decodes takes 15 % less time for a photograph than an
+    interleave of TFRecordDatasets before it, whose threads wake each other for every record.
 
     Args:
         paths: string [files].
         file_number: int32 scalar, index into `paths`.
-        offset: int64 scalar, where the record's header begins.
+        offset: int64 scalar, first byte of the record's header.
 
     Raises:
-        tf.errors.DataLossError: when read, if a checksum does not agree.
+        tf.errors.DataLossError: When run, if a checksum does not match.
     """
     records = tf.raw_ops.TFRecordDatasetV2(
         filenames=tf.reshape(paths[file_number], [1]),

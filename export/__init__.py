@@ -1,4 +1,4 @@
-"""Checkpoints in the formats of other programs; one file a format, `export_factory` has the table."""
+"""Exports checkpoints to formats of other programs; one file per format, listed in `export_factory`."""
 
 from support.library import prepare
 

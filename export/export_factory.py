@@ -1,4 +1,4 @@
-"""The table of formats that a net can be exported to."""
+"""The table of export formats."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from export.verification import compare_probabilities
 from support import optional_packages
 from support.errors import InputError, unknown_name
 
-# What only files that are run have a choice of.
+# Options only for files that other programs run.
 _OF_RUN_FILES = ('output', 'layout', 'channel_order', 'includes_preprocessing', 'verification_images', 'batch_size')
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportFormat:
-    """A format.
+    """An export format.
 
     Attributes:
         write: Writes a net to a path that does not exist.
-        verify: Reads it back; returns what was compared, a line each; raises InputError if something differs.
-        quantizations: Values of `--quantize` that it has.
-        options: Other options that it has, of those that not every format has.
-        layout: Layout of images where none is asked for.
-        members: What a folder of it consists of, a regular expression of names.
-        packages: Optional ones that it needs.
+        verify: Reads the file back; returns lines that list the comparisons; raises InputError on a difference.
+        quantizations: Supported values of `--quantize`.
+        options: Supported options that not every format has.
+        layout: Default layout of images.
+        members: Regular expression of the names in an exported folder.
+        packages: Optional packages that it needs.
     """
 
     write: Callable[[Source, str], None]
@@ -38,7 +38,7 @@ class ExportFormat:
 
     @property
     def is_run(self) -> bool:
-        """Whether it is a net that other programs run, and not weights alone: its description is written beside."""
+        """Whether other programs run it (not weights alone): a description is then written beside it."""
         return bool(self.options)
 
 
@@ -69,10 +69,10 @@ FORMATS = {
 
 
 def check_options(options: ExportOptions) -> ExportFormat:
-    """Returns the format that is asked for, if it has all else that is asked for.
+    """Returns the requested format after checking the other options against it.
 
     Raises:
-        InputError: an unknown format, or an option that it has not; or what it needs is not installed.
+        InputError: The format is unknown, it lacks an option, or a package that it needs is not installed.
     """
     if options.format not in FORMATS:
         raise unknown_name('format', options.format or '', FORMATS)

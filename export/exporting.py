@@ -1,4 +1,4 @@
-"""The road of an export: find the format, read the checkpoint, write beside, read back and compare, rename.
+"""The steps of an export: find the format, read the checkpoint, write to a temporary path, compare, rename.
 
 export(make_config(ExportConfig, checkpoint_path='/tmp/tfmodel', format='keras', output_path='/tmp/net.keras'))
 """
@@ -24,17 +24,17 @@ from support.atomic import atomic_path, check_name, recover
 from support.errors import InputError, first_line
 
 _FLAG = 'output_path'
-_LONGEST_ENDING = '.json'  # of what is written beside
+_LONGEST_ENDING = '.json'  # longest suffix of files written beside the export
 
 
 def export(config: ExportConfig) -> str:
-    """Exports a checkpoint as the config says, and prints what was compared.
+    """Exports a checkpoint, and prints the comparisons with it.
 
     Returns:
-        The path that was written.
+        The path of the export.
 
     Raises:
-        InputError: whatever the user can put right; nothing is written then.
+        InputError: Any error that the user can correct; nothing is written then.
     """
     start = time.monotonic()
     config = with_format(config)
@@ -47,7 +47,7 @@ def export(config: ExportConfig) -> str:
     with atomic_path(path, _FLAG) as part:
         chosen.write(source, part)
         lines = chosen.verify(source, part)
-        _check_free(path, ending, options.overwrite, chosen.members)  # for as long as that took, others wrote too
+        _check_free(path, ending, options.overwrite, chosen.members)  # others may have written there meanwhile
     if chosen.is_run:
         _write_beside(source, path)
     kind = 'moving averages' if source.averaged else 'weights'
@@ -58,16 +58,16 @@ def export(config: ExportConfig) -> str:
 
 
 def check_output(path: str | None, ending: str, overwrite: bool, members: str = '') -> str:
-    """Returns the path if it can be written, before there is any work.
+    """Returns the path if it can be written; called before any work.
 
     Args:
-        path: As it was given.
-        ending: Of the file's name; empty for a folder.
+        path: Value of `--output_path`.
+        ending: Required ending of the file name; empty for a folder.
         overwrite: Whether an earlier export may be replaced.
-        members: What an export of a folder consists of, a regular expression of names; else in it is the user's.
+        members: Regular expression of the names in an exported folder; other files are the user's.
 
     Raises:
-        InputError: no path, another ending, too long a name, something is there, or another process is writing it.
+        InputError: No path, a wrong ending, too long a name, an existing file, or another process is writing it.
     """
     if not path or '://' in path:
         raise InputError(f'--output_path={path or ""}: name a local {"file" if ending else "folder"}')
@@ -84,7 +84,7 @@ def check_output(path: str | None, ending: str, overwrite: bool, members: str = 
 
 
 def _check_free(path: str, ending: str, overwrite: bool, members: str = '') -> None:
-    """Refuses a path where something is that may not be replaced; see `check_output`."""
+    """Raises InputError if something exists at a path that may not be replaced; see `check_output`."""
     if not os.path.lexists(path):
         return
     if not overwrite:
@@ -104,10 +104,10 @@ def _check_folder_name(path: str) -> None:
 
 
 def _check_folder(path: str) -> None:
-    """Refuses a place where nothing can be written, by writing there, or where the folder would be made.
+    """Raises InputError if the folder of an export is not writable, or cannot be created; tries it with a file.
 
     Raises:
-        InputError: which place, and why.
+        InputError: With the folder and the reason.
     """
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(folder):
@@ -121,10 +121,10 @@ def _check_folder(path: str) -> None:
 
 
 def _check_beside(options: ExportOptions, path: str) -> None:
-    """Refuses to write where what comes beside a file, its description and a folder of sample data, may not replace.
+    """Raises InputError if a file beside the export, its description or sample data, would replace something else.
 
     Raises:
-        InputError: something is there already.
+        InputError: A file exists there.
     """
     description, samples = _description(path), sample_folder(path)
     names: dict[str, Callable[[str], bool]] = {description: os.path.isfile}

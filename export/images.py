@@ -1,4 +1,4 @@
-"""The images that an export needs: to compare what was written with the checkpoint, and to calibrate integers.
+"""Images for an export: to compare the written file with the checkpoint, and to calibrate quantization.
 
 images = verification_images(source)
 images.values, images.description
@@ -23,11 +23,11 @@ _COUNT = 32
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images as `host_eval` gives them.
+    """Images from `host_eval`.
 
     Attributes:
         values: float32 [images, height, width, channels].
-        description: What they are, for people.
+        description: Their origin, for messages.
     """
 
     values: np.ndarray
@@ -35,10 +35,10 @@ class Images:
 
 
 def verification_images(source: Source) -> Images:
-    """Returns the first 32 images of `--verification_images` or of the evaluation split, or random ones.
+    """Returns the first 32 images of `--verification_images` or of the evaluation split, or random images.
 
     Raises:
-        InputError: an image that was named cannot be read.
+        InputError: A named image cannot be read.
     """
     asked = source.options.verification_images
     if asked is not None:
@@ -47,10 +47,10 @@ def verification_images(source: Source) -> Images:
         try:
             dataset = _dataset(source, None)
             return Images(_read(source, dataset, _COUNT), f'images of {dataset.name}, split {dataset.split}')
-        except InputError:  # not on this machine, or without a split to evaluate
+        except InputError:  # not on this machine, or no evaluation split
             if source.dataset_dir is not None:
                 raise
-    # Smooth ones: the answers of a net to noise are all alike.
+    # Smooth images: a net's outputs on noise are all alike.
     side, channels = source.preprocessing.image_size, source.preprocessing.source_channels
     coarse = np.random.RandomState(0).uniform(0, source.preprocessing.host_range, (_COUNT, 4, 4, channels))
     repeated = coarse.repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
@@ -61,10 +61,10 @@ def calibration_images(source: Source) -> np.ndarray:
     """Returns images of the training split, or those of `--calibration_images`, evenly spread.
 
     Returns:
-        float32 [images, ...] as the file takes them, see `Interface.prepare`.
+        float32 [images, ...] in the file's input format, see `Interface.prepare`.
 
     Raises:
-        InputError: there is no such data set, or an image that was named cannot be read.
+        InputError: The data set is missing, or a named image cannot be read.
     """
     count = calibration_count(source.options)
     if count is None:
@@ -77,7 +77,7 @@ def calibration_images(source: Source) -> np.ndarray:
 
 
 def batches_of(images: np.ndarray, size: int) -> list[np.ndarray]:
-    """Returns images in batches of one size; the last is filled up from the first on again."""
+    """Returns batches of equal size; the last is filled up with the first images."""
     return [images[np.arange(first, first + size) % len(images)] for first in range(0, len(images), size)]
 
 

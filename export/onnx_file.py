@@ -1,4 +1,4 @@
-"""An .onnx file: the net as the ONNX model zoo has such nets, in float32, float16 or 8 bits.
+"""Export to .onnx, in the ONNX model zoo's style, in float32, float16 or 8 bits.
 
 write(source, '/tmp/net.onnx')
 write_sample_test_data(source, '/tmp/net.onnx', sample_folder('/tmp/net.onnx'))
@@ -15,16 +15,16 @@ from export.images import calibration_images, verification_images
 from export.source import Source
 
 _ENDING = '.onnx'
-_SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # of each folder of sample data
+_SAMPLE_FILES = ('input_0.pb', 'output_0.pb')  # in each folder of sample data
 _SAMPLES = 'test_data_set_{}'
 _MODEL = 'model.onnx'
 
 
 def write(source: Source, path: str) -> None:
-    """Writes the file.
+    """Writes an ONNX file.
 
     Raises:
-        InputError: the net has a layer that ONNX export does not know, is too large, or has no images to measure on.
+        InputError: ONNX export does not support a layer, the net is too large, or there are no calibration images.
     """
     from export import onnx_model, onnx_quantization
 
@@ -39,12 +39,12 @@ def write(source: Source, path: str) -> None:
 
 
 def sample_folder(path: str) -> str:
-    """Returns the folder with the sample data of a file: `net.test_data` for `net.onnx`."""
+    """Returns the sample data folder of a file: `net.test_data` for `net.onnx`."""
     return f'{path.removesuffix(_ENDING)}.test_data'
 
 
 def is_sample_folder(folder: str) -> bool:
-    """Returns whether a folder holds only an earlier export."""
+    """Returns whether a folder contains nothing but earlier sample data."""
     if not os.path.isdir(folder) or os.path.islink(folder):
         return False
     found = (
@@ -55,14 +55,14 @@ def is_sample_folder(folder: str) -> bool:
 
 
 def write_sample_test_data(source: Source, path: str, folder: str) -> None:
-    """Writes `--sample_test_data` sets of images and the file's results for them, as the model zoo has them.
+    """Writes `--sample_test_data` sets of images and the file's outputs, as the model zoo does.
 
-    Its tools take a folder with `model.onnx` and `test_data_set_<i>` in it: the former is a link to the file.
+    The zoo's tools take a folder with `model.onnx`, here a link to the file, and `test_data_set_<i>`.
 
     Args:
-        source: Of the export.
+        source: The source of the export.
         path: The file.
-        folder: Where to; it does not exist.
+        folder: The folder to write; it must not exist.
     """
     from onnx import numpy_helper
 

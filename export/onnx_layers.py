@@ -1,8 +1,8 @@
-"""Keras layers as ONNX operators: images [batch, channels, height, width], as other programs like them.
+"""Keras layers as ONNX operators on images [batch, channels, height, width], the usual layout.
 
 write_layers(graph, model)
 
-Nothing is transposed in the graph, but the weights are here: those of the first fully connected layer from the order
+The graph has no transposes; instead the weights are transposed here: the first fully connected layer's from the order
 height, width, channels of a flattened image to channels, height, width.
 """
 
@@ -28,18 +28,18 @@ from nets.variables import SEPARATOR
 from support.errors import InputError
 
 
-# Written from the layers, because Keras converts by way of tf2onnx, which takes a minute for 200 MB of weights and
-# leaves transposes between the layers. A net is a chain of a dozen kinds of layers, so its graph is that of the ONNX
-# model zoo: NCHW, Conv, Relu, LRN, MaxPool, Gemm.
+# Converted layer by layer, because Keras' own export uses tf2onnx, which takes a minute for 200 MB of weights and
+# leaves transposes between the layers. A net is a chain of a dozen kinds of layers, so its graph looks like the ONNX
+# model zoo's: NCHW, Conv, Relu, LRN, MaxPool, Gemm.
 def write_layers(graph: Graph, model: keras.Model) -> None:
-    """Adds a model's layers, which must be a chain.
+    """Adds the layers of a model, which must be a chain.
 
     Args:
-        graph: Its last value are the images, [batch, channels, height, width].
+        graph: Its last value is the images, [batch, channels, height, width].
         model: A functional model of images [batch, height, width, channels].
 
     Raises:
-        InputError: a layer that ONNX export does not know, or that does not take what the one before gives.
+        InputError: ONNX export does not support a layer, or the layers are not a chain.
     """
     for before, layer in itertools.pairwise(model.layers):
         if getattr(layer, 'input', None) is not before.output:
@@ -98,7 +98,7 @@ def _weights(graph: Graph, layer: Any, kernel: np.ndarray) -> list[str]:
 
 
 def _window_sides(layer: Any, size: tuple[int, int], dilations: tuple[int, int] = (1, 1)) -> Sides:
-    """Returns the zeros that 'same' padding adds: as many positions come out as there are strides."""
+    """Returns the zeros of 'same' padding: the output has side / stride positions, rounded up."""
     if layer.padding == 'valid':
         return 0, 0, 0, 0
     before, after = [], []
@@ -129,7 +129,7 @@ def _connect(graph: Graph, layer: keras.layers.Dense) -> None:
 
 
 def _connect_all(graph: Graph, layer: FullyConnectedConv2D) -> None:
-    """As the layer itself: one matrix product, where that is the same as a convolution."""
+    """Adds a matrix product if it equals the convolution, as the layer does."""
     if tuple(layer.input.shape[1:3]) != layer.kernel_size:
         _convolve(graph, layer)
         return
@@ -140,7 +140,7 @@ def _connect_all(graph: Graph, layer: FullyConnectedConv2D) -> None:
 
 
 def _multiply(graph: Graph, layer: Any, kernel: np.ndarray) -> None:
-    """Adds a product with a kernel [height, width, channels, filters]; filters first, as other programs keep it."""
+    """Adds a product with a kernel [height, width, channels, filters], stored filters first as is usual in ONNX."""
     filters = kernel.shape[-1]
     rows = kernel.transpose(3, 2, 0, 1).reshape(filters, -1)
     graph.add('Gemm', _scope(layer), *_weights(graph, layer, rows), transB=1)
@@ -149,14 +149,14 @@ def _multiply(graph: Graph, layer: Any, kernel: np.ndarray) -> None:
 
 
 def _pool(graph: Graph, layer: keras.layers.MaxPooling2D) -> None:
-    if not graph.is_not_negative:  # ONNX pads with nothing, which zeros may be above
+    if not graph.is_not_negative:  # ONNX ignores padding in a maximum; zeros would exceed negative values
         graph.write_padding()
     pads = [sum(pair) for pair in zip(_window_sides(layer, layer.pool_size), graph.take_padding(), strict=True)]
     graph.add('MaxPool', _scope(layer), kernel_shape=layer.pool_size, strides=layer.strides, pads=pads)
 
 
 def _pool_all(graph: Graph, layer: keras.layers.GlobalAveragePooling2D) -> None:
-    if graph.flattened is not None:  # one position already
+    if graph.flattened is not None:  # only one position
         return
     graph.add('GlobalAveragePool', _scope(layer))
     if not layer.keepdims:
@@ -184,7 +184,7 @@ def _pad(graph: Graph, layer: keras.layers.ZeroPadding2D) -> None:
 def _normalize_response(graph: Graph, layer: LocalResponseNormalization) -> None:
     size = 2 * layer.radius + 1
     name = _scope(layer)
-    with graph.in_float32(name):  # squares
+    with graph.in_float32(name):  # squares need float32's range
         graph.add('LRN', name, size=size, alpha=layer.alpha * size, beta=layer.beta, bias=layer.bias)
 
 
@@ -198,20 +198,20 @@ def _normalize_batch(graph: Graph, layer: keras.layers.BatchNormalization) -> No
         'moving_mean': layer.moving_mean.numpy(),
         'moving_variance': layer.moving_variance.numpy(),
     }
-    with graph.in_float32(name):  # variances
+    with graph.in_float32(name):  # variances need float32's range
         names = [graph.constant(f'{name}/{kind}', value) for kind, value in values.items()]
         graph.add('BatchNormalization', name, *names, epsilon=layer.epsilon)
 
 
 def _reshape(graph: Graph, layer: keras.layers.Reshape) -> None:
-    """Adds what leaves out a height and a width of one."""
+    """Adds a Flatten that drops a height and width of one."""
     if tuple(layer.input.shape[1:-1]) != (1, 1) or layer.output.shape[1:] != layer.input.shape[-1:]:
         raise _no_operator(layer, f'Reshape from {layer.input.shape[1:]} to {layer.output.shape[1:]}')
     _flatten(graph, layer)
 
 
 def _nothing(graph: Graph, layer: keras.Layer) -> None:
-    """Adds nothing: the layer changes no number."""
+    """Adds nothing, for layers without effect in inference."""
 
 
 _WRITERS: dict[type, Callable[[Graph, Any], None]] = {
@@ -232,7 +232,7 @@ _WRITERS: dict[type, Callable[[Graph, Any], None]] = {
     keras.layers.Reshape: _reshape,
     keras.layers.ZeroPadding2D: _pad,
 }
-# Those that take `Graph.padding` into their own.
+# Writers that include `Graph.padding` in their own.
 _PADDING = (_convolve, _pad, _pool)
-# Those that know numbers in one row.
+# Writers that accept flattened values.
 _OF_ROWS = (_connect, _connect_all, _flatten, _normalize_batch, _nothing, _pool_all, _reshape)

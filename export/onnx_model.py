@@ -1,4 +1,4 @@
-"""A net as an ONNX model, which says itself what it is.
+"""A net as an ONNX model with metadata.
 
 model = make_model(source)
 save(model, source, '/tmp/net.onnx')
@@ -25,20 +25,20 @@ from support.errors import InputError
 
 INPUT = 'images'
 _PRODUCER = 'tf-slim-image-classification'
-_MOST_BYTES = 2**31 - 2**20  # a file of protocol buffers ends at 2 GiB
+_MOST_BYTES = 2**31 - 2**20  # a protocol buffer file is limited to 2 GiB
 _PREPROCESSING = 'preprocessing'
 _PIXEL_AXES = (1, 2, 3)
-_AXES_AS_INPUT = 18  # the first opset in which ReduceMean takes its axes as an input
+_AXES_AS_INPUT = 18  # the first opset in which ReduceMean takes axes as an input
 
 
 def make_model(source: Source) -> onnx.ModelProto:
-    """Makes a model of a net, in float16 if that is asked for and otherwise in float32.
+    """Returns the ONNX model of a net, in float16 if requested, otherwise float32.
 
     Returns:
         From `images`, float32 of `--batch_size` or any batch, to `logits` or `probabilities`, float32 [batch, classes].
 
     Raises:
-        InputError: it has a layer that ONNX export does not know, or is too large.
+        InputError: ONNX export does not support a layer, or the net is too large.
     """
     dtype = np.dtype(np.float16 if source.options.quantize == 'float16' else np.float32)
     _check_size(source, dtype)
@@ -65,7 +65,7 @@ def _check_size(source: Source, dtype: np.dtype) -> None:
 
 def _close(source: Source, graph: Graph) -> onnx.ModelProto:
     """Returns the model of a graph, with the shapes of all values."""
-    # Shapes are found without the weights, which would be copied three times.
+    # Shapes are inferred without the weights, which would be copied three times.
     weights = [value for value in graph.constants.values() if value.data_type != TensorProto.INT64]
     batch = source.options.batch_size or 'batch'
     images = (batch, *source.interface.input_shape(source.preprocessing))
@@ -82,7 +82,7 @@ def _close(source: Source, graph: Graph) -> onnx.ModelProto:
             [value for value in graph.constants.values() if value.data_type == TensorProto.INT64],
         ),
         opset_imports=[opset],
-        ir_version=helper.find_min_ir_version_for([opset]),  # so that programs read it that are as old as the operators
+        ir_version=helper.find_min_ir_version_for([opset]),  # lowest version, so that old programs can read it
     )
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     del model.graph.input[1:]
@@ -91,10 +91,10 @@ def _close(source: Source, graph: Graph) -> onnx.ModelProto:
 
 
 def _write_images(graph: Graph, interface: Interface, normalization: Normalization, shape: tuple[int, ...]) -> None:
-    """Adds what makes the net's input, of such a shape [height, width, channels], of the images that the file takes."""
+    """Adds nodes from the file's images to the net's input of `shape` [height, width, channels]."""
     if interface.layout == 'NHWC':
         graph.add('Transpose', f'{_PREPROCESSING}/Transpose', perm=(0, 3, 1, 2))
-    # Channels are not turned round: the first kernel is, and the constants here are.
+    # Channels are not reversed in the graph; the first kernel and these constants are.
     graph.is_reversed = interface.channel_order != normalization.channel_order
     if not interface.include_preprocessing:
         return
@@ -112,7 +112,7 @@ def _write_images(graph: Graph, interface: Interface, normalization: Normalizati
 
 
 def _scale(graph: Graph, operator: str, what: str, values: np.ndarray) -> None:
-    """Adds an operator with one number for each channel."""
+    """Adds an operator with one constant per channel."""
     constant = graph.constant(f'{_PREPROCESSING}/{what}', values.reshape(1, -1, 1, 1))
     graph.add(operator, f'{_PREPROCESSING}/{operator}_{what}', constant)
 
@@ -132,16 +132,16 @@ def _standardise(graph: Graph, size: int) -> None:
 
 
 def _average(graph: Graph, name: str) -> str:
-    """Adds the mean over all of an image."""
+    """Adds the mean over all values of an image."""
     if graph.opset < _AXES_AS_INPUT:
         return graph.add('ReduceMean', name, axes=_PIXEL_AXES)
     return graph.add('ReduceMean', name, graph.constant(f'{name}/axes', np.array(_PIXEL_AXES)))
 
 
 def save(model: onnx.ModelProto, source: Source, path: str) -> None:
-    """Writes a model, with all that is known of it as `slim.json`, and with what people look for in words.
+    """Writes a model with its description as `slim.json` and readable metadata.
 
-    The former, with a checksum, is behind all else: files of protocol buffers are parts that are read one by one.
+    The description and a checksum are appended: a protocol buffer file may be a concatenation of parts.
     """
     _describe(model, source)
     body = model.SerializeToString()
@@ -164,7 +164,7 @@ def _describe(model: onnx.ModelProto, source: Source) -> None:
         'layout': interface.layout,
         'channel_order': interface.channel_order,
     }
-    if not interface.include_preprocessing:  # otherwise whoever reads them would scale twice
+    if not interface.include_preprocessing:  # otherwise readers would scale twice
         step = -1 if interface.reverses_channels(source.preprocessing) else 1
         facts |= {
             'mean': ','.join(f'{value:g}' for value in normalization.mean[::step]),

@@ -1,4 +1,4 @@
-"""ONNX models in 8 bits, by onnxruntime's quantiser, with the ranges that values have on images.
+"""8-bit ONNX models by onnxruntime's quantiser, calibrated on images.
 
 model = quantize(model, images, 'int8', batch_size=None, folder='/tmp')
 """
@@ -18,17 +18,17 @@ from onnxruntime import quantization
 
 from export.images import batches_of
 
-# --quantize -> how the file says it: operators of integers, or those of floats between pairs that round.
+# --quantize -> format in the file: integer operators, or float operators between Quantize and Dequantize pairs.
 FORMATS = {'int8': quantization.QuantFormat.QOperator, 'qdq': quantization.QuantFormat.QDQ}
 
-# What is computed in integers. Normalization, averages and softmax are not: they lose more than they save.
+# Operators in integers. Normalization, averages and softmax stay in float: integers lose more there than they save.
 _OPERATORS = ['Conv', 'Flatten', 'Gemm', 'MaxPool', 'Relu']
 _BATCH = 10
-_LARGEST = 127  # of a weight, and of the sum of two before they are rounded
+_LARGEST = 127  # of a weight, and of the sum of two before rounding
 
 
 class _Images(quantization.CalibrationDataReader):
-    """The calibration images, as the quantiser reads them."""
+    """Feeds the calibration images to the quantiser."""
 
     def __init__(self, name: str, images: np.ndarray, batch_size: int | None):
         if batch_size is None:
@@ -44,14 +44,14 @@ class _Images(quantization.CalibrationDataReader):
 def quantize(
     model: onnx.ModelProto, images: np.ndarray, quantize: str, batch_size: int | None, folder: str
 ) -> onnx.ModelProto:
-    """Quantises a model: values have 8 bits and no sign, weights 8 bits and a scale for each filter.
+    """Quantises a model: unsigned 8-bit values, 8-bit weights with a scale per filter.
 
     Args:
-        model: Of float32; it is used up.
-        images: To measure ranges on, as the model takes them.
+        model: A float32 model; it is modified.
+        images: Calibration images in the model's input format.
         quantize: Key of `FORMATS`.
-        batch_size: How many images the model takes at a time; None is any number.
-        folder: Where files are that only this needs, as large as the net.
+        batch_size: The model's batch size; None is any.
+        folder: Folder for temporary files, as large as the net.
     """
     with tempfile.TemporaryDirectory(prefix='onnx-', dir=folder) as temporary, _quiet():
         path = os.path.join(temporary, 'quantised.onnx')
@@ -72,11 +72,11 @@ def quantize(
 
 
 def _scales(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
-    """Returns the scale of each filter, as the quantiser takes it, by the name of the weights.
+    """Returns the scales per filter in the quantiser's format, by the name of the weights.
 
-    Processors without VNNI add the products of two neighbours, of a value up to 255 and a weight each, in 16 bits,
-    which cuts off what is larger. So no two of them add up to more than 128. That costs a filter a part of one bit,
-    where 7 bits for each weight would cost a whole one.
+    Processors without VNNI add two neighbouring products, each of a value up to 255 and a weight, in 16 bits, and
+    saturate. So the weights of a pair add up to at most 128. That costs a filter less than one bit of precision, where
+    7-bit weights would cost all of them a whole bit.
     """
     weights = {initializer.name: initializer for initializer in graph.initializer}
     scales = {}
@@ -101,10 +101,10 @@ def _scales(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
 
 
 def neighbours(filters: np.ndarray) -> np.ndarray:
-    """Returns which weights onnxruntime multiplies and adds two at a time.
+    """Returns the pairs of weights whose products onnxruntime adds.
 
     Args:
-        filters: [filters, channels, height, width], of which channels are neighbours, or [filters, inputs].
+        filters: [filters, channels, height, width], paired along channels, or [filters, inputs].
 
     Returns:
         [filters, pairs, 2]; an odd one is paired with 0.
@@ -115,7 +115,7 @@ def neighbours(filters: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what the quantiser prints from the user: advice for whoever writes such a program."""
+    """Suppresses the quantiser's output, which addresses developers."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -127,7 +127,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _keep_logits(graph: onnx.GraphProto) -> None:
-    """Lets the last layer give floats: in 8 bits, logits that are larger than those measured would be cut off."""
+    """Makes the last layer return floats: 8 bits would saturate logits larger than those calibrated."""
     last = [node for node in graph.node if node.op_type in ('Gemm', 'QGemm')][-1]
     rounding, value = [], last.output[0]
     for node in graph.node:
@@ -136,7 +136,7 @@ def _keep_logits(graph: onnx.GraphProto) -> None:
             value = node.output[0]
     last.output[0] = value
     if last.op_type == 'QGemm':
-        del last.input[7:]  # scale and zero point of the integers that it gave
+        del last.input[7:]  # scale and zero point of its integer output
     unused = {name for node in rounding for name in node.input}
     for node in rounding:
         graph.node.remove(node)

@@ -1,7 +1,7 @@
-"""A SavedModel: a folder for TensorFlow Serving and `tf.saved_model.load`.
+"""Export to a SavedModel: a folder for TensorFlow Serving and `tf.saved_model.load`.
 
-Beside TensorFlow's own files it holds `assets.extra/slim.json`, what it says of itself, and `labels.txt`, the names of
-the classes, one a line; TensorFlow reads neither.
+Besides TensorFlow's own files it has `assets.extra/slim.json`, its description, and `labels.txt`, the names of the
+classes, one a line; TensorFlow reads neither.
 """
 
 import json
@@ -29,7 +29,7 @@ _TOLERANCE = 1e-4
 
 
 def write(source: Source, path: str) -> None:
-    """Writes the folder."""
+    """Writes a SavedModel with description and labels."""
     signatures = {serving.DEFAULT_SIGNATURE: serving.image_signature(source, serving.make_computation(source))}
     if source.options.encoded_input:
         signatures[IMAGES_SIGNATURE] = signatures[serving.DEFAULT_SIGNATURE]
@@ -46,16 +46,16 @@ def write(source: Source, path: str) -> None:
 
 
 def verify(source: Source, path: str) -> list[str]:
-    """Runs it and the checkpoint on the same images; returns lines that say how they compare."""
+    """Compares it with the checkpoint on the same images; returns lines that list the differences."""
     lines = verification.compare_probabilities(source, path)
     return [*lines, _compare_encoded(source, path)] if source.options.encoded_input else lines
 
 
 def _compare_encoded(source: Source, path: str) -> str:
-    """Gives it image files, and the checkpoint what is read of them; returns a line that says how they compare.
+    """Compares its results for encoded images with the checkpoint's; returns a line with the difference.
 
     Raises:
-        InputError: they differ.
+        InputError: They differ too much.
     """
     files = _encoded_images(source)
     loaded = tf.saved_model.load(path)
@@ -77,7 +77,7 @@ def _compare_encoded(source: Source, path: str) -> str:
 
 
 def _encoded_images(source: Source) -> list[bytes]:
-    """Returns the files that were named, or the images to compare with as PNG files."""
+    """Returns the named image files, or the verification images as PNG files."""
     asked = source.options.verification_images
     if asked is not None:
         names = image_files.find_images([asked])[:_ENCODED_IMAGES]

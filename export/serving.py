@@ -1,4 +1,4 @@
-"""The computation that SavedModels and TFLite files hold: a net between the file's images and its results.
+"""The computation in SavedModels and TFLite files: a net with its input and output conversions.
 
 compute = make_computation(source)
 save(source, '/tmp/net', {DEFAULT_SIGNATURE: image_signature(source, compute)})
@@ -20,11 +20,11 @@ Signature: TypeAlias = tf.types.experimental.ConcreteFunction
 
 
 def make_computation(source: Source) -> Computation:
-    """Returns the function from what the file takes to what it gives, as `source.interface` says.
+    """Returns the exported function, according to `source.interface`.
 
     It maps float32 [batch, height, width, channels], or [batch, channels, height, width], to float32 [batch, classes]:
-    the net in inference mode, before it the axes and channels in the net's order and, with `include_preprocessing`,
-    the scaling of pixels, and after it the softmax if probabilities are asked for.
+    it reorders axes and channels for the net, scales pixels if `include_preprocessing`, runs the net in inference mode,
+    and applies the softmax for probabilities.
     """
     interface, preprocessing = source.interface, source.preprocessing
 
@@ -41,7 +41,7 @@ def make_computation(source: Source) -> Computation:
 
 
 def make_encoded_computation(source: Source) -> Computation:
-    """Returns the function from encoded images, string [batch], to results: all of the preprocessing and the net."""
+    """Returns the function from encoded images, string [batch], to results, with all preprocessing included."""
     preprocessing = source.preprocessing
     side, channels = preprocessing.image_size, preprocessing.source_channels
     decoded = tf.TensorSpec([side, side, channels], tf.float32)
@@ -59,33 +59,33 @@ def to_channels_last(source: Source, images: tf.Tensor) -> tf.Tensor:
 
 
 def to_output(source: Source, logits: tf.Tensor) -> tf.Tensor:
-    """Returns the outputs of the exported function."""
+    """Returns the exported function's output: probabilities or logits."""
     return tf.nn.softmax(logits) if source.interface.output == 'probabilities' else logits
 
 
 def image_signature(source: Source, compute: Computation) -> Signature:
-    """Returns a signature that takes `images`, of `--batch_size`, and gives `logits` or `probabilities`."""
+    """Returns a signature from `images`, of `--batch_size`, to `logits` or `probabilities`."""
     shape = [source.options.batch_size, *source.interface.input_shape(source.preprocessing)]
     return _signature(source, compute, tf.TensorSpec(shape, tf.float32, name=INPUT))
 
 
 def encoded_signature(source: Source) -> Signature:
-    """Returns a signature that takes `image_bytes`, string [batch], and gives the same."""
+    """Returns a signature from `image_bytes`, string [batch], to the same outputs."""
     spec = tf.TensorSpec([source.options.batch_size], tf.string, name=ENCODED_INPUT)
     return _signature(source, make_encoded_computation(source), spec)
 
 
 def save(source: Source, folder: str, signatures: Mapping[str, Signature]) -> None:
-    """Writes a SavedModel that needs neither Keras nor this project to be loaded, and holds no training state.
+    """Writes a SavedModel that loads without Keras and this project, and holds no training state.
 
     Args:
-        source: The net.
-        folder: Where to; it does not exist.
-        signatures: By their names.
+        source: The source of the export.
+        folder: The folder to write; it must not exist.
+        signatures: Signatures by name.
     """
     module = tf.Module()
     module.weights = [variable.value for variable in source.model.variables]
-    with quiet('WARNING'):  # each file it writes is a line
+    with quiet('WARNING'):  # it logs a line per file
         tf.saved_model.save(module, folder, signatures=dict(signatures))
 
 

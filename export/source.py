@@ -23,12 +23,12 @@ from preprocessing.preprocessing_factory import Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class Source(CheckpointNet):
-    """A net as it is exported.
+    """A net to export, with weights.
 
     Attributes:
-        interface: How the file is to take images and give results, where the format leaves a choice.
-        options: What else was asked for.
-        dataset_dir: Where its data set lies now, if not where it was trained on; for calibration and comparison.
+        interface: The file's layout of images and its output, where the format leaves a choice.
+        options: All options of the export.
+        dataset_dir: The current folder of its data set, if it moved since training; for calibration and comparison.
         state: Slots and averages of these weights, by name.
     """
 
@@ -39,12 +39,12 @@ class Source(CheckpointNet):
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
-        """How its images are prepared."""
+        """The net's preprocessing."""
         return self.spec.make_preprocessing()
 
     @functools.cached_property
     def classifier(self) -> Classifier:
-        """The net as it is trained, to compare with."""
+        """The original net, to compare with."""
         return make_classifier(self)
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -77,22 +77,22 @@ class Source(CheckpointNet):
 
 
 def load_source(options: ExportOptions, net_options: ExportNetOptions, default_layout: str = 'NHWC') -> Source:
-    """Reads the checkpoint that is to be exported.
+    """Reads the checkpoint to export.
 
     Args:
-        options: Of the export.
-        net_options: What flags say of the net.
+        options: Options of the export.
+        net_options: Overrides of the net from flags.
         default_layout: The format's own layout of images.
 
     Raises:
-        InputError: there is none, it is damaged, or of another net than the flags say.
+        InputError: The checkpoint is missing, damaged, or contradicts the flags.
     """
     checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(options.checkpoint_path), options.checkpoint_scope)
     net = load_checkpoint(checkpoint, net_options, averages=bool(options.moving_average_decay))
     state = [
         name for name in checkpoint.shapes if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)
     ]
-    kept = [name for name in state if checkpoints.is_average(name) or not net.averaged]  # slots are of raw weights
+    kept = [name for name in state if checkpoints.is_average(name) or not net.averaged]  # slots belong to raw weights
     interface = Interface(
         options.layout or default_layout,
         options.channel_order or _own_order(net.spec, options.includes_preprocessing),
@@ -104,5 +104,5 @@ def load_source(options: ExportOptions, net_options: ExportNetOptions, default_l
 
 
 def _own_order(spec: ModelSpec, include_preprocessing: bool) -> str:
-    """Returns the order of channels that needs nothing to be reversed: pixels are RGB, the net's input may be BGR."""
+    """Returns the channel order that needs no reversal: RGB for pixels, else the order of the net's input."""
     return 'RGB' if include_preprocessing else spec.make_preprocessing().normalization.channel_order

@@ -1,4 +1,4 @@
-"""A .tflite file for LiteRT, in float32, float16, with weights of 8 bits, or in integers.
+"""Export to .tflite for LiteRT, in float32, float16, with 8-bit weights, or in integers.
 
 write(source, '/tmp/net.tflite')
 """
@@ -15,18 +15,18 @@ from export.source import Source
 from export.tflite_converter import Job
 from support.errors import InputError
 
-_MOST_BYTES = 2**31 - 2**20  # the converter hands on graphs as protocol buffers, which end at 2 GiB
+_MOST_BYTES = 2**31 - 2**20  # the converter passes graphs as protocol buffers, limited to 2 GiB
 
 
 def write(source: Source, path: str) -> None:
-    """Writes the file.
+    """Writes a TFLite file.
 
     Raises:
-        InputError: the net is too large, TFLite lacks an operator of it, or there are no images to measure ranges on.
+        InputError: The net is too large, TFLite lacks an operator, or there are no calibration images.
     """
-    # There, after a kill, the next export deletes it.
+    # Beside the output, so that the next export deletes it after a kill.
     beside = os.path.dirname(os.path.abspath(path))
-    is_readable = not re.search(r'[\[\\]', beside)  # by TensorFlow, which takes a name for a pattern
+    is_readable = not re.search(r'[\[\\]', beside)  # TensorFlow takes the name for a pattern
     with tempfile.TemporaryDirectory(prefix='tflite-', dir=beside if is_readable else None) as folder:
         job = make_job(source, os.path.join(folder, 'net'))
         tflite_converter.run([job])
@@ -43,7 +43,7 @@ def _check_size(source: Source) -> None:
 
 
 def make_job(source: Source, prefix: str) -> Job:
-    """Returns the converter's job, and writes what it reads to files that begin with `prefix`."""
+    """Returns the converter's job, and writes its input to files that begin with `prefix`."""
     _check_size(source)
     signature = serving.image_signature(source, tflite_graph.make_computation(source))
     serving.save(source, prefix, {serving.DEFAULT_SIGNATURE: signature})
@@ -52,6 +52,6 @@ def make_job(source: Source, prefix: str) -> Job:
         return Job(prefix, output, options.quantize)
     images = calibration_images(source)
     if source.interface.include_preprocessing:
-        images.flat[0], images.flat[-1] = 0, 255  # so that a step of the file's integers is exactly one of pixels
+        images.flat[0], images.flat[-1] = 0, 255  # so that one integer step of the file is exactly one of a pixel
     np.save(f'{prefix}.npy', batches_of(images, options.batch_size or 1))
     return Job(prefix, output, options.quantize, options.inference_type, f'{prefix}.npy')

@@ -1,8 +1,8 @@
-"""TensorFlow's converter, as a process of its own: it prints a lot, and keeps the memory of every net.
+"""Runs TensorFlow's converter in a separate process, because it prints a lot and never frees a net's memory.
 
-run([Job('/tmp/saved_model', '/tmp/net.tflite', 'float16')])                    # starts one, which does all of these
+run([Job('/tmp/saved_model', '/tmp/net.tflite', 'float16')])                    # one process for all jobs
 
-In that process, `python -m export.tflite_converter`, the jobs come as JSON on standard input.
+The process, `python -m export.tflite_converter`, reads the jobs as JSON from standard input.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ _LACKING = re.compile(r'"([^"]*)@[^"]*"\].*\'tf\.(\w+)\' op is neither a custom 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A file to make.
+    """A file to convert.
 
     Attributes:
         saved_model: Folder of a SavedModel with the signature `serving_default`.
         output: The file.
         quantize: Value of `--quantize`.
-        inference_type: Of int8, what the file takes and gives: 'int8', 'uint8' or 'float32'.
-        calibration: Of int8, a .npy file of batches of what the signature takes, float32 [batches, images, ...].
+        inference_type: For int8, type of the file's input and output: 'int8', 'uint8' or 'float32'.
+        calibration: For int8, a .npy file of batches for the signature, float32 [batches, images, ...].
     """
 
     saved_model: str
@@ -41,13 +41,13 @@ class Job:
 
 
 def run(jobs: Sequence[Job]) -> None:
-    """Converts in another process.
+    """Converts in a separate process.
 
     Raises:
-        InputError: TFLite lacks an operator, or the process has failed otherwise.
+        InputError: TFLite lacks an operator, or the process failed otherwise.
     """
     paths = os.pathsep.join(filter(None, (_ROOT, os.environ.get('PYTHONPATH'))))
-    # It converts only; a GPU it would take whole from the process that compares.
+    # Conversion needs no GPU, and would take all its memory from the process that compares.
     environment = {**os.environ, 'PYTHONPATH': paths, 'CUDA_VISIBLE_DEVICES': '-1', 'TF_CPP_MIN_LOG_LEVEL': '3'}
     process = subprocess.run(
         [sys.executable, '-P', '-m', 'export.tflite_converter'],
@@ -62,7 +62,7 @@ def run(jobs: Sequence[Job]) -> None:
 
 
 def _reason(stderr: str, status: int) -> str:
-    """Returns in one line why the process has failed."""
+    """Returns the reason for the failure of the process, in one line."""
     lacking = _LACKING.search(stderr)
     if lacking:
         return f'TFLite lacks the operator {lacking[2]} of {lacking[1]}; the net cannot be exported so'
@@ -84,7 +84,7 @@ def convert(job: Job) -> None:
     if job.quantize == 'int8':
         batches = np.load(job.calibration, mmap_mode='r')
         converter.representative_dataset = lambda: ([batch] for batch in batches)
-        # What has no kernel for integers, local response normalisation, stays between DEQUANTIZE and QUANTIZE.
+        # Operators without an integer kernel (local response normalisation) stay between DEQUANTIZE and QUANTIZE.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(job.inference_type)
     content = converter.convert()

@@ -1,12 +1,12 @@
-"""A net in the operators that TFLite runs well and quantizes well: the same results as `serving.make_computation`.
+"""A net in operators that TFLite runs and quantizes well, with the same results as `serving.make_computation`.
 
 compute = make_computation(source)
 scores = compute(images)
 
-TensorFlow's calibration looks at what an operator was given once more after it has run, and elementwise operators write
-over what they were given: the range of that then is the union with the range of the results, which may be twenty times
-as large. Convolutions write elsewhere. So images are scaled, and batches normalised, by convolutions of one pixel, with
-one scale for the weights of each channel.
+TensorFlow's calibration reads an operator's input again after the operator has run, and elementwise operators
+overwrite their input: its measured range is then the union with the output's range, which may be twenty times as
+large. Convolutions do not overwrite. So images are scaled, and batches normalised, by 1x1 convolutions, with one scale
+for the weights of each channel.
 """
 
 import itertools
@@ -25,10 +25,10 @@ from support.errors import InputError
 
 
 def make_computation(source: Source) -> serving.Computation:
-    """Returns the function from what the file takes to what it gives, as `source.interface` says.
+    """Returns the exported function, according to `source.interface`.
 
     Raises:
-        InputError: the net is no chain of layers.
+        InputError: The net is not a chain of layers.
     """
     for before, layer in itertools.pairwise(source.model.layers):
         if layer.input is not before.output:
@@ -49,7 +49,7 @@ def make_computation(source: Source) -> serving.Computation:
 
 
 def _scale(source: Source, scaling: tuple[np.ndarray, np.ndarray], images: tf.Tensor) -> tf.Tensor:
-    """Returns the net's input of the file's images, both with the channels last."""
+    """Converts the file's images to the net's input, both channels last."""
     weights, biases = scaling
     if not np.array_equal(weights, np.eye(len(weights))) or biases.any():
         images = tf.nn.bias_add(tf.nn.conv2d(images, weights[np.newaxis, np.newaxis], 1, 'VALID'), biases)
@@ -58,7 +58,7 @@ def _scale(source: Source, scaling: tuple[np.ndarray, np.ndarray], images: tf.Te
 
 
 def _make_scaling(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the weights, float32 [file's channels, net's channels], and biases of what makes the net's input."""
+    """Returns weights, float32 [file's channels, net's channels], and biases from the file's images to net input."""
     interface, preprocessing = source.interface, source.preprocessing
     normalization = preprocessing.normalization
     given = preprocessing.source_channels if interface.include_preprocessing else preprocessing.channels
@@ -87,7 +87,7 @@ def _normalize_batch(layer: BatchNormalization, net: tf.Tensor) -> tf.Tensor:
 
 
 def _convolve_in_groups(layer: GroupedConv2D, net: tf.Tensor) -> tf.Tensor:
-    """Adds biases and activates in each group, which is one operator, and not behind all, which are two more."""
+    """Adds biases and activates within each group, fused into its convolution; after all groups it is two operators."""
     parts = (tf.split(value, layer.groups, axis=-1) for value in (net, layer.kernel.value, layer.bias.value))
     outputs = [
         layer.activation(tf.nn.bias_add(tf.nn.conv2d(images, kernel, layer.strides, layer.padding.upper()), bias))

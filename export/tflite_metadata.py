@@ -1,10 +1,10 @@
-"""TFLite metadata: what a file says of itself to the programs that read such, and to this project.
+"""TFLite metadata: a file's description for programs that read the standard metadata, and for this project.
 
 finish('/tmp/converted.tflite', source, '/tmp/net.tflite')
 
-Behind the model lie, as a zip archive that is not compressed, `labels.txt`, the names of the classes, and `slim.json`,
-the description that `engine.classifiers` reads; in the model a buffer says which file is what, and how images are
-scaled. Source: tensorflow_lite_support/metadata/metadata_schema.fbs in tensorflow/tflite-support, schema 1.0.0.
+An uncompressed zip archive is appended to the model, with `labels.txt`, the names of the classes, and `slim.json`, the
+description that `engine.classifiers` reads; a buffer in the model describes these files and how images are scaled.
+Source: tensorflow_lite_support/metadata/metadata_schema.fbs in tensorflow/tflite-support, schema 1.0.0.
 """
 
 import json
@@ -22,7 +22,7 @@ from support import optional_packages
 BUFFER_NAME, LABELS = 'TFLITE_METADATA', 'labels.txt'
 
 _MODEL_ID, _METADATA_ID, _PARSER_VERSION = b'TFL3', b'M001', '1.0.0'
-# Numbers of the schema: of AssociatedFileType, ColorSpaceType, ContentProperties and ProcessUnitOptions.
+# Enum values of the schema: AssociatedFileType, ColorSpaceType, ContentProperties and ProcessUnitOptions.
 _DESCRIPTIONS, _TENSOR_AXIS_LABELS = 1, 2
 _COLOR_SPACES = {'RGB': 1, 'gray': 2}
 _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
@@ -30,11 +30,11 @@ _NORMALIZATION_OPTIONS = 1
 
 
 def finish(converted: str, source: Source, path: str) -> None:
-    """Writes what the converter has made, with the metadata.
+    """Writes the converter's output with metadata.
 
     Args:
-        converted: A file without.
-        source: Of the export.
+        converted: A file without metadata.
+        source: The source of the export.
         path: The file to write.
     """
     with open(converted, 'rb') as file:
@@ -49,7 +49,7 @@ def finish(converted: str, source: Source, path: str) -> None:
 
 
 def _with_buffer(content: bytes, metadata: bytes) -> bytearray:
-    """Returns a model with one more buffer, which is its metadata."""
+    """Returns a model with the metadata as an additional buffer."""
     schema = optional_packages.load('ai_edge_litert.schema_py_generated', 'writing TFLite files')
     model = schema.ModelT.InitFromPackedBuf(content)
     entry, buffer = schema.MetadataT(), schema.BufferT()
@@ -63,7 +63,7 @@ def _with_buffer(content: bytes, metadata: bytes) -> bytearray:
 
 
 def make_metadata(source: Source) -> bytes:
-    """Returns the flatbuffer of a net's metadata, ModelMetadata in the schema."""
+    """Returns the metadata of a net as a flatbuffer, ModelMetadata in the schema."""
     writer, spec = _Writer(), source.spec
     graph = writer.table(
         {2: writer.vector([_image_tensor(writer, source)]), 3: writer.vector([_scores(writer, source)])}
@@ -98,7 +98,7 @@ def _image_tensor(writer: '_Writer', source: Source) -> int:
         1: writer.string(f'{interface.channel_order if channels > 1 else "gray"} images, {interface.layout}'),
         3: writer.table({1: image}, bytes={0: _IMAGE_PROPERTIES}),
     }
-    if interface.include_preprocessing or not normalization.per_image:  # which the schema cannot say
+    if interface.include_preprocessing or not normalization.per_image:  # which the schema cannot express
         step = -1 if interface.reverses_channels(preprocessing) else 1
         scaling = (
             ([0.0], [1.0])
@@ -111,7 +111,7 @@ def _image_tensor(writer: '_Writer', source: Source) -> int:
 
 
 def _scores(writer: '_Writer', source: Source) -> int:
-    """Writes the TensorMetadata of the results."""
+    """Writes the TensorMetadata of the outputs."""
     fields = {
         0: writer.string(source.interface.output),
         1: writer.string(f'{source.interface.output} of the classes'),
@@ -123,7 +123,7 @@ def _scores(writer: '_Writer', source: Source) -> int:
 
 
 class _Writer:
-    """Writes a flatbuffer from the leaves to the root; what stands for a part of it is its offset."""
+    """Writes a flatbuffer from the leaves to the root; each method returns the offset of the part it wrote."""
 
     _MOST_FIELDS = 8
 
@@ -163,6 +163,6 @@ class _Writer:
         return self.table({0: self.string(name), 1: self.string(description)}, bytes={2: kind})
 
     def finish(self, root: int) -> bytes:
-        """Returns all of it."""
+        """Returns the complete flatbuffer."""
         self._builder.Finish(root, file_identifier=_METADATA_ID)
         return bytes(self._builder.Output())

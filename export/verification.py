@@ -1,4 +1,4 @@
-"""Comparing a file that other programs run with the checkpoint, before it gets its name."""
+"""Compares an exported file with the checkpoint before the file gets its final name."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from export.images import verification_images
 from export.source import Source
 from support.errors import InputError
 
-# --quantize -> most that a probability may differ, and that all may on average, and least share of the images with the
-# same first class, of those in which the checkpoint is sure: its first two probabilities differ by _SURE.
+# --quantize -> (largest difference of a probability, largest mean difference, least share of images with the same top
+# class, among those where the checkpoint is sure: its top two probabilities differ by _SURE).
 _BOUNDS = {
     'none': (1e-4, 1e-5, 1.0),
     'float16': (0.02, 0.002, 1.0),
@@ -20,10 +20,10 @@ _SURE = 0.1
 
 
 def compare_probabilities(source: Source, path: str) -> list[str]:
-    """Runs what was written as evaluation does, beside the checkpoint; returns lines that say how they compare.
+    """Evaluates the written file and the checkpoint on the same images; returns lines that list the differences.
 
     Raises:
-        InputError: it cannot be run, is described as another net, or differs by more than its quantization may.
+        InputError: It cannot be run, is described as another net, or differs by more than its quantization allows.
     """
     classifier = load_classifier(path)
     if classifier.spec != source.spec or classifier.interface != source.interface:
@@ -50,5 +50,5 @@ def compare_probabilities(source: Source, path: str) -> list[str]:
 
 
 def failure(what: str) -> InputError:
-    """Returns the error for what does not read back as it was written."""
+    """Returns the error for a file that does not read back as written."""
     return InputError(f'what was written does not read back as it was meant: {what}; nothing was kept of it')

@@ -1,4 +1,4 @@
-"""Weights of other frameworks, matched layer by layer with our nets."""
+"""Imports weights of other frameworks, matched with this project's nets layer by layer."""
 
 from support.library import prepare
 

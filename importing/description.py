@@ -1,4 +1,4 @@
-"""The content of an import's `model.json`: sizes from the source, the rest from flags and the data set.
+"""The `model.json` of an import: sizes from the source, the rest from flags and the data set.
 
 spec = describe(config.net, 'bvlc_alexnet', source)
 find_depth_multiplier('alexnet_v2', [16, 48, 96, 96, 64, 1024, 1024])       # 0.25
@@ -17,17 +17,16 @@ from nets import nets_factory
 from preprocessing import preprocessing_factory
 from support.errors import InputError
 
-_OF_DATA = ('dataset_name', 'dataset_dir', 'labels_offset', 'label_names')  # fields of ModelSpec
-_HALVES, _DIGITS = 6, 8  # 1/32 is as narrow as anyone goes
-_HIGHEST = 16.0  # as of the flag
+_OF_DATA = ('dataset_name', 'dataset_dir', 'labels_offset', 'label_names')  # fields of ModelSpec about the data set
+_HALVES, _DIGITS = 6, 8  # 1/32 is the narrowest that anyone uses
+_HIGHEST = 16.0  # as for the flag
 
 
 def describe(options: ImportNetOptions, model_name: str, source: Source) -> ModelSpec:
-    """Returns the spec of a net that is imported; flags go before what the source says of itself.
+    """Returns the spec of an imported net; flags take precedence over the source's own description.
 
     Raises:
-        InputError: the source is for images of another size; or the data set, or the names of classes, are of another
-            number of classes.
+        InputError: The source takes images of another size, or another number of classes than the data set or names.
     """
     net, described, asked_size = nets_factory.get_net(model_name), source.described, options.image_size
     if source.image_size is not None and asked_size not in (None, source.image_size):
@@ -53,7 +52,7 @@ def describe(options: ImportNetOptions, model_name: str, source: Source) -> Mode
 
 
 def _describe_data(options: ImportNetOptions, num_classes: int, described: ModelSpec | None) -> dict[str, Any]:
-    """Returns the fields of a spec that say what a net was trained on: those of the flags, or else of the source."""
+    """Returns a spec's fields about the training data, from the flags or else from the source."""
     asked = (options.dataset_name, options.dataset_dir, options.labels_offset)
     if described is not None and asked == (None, None, None):
         return {name: getattr(described, name) for name in _OF_DATA}
@@ -64,7 +63,7 @@ def _describe_data(options: ImportNetOptions, num_classes: int, described: Model
 
 
 def _find_classes(name: str, dataset_dir: str | None) -> tuple[int | None, tuple[str, ...]]:
-    """Returns how many classes a data set has, and their names; None without a data set."""
+    """Returns the number of classes of a data set and their names; (None, ()) without a data set."""
     if not name:
         return None, ()
     if dataset_dir is None and name in dataset_factory.DATASETS:
@@ -74,10 +73,10 @@ def _find_classes(name: str, dataset_dir: str | None) -> tuple[int | None, tuple
 
 
 def _find_labels_offset(asked: int | None, name: str, classes: int | None, found: int) -> int:
-    """Returns how many classes of the data set stand before those of the source.
+    """Returns the number of classes in the data set before the source's first class.
 
     Raises:
-        InputError: that many there are not.
+        InputError: The numbers of classes do not match.
     """
     if classes is None:
         return asked or 0
@@ -92,23 +91,23 @@ def _find_labels_offset(asked: int | None, name: str, classes: int | None, found
 
 
 def find_widths(layers: Sequence[SourceLayer] | Sequence[NetLayer]) -> list[int]:
-    """Returns the filters or units of each layer that has a kernel, the last one too."""
+    """Returns the filters or units of each layer with a kernel, including the last."""
     shapes = [layer.shapes if isinstance(layer, SourceLayer) else layer.shapes[0] for layer in layers]
     return [each['kernel'][0] for each in shapes if 'kernel' in each]
 
 
 def find_depth_multiplier(model_name: str, found: Sequence[int]) -> float:
-    """Returns the multiplier with which a net has these widths, as one would type it; of most of them, or else 1.
+    """Returns the depth multiplier, rounded as a user would type it, that fits most widths; 1 if none fits.
 
     Args:
         model_name: Key of `nets_factory.NETS`.
-        found: Width of each layer with a kernel but the last, which the multiplier does not change.
+        found: Width of each layer with a kernel except the last, which the multiplier does not change.
     """
     base = find_widths(sketch_layers(lambda: nets_factory.make_model(model_name, 2)))[:-1]
     pairs = list(zip(found, base, strict=False))
-    # Layers are rounded to whole filters, in nets of two groups to whole filters of each.
+    # Widths are rounded to whole filters; in nets with two groups, within each group.
     agreeing = max((_agreeing(pairs, slack) for slack in (0.5, 1.0)), key=len)
-    if 2 * len(agreeing) < len(pairs) or not agreeing:  # another net, best compared with this one as it is known
+    if 2 * len(agreeing) < len(pairs) or not agreeing:  # another net, best compared at its default width
         return 1.0
     low, high = max(lower for lower, _ in agreeing), min(upper for _, upper in agreeing)
     middle = (low + high) / 2
@@ -119,8 +118,8 @@ def find_depth_multiplier(model_name: str, found: Sequence[int]) -> float:
 
 
 def _agreeing(pairs: Sequence[tuple[int, int]], slack: float) -> list[tuple[float, float]]:
-    """Returns between which multipliers a layer has its width, for the most layers of which that is one multiplier."""
+    """Returns the intervals of multipliers, per layer, for the largest set of layers that share a multiplier."""
     intervals = [((width - slack) / full, (width + slack) / full) for width, full in pairs]
-    starts = [lower for lower, _ in intervals]  # where most of them overlap, one of them begins
+    starts = [lower for lower, _ in intervals]  # the largest overlap begins at the start of one of them
     sets = ([(lower, upper) for lower, upper in intervals if lower <= start < upper] for start in starts)
     return max(sets, key=len, default=[])

@@ -1,4 +1,4 @@
-"""The train_dir that an import makes: a checkpoint of step 0 and model.json, whole or not at all.
+"""The train_dir of an import: a checkpoint of step 0 and model.json, written atomically.
 
 path = check_train_dir('/tmp/caffe', overwrite=False)
 line = write(path, model, spec, overwrite=False)
@@ -22,14 +22,14 @@ _OURS = re.compile(rf'checkpoint|model\.json|model\.ckpt-{_STEP}\.(index|data-\d
 
 
 def check_train_dir(path: str | None, overwrite: bool) -> str:
-    """Returns the folder if it can be made, before there is any work.
+    """Returns the folder if it can be written; called before any work.
 
     Args:
-        path: As it was given.
+        path: Value of `--train_dir`.
         overwrite: Whether an earlier import may be replaced.
 
     Raises:
-        InputError: no path, too long a name, something else is there, or another process is writing it.
+        InputError: No path, too long a name, the folder holds something else, or another process is writing it.
     """
     if not path or '://' in path:
         raise InputError(f'--train_dir={path or ""}: name a local folder')
@@ -43,7 +43,7 @@ def check_train_dir(path: str | None, overwrite: bool) -> str:
 
 
 def check_free(path: str, overwrite: bool) -> None:
-    """Refuses a path where something is that may not be replaced; see `check_train_dir`."""
+    """Raises InputError if something exists at a path that may not be replaced; see `check_train_dir`."""
     if not os.path.lexists(path):
         return
     if os.path.islink(path) or not os.path.isdir(path):
@@ -58,13 +58,13 @@ def check_free(path: str, overwrite: bool) -> None:
 
 
 def write(path: str, model: keras.Model, spec: ModelSpec, overwrite: bool) -> str:
-    """Writes the folder beside its place, and reads the checkpoint back before it gets its name.
+    """Writes the folder to a temporary path, reads the checkpoint back, and renames the folder.
 
     Returns:
-        A line that says what was compared.
+        A line that describes the comparison.
 
     Raises:
-        InputError: it cannot be written; what was there is unharmed.
+        InputError: It cannot be written; what existed before is unharmed.
     """
     tensors = {name: variable.numpy() for name, variable in slim_variables(model).items()}
     tensors[checkpoints.STEP_KEY] = np.asarray(_STEP, np.int64)
@@ -72,5 +72,5 @@ def write(path: str, model: keras.Model, spec: ModelSpec, overwrite: bool) -> st
         os.mkdir(part)
         line = checkpoints.compare(checkpoints.save(part, _STEP, tensors, max_to_keep=0), tensors)
         spec.save(part)
-        check_free(path, overwrite)  # which others may have written to since
+        check_free(path, overwrite)  # others may have written there meanwhile
     return line

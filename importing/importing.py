@@ -1,4 +1,4 @@
-"""The road of an import: check, read, make the net, match, compare, write.
+"""The steps of an import: check, read, make the net, match, compare, write.
 
 import_weights(make_config(ImportConfig, source='net.onnx', model_name='bvlc_alexnet', train_dir='/tmp/caffe'))
 """
@@ -14,13 +14,13 @@ from support.errors import InputError
 
 
 def import_weights(config: ImportConfig) -> str:
-    """Imports weights as the config says, and prints what was compared.
+    """Imports weights, and prints the comparisons with the source.
 
     Returns:
-        The folder that was written.
+        The train_dir that was written.
 
     Raises:
-        InputError: whatever the user can put right; nothing is written then.
+        InputError: Any error that the user can correct; nothing is written then.
     """
     options = config.source
     _check_names(options.model_name, config.net.preprocessing_name)
@@ -32,7 +32,7 @@ def import_weights(config: ImportConfig) -> str:
     spec = describe(config.net, model_name, source)
     narrower = f' of depth_multiplier {spec.depth_multiplier:g}' if spec.depth_multiplier != 1 else ''
     net = f'{spec.model_name}{narrower} for images of {spec.image_size} px'
-    pair(source.layers, sketch_layers(spec.make_model), source.path, net)  # before memory is taken for it
+    pair(source.layers, sketch_layers(spec.make_model), source.path, net)  # before the net takes memory
     model = spec.make_model()
     pairs = pair(source.layers, net_layers(model), source.path, net)
     tensors, numbers = fill(pairs)
@@ -48,7 +48,7 @@ def import_weights(config: ImportConfig) -> str:
 
 
 def _check_names(model_name: str | None, preprocessing_name: str | None) -> None:
-    """Refuses names that there are not, before any file is read."""
+    """Raises InputError for unknown names, before any file is read."""
     if model_name is not None:
         nets_factory.get_net(model_name)
     if preprocessing_name is not None:

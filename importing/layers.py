@@ -1,4 +1,4 @@
-"""The layers of a source and those of a net, paired by order and shape; what does not pair is refused in a table.
+"""Pairs the layers of a source with those of a net by order and shape; unpaired layers are an error with a table.
 
 pairs = pair(source_layers, net_layers(model), 'net.onnx', 'bvlc_alexnet')
 tensors, numbers = fill(pairs)
@@ -20,23 +20,23 @@ from support.tables import format_table
 Shapes = Mapping[str, tuple[int, ...]]
 Values = dict[str, np.ndarray]
 
-_SAME = 1e-4  # relative; exporters keep settings as float32
+_SAME = 1e-4  # relative; exporters store settings as float32
 _MAX_ROWS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceLayer:
-    """A layer of a source that has weights.
+    """A layer of a source, with weights.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
         shapes: By variable: kernel, [units, inputs] or [filters, channels of a group, height, width], and bias; or
             gamma, beta, moving_mean and moving_variance.
-        read: Returns the float32 values of these shapes. Raises InputError if they are damaged.
-        settings: What shapes do not show, as far as the source says it: groups, epsilon.
-        is_channels_last: Whether the inputs of a kernel [units, inputs] are in the order height, width, channels, and
-            not channels, height, width.
-        data: Name of the value that it takes, in a graph.
+        read: Returns the float32 values by variable. Raises InputError if they are damaged.
+        settings: Settings that shapes do not show, if the source states them: groups, epsilon.
+        is_channels_last: Whether the inputs of a kernel [units, inputs] are in the order height, width, channels,
+            instead of channels, height, width.
+        data: Name of its input value, in a graph.
     """
 
     name: str
@@ -49,13 +49,13 @@ class SourceLayer:
 
 @dataclasses.dataclass(frozen=True)
 class NetLayer:
-    """A layer of a net of ours that has weights.
+    """A layer of one of this project's nets, with weights.
 
     Attributes:
-        name: Of the Keras layer.
-        variables: By their Keras names.
-        shapes: The shapes that a source may have, a usual one first; a bias may be left out.
-        extent: Height, width and channels of what it takes; of flat inputs before they were flattened.
+        name: Name of the Keras layer.
+        variables: Variables by Keras name.
+        shapes: Shapes that a source may have, a common one first; a bias may be missing.
+        extent: Height, width and channels of its input; for flat inputs, before flattening.
         settings: As in `SourceLayer`.
     """
 
@@ -70,13 +70,13 @@ Pairs = list[tuple[SourceLayer, NetLayer]]
 
 
 def sketch_layers(make_model: Callable[[], keras.Model]) -> list[NetLayer]:
-    """Returns the layers of a model that is only drawn: a net of any size can be looked at without memory for it."""
-    with tf.Graph().as_default():  # where nothing is computed, not even initial weights
+    """Returns the layers of a model built without memory for its weights, whatever its size."""
+    with tf.Graph().as_default():  # computes nothing, not even initial weights
         return net_layers(make_model())
 
 
 def net_layers(model: keras.Model) -> list[NetLayer]:
-    """Returns the layers of a model that have weights, in its order."""
+    """Returns the layers of a model that have weights, in order."""
     makers = {id(layer.output): layer for layer in model.layers}
     return [_net_layer(layer, makers) for layer in model.layers if layer.variables]
 
@@ -93,14 +93,14 @@ def _net_layer(layer: Any, makers: Mapping[int, Any]) -> NetLayer:
     if len(shapes['kernel']) == 2:
         kernels.reverse()
     elif (*window, 1, 1, groups) != (*extent[:2], *layer.output.shape[1:3], 1):
-        del kernels[1]  # it has several positions
+        del kernels[1]  # several output positions
     biases: list[Shapes] = [{'bias': (units,)}, {}] if 'bias' in shapes else [{}]
     allowed = [{'kernel': kernel, **bias} for kernel in kernels for bias in biases]
     return NetLayer(layer.name, variables, allowed, extent, {'groups': groups})
 
 
 def _extent(layer: Any, makers: Mapping[int, Any]) -> tuple[int, ...]:
-    """Returns height, width and channels of what a layer takes; of flat inputs, before `Flatten` or pooling."""
+    """Returns height, width and channels of a layer's input; for flat inputs, before `Flatten` or pooling."""
     tensor, inputs = layer.input, layer.input.shape[-1]
     while len(tensor.shape) == 2:
         maker = makers[id(tensor)]
@@ -111,16 +111,16 @@ def _extent(layer: Any, makers: Mapping[int, Any]) -> tuple[int, ...]:
 
 
 def pair(found: Sequence[SourceLayer], wanted: Sequence[NetLayer], path: str, net: str) -> Pairs:
-    """Pairs each layer of a net with the first one of a source, of those that are left, that has its shapes.
+    """Pairs each layer of a net with the first unpaired layer of the source that has its shapes.
 
     Args:
         found: The layers of the source.
         wanted: The layers of the net.
         path: The source, for messages.
-        net: What messages call the net.
+        net: The net, for messages.
 
     Raises:
-        InputError: layers are left on either side; a table of them.
+        InputError: Layers are unpaired on either side; the message has a table of them.
     """
     left, pairs, missing = list(found), [], []
     for layer in wanted:
@@ -144,7 +144,7 @@ def _fits(source: SourceLayer, layer: NetLayer) -> bool:
 
 
 def _table(left: Sequence[SourceLayer], missing: Sequence[NetLayer]) -> str:
-    """Returns the layers that are left over on both sides, side by side."""
+    """Returns a table of the unpaired layers of both sides."""
     rows = [('layer of the source', '', 'layer of the net', '')]
     for source, layer in itertools.zip_longest(left, missing):
         here = (source.name, _describe(source.shapes, source.settings)) if source else ('none', '')
@@ -162,13 +162,13 @@ _PLAIN = ('groups', 1)
 
 
 def fill(pairs: Pairs) -> tuple[int, int]:
-    """Gives the variables of a net the values of a source, zeros for a bias that it lacks.
+    """Assigns the values of a source to the variables of a net, and zeros to a missing bias.
 
     Returns:
-        How many tensors and numbers were taken.
+        The numbers of tensors and of values taken.
 
     Raises:
-        InputError: values are damaged.
+        InputError: Values are damaged.
     """
     tensors = numbers = 0
     for source, layer in pairs:
@@ -183,7 +183,7 @@ def fill(pairs: Pairs) -> tuple[int, int]:
 
 
 def _turned(kernel: np.ndarray, extent: tuple[int, ...], is_channels_last: bool) -> np.ndarray:
-    """Returns a kernel [height, width, channels, filters]."""
+    """Returns the kernel transposed to [height, width, channels, filters]."""
     height, width, channels = extent
     if kernel.ndim == 2 and is_channels_last:
         return kernel.reshape(-1, height, width, channels).transpose(1, 2, 3, 0)

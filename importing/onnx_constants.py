@@ -1,4 +1,4 @@
-"""The nodes of a graph, and the weights that it stores or computes without its images.
+"""The nodes of a graph, and the weights that it stores, or computes independently of its images.
 
 node = Node('net.onnx', 0, file.model.graph.node[0])
 node.get('group', 1)
@@ -18,7 +18,7 @@ T = TypeVar('T')
 
 _OWN_DOMAINS = ('', 'ai.onnx')
 _MAX_DEPTH = 100
-_MAX_NUMBERS = 2**28  # several times the largest layer; a small file can ask for more than there is memory
+_MAX_NUMBERS = 2**28  # several times the largest layer; a small file can request more than fits in memory
 _ADVICE = 'give the file that has them'
 
 
@@ -26,11 +26,11 @@ class Node:
     """A node of a graph.
 
     Attributes:
-        op: Its operator, with the domain if that is not ONNX' own.
-        inputs: Names of what it takes; empty where an optional one is left out.
-        outputs: Names of what it gives.
-        where: What it is called in messages.
-        proto: It, as `onnx.NodeProto`.
+        op: Its operator, with the domain unless that is ONNX' own.
+        inputs: Names of its inputs; empty for an omitted optional one.
+        outputs: Names of its outputs.
+        where: Its description in messages.
+        proto: The `onnx.NodeProto`.
     """
 
     def __init__(self, path: str, number: int, proto: Any):
@@ -40,10 +40,10 @@ class Node:
         self._path, self.proto = path, proto
 
     def get(self, name: str, default: T) -> T:
-        """Returns an attribute, or the default where it is left out.
+        """Returns an attribute, or the default if it is omitted.
 
         Raises:
-            InputError: it is damaged, or of another type than the default.
+            InputError: It is damaged, or of another type than the default.
         """
         helper = optional_packages.load('onnx.helper', 'reading ONNX files')
         found = [attribute for attribute in self.proto.attribute if attribute.name == name]
@@ -66,18 +66,18 @@ def _to_array(tensor: Any) -> np.ndarray:
     return optional_packages.load('onnx.numpy_helper', 'reading ONNX files').to_array(tensor)
 
 
-# What exporters compute with weights.
+# Operators that exporters apply to weights.
 _OPERATORS = ('Cast', 'Concat', 'Constant', 'Identity', 'Reshape', 'Squeeze', 'Transpose', 'Unsqueeze')
 _EMPTY = ('ConstantOfShape', 'RandomNormal', 'RandomUniform')
 
 
 class Constants:
-    """Values by name, computed when they are asked for.
+    """Values by name, computed on request.
 
     Args:
         file: The graph.
         nodes: All of its nodes.
-        images: Names of the images, and of what depends on them.
+        images: Names of the images, and of values that depend on them.
     """
 
     def __init__(self, file: OnnxFile, nodes: Sequence[Node], images: Collection[str]):
@@ -88,10 +88,10 @@ class Constants:
         self._computed: dict[str, np.ndarray | None] = {}
 
     def weights(self, node: Node, position: int, rank: int | None = None) -> np.ndarray:
-        """Returns the numbers that a node takes.
+        """Returns the weights at an input of a node.
 
         Raises:
-            InputError: there are none, or they are not float32, not finite, or not of this rank.
+            InputError: They are missing, not float32, not finite, or have another rank.
         """
         name = node.inputs[position] if node.has_input(position) else ''
         value, problem = self._get(name) if name else None, None
@@ -109,10 +109,10 @@ class Constants:
         return value
 
     def _get(self, name: str, depth: int = 0) -> np.ndarray | None:
-        """Returns a value, or None if it depends on the images or is computed by what is not in the table.
+        """Returns a value, or None if it depends on the images or on an operator outside `_OPERATORS`.
 
         Raises:
-            InputError: the file holds no value for it, or a damaged one.
+            InputError: The file has no value for it, or a damaged one.
         """
         if name in self._stored:
             try:
@@ -141,11 +141,11 @@ class Constants:
             if sum(known[name].size for name in node.inputs) > _MAX_NUMBERS:
                 raise ValueError(f'more than {_MAX_NUMBERS} numbers')
             return self._run(node, known)
-        except Exception as error:  # of the reference evaluator
+        except Exception as error:  # from the reference evaluator
             raise InputError(f'--source={self._path}: damaged: {node.where}: {first_line(error)}') from error
 
     def _run(self, node: Node, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Runs one node by ONNX' reference implementation of the operators of this version."""
+        """Runs one node in ONNX' reference implementation, with the graph's operator set."""
         onnx = optional_packages.load('onnx', 'reading ONNX files')
         reference = optional_packages.load('onnx.reference', 'reading ONNX files')
         named = [onnx.helper.make_empty_tensor_value_info(name) for name in (*inputs, *node.outputs)]

@@ -1,4 +1,4 @@
-"""ONNX files: the graph, its images, and the constants that it holds or computes; damaged or empty ones are refused.
+"""ONNX files: the graph, its images, and its constants; damaged or empty files are refused.
 
 file = load('bvlcalexnet-12.onnx')
 file.model.graph.node, file.input_name, file.input_shape          # (1, 3, 224, 224); None is any size
@@ -16,7 +16,7 @@ from engine.classifiers import onnx_content
 from support import optional_packages
 from support.errors import InputError, first_line
 
-# How the names of operators begin that compute with integers.
+# Prefixes of the operators that compute with integers.
 _QUANTISED = ('QLinear', 'QGemm', 'Quantize', 'Dequantize', 'DynamicQuantize', 'ConvInteger', 'MatMulInteger')
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 _OTHER_FORMATS = {b'PK\x03\x04': 'a zip archive', b'\x80': 'a pickle', b'\x89HDF': 'an HDF5 file'}
@@ -27,11 +27,11 @@ class OnnxFile:
     """A graph with its weights.
 
     Attributes:
-        path: Where it lies.
-        model: The `onnx.ModelProto`; what lay in other files is in it, and what was in 16 bits is in float32.
+        path: The file.
+        model: The `onnx.ModelProto`, with external data included and 16-bit numbers widened to float32.
         input_name: Name of its images.
-        input_shape: Of them, four sizes; None is any.
-        description: What `export/` wrote into a file about itself; empty in files of others.
+        input_shape: Shape of the images, four sizes; None is any size.
+        description: This project's description of an export; empty in foreign files.
     """
 
     path: str
@@ -42,10 +42,10 @@ class OnnxFile:
 
 
 def load(path: str) -> OnnxFile:
-    """Reads an ONNX file, and the files beside it that hold its weights.
+    """Reads an ONNX file, with its external weights.
 
     Raises:
-        InputError: it is none, is damaged, is quantised, or does not take images.
+        InputError: It is not an ONNX file, damaged, quantised, or does not take images.
     """
     onnx = optional_packages.load('onnx', 'reading ONNX files')
     model = _read(onnx, path)
@@ -87,7 +87,7 @@ def _read(onnx: Any, path: str) -> Any:
 
 
 def _is_whole(graph: Any) -> bool:
-    """Returns whether nodes have what all of them have; protobuf gives bytes where a text is not UTF-8."""
+    """Returns whether all nodes are complete; protobuf returns bytes for text that is not UTF-8."""
     names = [value.name for value in graph.input]
     names += [name for node in graph.node for name in (node.op_type, node.domain, node.name, *node.input, *node.output)]
     return all(isinstance(name, str) for name in names) and all(node.output for node in graph.node)
@@ -103,10 +103,10 @@ def _refuse_quantised(path: str, graph: Any) -> None:
 
 
 def _widen(model: Any) -> None:
-    """Makes a graph compute in float32 what it computed in 16 bits, of which every number is one of float32's too.
+    """Converts a graph from 16-bit numbers to float32, without loss.
 
     Raises:
-        ValueError: a tensor is damaged; its name.
+        ValueError: A tensor is damaged; with its name.
     """
     proto = optional_packages.load('onnx', 'reading ONNX files').TensorProto
     short = (proto.FLOAT16, proto.BFLOAT16)
@@ -136,7 +136,7 @@ def _widen_tensor(tensor: Any) -> None:
 
 
 def _find_images(path: str, graph: Any) -> tuple[str, tuple[int | None, ...]]:
-    """Returns name and shape of the one input that comes first in a node; weights may be inputs too, but come later."""
+    """Returns name and shape of the only input that is a node's first; weights may be inputs too, but not first."""
     values = {tensor.name for tensor in graph.initializer}
     first = {node.input[0] for node in graph.node if node.input}
     inputs = [value for value in graph.input if value.name in first - values]

@@ -1,11 +1,11 @@
-"""Reads an ONNX graph: its layers with weights in order, its images, its logits.
+"""Reads an ONNX graph: its layers with weights in order, its images and its logits.
 
 graph = read_graph(file)
 graph.layers[0].name, graph.layers[0].shapes      # "node 0 (Conv 'conv1')", {'kernel': (96, 3, 11, 11), 'bias': (96,)}
 graph.layout, graph.image_size, graph.logits
 
-Weights are taken from the nodes that the images pass through, whatever these and their values are called and however
-they branch. What nodes without weights compute is not looked at: that shows when the graph is run.
+Weights are taken from the nodes on the images' path, whatever the names of nodes and values and however they branch.
+Nodes without weights are not examined here: running the graph later reveals differences.
 """
 
 import dataclasses
@@ -30,17 +30,17 @@ _SOFTMAXES = ('LogSoftmax', 'Softmax')
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """The result of reading a graph.
+    """The content of a graph.
 
     Attributes:
-        layers: Those that have weights.
-        num_nodes: Number of nodes that the images pass through.
+        layers: Its layers with weights.
+        num_nodes: Number of nodes on the images' path.
         layout: 'NCHW' or 'NHWC', of the images.
-        image_size: Side of the images; None where the graph takes any.
-        channels: Of the images.
-        logits: Name of its last result, or of what a softmax behind it takes.
-        result: Name of its last result.
-        softmax: Operator between the two, or ''.
+        image_size: Side of the images; None if the graph takes any.
+        channels: Channels of the images.
+        logits: Name of the last result, or of the softmax's input if one follows.
+        result: Name of the last result.
+        softmax: Operator between logits and result, or ''.
     """
 
     layers: list[SourceLayer]
@@ -54,10 +54,10 @@ class Graph:
 
 
 def read_graph(file: OnnxFile) -> Graph:
-    """Reads the weights of a graph.
+    """Reads the layers, images and results of a graph.
 
     Raises:
-        InputError: the file holds no weights or damaged ones, or takes images that no net of ours does.
+        InputError: The file has no weights or damaged ones, or takes images that none of these nets supports.
     """
     nodes = [Node(file.path, number, proto) for number, proto in enumerate(file.model.graph.node)]
     paths = _Paths(file, nodes)
@@ -74,13 +74,13 @@ def read_graph(file: OnnxFile) -> Graph:
 
 
 class _Paths:
-    """How the images pass through a graph.
+    """The path of the images through a graph.
 
     Attributes:
-        nodes: Those that they pass through, in an order in which they can be computed.
-        values: Names of the images, and of all that depends on them.
-        makers: The node that makes each of the latter.
-        before: The one of `values` that each of the latter is made of; of several, the first.
+        nodes: Nodes on the path, in an order in which they can be computed.
+        values: Names of the images, and of all values that depend on them.
+        makers: Dependent value -> the node that computes it.
+        before: Dependent value -> the node's input in `values`; the first, if there are several.
     """
 
     def __init__(self, file: OnnxFile, nodes: Sequence[Node]):
@@ -89,7 +89,7 @@ class _Paths:
         self.before: dict[str, str] = {}
         self.values = {file.input_name}
         waiting = [node for node in nodes if node.op != 'Shape']  # sizes are known without the images
-        while waiting:  # once, where nodes stand in the order that ONNX asks for
+        while waiting:  # one pass, if nodes are in the order that ONNX requires
             later = []
             for node in waiting:
                 data = next((name for name in node.inputs if name in self.values), None)
@@ -108,14 +108,14 @@ class _Paths:
             waiting = later
 
     def maker_behind(self, name: str) -> Node | None:
-        """Returns the node that computes a value, looking through nodes that only move it; None for the images."""
+        """Returns the node that computes a value, skipping nodes that only move it; None for the images."""
         node = self.makers.get(name)
         while node is not None and node.op in _SAME_NUMBERS:
             node = self.makers.get(self.before[node.outputs[0]])
         return node
 
     def is_channels_last(self, name: str) -> bool:
-        """Returns whether flat numbers lie in the order height, width, channels: a node has put channels last."""
+        """Returns whether flat values have the order height, width, channels: a node moved channels last."""
         node = self.makers.get(name)
         while node is not None and node.op not in _KERNELS:
             if node.op == 'Transpose':
@@ -125,7 +125,7 @@ class _Paths:
 
 
 def _find_layout(file: OnnxFile, paths: _Paths) -> str:
-    """Returns how the images lie: channels last if the graph begins by putting them first."""
+    """Returns the layout of the images: NHWC if the graph begins by moving channels first."""
     data = file.input_name
     for node in paths.nodes:
         if data in node.inputs and node.op not in ('Cast', 'Dropout', 'Identity'):
@@ -135,7 +135,7 @@ def _find_layout(file: OnnxFile, paths: _Paths) -> str:
 
 
 def _find_extent(file: OnnxFile, layout: str) -> tuple[int | None, int]:
-    """Returns the side of the images, None if it is left open, and their channels."""
+    """Returns the side of the images, None if it is not fixed, and their channels."""
     height, width, channels = (file.input_shape[layout.index(axis)] for axis in 'HWC')
     if height and width and height != width:
         raise InputError(f'--source={file.path}: its images are {height}x{width}; the nets here take square ones')
@@ -152,10 +152,10 @@ class _Layers:
 
     def __init__(self, constants: Constants, paths: _Paths):
         self._constants, self._paths = constants, paths
-        self._values: dict[str, Values] = {}  # of the layer that makes a value
+        self._values: dict[str, Values] = {}  # of the layer that computes a value
 
     def read(self) -> list[SourceLayer]:
-        """Returns them in the order of the nodes."""
+        """Returns the layers in the order of the nodes."""
         readers: dict[str, Callable[[Node, str], tuple[Values, dict[str, float]] | None]] = {
             'Add': self._add_bias,
             'BatchNormalization': self._normalize,
@@ -197,7 +197,7 @@ class _Layers:
         return values, {}
 
     def _multiply(self, node: Node, data: str) -> tuple[Values, dict[str, float]] | None:
-        """Leaves out averages over regions, which this project exports as products of images with constants."""
+        """Skips averages over regions, which this project exports as products of images with constants."""
         if node.inputs[0] != data or (node.has_input(1) and node.inputs[1] in self._paths.values):
             return None
         kernel = self._constants.weights(node, 1, rank=2).T
@@ -209,7 +209,7 @@ class _Layers:
         return values, {'epsilon': node.get('epsilon', 1e-5)}
 
     def _add_bias(self, node: Node, data: str) -> None:
-        """Gives a kernel that has no bias the one that is added to its results by a node of its own."""
+        """Takes the bias of a kernel from a separate Add node, if the kernel has none."""
         kernel = self._paths.maker_behind(data)
         values = self._values.get(kernel.outputs[0], {}) if kernel else {}
         others = [position for position, name in enumerate(node.inputs) if name not in self._paths.values]

@@ -1,8 +1,8 @@
-"""Files that weights come in, by the ending of their names.
+"""Sources of an import, by file extension.
 
 source = open_source('bvlcalexnet-12.onnx')
 source.layers[0].name, source.image_size, source.channels           # "node 0 (Conv 'conv1')", 224, 3
-source.report(pairs, '16 tensors, 60965224 parameters', model, spec)         # what was compared
+source.report(pairs, '16 tensors, 60965224 parameters', model, spec)         # lines that list the comparisons
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from importing.layers import Pairs, SourceLayer
 from importing.onnx_graph import read_graph
 from support.errors import InputError, first_line
 
-_WIDENED = ('none', 'float16')  # --quantize, where weights are numbers of float32
+_WIDENED = ('none', 'float16')  # values of --quantize with weights that fit float32 exactly
 _HOW_TO_SAVE = (
     'of a state_dict, in PyTorch, '
     "safetensors.torch.save_file(torch.load('{name}', weights_only=True), '{stem}.safetensors')"
@@ -32,13 +32,13 @@ class Source:
     """A file with the weights of a net.
 
     Attributes:
-        path: Where it lies.
-        layers: Those that have weights.
-        image_size: Side of its images; None where the file leaves it open.
-        channels: Of its images.
-        described: What an export of this project says of itself; None of files of others.
-        report: Compares the source with the net that was filled from it, given the pairs of their layers and how much
-            was taken; returns lines that say what was compared. Raises InputError if the net computes something else.
+        path: The file.
+        layers: Its layers with weights.
+        image_size: Side of its images; None if the file leaves it open.
+        channels: Channels of its images.
+        described: The description in this project's exports; None in foreign files.
+        report: Compares the source with the net filled from it, given the pairs of layers and a summary of the values
+            taken; returns lines that list the comparisons. Raises InputError if the net computes something else.
     """
 
     path: str
@@ -63,10 +63,10 @@ def _open_onnx(path: str) -> Source:
 
 
 def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
-    """Returns the description in an export of this project; None for foreign files.
+    """Returns the description in this project's export; None for foreign files.
 
     Raises:
-        InputError: that is damaged; or the file is not the net alone, in float32.
+        InputError: The description is damaged, or the file is not a plain float32 net.
     """
     if 'model' not in file.description:
         return None
@@ -83,7 +83,7 @@ def _read_spec(file: onnx_file.OnnxFile) -> ModelSpec | None:
 
 
 def _open_torch(path: str) -> Source:
-    """Opens PyTorch weights, which come without a graph: what can be compared are names and shapes."""
+    """Opens PyTorch weights, which have no graph: only names and shapes can be compared."""
     layers = torch_weights.read_layers(path)
     channels = next((layer.shapes['kernel'][1] for layer in layers if 'kernel' in layer.shapes), 3)
 
@@ -102,10 +102,10 @@ _PICKLES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 
 
 def open_source(path: str | None) -> Source:
-    """Opens a file, by the ending of its name.
+    """Opens a source, by file extension.
 
     Raises:
-        InputError: no file, one that cannot be read, or another kind of file.
+        InputError: The file is missing, unreadable or of another kind.
     """
     if not path:
         raise InputError(f'--source is missing: a file that ends in {" or ".join(_SOURCES)}')

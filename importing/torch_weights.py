@@ -1,4 +1,4 @@
-"""PyTorch weights in a .safetensors file, as layers: a name's part before its last dot says of which, and their order.
+"""PyTorch weights in a .safetensors file as layers: the part of a name before its last dot is the layer's name.
 
 layers = read_layers('alexnet.safetensors')
 layers[0].name, layers[0].shapes        # 'features.0', {'kernel': (64, 3, 11, 11), 'bias': (64,)}
@@ -17,22 +17,22 @@ from support.errors import InputError, first_line
 
 _OF_KERNELS = {'weight': 'kernel', 'bias': 'bias'}
 _OF_NORMS = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
-_DTYPES = ('F32', 'F16', 'BF16')  # the latter two are widened, exactly
+_DTYPES = ('F32', 'F16', 'BF16')  # F16 and BF16 are widened exactly
 _COUNTER = 'num_batches_tracked'
 
 
 def read_layers(path: str) -> list[SourceLayer]:
-    """Reads names and shapes of a file.
+    """Reads the layers of a file.
 
     Returns:
-        Convolutions, fully connected layers and normalisations, each in their order.
+        Convolutions, then fully connected layers, then normalisations, each kind in order.
 
     Raises:
-        InputError: it is damaged, not in floats of 16 or 32 bits, or has tensors that layers of these nets do not have.
+        InputError: It is damaged, not in 16- or 32-bit floats, or has tensors unknown to these nets' layers.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     with _open(path) as file:
-        for name in file.keys():  # noqa: SIM118  # it is no dict
+        for name in file.keys():  # noqa: SIM118  # not a dict
             scope, _, leaf = name.rpartition('.')
             tensor = file.get_slice(name)
             if leaf == _COUNTER:
@@ -81,12 +81,12 @@ def _open(path: str) -> Any:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts features.10 behind features.3."""
+    """Sort key that puts features.10 after features.3."""
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', name)]
 
 
 def _in_order(layers: list[SourceLayer]) -> list[SourceLayer]:
-    """Puts the layers of any net here in their order as far as names do not: `classifier` stands before `features`."""
+    """Sorts layers where names do not: `classifier` precedes `features` alphabetically."""
     kernels = [layer.shapes.get('kernel', ()) for layer in layers]
     convolutions, dense, norms = (
         [layer for layer, kernel in zip(layers, kernels, strict=True) if len(kernel) == rank] for rank in (4, 2, 0)

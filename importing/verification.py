@@ -1,4 +1,4 @@
-"""Running a graph as it came, to compare its logits with those of the net that was filled from it."""
+"""Compares the logits of the original graph with those of the net filled from it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from importing.onnx_graph import NCHW, Graph
 from support import optional_packages
 from support.errors import InputError, first_line
 
-_IMAGES, _SQUARES = 4, 5  # of each kind; along a side
-_TOLERANCE = 1e-4  # of the largest logit
-_OLDEST = 7  # version of the operators that onnxruntime still has
-# What operators had before, and is now either how they always are or an input.
+_IMAGES, _SQUARES = 4, 5  # images of each kind; squares along a side
+_TOLERANCE = 1e-4  # relative to the largest logit
+_OLDEST = 7  # oldest operator set that onnxruntime supports
+# Attributes of old operators that are now fixed or an input.
 _RETIRED = {
     'BatchNormalization': ('is_test', 'spatial', 'consumed_inputs'),
     'Dropout': ('is_test', 'consumed_inputs'),
@@ -27,21 +27,21 @@ _RETIRED = {
 }
 
 
-@np.errstate(invalid='ignore')  # of numbers that are not finite, which are refused
+@np.errstate(invalid='ignore')  # values that are not finite are refused below
 def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Model, spec: ModelSpec) -> str:
-    """Runs a graph and a net on the same images; returns a line that says how their logits compare.
+    """Runs a graph and a net on the same images; returns a line with the difference of their logits.
 
-    The graph is run up to its logits: a softmax behind them would hide what differs.
+    The graph is run up to its logits, because a softmax after them would hide differences.
 
     Args:
-        file: The graph; it is changed for this.
-        graph: What was found in it.
-        pairs: Its layers, and those of the net.
+        file: The graph's file; it is modified.
+        graph: The content read from the file.
+        pairs: Layers of the graph and of the net.
         model: The net, with the weights of the graph.
-        spec: How its images are prepared.
+        spec: Description of the net's images.
 
     Raises:
-        InputError: they differ, or the graph cannot be run; what differs first.
+        InputError: The logits differ, or the graph cannot be run; the message names the first difference.
     """
     images = _make_images(spec)
     expected, results = _run_graph(file, graph, images, graph.logits, graph.result)
@@ -51,7 +51,7 @@ def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Mode
     if found.shape != expected.shape:
         sizes = f'graph gives {expected.shape[1]} results and {spec.model_name} {found.shape[1]} logits'
         raise InputError(f'{start} {sizes}; {end}')
-    for kind in (slice(_IMAGES, None), slice(_IMAGES)):  # the latter's figures are printed
+    for kind in (slice(_IMAGES, None), slice(_IMAGES)):  # the figures of the last kind are printed
         largest, difference = np.abs(expected[kind]).max(), np.abs(found[kind] - expected[kind]).max()
         if not difference <= _TOLERANCE * largest:
             where = _first_difference(file, graph, pairs, model, images[kind])
@@ -69,14 +69,14 @@ def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Mode
 
 
 def _first_difference(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Model, images: np.ndarray) -> str:
-    """Returns in words the first layer with weights that takes something else in the graph than in the net."""
+    """Describes the first layer with weights whose input differs between graph and net."""
     behind_others = [(source, layer) for source, layer in pairs if source.data != file.input_name]
     taken = _run_graph(file, graph, images, *(source.data for source, _ in behind_others))
     layers = [model.get_layer(layer.name) for _, layer in behind_others]
     ours = keras.Model(model.inputs, [layer.input for layer in layers])([images], training=False)
     before = pairs[0][1].name
     for (source, layer), here, there in zip(behind_others, taken, ours, strict=True):
-        # Sorted, as the one may be flat and the other not.
+        # Sorted, as one may be flat and the other not.
         values, expected = (np.sort(np.ravel(each)) for each in (here, there))
         tolerance = _TOLERANCE * np.abs(expected).max()
         if values.shape != expected.shape or not np.abs(values - expected).max() <= tolerance:
@@ -87,9 +87,9 @@ def _first_difference(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.M
 
 
 def _make_images(spec: ModelSpec) -> np.ndarray:
-    """Returns random pixels, then random squares, as the net takes them: float32 [images, height, width, channels].
+    """Returns random pixels, then random squares, as input of the net: float32 [images, height, width, channels].
 
-    To a convolution one place in noise is as any other, so that noise alone would hide a ReLU before a pooling.
+    In noise all places look alike to a convolution, so noise alone would hide a ReLU before a pooling.
     """
     preprocessing = spec.make_preprocessing()
     size, channels = spec.image_size, preprocessing.source_channels
@@ -110,7 +110,7 @@ def _run_graph(file: OnnxFile, graph: Graph, images: np.ndarray, *names: str) ->
         session = _open_session(onnxruntime, file, names)
         batches = [np.repeat(image[np.newaxis], batch, axis=0) for image in images]
         runs = [[value[0] for value in session.run(names, {file.input_name: images})] for images in batches]
-    except Exception as error:  # onnxruntime's have no class of their own in common
+    except Exception as error:  # onnxruntime's exceptions have no common class
         raise InputError(f'--source={file.path}: onnxruntime cannot run it: {first_line(error)}') from error
     return [np.stack(values) for values in zip(*runs, strict=True)]
 
@@ -122,12 +122,12 @@ def _open_session(onnxruntime: Any, file: OnnxFile, names: Sequence[str]) -> Any
     for name in dict.fromkeys(names):
         file.model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # it warns of graphs that it then runs
+    options.log_severity_level = 4  # no warnings about graphs that it can run
     return onnxruntime.InferenceSession(file.model.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
 
 def _modernise(onnx: Any, model: Any) -> None:
-    """Rewrites operators of before 2018, as they are in the first files of the model zoo."""
+    """Updates operators from before 2018, as in the oldest files of the model zoo."""
     versions = [opset for opset in model.opset_import if opset.domain in ('', 'ai.onnx') and opset.version < _OLDEST]
     if not versions:
         return

@@ -1,4 +1,4 @@
-"""The nets of TF-Slim as Keras 3 functional models: one file a family, looked up in `nets_factory`."""
+"""The nets of TF-Slim as Keras 3 functional models: one file per family, looked up in `nets_factory`."""
 
 from support.library import prepare
 

@@ -1,4 +1,4 @@
-"""AlexNet v2: one tower, no normalisation, and fully connected layers that are convolutions.
+"""AlexNet v2: one tower, no normalisation, fully connected layers as convolutions.
 
 Sources: 'One weird trick', https://arxiv.org/abs/1404.5997; research/slim/nets/alexnet.py in
 tensorflow/models.
@@ -13,7 +13,7 @@ from nets.building import Builder, EndPoints, smallest_side, truncated_normal
 from nets.layers import FullyConnectedConv2D
 from support.errors import InputError
 
-# (size, stride) of what is not padded: conv1, pool1, pool2, pool5, fc6.
+# (size, stride) of the unpadded windows: conv1, pool1, pool2, pool5, fc6.
 MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (3, 2), (5, 1)])
 
 
@@ -29,20 +29,20 @@ def alexnet_v2(
     """Builds slim's alexnet_v2.
 
     Args:
-        inputs: float32 [batch, height, width, channels] of at least 195x195 pixels; up to 226x226 gives one
+        inputs: float32 [batch, height, width, channels] of at least 195x195 pixels; up to 226x226 yields one
             position.
-        num_classes: Number of classes; None or 0 leaves out dropout7 and fc8.
+        num_classes: Number of classes; None or 0 omits dropout7 and fc8.
         weight_decay: L2 factor of the weights of every layer.
-        spatial_squeeze: Return logits [batch, num_classes] instead of [batch, height, width, num_classes].
-        global_pool: Average fc7 over its positions, so that larger images give one position too.
-        **options: As `Builder` takes them.
+        spatial_squeeze: Whether to return logits [batch, num_classes] instead of [batch, height, width, num_classes].
+        global_pool: Whether to average fc7 over positions, so that larger images yield one position too.
+        **options: Options of `Builder`.
 
     Returns:
         The logits in float32, or fc7 [batch, height, width, 4096] without classes; and slim's end points by
         name.
 
     Raises:
-        InputError: The images are too small, or are too large to squeeze.
+        InputError: The images are too small, or too large to squeeze.
     """
     build = Builder('alexnet_v2', inputs, MIN_IMAGE_SIZE, is_fixed=False, **options)
     decayed = functools.partial(build.weights, weight_decay=weight_decay)
@@ -79,7 +79,7 @@ def alexnet_v2(
 
 
 def _squeeze(logits: keras.KerasTensor) -> keras.KerasTensor:
-    """Returns [batch, classes] of [batch, 1, 1, classes], and refuses any other height and width."""
+    """Reshapes [batch, 1, 1, classes] to [batch, classes]; raises InputError for any other height and width."""
     height, width, classes = logits.shape[1:]
     if (height, width) != (1, 1):
         raise InputError(

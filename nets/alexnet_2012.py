@@ -13,7 +13,7 @@ import keras
 from nets.building import Builder, EndPoints, smallest_side
 from nets.layers import BatchNormalization
 
-# (size, stride) of conv1, pool1, pool2, pool5; the padding of alexnet's conv1 leaves it a window of one pixel.
+# (size, stride) of conv1, pool1, pool2, pool5; alexnet's conv1 is padded, so one pixel of input is enough for it.
 MIN_IMAGE_SIZE = smallest_side([(1, 4), (3, 2), (3, 2), (3, 2)])
 BN_MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (3, 2)])
 
@@ -28,17 +28,17 @@ def alexnet(
 ) -> tuple[keras.KerasTensor, EndPoints]:
     """Builds the AlexNet of 2012 in one tower, without its normalisation and with a padded conv1 for small images.
 
-    Its layers are 3, 8, 12, 12, 8, 128 and 128 units of 32 filters wide; depth_multiplier 1/2, 1/4, 1/8 and 1/16 makes
-    a unit of 16, 8, 4 and 2. Weights start as Glorot's uniform (https://proceedings.mlr.press/v9/glorot10a.html) and
-    biases at 0, slim's and Keras' default.
+    Its layers are 3, 8, 12, 12, 8, 128 and 128 units wide, of 32 filters each; depth_multiplier 1/2, 1/4, 1/8 and 1/16
+    make that 16, 8, 4 and 2 filters. Weights start as Glorot's uniform
+    (https://proceedings.mlr.press/v9/glorot10a.html) and biases at 0, slim's and Keras' default.
 
     Args:
-        inputs: float32 [batch, height, width, channels] of a known size of at least 57x57 pixels; alexnet_bn's, 67x67.
-        num_classes: Number of classes; None or 0 leaves out dropout7 and fc8.
+        inputs: float32 [batch, height, width, channels] of a known size of at least 57x57 pixels (alexnet_bn: 67x67).
+        num_classes: Number of classes; None or 0 omits dropout7 and fc8.
         weight_decay: L2 factor of the kernels of every layer; biases, gamma and beta do not decay.
-        batch_norm: Build alexnet_bn, whose conv1 is not padded: batch normalisation stands in place of local response
-            normalisation. It follows the activation, and has Keras' momentum, 0.99, and epsilon, 0.001.
-        **options: As `Builder` takes them.
+        batch_norm: Whether to build alexnet_bn, whose conv1 is not padded and which has batch normalisation in place of
+            local response normalisation: after the activation, with Keras' momentum, 0.99, and epsilon, 0.001.
+        **options: Options of `Builder`.
 
     Returns:
         The logits, float32 [batch, num_classes], or fc7 [batch, 4096] without classes; and the end points by name.
@@ -48,7 +48,7 @@ def alexnet(
     """
     net_name, smallest = ('alexnet_bn', BN_MIN_IMAGE_SIZE) if batch_norm else ('alexnet', MIN_IMAGE_SIZE)
     build = Builder(net_name, inputs, smallest, **options)
-    # From He's, the loss of 1000 classes begins near 20 instead of 7, and lower learning rates diverge already.
+    # With He's, the loss of 1000 classes starts near 20 instead of 7, and training diverges at lower learning rates.
     glorot = functools.partial(build.weights, initializer=keras.initializers.GlorotUniform, weight_decay=weight_decay)
 
     def norm(name: str) -> list[keras.Layer]:

@@ -1,4 +1,4 @@
-"""What the layers of a net share, where slim had arg scopes: width, initial weights, the type that they compute in.
+"""Shared parts of the nets, in place of slim's arg scopes: width, initial weights and compute type.
 
 build = Builder('lenet', inputs, MIN_IMAGE_SIZE, depth_multiplier=0.5)
 normal = functools.partial(build.weights, initializer=truncated_normal(0.1), weight_decay=5e-4)
@@ -31,7 +31,7 @@ _zero_weights: contextvars.ContextVar[bool] = contextvars.ContextVar('zero_weigh
 
 @contextlib.contextmanager
 def zero_weights() -> Iterator[None]:
-    """Lets nets that are built inside it begin with zeros, for weights that are read at once: drawing takes seconds."""
+    """Initializes nets built inside it with zeros, for weights that will be loaded at once: drawing takes seconds."""
     token = _zero_weights.set(True)
     try:
         yield
@@ -40,11 +40,11 @@ def zero_weights() -> Iterator[None]:
 
 
 class Builder:
-    """Makes the layers of one net, and applies them to its images.
+    """Makes the layers of one net, and applies them to its input.
 
     Attributes:
-        common: What every layer of Keras that has a data format is given.
-        policy: Keras' policy, in which all but the logits compute.
+        common: Arguments for every Keras layer that has a data format.
+        policy: Keras' dtype policy of all layers except the logits.
     """
 
     def __init__(
@@ -60,21 +60,21 @@ class Builder:
         dtype: str = 'float32',
         seed: int = 0,
     ) -> None:
-        """Checks the images.
+        """Checks the input and the dtype.
 
         Args:
             net: Name of the net, for messages.
             inputs: Images, float32 [batch, height, width, channels].
-            smallest: Side of the smallest images that the net takes, in pixels.
-            is_fixed: Whether it has a layer with one weight for each position, so that their size must be known.
-            groups: Groups of channels, each of which `depth_multiplier` scales by itself.
-            depth_multiplier: Scales the width of every layer but the logits.
+            smallest: Smallest side of images that the net accepts, in pixels.
+            is_fixed: Whether a layer has a weight per position, so that the image size must be known.
+            groups: Groups of channels, each scaled separately by `depth_multiplier`.
+            depth_multiplier: Scales the width of every layer except the logits.
             dropout_keep_prob: Probability, in (0, 1], that dropout keeps a value.
-            dtype: float32; or bfloat16 or float16, in which all but the logits compute, with float32 variables.
+            dtype: float32; or bfloat16 or float16, for all computation except the logits, with float32 variables.
             seed: Seed of the initial weights.
 
         Raises:
-            InputError: The images are too small or of unknown size, or there is no such `dtype`.
+            InputError: The images are too small or of unknown size, or `dtype` is unknown.
         """
         height, width = inputs.shape[1:3]
         if any(side is not None and side < smallest for side in (height, width)):
@@ -89,7 +89,7 @@ class Builder:
         self._keep_prob, self._seed = dropout_keep_prob, seed
 
     def width(self, channels: int) -> int:
-        """Returns the channels of a layer times the multiplier, rounded; raises InputError if that is none."""
+        """Returns the channels of a layer times the multiplier, rounded; raises InputError if that is 0."""
         of_group = channels // self._groups
         scaled = round(of_group * self._depth_multiplier)
         if scaled < 1:
@@ -104,13 +104,13 @@ class Builder:
         bias: float = 0.0,
         weight_decay: float = 0.0,
     ) -> dict[str, Any]:
-        """Returns the arguments of a Keras layer that name it and say how its variables start and decay.
+        """Returns a Keras layer's arguments for its name, initializers and weight decay.
 
         Args:
-            name: Name of the layer. The initial weights depend on it and on the builder's seed alone.
-            initializer: Makes the kernel's initializer from a `seed`.
+            name: Name of the layer. The initial weights depend only on it and on the builder's seed.
+            initializer: Returns the kernel's initializer for a `seed`.
             bias: Initial value of the biases.
-            weight_decay: Factor of the L2 loss of the kernel; 0 is none, as in slim. Biases never decay.
+            weight_decay: Factor of the kernel's L2 loss; 0 is none, as in slim. Biases never decay.
         """
         drawn = None if _zero_weights.get() else initializer(seed=zlib.crc32(f'{self._seed}/{name}'.encode()))
         return {
@@ -123,12 +123,12 @@ class Builder:
     def conv(
         self, filters: int, size: int, strides: int = 1, *, layer: type[keras.layers.Conv2D] = Conv2D, **options: Any
     ) -> keras.layers.Conv2D:
-        """Returns a convolution with padding, and ReLU, unless the options say otherwise."""
+        """Returns a convolution, with 'same' padding and ReLU by default."""
         options = {'padding': 'same', 'activation': 'relu', **options, **self.common}
         return layer(self.width(filters), size, strides=strides, **options)
 
     def pool(self, name: str, size: int = 3) -> keras.layers.MaxPooling2D:
-        """Returns the largest of size x size values, at every second place."""
+        """Returns max pooling over size x size values with stride 2."""
         return keras.layers.MaxPooling2D(size, 2, name=name, **self.common)
 
     def dense(self, units: int, **options: Any) -> keras.layers.Dense:
@@ -136,7 +136,7 @@ class Builder:
         return keras.layers.Dense(self.width(units), activation='relu', dtype=self.policy, **options)
 
     def flatten(self, name: str = 'flatten') -> keras.layers.Flatten:
-        """Returns the layer that makes one vector of all positions."""
+        """Returns a flatten layer."""
         return keras.layers.Flatten(name=name, **self.common)
 
     def dropout(self, name: str) -> Dropout:
@@ -144,7 +144,7 @@ class Builder:
         return Dropout(self._keep_prob, name=name, dtype=self.policy)
 
     def apply(self, layers: Sequence[keras.Layer], net: keras.KerasTensor | None = None) -> EndPoints:
-        """Applies one layer after the other, to the images or `net`; returns the output of each by its name."""
+        """Applies layers in sequence, to the input or to `net`; returns each output by layer name."""
         net = self._inputs if net is None else net
         outputs = {}
         for layer in layers:
@@ -153,12 +153,12 @@ class Builder:
 
 
 def truncated_normal(stddev: float) -> Callable[..., keras.initializers.Initializer]:
-    """Returns a maker of TF1's truncated normal: cut at two of the `stddev`, which is that before the cut."""
+    """Returns a maker of TF1's truncated normal, cut at two standard deviations; `stddev` is before the cut."""
     return functools.partial(keras.initializers.TruncatedNormal, stddev=stddev)
 
 
 def smallest_side(windows: Sequence[tuple[int, int]]) -> int:
-    """Returns the smallest side that leaves one position after unpadded windows of (size, stride) pixels."""
+    """Returns the smallest side that yields one position after unpadded windows of (size, stride) pixels."""
     side = 1
     for size, stride in reversed(windows):
         side = size + stride * (side - 1)

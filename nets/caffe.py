@@ -1,8 +1,8 @@
 """Caffe's AlexNets, with the two groups and the local response normalisation of 2012: bvlc_alexnet and caffenet.
 
-Sources: models/bvlc_alexnet and models/bvlc_reference_caffenet of BVLC/caffe; for sizes and padding the ONNX model
-zoo's bvlcalexnet and caffenet, which take 224 pixels instead of Caffe's 227 and leave out what pool1 and pool2 cannot
-cover. Images are those of the caffe preprocessing, blue first.
+Sources: models/bvlc_alexnet and models/bvlc_reference_caffenet of BVLC/caffe; sizes and padding are from the ONNX
+model zoo's bvlcalexnet and caffenet, which take 224 pixels instead of Caffe's 227 and drop pixels that pool1 and pool2
+cannot cover. The nets use the caffe preprocessing, blue first.
 """
 
 import functools
@@ -28,17 +28,17 @@ def bvlc_alexnet(
 ) -> tuple[keras.KerasTensor, EndPoints]:
     """Builds Caffe's replica of the AlexNet of 2012; norm1 and norm2 come before pool1 and pool2.
 
-    Initial weights are Caffe's: normal of standard deviation 0.01 (0.005 of fc6 and fc7), and biases 0 in conv1, conv3
-    and fc8, 0.1 elsewhere. Below the whole width they are wider, so that values keep their size from layer to layer.
+    Initial weights are Caffe's: normal with standard deviation 0.01 (0.005 in fc6 and fc7), and biases 0 in conv1,
+    conv3 and fc8, 0.1 elsewhere. A depth_multiplier below 1 raises the deviations, so activations keep their scale.
 
     Args:
         inputs: float32 [batch, height, width, channels] of a known size of at least 51x51 pixels.
-        num_classes: Number of classes; None or 0 leaves out dropout7 and fc8.
+        num_classes: Number of classes; None or 0 omits dropout7 and fc8.
         weight_decay: L2 factor of the kernels of every layer; biases do not decay.
-        depth_multiplier: Scales the width of each group of every layer but fc8.
-        pool_first: Build caffenet, Caffe's reference net: pool1 and pool2 come before norm1 and norm2. From Caffe's own
-            biases, 1 in place of 0.1, its loss may stay flat.
-        **options: As `Builder` takes them.
+        depth_multiplier: Scales the width of each group of every layer except fc8.
+        pool_first: Whether to build caffenet, Caffe's reference net: pool1 and pool2 before norm1 and norm2. With
+            Caffe's own biases, 1 in place of 0.1, its loss may not decrease.
+        **options: Options of `Builder`.
 
     Returns:
         The logits, float32 [batch, num_classes], or fc7 [batch, 4096] without classes; and the end points by name.
@@ -52,12 +52,12 @@ def bvlc_alexnet(
     grouped = functools.partial(conv, groups=2)
 
     def gaussian(name: str, stddev: float = 0.01, bias: float = 0.0, scale: float = depth_multiplier) -> dict[str, Any]:
-        # With fewer inputs of the same weights, values shrink from layer to layer, and the loss stays where it begins.
+        # With fewer inputs and equal weights, activations shrink from layer to layer, and the loss does not decrease.
         initializer = functools.partial(keras.initializers.RandomNormal, stddev=stddev / math.sqrt(scale))
         return build.weights(name, initializer, bias=bias, weight_decay=weight_decay)
 
     def pool_and_norm(number: int) -> list[keras.Layer]:
-        # Caffe's alpha is that of the sum over all five channels.
+        # Caffe's alpha applies to the sum over all five channels.
         norm = LocalResponseNormalization(2, 1.0, 1e-4 / 5, 0.75, dtype=build.policy, name=f'norm{number}')
         layers = [build.pool(f'pool{number}'), norm]
         return layers if pool_first else layers[::-1]
@@ -71,7 +71,7 @@ def bvlc_alexnet(
             conv(384, 3, **gaussian('conv3')),
             grouped(384, 3, **gaussian('conv4', bias=0.1)),
             grouped(256, 3, **gaussian('conv5', bias=0.1)),
-            # Zeros are never above what an activation has made.
+            # Zeros do not change a maximum of ReLU outputs.
             keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name='pad5', **build.common),
             build.pool('pool5'),
             build.flatten(),

@@ -21,9 +21,9 @@ def cifarnet(
 
     Args:
         inputs: float32 [batch, height, width, channels] of a known size of at least 4x4 pixels.
-        num_classes: Number of classes; None or 0 leaves out the logits.
+        num_classes: Number of classes; None or 0 omits the logits.
         weight_decay: L2 factor of the weights of fc3 and fc4; the other layers do not decay.
-        **options: As `Builder` takes them.
+        **options: Options of `Builder`.
 
     Returns:
         The logits, float32 [batch, num_classes], or fc4 [batch, 192] without classes; and slim's end points

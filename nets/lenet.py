@@ -1,6 +1,6 @@
 """LeNet: the small net of slim's MNIST recipes.
 
-Sources: 'Gradient-Based Learning Applied to Document Recognition', of whose LeNet-5 it is a wider variant;
+Sources: 'Gradient-Based Learning Applied to Document Recognition' (this is a wider variant of its LeNet-5);
 research/slim/nets/lenet.py in tensorflow/models.
 """
 
@@ -21,9 +21,9 @@ def lenet(
 
     Args:
         inputs: float32 [batch, height, width, channels] of a known size of at least 4x4 pixels.
-        num_classes: Number of classes; None or 0 leaves out dropout3 and fc4.
+        num_classes: Number of classes; None or 0 omits dropout3 and fc4.
         weight_decay: L2 factor of the weights of every layer.
-        **options: As `Builder` takes them.
+        **options: Options of `Builder`.
 
     Returns:
         The logits, float32 [batch, num_classes], or fc3 [batch, 1024] without classes; and slim's end points

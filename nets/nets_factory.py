@@ -1,10 +1,10 @@
-"""The table of nets, and Keras models made from it.
+"""The table of nets, and Keras models of them.
 
     model = make_model('alexnet_v2', num_classes=1001, weight_decay=4e-5)
     logits = model(images)                                               # float32 [batch, 1001]
     watched = keras.Model(model.input, get_end_points(model))            # activations by slim's names
 
-A net is a function in a file of its family; a name that is not in the table is refused with those that are.
+A net is a function in its family's file; the error for an unknown name lists all names.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ from support.errors import InputError, unknown_name
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A net, and how its images must be prepared.
+    """A net, with the size and preprocessing of its images.
 
     Attributes:
-        build: Maps images, float32 [batch, height, width, channels], and a number of classes to the logits
-            and the end points.
-        scope: Slim's variable scope: the model's name and the start of its variables' names.
-        image_size: Side of the images, in pixels, that the net was made for.
-        min_image_size: Smallest side that it takes.
-        preprocessing: Name in `preprocessing_factory`.
-        fully_convolutional: Takes `global_pool` and `spatial_squeeze`, and images of any larger size.
+        build: Maps images, float32 [batch, height, width, channels], and a number of classes to logits
+            and end points.
+        scope: Slim's variable scope: the model's name and the prefix of its variables' names.
+        image_size: Side in pixels of the images that the net was designed for.
+        min_image_size: Smallest side that it accepts.
+        preprocessing: Its name in `preprocessing_factory`.
+        fully_convolutional: Whether it accepts `global_pool`, `spatial_squeeze` and images of any larger size.
     """
 
     build: Callable[..., tuple[keras.KerasTensor, EndPoints]]
@@ -60,7 +60,7 @@ NETS = {
 
 
 def get_net(name: str) -> Net:
-    """Looks up a net by slim's name; raises InputError with the valid names if there is none."""
+    """Returns a net by slim's name; raises InputError with all valid names if unknown."""
     if name not in NETS:
         raise unknown_name('net', name, NETS)
     return NETS[name]
@@ -80,34 +80,34 @@ def make_model(
     spatial_squeeze: bool = True,
     seed: int = 0,
 ) -> keras.Model:
-    """Makes a net's model for square images.
+    """Returns a net's Keras model for square images.
 
     Args:
         name: Key of `NETS`.
-        num_classes: Number of classes; None or 0 gives the features before the logits.
+        num_classes: Number of classes; None or 0 returns the features before the logits.
         image_size: Side of the images in pixels; None is the net's own.
         channels: Channels of the images.
         weight_decay: L2 factor of the weights that the net decays.
-        depth_multiplier: Scales the width of every layer but the last.
+        depth_multiplier: Scales the width of every layer except the last.
         dropout_keep_prob: Probability, in (0, 1], that dropout keeps a value; None is the net's own.
-        mixed_precision: float32; or bfloat16 or float16, in which layers compute while variables and logits stay
+        mixed_precision: float32; or bfloat16 or float16, for computation, while variables and logits stay
             float32.
-        global_pool: Average over the positions before the logits (fully convolutional nets).
-        spatial_squeeze: Drop height and width of the logits (fully convolutional nets).
-        seed: Seed of the initial weights, which are a function of it alone.
+        global_pool: Whether to average over positions before the logits (fully convolutional nets).
+        spatial_squeeze: Whether to drop height and width of the logits (fully convolutional nets).
+        seed: Seed of the initial weights, which depend on nothing else.
 
     Returns:
         A functional model from images, float32 [batch, image_size, image_size, channels], to logits, float32
         [batch, num_classes].
 
     Raises:
-        InputError: An unknown name, or an argument that the net cannot have.
+        InputError: The name is unknown, or the net does not support an argument.
     """
     net = get_net(name)
     arguments = {
         'weight_decay': weight_decay,
         'depth_multiplier': depth_multiplier,
-        # Nets name the dtype and data format of every layer: a keras.json of another project changes nothing here.
+        # Nets set the dtype and data format of every layer: a keras.json of another project has no effect.
         'dtype': mixed_precision,
         'seed': seed,
     }
@@ -133,7 +133,7 @@ def get_end_points(model: keras.Model) -> EndPoints:
     """Returns the activations of a model from `make_model` by slim's names, in slim's order.
 
     Raises:
-        ValueError: The model was loaded from a file, which does not hold them.
+        ValueError: The model was loaded from a file, which does not store them.
     """
     if not hasattr(model, 'end_points'):
         raise ValueError(f'model {model.name!r} has no end points: only those from make_model have them')

@@ -1,7 +1,7 @@
 """torchvision's AlexNet: one tower, no normalisation, a padded conv1, and an average of 6x6 regions before fc6.
 
-Sources: torchvision/models/alexnet.py of pytorch/vision; 'One weird trick', https://arxiv.org/abs/1404.5997. Images are
-those of the torchvision preprocessing.
+Sources: torchvision/models/alexnet.py of pytorch/vision; 'One weird trick', https://arxiv.org/abs/1404.5997. It uses
+the torchvision preprocessing.
 """
 
 import functools
@@ -21,19 +21,19 @@ MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (3, 2)]) - 2 * _CONV1_P
 def torchvision_alexnet(
     inputs: keras.KerasTensor, num_classes: int | None = 1000, *, weight_decay: float = 0.0001, **options: Any
 ) -> tuple[keras.KerasTensor, EndPoints]:
-    """Builds torchvision's alexnet; dropout comes before fc6 and fc7, and not before the last layer.
+    """Builds torchvision's alexnet; dropout precedes fc6 and fc7, not the last layer.
 
-    Weights start as PyTorch's, uniform within one over the square root of a filter's inputs, but biases at 0.
+    Weights start as in PyTorch, uniform within 1 / sqrt(inputs of a filter), but biases at 0.
 
     Args:
         inputs: float32 [batch, height, width, channels] of a known size of at least 63x63 pixels.
-        num_classes: Number of classes; None or 0 leaves out fc8.
+        num_classes: Number of classes; None or 0 omits fc8.
         weight_decay: L2 factor of the kernels of every layer; biases do not decay.
-        **options: As `Builder` takes them.
+        **options: Options of `Builder`.
 
     Returns:
-        The logits, float32 [batch, num_classes], or fc7 [batch, 4096] without classes; and the end points by name, with
-        avgpool among them where pool5 has not 6x6 positions.
+        The logits, float32 [batch, num_classes], or fc7 [batch, 4096] without classes; and the end points by name,
+        including avgpool unless pool5 has 6x6 positions.
 
     Raises:
         InputError: The image size is too small or unknown.
@@ -43,7 +43,7 @@ def torchvision_alexnet(
     uniform = functools.partial(build.weights, initializer=of_pytorch, weight_decay=weight_decay)
     features = build.apply(
         [
-            # 'same' would pad the last sides more than the first.
+            # 'same' would pad more at the end than at the start.
             keras.layers.ZeroPadding2D(_CONV1_PADDING, name='pad1', **build.common),
             build.conv(64, 11, 4, padding='valid', **uniform('conv1')),
             build.pool('pool1'),

@@ -1,6 +1,6 @@
 """Slim's names for the variables of a model.
 
-A model is named as slim's scope and a layer as the scopes inside it, with '.' where slim has '/', which Keras
+A model has the name of slim's scope and a layer the scopes inside it, with '.' in place of '/', which Keras
 does not allow in a layer's name: in the model `InceptionV1`, the `kernel` of the layer
 `Mixed_3b.Branch_0.Conv2d_0a_1x1` is `InceptionV1/Mixed_3b/Branch_0/Conv2d_0a_1x1/weights`.
 """
@@ -9,7 +9,7 @@ import keras
 
 SEPARATOR = '.'
 
-# Keras' names of variables -> slim's; batch normalisation's are the same in both.
+# Keras' names of variables -> slim's; those of batch normalisation are equal.
 SLIM_NAMES = {'kernel': 'weights', 'bias': 'biases'}
 
 

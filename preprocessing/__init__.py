@@ -1,4 +1,4 @@
-"""How encoded images become the input of a net: a host stage on one image, then a device stage on a batch."""
+"""Preparing encoded images for a net: a host stage on one image, then a device stage on a batch."""
 
 from support.library import prepare
 

@@ -1,12 +1,12 @@
-"""How training images are varied on the device: what their preprocessing does, and around it what any one may do.
+"""The device stage of training: the preprocessing's own augmentation and optional stages around it.
 
     augmentation = make_augmentation(preprocessing, num_examples)
     draws = augmentation.make_draws(seed, batch_size)      # all random numbers of a step's batch
     images = augmentation.device_train(batch, draws)       # inside the compiled step
     targets = augmentation.targets(labels, draws)
 
-In this order: shift, RandAugment (both of pixels); flip, colour, scale (the preprocessing's); erasing, mixing (both of
-the net's input). Without their options there are none of them, and everything is the preprocessing's alone.
+The order is: shift, RandAugment (both on pixels); flip, colour, scale (the preprocessing's); erasing, mixing (both on
+the net's input). Stages whose options are off are absent.
 """
 
 import dataclasses
@@ -20,30 +20,30 @@ from preprocessing.base import Preprocessing
 from preprocessing.mixing import Mixing, Targets, make_mixing
 from preprocessing.rand_augment import RandAugment
 
-_SHIFT, _ERASING = 16, 18  # the random quantities: beyond those of the families
-_AREAS = (0.02, 1 / 3)  # of what is erased of the image's
-_LARGEST_RATIO = 1 / 0.3  # of its sides, either way
+_SHIFT, _ERASING = 16, 18  # random quantities, numbered after those of the preprocessings
+_AREAS = (0.02, 1 / 3)  # smallest and largest erased share of the image
+_LARGEST_RATIO = 1 / 0.3  # of the box's sides, either way
 
 
 class Stage(Protocol):
-    """One way to vary a batch of images, each image, or pair, with random numbers of its own."""
+    """One random variation of a batch, with its own random numbers for each image or pair."""
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws all random numbers of a whole batch, as `Preprocessing.make_draws`: quantity -> [batch_size, ...]."""
+        """Draws all random numbers of a whole batch, like `Preprocessing.make_draws`: quantity -> [batch_size, ...]."""
 
     def __call__(self, images: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the images, [batch, height, width, channels], varied; of the same type and range."""
+        """Returns the images, [batch, height, width, channels], varied; same dtype and range."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomShift:
-    """Moves each image along both sides, and fills what it leaves by reflection: CIFAR-10 recipes' padded crops.
+    """Shifts each image along both sides and fills the gap by reflection: the padded crops of CIFAR-10 recipes.
 
-    As padding by reflection, without repeating the edge, and a random crop of the image's size. Cifarnet's
-    preprocessing has such a crop of its own, in a black frame.
+    Equals padding by reflection, without repeating the edge, and a random crop of the image's size. Cifarnet's
+    preprocessing has its own such crop, with a black border.
 
     Attributes:
-        pixels: at most by so many, either way, each number equally often; less than the sides.
+        pixels: Largest shift in either direction, all shifts equally likely; less than the sides.
     """
 
     pixels: int
@@ -55,38 +55,38 @@ class RandomShift:
         return {'shift_down': down, 'shift_right': right}
 
     def __call__(self, images: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Moves uint8 [batch, height, width, channels]."""
+        """Shifts uint8 [batch, height, width, channels]."""
         height, width = images.shape[1:3]
         images = tf.gather(images, _sources(height, draws['shift_down']), axis=1, batch_dims=1)
         return tf.gather(images, _sources(width, draws['shift_right']), axis=2, batch_dims=1)
 
 
 def _sources(length: int, shift: tf.Tensor) -> tf.Tensor:
-    """Returns where each row or column comes from: int32 [batch, length]."""
+    """Returns the source index of each row or column: int32 [batch, length]."""
     last = length - 1
     return last - tf.abs(last - tf.abs(tf.range(length) - shift[:, tf.newaxis]))
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomErasing:
-    """Random erasing (Zhong et al. 2017, arXiv:1708.04896): a box of some of the net's inputs becomes zero.
+    """Random erasing (Zhong et al. 2017, arXiv:1708.04896): sets a box in some of the net's inputs to zero.
 
-    Zero is the mean colour, or the middle of the range, of every preprocessing. Source of the ranges, and of that:
+    Zero is the mean colour, or the middle of the range, in every preprocessing. Source of the ranges and of zero:
     timm's `RandomErasing` in its mode `const`.
 
     Attributes:
-        probability: of an image to lose a box.
-        image_size: both sides in pixels.
+        probability: Probability that an image loses a box.
+        image_size: Both sides in pixels.
     """
 
     probability: float
     image_size: int
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws erase_box, int32 [batch, 4] (top, bottom, left, right); the box is empty where nothing is erased.
+        """Draws erase_box, int32 [batch, 4] (top, bottom, left, right); the box is empty if nothing is erased.
 
-        The area is uniform between 2 % and a third of the image's, the logarithm of the ratio of the sides between
-        those of 0.3 and 1 / 0.3, or of the narrower range in which a box of this area fits.
+        The area is uniform between 2 % and a third of the image's; the logarithm of the aspect ratio is uniform between
+        log 0.3 and log (1 / 0.3), or in the narrower range in which a box of this area fits.
         """
         chance, area, ratio, y, x = batches.uniforms(seed, _ERASING, batch_size, 5)
         area = _AREAS[0] + area * (_AREAS[1] - _AREAS[0])
@@ -107,10 +107,10 @@ class Augmentation:
     """The device stage of training.
 
     Attributes:
-        preprocessing: whose device stage is in the middle.
-        on_pixels: stages before it, of uint8.
-        on_inputs: stages after it, of float32.
-        mixing: the last stage, which the labels take part in, or None.
+        preprocessing: Provides the middle of the device stage.
+        on_pixels: Stages before it, on uint8.
+        on_inputs: Stages after it, on float32.
+        mixing: The last stage, which changes labels too, or None.
     """
 
     preprocessing: Preprocessing
@@ -119,9 +119,9 @@ class Augmentation:
     mixing: Mixing | None = None
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws the random numbers of a whole batch, quantity -> [batch_size, ...]; a replica takes its rows of each.
+        """Draws the random numbers of a whole batch, quantity -> [batch_size, ...]; each replica takes its rows.
 
-        The seed is int64 [2]: that of the run, and the position of the batch in the training stream.
+        The seed is int64 [2]: the run's seed, and the batch's position in the training stream.
         """
         draws = dict(self.preprocessing.make_draws(seed, batch_size))
         for stage in (*self.on_pixels, *self._stages_on_inputs):
@@ -129,7 +129,7 @@ class Augmentation:
         return draws
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Varies and scales a training batch, as `Preprocessing.device_train`."""
+        """Varies and scales a training batch, like `Preprocessing.device_train`."""
         for stage in self.on_pixels:
             batch = stage(batch, draws)
         batch = self.preprocessing.device_train(batch, draws)
@@ -147,7 +147,7 @@ class Augmentation:
 
 
 def make_augmentation(preprocessing: Preprocessing, num_examples: int) -> Augmentation:
-    """Returns the augmentation that `preprocessing.augment` describes, for epochs of `num_examples`."""
+    """Returns the augmentation for `preprocessing.augment` and epochs of `num_examples`."""
     augment, image_size = preprocessing.augment, preprocessing.image_size
     on_pixels: list[Stage] = []
     if augment.random_shift:

@@ -5,8 +5,8 @@
     draws = preprocessing.make_draws(step_seed, batch_size)    # all random numbers of a step's batch
     inputs = preprocessing.device_train(batch, draws)          # inside the compiled step
 
-The host does only what needs the encoded image, and training images travel as uint8: a quarter of the
-bytes. All randomness is a pure function of the seeds.
+The host does only the work that needs the encoded image, and training images are transferred as uint8: a quarter of
+the bytes. All randomness is a pure function of the seeds.
 """
 
 import abc
@@ -22,17 +22,17 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """The scaling of pixels in [0, 255] by `device_eval`, which exports store and write into their graphs.
+    """The scaling of pixels in [0, 255] by `device_eval`, which exports store and include in their graphs.
 
-    First the luma if `to_grayscale`, as `batches.to_grayscale` weighs it; then the channels reversed if
-    `channel_order` is BGR; then (pixel - mean) / std; then, if `per_image`, `tf.image.per_image_standardization`.
+    In order: the luma if `to_grayscale`, weighted as in `batches.to_grayscale`; channels reversed if `channel_order` is
+    BGR; (pixel - mean) / std; `tf.image.per_image_standardization` if `per_image`.
 
     Attributes:
-        mean: one for each channel of the net's input, in the net's order.
-        std: as `mean`; all above 0.
-        channel_order: 'RGB' or 'BGR', of the net's input; 'RGB' too where that is gray.
-        to_grayscale: whether the pixels are RGB and the net's input is their luma.
-        per_image: whether each image is standardised by itself.
+        mean: One value per channel of the net's input, in the net's order.
+        std: One value per channel, as `mean`; all above 0.
+        channel_order: 'RGB' or 'BGR', of the net's input; 'RGB' also for gray.
+        to_grayscale: Whether the pixels are RGB and the net's input is their luma.
+        per_image: Whether each image is standardised individually.
     """
 
     mean: tuple[float, ...]
@@ -44,20 +44,20 @@ class Normalization:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing(abc.ABC):
-    """One way to prepare images; height = width = `image_size`.
+    """A way to prepare images; height = width = `image_size`.
 
     Attributes:
-        image_size: side of the net's input in pixels.
-        channels: what the net is given: 3, or 1.
-        source_channels: what decoding gives: 3, or 1 for a gray data set whose images stay so. 3 here and 1
+        image_size: Side of the net's input in pixels.
+        channels: Channels of the net's input: 3 or 1.
+        source_channels: Channels after decoding: 3, or 1 for a gray data set that stays gray. 3 here with 1
             in `channels` is slim's --use_grayscale: the device stage takes the luma.
-        augment: how training images are varied.
-        value_range: the outputs to show as black and white; what lies outside is clipped.
-        host_range: the largest value that `host_eval` gives; the smallest is 0.
-        keeps_grayscale: whether a gray data set stays at one channel. Otherwise decoding makes it RGB, as in
+        augment: Options for varying training images.
+        value_range: Outputs shown as black and white; values outside are clipped.
+        host_range: Largest value of `host_eval`; the smallest is 0.
+        keeps_grayscale: Whether a gray data set stays at one channel. Otherwise it is decoded to RGB, as in
             slim.
-        makes_grayscale: whether it can give one channel; not if each colour has a mean of its own.
-        flip_quantity: number of the random quantity that mirrors training images; None never does.
+        makes_grayscale: Whether one channel is possible; not if each colour has its own mean.
+        flip_quantity: Number of the random quantity that mirrors training images; None never mirrors.
     """
 
     image_size: int
@@ -88,7 +88,7 @@ class Preprocessing(abc.ABC):
 
     @property
     def uses_boxes(self) -> bool:
-        """Whether `host_train` looks at the boxes."""
+        """Whether `host_train` uses the boxes."""
         return self.augment.use_bounding_boxes
 
     @property
@@ -98,33 +98,33 @@ class Preprocessing(abc.ABC):
 
     @abc.abstractmethod
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Decodes and crops or resizes one training image.
+        """Decodes one training image, then crops or resizes it.
 
         Args:
-            image: string scalar, an image file's bytes; or uint8 [height, width, source_channels], decoded already.
-            seed: int64 [2], another one for every image and epoch.
+            image: string scalar, an image file's bytes; or uint8 [height, width, source_channels], already decoded.
+            seed: int64 [2], different for every image and epoch.
             boxes: float32 [n, 4] (ymin, xmin, ymax, xmax) in [0, 1]; n may be 0.
 
         Returns:
             uint8 [height, width, source_channels] in [0, 255].
 
         Raises:
-            tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
+            tf.errors.InvalidArgumentError: The bytes are not an image, or are cut short.
         """
 
     @abc.abstractmethod
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
-        """Decodes and crops or resizes one image, as for `host_train`: float32 [height, width, source_channels].
+        """Decodes one image, as `host_train`, then crops or resizes it: float32 [height, width, source_channels].
 
         Raises:
-            tf.errors.InvalidArgumentError: the bytes are not an image, or are cut short.
+            tf.errors.InvalidArgumentError: The bytes are not an image, or are cut short.
         """
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Draws the random numbers of `device_train` for a whole batch, quantity -> [batch_size].
 
-        A replica takes its slice of each. The seed is int [2], another one for every step. Without --random_flip,
-        `flip` is ones, which never flip.
+        A replica takes its slice of each. The seed is int [2], different for every step. Without --random_flip, `flip`
+        is ones, which never mirror.
         """
         if self.flip_quantity is None:
             return {}
@@ -132,11 +132,11 @@ class Preprocessing(abc.ABC):
         return {'flip': batches.uniform(seed, self.flip_quantity, batch_size) if flips else tf.ones([batch_size])}
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Distorts and scales a training batch: mirrors it, unless a family does more.
+        """Distorts and scales a training batch; here it only mirrors, and subclasses may do more.
 
         Args:
-            batch: uint8 [batch, height, width, source_channels], as `host_train` gives them.
-            draws: quantity -> [batch], as `make_draws` gives them.
+            batch: uint8 [batch, height, width, source_channels], from `host_train`.
+            draws: quantity -> [batch], from `make_draws`.
 
         Returns:
             float32 [batch, height, width, channels], the net's input.
@@ -146,7 +146,7 @@ class Preprocessing(abc.ABC):
         return self.device_eval(tf.cast(batch, tf.float32))
 
     def device_eval(self, batch: tf.Tensor) -> tf.Tensor:
-        """Scales a batch of `host_eval`'s images to the net's input, as `normalization` says.
+        """Scales a batch of images from `host_eval` to the net's input, according to `normalization`.
 
         Args:
             batch: float32 [batch, height, width, source_channels] in [0, host_range].
@@ -161,11 +161,11 @@ class Preprocessing(abc.ABC):
         return tf.image.per_image_standardization(batch) if normalization.per_image else batch
 
     def reorder_channels(self, batch: tf.Tensor) -> tf.Tensor:
-        """Turns RGB, [batch, height, width, channels], into the net's order, and that, to be shown, into RGB."""
+        """Converts [batch, height, width, channels] from RGB to the net's order, or back."""
         return tf.reverse(batch, axis=[-1]) if self.normalization.channel_order == 'BGR' else batch
 
     def _with_shape(self, image: tf.Tensor) -> tf.Tensor:
-        """Gives one image of the host stage its static shape."""
+        """Sets the static shape of one image of the host stage."""
         return tf.ensure_shape(image, [self.image_size, self.image_size, self.source_channels])
 
     def _to_net_channels(self, batch: tf.Tensor) -> tf.Tensor:
@@ -178,7 +178,7 @@ class Preprocessing(abc.ABC):
         )
 
     def _in_host_range(self, values: tuple[float, ...]) -> tf.Tensor:
-        """Returns one value of [0, 255] per channel in [0, host_range]: a scalar where they are equal."""
+        """Converts one value per channel from [0, 255] to [0, host_range]: a scalar if all are equal."""
         scale = self.host_range / 255
-        # On CPUs, broadcasting over three channels takes a multiple of the time.
+        # On CPUs, broadcasting over three channels takes several times as long.
         return tf.constant([scale * value for value in values] if len(set(values)) > 1 else scale * values[0])

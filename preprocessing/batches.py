@@ -1,7 +1,7 @@
-"""Operations on a batch of images on the device, each image with its own random numbers.
+"""Operations on a batch of images on the device, with separate random numbers for each image.
 
 All are elementwise or reductions over one image, so that XLA fuses them. `images` are float32
-[batch, height, width, 3] unless said, and a factor or delta is float32 [batch].
+[batch, height, width, 3] unless stated otherwise, and a factor or delta is float32 [batch].
 """
 
 from collections.abc import Callable
@@ -15,28 +15,28 @@ def uniform(seed: tf.Tensor, quantity: int, batch_size: int, low: float = 0.0, h
 
 
 def uniforms(seed: tf.Tensor, quantity: int, batch_size: int, count: int) -> list[tf.Tensor]:
-    """Draws `count` times float32 [batch_size] in [0, 1), as `uniform`; once for all, which compiles faster."""
+    """Draws `count` values like `uniform`'s, each float32 [batch_size] in [0, 1); one draw for all compiles faster."""
     return tf.unstack(_fractions(seed, quantity, [batch_size, count]), axis=1)
 
 
 def _fractions(seed: tf.Tensor, quantity: int, shape: list[int]) -> tf.Tensor:
-    """Draws float32 in [0, 1); the first rows of a larger shape are those of a smaller one."""
+    """Draws float32 in [0, 1); the first rows of a larger shape equal those of a smaller one."""
     seed = tf.random.fold_in(seed, quantity, alg='philox')
-    # With and without XLA, philox gives the same bits, but TensorFlow makes other floats of them.
+    # Philox gives the same bits with and without XLA, but TensorFlow converts them to different floats.
     bits = tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg='philox')
     return tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2.0**-24
 
 
 def per_image(values: tf.Tensor) -> tf.Tensor:
-    """Reshapes [batch] to [batch, 1, 1, 1], which broadcasts over the pixels."""
+    """Reshapes [batch] to [batch, 1, 1, 1], to broadcast over the pixels."""
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
 def outside_boxes(boxes: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Returns float32 [batch, height, width, 1]: 0 for pixels that lie in the image's box, 1 for the others.
+    """Returns float32 [batch, height, width, 1]: 0 for pixels inside the image's box, 1 for the others.
 
-    A factor, as on CPUs XLA multiplies by what is the same for three channels in no time, but chooses by it slowly.
-    Boxes are int32 [batch, 4] (top, bottom, left, right), bottom and right not included.
+    A factor, because on CPUs XLA multiplies by a value shared by three channels at no cost, but selects slowly.
+    Boxes are int32 [batch, 4] (top, bottom, left, right), bottom and right excluded.
     """
     top, bottom, left, right = tf.unstack(boxes[:, :, tf.newaxis], axis=1)
     y, x = tf.range(height), tf.range(width)
@@ -45,17 +45,17 @@ def outside_boxes(boxes: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def if_any(chosen: tf.Tensor, apply: Callable[[], tf.Tensor], otherwise: tf.Tensor) -> tf.Tensor:
-    """Returns `apply()` if any image is chosen, bool [batch], else `otherwise`, of the same shape.
+    """Returns `apply()` if any element of bool [batch] `chosen` is true, else `otherwise`, of the same shape.
 
-    A branch is where XLA stops merging operations: merged into one, they compute each other's values again and again,
-    and take up to ten times as long on CPUs.
+    XLA does not fuse across a branch: fused, these operations would compute each other's values repeatedly and take up
+    to ten times as long on CPUs.
     """
     return tf.cond(tf.reduce_any(chosen), apply, lambda: otherwise)
 
 
 def flip_left_right(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Mirrors the images, of any dtype, whose draw, in [0, 1), is below a half."""
-    # Flat, because broadcasting the choice over four dimensions takes twice the time on CPUs.
+    """Mirrors the images, of any dtype, whose draw in [0, 1) is below 0.5."""
+    # Flattened, because broadcasting the condition over four dimensions takes twice as long on CPUs.
     rows = [tf.shape(images)[0], -1]
     mirrored = tf.reshape(tf.reverse(images, axis=[2]), rows)
     flat = tf.where(draws[:, tf.newaxis] < 0.5, mirrored, tf.reshape(images, rows))
@@ -63,22 +63,22 @@ def flip_left_right(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 
 
 def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Adds its delta to each image, without clipping."""
+    """Adds a delta to each image, without clipping."""
     return images + per_image(delta)
 
 
 def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the distance of each channel from its mean over the image, as `tf.image.adjust_contrast`."""
+    """Scales each channel's distance from its mean over the image, like `tf.image.adjust_contrast`."""
     mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
     return (images - mean) * per_image(factor) + mean
 
 
 def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the saturation, as `tf.image.adjust_saturation`, also for values outside [0, 1].
+    """Scales the saturation, like `tf.image.adjust_saturation`, also for values outside [0, 1].
 
     That kernel converts to HSV, scales S = spread / V and clips it to [0, 1], and converts back, with S = 0
     where V <= 0. In RGB this scales each channel's distance from V, the largest, by one ratio per pixel.
-    One defect of the kernel is not copied: where red is V and green is below blue by a rounding error, the
+    A defect of the kernel is not copied: where red is V and green is below blue by a rounding error, the
     hue rounds to a full circle and the pixel turns gray.
     """
     largest, spread = _largest_and_spread(images)
@@ -88,7 +88,7 @@ def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def adjust_hue(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Turns the hue by `delta` of a full circle, as `tf.image.adjust_hue`; each pixel keeps its extremes.
+    """Rotates the hue by `delta` of a full circle, like `tf.image.adjust_hue`; each pixel keeps its extremes.
 
     With the hue counted in sixths of the circle from red, and k = (5, 3, 1) + hue modulo 6 for red, green and
     blue, a channel is `largest - spread * clip(min(k, 4 - k), 0, 1)`: the usual closed form of HSV to RGB.
@@ -109,7 +109,7 @@ def adjust_hue(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
 
 
 def _largest_and_spread(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # Not by reductions, which are slow on CPUs over an axis of three.
+    # Not by reductions, which are slow on CPUs over an axis of length three.
     red, green, blue = tf.unstack(images, axis=-1)
     largest = tf.maximum(tf.maximum(red, green), blue)
     return largest, largest - tf.minimum(tf.minimum(red, green), blue)
@@ -117,5 +117,5 @@ def _largest_and_spread(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def to_grayscale(images: tf.Tensor) -> tf.Tensor:
     """Returns the luma, float32 [batch, height, width, 1], weighted as in `tf.image.rgb_to_grayscale`."""
-    # A sum and not a matrix product, which GPUs may round to TensorFloat-32's ten bits.
+    # A sum instead of a matrix product, which GPUs may round to TensorFloat-32's ten bits.
     return tf.reduce_sum(images * tf.constant([0.2989, 0.5870, 0.1140]), axis=-1, keepdims=True)

@@ -1,8 +1,8 @@
-"""Caffe's preprocessing, as its AlexNet and CaffeNet were trained: BGR less the mean colour.
+"""Caffe's preprocessing for its AlexNet and CaffeNet: BGR minus the mean colour.
 
-Source: Caffe's examples/imagenet (create_imagenet.sh), which stores every photograph at 256x256 pixels, not keeping its
-aspect ratio; and the data layer, which crops and mirrors. The mean is that of colours, where Caffe's nets were trained
-with one for every pixel.
+Source: Caffe's examples/imagenet (create_imagenet.sh), which stores every photograph at 256x256 pixels, without keeping
+its aspect ratio; and the data layer, which crops and mirrors. This mean is per colour; Caffe trained its nets with one
+per pixel.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
 
 _MEANS = (103.939, 116.779, 123.68)  # blue, green, red over ImageNet
-_SIDE, _CROP_SIDE = 256, 224  # of what is stored, and of what is cropped from it
+_SIDE, _CROP_SIDE = 256, 224  # of the stored image, and of the crop
 
-# One number per random quantity, so that adding one leaves the others as they were.
+# One number per random quantity, so that adding one does not change the others.
 _CROP, _FLIP = range(2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Caffe(Preprocessing):
-    """A square crop of the image resized to 8/7 of the crop's side: at random to train, the centre to evaluate."""
+    """A square crop of the image resized to 8/7 of the crop's side: random for training, central for evaluation."""
 
     makes_grayscale: ClassVar[bool] = False
     flip_quantity: ClassVar[int | None] = _FLIP
@@ -30,16 +30,16 @@ class Caffe(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """The means subtracted, blue first."""
+        """The normalization that subtracts the means, blue first."""
         return Normalization(_MEANS, (1.0, 1.0, 1.0), channel_order='BGR')
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Resizes both sides and crops at a random place; see the base class."""
+        """Resizes both sides and crops at a random position; see the base class."""
         crop = images.random_crop(self._resize(image), self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
         return self._with_shape(crop)
 
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes both sides and crops the centre, whole numbers in [0, 255]; see the base class."""
+        """Resizes both sides and crops the centre, integer values in [0, 255]; see the base class."""
         return tf.cast(self._with_shape(images.center_crop(self._resize(image), self.image_size)), tf.float32)
 
     def _resize(self, image: tf.Tensor) -> tf.Tensor:

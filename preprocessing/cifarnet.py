@@ -12,27 +12,27 @@ _PADDING = 4
 _MAX_BRIGHTNESS_DELTA = 63
 _CONTRAST_FACTORS = (0.2, 1.8)
 
-# One number per random quantity, so that adding one leaves the others as they were.
+# One number per random quantity, so that adding one does not change the others.
 _CROP, _FLIP, _BRIGHTNESS, _CONTRAST = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cifarnet(Preprocessing):
-    """A random crop of the image in a black frame for training, its centre for evaluation; no resizing."""
+    """A random crop of the image with a black border for training, its centre for evaluation; no resizing."""
 
     flip_quantity: ClassVar[int | None] = _FLIP
     value_range: ClassVar[tuple[float, float]] = (-3.0, 3.0)
 
     @property
     def normalization(self) -> Normalization:
-        """Each image standardised by itself."""
+        """The normalization that standardises each image individually."""
         return dataclasses.replace(self._normalize_channels(0.0, 1.0), per_image=True)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Pads by 4 on each side and crops at a random place; see the base class.
+        """Pads by 4 on each side and crops at a random position; see the base class.
 
         Raises:
-            tf.errors.InvalidArgumentError: also if a side of the image is shorter than `image_size` - 8.
+            tf.errors.InvalidArgumentError: Also if a side of the image is shorter than `image_size` - 8.
         """
         image = images.decode(image, self.source_channels)
         padded = tf.pad(image, [[_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]])

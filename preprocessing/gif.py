@@ -1,12 +1,12 @@
-"""The first frame of a GIF, as Pillow shows it: at its place on the canvas, its transparent pixels in their colour.
+"""The first frame of a GIF, as Pillow renders it: at its place on the canvas, with transparent pixels in their colour.
 
     frame = find_frame(encoded)
     image = frame.on_canvas(tf.io.decode_image(frame.encoded, channels=3, expand_animations=False))
 
-TensorFlow's decoder takes the largest frame for the canvas, keeps all frames in memory, and makes black what is
-transparent. So it is given the frame alone, without what says where it lies and what is transparent, and the canvas is
-laid around what it makes of it. All in the graph: a function in Python would hold other images up, and could not run in
-the workers of a tf.data service.
+TensorFlow's decoder takes the largest frame as the canvas, keeps all frames in memory, and makes transparent pixels
+black. So it gets only the first frame, without position and transparency, and the canvas is then added around the
+result. All of it runs in the graph: a Python function would delay other images, and could not run in the workers of a
+tf.data service.
 
 Source: GIF89a, appendix A and B; Pillow's GifImagePlugin.
 """
@@ -20,13 +20,13 @@ _EXTENSION, _CONTROL, _IMAGE = ord('!'), 0xF9, ord(',')
 
 
 class Frame(NamedTuple):
-    """The first frame.
+    """The first frame of a GIF.
 
     Attributes:
-        encoded: string scalar, a GIF of it alone, without transparency.
+        encoded: string scalar, a GIF of this frame alone, without transparency.
         canvas: int32 [2], height and width.
-        box: int32 [4] (y, x, height, width), what it covers of the canvas.
-        around: uint8 [3], the colour of the rest: what is transparent, if anything is, else the first of the palette.
+        box: int32 [4] (y, x, height, width), the frame's area on the canvas.
+        around: uint8 [3], the colour outside: the transparent colour if there is one, else the first of the palette.
     """
 
     encoded: tf.Tensor
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
     around: tf.Tensor
 
     def on_canvas(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Lays the canvas around the frame's pixels, uint8 [height, width, 3]."""
+        """Pads the frame's pixels, uint8 [height, width, 3], to the canvas."""
         before = self.box[:2]
         paddings = tf.stack([before, self.canvas - before - self.box[2:]], axis=1)
         return tf.pad(pixels - self.around, tf.pad(paddings, [[0, 1], [0, 0]])) + self.around  # uint8 wraps around
@@ -48,9 +48,9 @@ def find_frame(encoded: tf.Tensor) -> Frame:
         encoded: string scalar, the file's bytes.
 
     Raises:
-        tf.errors.InvalidArgumentError: there is none.
+        tf.errors.InvalidArgumentError: The GIF has no frame.
     """
-    # Behind the end there are zeros, which end every loop, and which all positions below stay in.
+    # The zeros appended here end every loop, and keep all positions below in range.
     data = tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**11]])
     palette = _palette_bytes(data[10])
     start, transparent = _skip_extensions(data, _HEADER_BYTES + palette)
@@ -80,7 +80,7 @@ def find_frame(encoded: tf.Tensor) -> Frame:
 
 
 def _skip_extensions(data: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns where the first block that is no extension begins, and the transparent colour's number, or 0."""
+    """Returns the position of the first block that is not an extension, and the transparent colour's number, or 0."""
 
     def skip(position: tf.Tensor, transparent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         is_control = tf.equal(data[position + 1], _CONTROL) & tf.equal(data[position + 3] & 1, 1)
@@ -91,10 +91,10 @@ def _skip_extensions(data: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
 
 def _end_of_blocks(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Returns where what follows a row of blocks begins: each has its size before it, the last is empty."""
+    """Returns the position after a sequence of blocks, each preceded by its size; the last is empty."""
 
     def skip(position: tf.Tensor) -> tuple[tf.Tensor]:
-        # All blocks of one size at once, as all but the last of a frame mostly are.
+        # Skips all blocks of equal size at once; in a frame, usually all but the last are equal.
         step = tf.cast(data[position], tf.int32) + 1
         differs = tf.not_equal(tf.ensure_shape(data[position::step], [None]), data[position])
         return (position + step * tf.argmax(tf.cast(differs, tf.int32), output_type=tf.int32),)
@@ -109,6 +109,6 @@ def _palette_bytes(flags: tf.Tensor) -> tf.Tensor:
 
 
 def _uint16s(data: tf.Tensor) -> tf.Tensor:
-    """Returns little-endian numbers as int32, from uint8 [2 * numbers]."""
+    """Converts little-endian uint8 [2 * numbers] to int32 [numbers]."""
     low, high = tf.cast(data[::2], tf.int32), tf.cast(data[1::2], tf.int32)
     return low + 256 * high

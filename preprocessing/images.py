@@ -1,7 +1,7 @@
-"""Operations on one image on the host: all that needs the encoded image, or the decoded one of a cache.
+"""Operations on one image on the host: everything that needs the encoded image, or the decoded one of a cache.
 
-Pixels are slim's: TensorFlow's decoders at their default settings, and TensorFlow 1's bilinear resize. The other
-resizes are those of OpenCV and Pillow, with which other nets' images were made.
+Pixels equal slim's: TensorFlow's decoders with default settings, and TensorFlow 1's bilinear resize. The other
+resizes match OpenCV and Pillow, which prepared other nets' images.
 """
 
 import functools
@@ -17,7 +17,7 @@ TOO_LARGE_RESIZED = f'too narrow: resized, it would have more than {MAX_PIXELS:,
 
 
 def _in_one_node(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Makes a function one node of a graph, for a branch that is rarely taken: each of its nodes would take time."""
+    """Makes a function a single graph node, for a rare branch: each of its own nodes would cost time in every run."""
     node = tf.function(function, autograph=False, experimental_attributes={'_noinline': True})
     return functools.wraps(function)(
         lambda *arguments: function(*arguments) if tf.executing_eagerly() else node(*arguments)
@@ -28,16 +28,16 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
     """Decodes a JPEG, JPEG XL, PNG, GIF (its first frame), BMP or WebP image, recognised by its content.
 
     Args:
-        image: string scalar, the file's bytes; or uint8 [height, width, channels], decoded already, given back.
-        channels: 3 turns gray and CMYK into RGB; 1 gives the luma (JPEG and PNG only). Of what is transparent, the
-            colour behind stays.
+        image: string scalar, the file's bytes; or uint8 [height, width, channels], already decoded and returned as is.
+        channels: 3 converts gray and CMYK to RGB; 1 returns the luma (JPEG and PNG only). Transparent pixels keep their
+            colour.
 
     Returns:
         uint8 [height, width, channels] in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not an image, are cut short, are an animated WebP, or an image of
-            too many pixels or too narrow.
+        tf.errors.InvalidArgumentError: The bytes are not an image, are cut short, are an animated WebP, or the image
+            has too many pixels or is too narrow.
     """
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.uint8:
@@ -52,10 +52,9 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
 
 
 def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], channels: int = 3) -> tf.Tensor:
-    """Decodes the window of an image that `choose_window` picks from the image's shape.
+    """Decodes the window of an image that `choose_window` selects from the image's shape.
 
-    The pixels are those of `decode` followed by a crop, but what lies outside the window of a JPEG is skipped
-    where the format allows.
+    The pixels equal `decode` followed by a crop, but decoding skips the rest of a JPEG where the format allows it.
 
     Args:
         image: string scalar, or uint8 [height, width, channels], as in `decode`.
@@ -66,7 +65,7 @@ def decode_window(image: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tens
         uint8 [window height, window width, channels] in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: as for `decode`.
+        tf.errors.InvalidArgumentError: As in `decode`.
     """
     image = tf.convert_to_tensor(image)
 
@@ -97,12 +96,12 @@ def _decode_webp_or_gif(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _decode_webp(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    # Its decoder writes beyond its memory if there are several frames, which a bit of the extended header tells.
+    # The decoder writes beyond its memory if there are several frames; a bit of the extended header tells.
     is_animated = tf.logical_and(
         tf.strings.substr(encoded, 12, 4) == 'VP8X', tf.bitwise.bitwise_and(_byte(encoded, 20), 2) > 0
     )
     encoded = _refuse(encoded, is_animated, 'an animated WebP')
-    # It gives the channels of the file and no others: three, or four with transparency.
+    # The decoder returns only the channels of the file: three, or four with transparency.
     return tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :channels]
 
 
@@ -113,7 +112,7 @@ def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    # Of a BMP with a palette, the indices would be taken for gray.
+    # The decoder would take the indices of a BMP with a palette for gray values.
     is_bmp = tf.logical_and(tf.strings.substr(encoded, 0, 2) == 'BM', tf.strings.length(encoded) > 30)
     has_palette = tf.cond(is_bmp, lambda: _byte(encoded, 28) <= 8, lambda: False)
     encoded = _refuse(encoded, has_palette, 'a BMP with a palette')
@@ -122,7 +121,7 @@ def _decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _declared_sides(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns int32 [2], the sides that the header of a PNG or JPEG declares; zeros of anything else."""
+    """Returns int32 [2], the sides in the header of a PNG or JPEG; zeros for anything else."""
     is_png = tf.logical_and(tf.strings.length(encoded) >= 24, tf.strings.substr(encoded, 0, 4) == b'\x89PNG')
     formats = [
         (tf.io.is_jpeg(encoded), lambda: _jpeg_shape(encoded)[:2]),
@@ -133,7 +132,7 @@ def _declared_sides(encoded: tf.Tensor) -> tf.Tensor:
 
 def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
     """Returns int32 [3]: height, width and number of components, from the header of a JPEG."""
-    # Of one that is cut short in these ways, libjpeg tells standard error itself. One that is whole ends in a mark.
+    # libjpeg prints to standard error for JPEGs cut short in these ways. A complete one ends with this marker.
     is_whole = tf.strings.substr(encoded, -2, 2) == b'\xff\xd9'
     is_cut = tf.cond(is_whole, lambda: False, lambda: _is_cut_short(encoded))
     check = tf.raw_ops.Assert(condition=tf.logical_not(is_cut), data=['a JPEG that is cut short'])
@@ -142,8 +141,8 @@ def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
 
 @_in_one_node
 def _is_cut_short(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns whether a JPEG ends before its first scan, or is progressive and has no end."""
-    data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)  # as far as segments reach
+    """Returns whether a JPEG ends before its first scan, or is progressive without an end marker."""
+    data = tf.cast(tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, 2**17]]), tf.int32)  # a segment's maximum length
     length = tf.strings.length(encoded)
 
     def behind(segment: tf.Tensor) -> tf.Tensor:
@@ -162,26 +161,26 @@ def _is_cut_short(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _check_size(sides: tf.Tensor) -> tf.Operation | None:
-    """Refuses an image whose few KB would take all memory; returns the check, None outside of a graph."""
+    """Refuses a small file that would decode to fill all memory; returns the check, None outside a graph."""
     pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
     message = f'declares more than the {MAX_PIXELS:,} pixels that are allowed'
     return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[message])
 
 
 def _check_ratio(sides: tf.Tensor) -> tf.Operation | None:
-    """Refuses an image that some preprocessings would make as many times larger as it is narrow."""
+    """Refuses a narrow image, which some preprocessings would enlarge by its aspect ratio."""
     is_allowed = tf.reduce_max(sides) <= MAX_SIDES_RATIO * tf.maximum(tf.reduce_min(sides), 1)
     return tf.raw_ops.Assert(condition=is_allowed, data=[TOO_NARROW])
 
 
 def _check_resized(size: tf.Tensor) -> tf.Operation | None:
-    """Refuses a resize that would take all memory."""
+    """Refuses a resize that would exhaust memory."""
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     return tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=[TOO_LARGE_RESIZED])
 
 
 def _behind(check: tf.Operation | None, value: tf.Tensor) -> tf.Tensor:
-    """Returns a value that is there only if a check has passed."""
+    """Returns `value` after a check has passed."""
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(value)
 
@@ -197,7 +196,7 @@ def _refuse(encoded: tf.Tensor, condition: tf.Tensor, what: str) -> tf.Tensor:
 
 def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor, channels: int) -> tf.Tensor:
     # Subsampled chroma is interpolated between columns, and the decoder lacks the neighbours of the first and
-    # the last column that it is asked for: these differ by up to 16. So it is asked for one more each side.
+    # last column of its window: these would differ by up to 16. So one more column is decoded on each side.
     y, x, height, width = tf.unstack(window)
     left = tf.minimum(x, 1)
     right = tf.minimum(shape[1] - x - width, 1)
@@ -207,15 +206,15 @@ def _decode_jpeg_window(encoded: tf.Tensor, shape: tf.Tensor, window: tf.Tensor,
 
 
 def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Cuts int32 [4] `window` (y, x, height, width) out of [height, width, channels] `image`."""
+    """Returns int32 [4] `window` (y, x, height, width) of [height, width, channels] `image`."""
     y, x, height, width = tf.unstack(window)
     return image[y : y + height, x : x + width]
 
 
 def central_window(shape: tf.Tensor, fraction: float) -> tf.Tensor:
-    """Returns the window that keeps the central `fraction`, in (0, 1], of each side, as `tf.image.central_crop` does.
+    """Returns the window of the central `fraction`, in (0, 1], of each side, like `tf.image.central_crop`.
 
-    It is int32 [4] (y, x, height, width), the shape int32 [3] (height, width, channels).
+    The window is int32 [4] (y, x, height, width), the shape int32 [3] (height, width, channels).
     """
     sides = tf.cast(shape[:2], tf.float64)
     start = tf.cast((sides - sides * fraction) / 2, tf.int32)
@@ -223,44 +222,44 @@ def central_window(shape: tf.Tensor, fraction: float) -> tf.Tensor:
 
 
 def center_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Cuts the central [size, size, channels] out of an image, the offset rounded down (slim: vgg)."""
+    """Returns the central [size, size, channels] of an image, the offset rounded down (slim: vgg)."""
     start = (tf.shape(image)[:2] - size) // 2
     return crop(image, tf.concat([start, [size, size]], axis=0))
 
 
 def random_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """Cuts a uniformly placed [size, size, channels] out of an image, as a pure function of int64 [2] `seed`.
+    """Returns a uniformly placed [size, size, channels] of an image, a pure function of int64 [2] `seed`.
 
     Raises:
-        tf.errors.InvalidArgumentError: a side of the image is shorter than `size`.
+        tf.errors.InvalidArgumentError: A side of the image is shorter than `size`.
     """
     sides = tf.shape(image)[:2]
     tf.debugging.assert_greater_equal(sides, size, 'the image is smaller than its crop')
-    # floor(u * choices) with u < 1: an integer draw takes one scalar bound for both axes.
+    # floor(u * choices) with u < 1, because an integer draw takes one scalar bound for both axes.
     choices = tf.cast(sides - size + 1, tf.float32)
     start = tf.cast(tf.random.stateless_uniform([2], seed, alg='philox') * choices, tf.int32)
     return crop(image, tf.concat([start, [size, size]], axis=0))
 
 
 def crop_or_pad(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Centres an image in [size, size, channels], cutting or adding zeros on each side."""
+    """Centres an image in [size, size, channels], cropping or adding zeros on each side."""
     return tf.image.resize_with_crop_or_pad(image, size, size)
 
 
 def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], half_pixel_centers: bool = False) -> tf.Tensor:
-    """Resizes as TensorFlow 1's `resize_bilinear`: output pixel i samples input pixel i * scale.
+    """Resizes like TensorFlow 1's `resize_bilinear`: output pixel i samples input pixel i * scale.
 
     Args:
         image: uint8 or float32 [height, width, channels].
         size: int32 [2] (height, width).
-        half_pixel_centers: sample (i + 1/2) * scale - 1/2 instead, as OpenCV's INTER_LINEAR.
+        half_pixel_centers: Sample (i + 1/2) * scale - 1/2 instead, like OpenCV's INTER_LINEAR.
 
     Returns:
         float32 [size[0], size[1], channels] in the range of `image`.
     """
     if tf.is_tensor(size):
         size = _behind(_check_resized(size), size)
-    # The kernel vectorises float32 only: the cast included, a uint8 image takes two thirds of the time.
+    # The kernel vectorises only float32: including the cast, a uint8 image takes two thirds of the time.
     pixels = tf.cast(image, tf.float32)
     return tf.raw_ops.ResizeBilinear(
         images=pixels[tf.newaxis], size=size, align_corners=False, half_pixel_centers=half_pixel_centers
@@ -268,7 +267,7 @@ def resize(image: tf.Tensor, size: tf.Tensor | tuple[int, int], half_pixel_cente
 
 
 def resize_antialiased(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
-    """Resizes as Pillow's BILINEAR: where it shrinks, all pixels under a triangle as wide as two new ones count.
+    """Resizes like Pillow's BILINEAR: where it shrinks, it averages with a triangle as wide as two output pixels.
 
     Arguments and result are those of `resize`.
     """
@@ -278,7 +277,7 @@ def resize_antialiased(image: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> t
 
 
 def resize_short_side(image: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
-    """Resizes as `resize`, to a shorter side of `side`, an int32 scalar, keeping the aspect ratio (slim: vgg)."""
+    """Resizes like `resize`, to a shorter side of `side`, an int32 scalar, keeping the aspect ratio (slim: vgg)."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.cast(side, tf.float32) / tf.reduce_min(sides)
     return resize(image, tf.cast(tf.round(sides * scale), tf.int32))

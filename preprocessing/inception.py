@@ -1,6 +1,6 @@
 """Inception's preprocessing (slim: preprocessing/inception_preprocessing.py), in [-1, 1].
 
-Training distorts as slim's scripts do, whose every path is `fast_mode`: crop, flip, brightness, saturation.
+Training distorts like slim's scripts, which always use `fast_mode`: crop, flip, brightness, saturation.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ _MAX_BRIGHTNESS_DELTA = 32 / 255
 _MAX_HUE_DELTA = 0.2
 _FACTORS = (0.5, 1.5)
 
-# One number per random quantity of the device stage, so that adding one leaves the others as they were.
+# One number per random quantity of the device stage, so that adding one does not change the others.
 _FLIP, _BRIGHTNESS, _SATURATION, _HUE, _CONTRAST, _ORDER = range(6)
 
 _WHOLE_IMAGE = ((0.0, 0.0, 1.0, 1.0),)
 
-# slim's orders; each image gets one of them.
+# slim's orders; each image is assigned one of them.
 _ORDERS = (
     ('brightness', 'saturation', 'hue', 'contrast'),
     ('saturation', 'brightness', 'contrast', 'hue'),
@@ -40,10 +40,10 @@ _ADJUST: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Inception(Preprocessing):
-    """Crops of any scale and aspect ratio for training, the central 87.5 % of each side for evaluation.
+    """Crops of random scale and aspect ratio for training, the central 87.5 % of each side for evaluation.
 
     `augment.color_distortion` is 'fast': brightness, then saturation; or 'full', which adds hue and contrast, each
-    image in one of slim's four orders. Slim's choice among four resize methods in that mode is left out.
+    image in one of slim's four orders. Slim's random choice of four resize methods in that mode is left out.
     """
 
     flip_quantity: ClassVar[int | None] = _FLIP
@@ -52,11 +52,11 @@ class Inception(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """[0, 255] to [-1, 1]."""
+        """The normalization from [0, 255] to [-1, 1]."""
         return self._normalize_channels(127.5, 127.5)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Crops a random window and resizes it, not keeping its aspect ratio; see the base class."""
+        """Crops a random window and resizes it, without keeping its aspect ratio; see the base class."""
         boxes = boxes if self.augment.use_bounding_boxes else tf.constant(_WHOLE_IMAGE)
         window = images.decode_window(
             image,
@@ -84,7 +84,7 @@ class Inception(Preprocessing):
         return draws
 
     def device_train(self, batch: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Flips, distorts colours with no clipping in between, clips once and scales; see the base class."""
+        """Flips, distorts colours without clipping in between, clips once and scales; see the base class."""
         batch = _to_unit_range(batches.flip_left_right(batch, draws['flip']))
         if self.augment.color_distortion == 'full':
             batch = _distort_in_drawn_order(batch, draws)
@@ -97,16 +97,16 @@ class Inception(Preprocessing):
 
 
 def sample_window(shape: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor, min_area: float = 0.05) -> tf.Tensor:
-    """Samples a window of `min_area` to 100 % of the image's area that holds at least a tenth of a box.
+    """Samples a window of `min_area` to 100 % of the image's area that covers at least a tenth of a box.
 
-    With the whole image as its box, the smallest area is therefore 10 %. After 100 misses the window is the
+    With the whole image as the box, the smallest area is therefore 10 %. After 100 rejected samples the window is the
     whole image.
 
     Args:
         shape: int32 [3] (height, width, channels).
-        boxes: float32 [n, 4] (ymin, xmin, ymax, xmax) in [0, 1]; none means the whole image.
+        boxes: float32 [n, 4] (ymin, xmin, ymax, xmax) in [0, 1]; n = 0 means the whole image.
         seed: int [2].
-        min_area: slim's is 0.05.
+        min_area: Smallest share of the image's area; slim's is 0.05.
 
     Returns:
         int32 [4] (y, x, height, width).

@@ -11,14 +11,14 @@ from preprocessing.base import Normalization, Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class Lenet(Preprocessing):
-    """The image cropped or padded to the centre; nothing is random."""
+    """Crops or pads the image to the centre; nothing is random."""
 
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     keeps_grayscale: ClassVar[bool] = True
 
     @property
     def normalization(self) -> Normalization:
-        """[0, 255] to [-1, 1)."""
+        """The normalization from [0, 255] to [-1, 1)."""
         return self._normalize_channels(128.0, 128.0)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:

@@ -5,9 +5,9 @@
     images = mixing(images, draws)                              # float32 [batch, height, width, channels]
     targets = mixing.targets(labels, draws)
 
-An image's partner is its neighbour in the batch, 0 and 1, 2 and 3, ..., and both are mixed in the same way: as one is
-covered by the other, so is the other by it. As replicas and the parts of a batch have whole pairs, they need nothing of
-each other. timm's mode `pair` takes the other end of the batch instead.
+An image's partner is its neighbour in the batch (0 and 1, 2 and 3, ...), and both are mixed symmetrically. As replicas
+and parts of a batch have whole pairs, they need no data from each other. timm's mode `pair` takes the image at the
+opposite end of the batch instead.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ import tensorflow as tf
 from configs.training import AugmentOptions
 from preprocessing import batches
 
-_MIXING = 19  # the random quantity: beyond those of the families
+_MIXING = 19  # the random quantity, numbered after those of the preprocessings
 
 
 class Targets(NamedTuple):
-    """The targets of a batch: `share` of each label and the rest of another, or just the label.
+    """The targets of a batch: `shares` of each label and the rest of another, or only the label.
 
     Attributes:
         labels: int32 [batch].
@@ -38,15 +38,15 @@ class Targets(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """The stage of the device that mixes the two images of each pair, or exchanges a box between them.
+    """The device stage that mixes the two images of each pair, or exchanges a box between them.
 
     Attributes:
-        mixup_alpha: the share of mixup is Beta(alpha, alpha); 0 is no mixup.
-        cutmix_alpha: so is what CutMix leaves of an image; 0 is no CutMix.
-        probability: of a pair to be mixed at all.
-        switch_probability: of CutMix, where there are both.
-        image_size: both sides in pixels.
-        off_position: from this position in the training stream on, nothing is mixed; None is never.
+        mixup_alpha: Mixup's share is Beta(alpha, alpha); 0 turns mixup off.
+        cutmix_alpha: The share of an image that CutMix keeps is Beta(alpha, alpha); 0 turns CutMix off.
+        probability: Probability that a pair is mixed at all.
+        switch_probability: Probability of CutMix, if both are on.
+        image_size: Both sides in pixels.
+        off_position: Position in the training stream from which nothing is mixed; None is never.
     """
 
     mixup_alpha: float
@@ -57,16 +57,16 @@ class Mixing:
     off_position: int | None = None
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Draws how each pair is mixed.
+        """Draws the mixing of each pair.
 
         Args:
-            seed: int64 [2], the run's and the position in the training stream.
-            batch_size: even.
+            seed: int64 [2], the run's seed and the position in the training stream.
+            batch_size: Must be even.
 
         Returns:
-            mix_box: int32 [batch, 4] (top, bottom, left, right), what is the partner's alone; empty but for CutMix.
-            mix_share: float32 [batch], of the image outside of the box, in [0, 1]; 1 but for mixup.
-            mix_label_share: float32 [batch], of the image in all, and so of its label.
+            mix_box: int32 [batch, 4] (top, bottom, left, right), the partner's box; empty except for CutMix.
+            mix_share: float32 [batch], share of the image outside the box, in [0, 1]; 1 except for mixup.
+            mix_label_share: float32 [batch], share of the image in total, and so of its label.
         """
         chance, switch, share, angle, y, x = batches.uniforms(seed, _MIXING, batch_size // 2, 6)
         is_mixed, cuts = chance < self.probability, switch < self._cutmix_probability
@@ -80,12 +80,12 @@ class Mixing:
         return {name: tf.repeat(values, 2, axis=0) for name, values in of_pairs.items()}
 
     def __call__(self, images: tf.Tensor, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Mixes float32 [batch, height, width, channels], of even batches."""
+        """Mixes float32 [batch, height, width, channels]; the batch is even."""
         share = batches.per_image(draws['mix_share']) * batches.outside_boxes(draws['mix_box'], *images.shape[1:3])
         return share * images + (1 - share) * _partners(images)
 
     def targets(self, labels: tf.Tensor, draws: dict[str, tf.Tensor]) -> Targets:
-        """Returns the targets of mixed images, given their labels, int32 [batch]."""
+        """Returns the targets of mixed images with int32 [batch] `labels`."""
         return Targets(labels, _partners(labels), draws['mix_label_share'])
 
     @property
@@ -95,7 +95,7 @@ class Mixing:
         return 1.0 if self.cutmix_alpha else 0.0
 
     def _boxes(self, share: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """Returns int32 [pairs, 4]: boxes of `1 - share` of the area around (y, x) in [0, 1), cut off at the edges."""
+        """Returns int32 [pairs, 4]: boxes of `1 - share` of the area around (y, x) in [0, 1), clipped at the edges."""
         half = tf.cast(tf.sqrt(1 - share) * self.image_size, tf.int32) // 2
         edges = []
         for place in (y, x):
@@ -120,19 +120,19 @@ def make_mixing(augment: AugmentOptions, image_size: int, num_examples: int) -> 
 
 
 def symmetric_beta(alpha: tf.Tensor, draws: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
-    """Makes of two draws, uniform in [0, 1), one of Beta(alpha, alpha): float32, in [0, 1].
+    """Converts two draws, uniform in [0, 1), to one of Beta(alpha, alpha): float32, in [0, 1].
 
-    Without rejections, so that each number needs two draws: Student's t by Bailey's polar method (Mathematics of
-    Computation 62, 1994), and t / (2 sqrt(2 alpha + t^2)) + 1/2, whose distribution this is.
+    Uses no rejection, so each number needs two draws: Student's t by Bailey's polar method (Mathematics of
+    Computation 62, 1994), then t / (2 sqrt(2 alpha + t^2)) + 1/2, which has this distribution.
     """
     cos = tf.cos(2 * math.pi * angles)
     power = tf.pow(1 - draws, 1 / alpha)
     spread = (1 - power) * tf.square(cos)
-    # t^2 / (2 alpha + t^2), written so that nothing overflows.
+    # t^2 / (2 alpha + t^2), rearranged so that nothing overflows.
     return 0.5 + 0.5 * tf.sign(cos) * tf.sqrt(tf.math.divide_no_nan(spread, power + spread))
 
 
 def _partners(values: tf.Tensor) -> tf.Tensor:
-    """Exchanges the rows of each pair."""
+    """Swaps the rows of each pair."""
     pairs = tf.reshape(values, [-1, 2, *values.shape[1:]])
     return tf.reshape(tf.reverse(pairs, axis=[1]), tf.shape(values))

@@ -4,7 +4,7 @@
     preprocessing = get_preprocessing('lenet', 28, channels=1, source_channels=1)    # a gray data set
     preprocessing = get_preprocessing('inception', 224, channels=1)                  # --use_grayscale
 
-The names are slim's (preprocessing/preprocessing_factory.py), but for caffe, torchvision and whole.
+The names are slim's (preprocessing/preprocessing_factory.py), except caffe, torchvision and whole.
 """
 
 from configs.training import AugmentOptions
@@ -34,7 +34,7 @@ _VGG_NETS = (
 )
 # fmt: on
 
-# The families, and the names of the nets that slim prepares so.
+# The families, and slim's names of nets that use them.
 PREPROCESSINGS: dict[str, type[Preprocessing]] = {
     'caffe': Caffe,
     'cifarnet': Cifarnet,
@@ -59,14 +59,14 @@ def get_preprocessing(
     """Returns the preprocessing called `name`, for square images.
 
     Args:
-        name: a key of `PREPROCESSINGS`.
-        image_size: side of the net's input in pixels.
-        channels: what the net is given: 3, or 1.
-        source_channels: what images are decoded to: 3, or 1 for a gray data set if `keeps_grayscale(name)`.
-        augment: how training images are varied.
+        name: A key of `PREPROCESSINGS`.
+        image_size: Side of the net's input in pixels.
+        channels: Channels of the net's input: 3 or 1.
+        source_channels: Channels of decoded images: 3, or 1 for a gray data set if `keeps_grayscale(name)`.
+        augment: Options for varying training images.
 
     Raises:
-        InputError: unknown name, or a size, channels or option that this preprocessing does not have.
+        InputError: The name is unknown, or the preprocessing does not support a size, channels or option.
     """
     family = _get_family(name)
     if family is not Inception:
@@ -82,10 +82,10 @@ def _refuse_options_of_inception(name: str, augment: AugmentOptions) -> None:
 
 
 def keeps_grayscale(name: str) -> bool:
-    """Whether a gray data set stays at one channel; otherwise it is decoded to three, as in slim.
+    """Returns whether a gray data set stays at one channel; otherwise it is decoded to three, as in slim.
 
     Raises:
-        InputError: unknown name.
+        InputError: The name is unknown.
     """
     return _get_family(name).keeps_grayscale
 

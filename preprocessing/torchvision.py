@@ -15,7 +15,7 @@ from preprocessing.base import Normalization, Preprocessing
 # Red, green, blue over ImageNet, of pixels in [0, 1].
 _MEANS = (0.485, 0.456, 0.406)
 _STDS = (0.229, 0.224, 0.225)
-_SIDE, _CROP_SIDE = 256, 224  # of the shorter side, and of what is cropped from it
+_SIDE, _CROP_SIDE = 256, 224  # of the resized shorter side, and of the crop
 _AREAS = (0.08, 1.0)
 _RATIOS = (3 / 4, 4 / 3)  # width / height
 _ATTEMPTS = 10
@@ -34,34 +34,34 @@ class Torchvision(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """The means subtracted, and the rest divided by the standard deviations."""
+        """The normalization that subtracts the means and divides by the standard deviations."""
         means, stds = (tuple(255 * value for value in values) for values in (_MEANS, _STDS))
         return Normalization(means, stds)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Crops a random window and resizes it, not keeping its aspect ratio; see the base class."""
+        """Crops a random window and resizes it, without keeping its aspect ratio; see the base class."""
         window = images.decode_window(image, lambda shape: sample_window(shape, seed))
         resized = images.resize_antialiased(window, (self.image_size, self.image_size))
         return self._with_shape(images.to_uint8(resized))
 
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes the shorter side and crops the centre, whole numbers in [0, 255]; see the base class."""
+        """Resizes the shorter side and crops the centre, integer values in [0, 255]; see the base class."""
         pixels = images.decode(image)
         sides = tf.shape(pixels)[:2]
         resized = images.resize_antialiased(
             pixels, round(self.image_size * _SIDE / _CROP_SIDE) * sides // tf.reduce_min(sides)
         )
-        # To the even of two equally near places, as Python rounds.
+        # Rounds halves to even, like Python.
         start = tf.cast(tf.round((tf.shape(resized)[:2] - self.image_size) / 2), tf.int32)
         crop = images.crop(resized, tf.concat([start, [self.image_size, self.image_size]], axis=0))
         return self._with_shape(tf.round(crop))
 
 
 def sample_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Samples a window of 8 to 100 % of the image's area, 3/4 to 4/3 as wide as it is high (RandomResizedCrop).
+    """Samples a window of 8 to 100 % of the image's area with width / height in [3/4, 4/3] (RandomResizedCrop).
 
-    The logarithm of that ratio is uniform, as is the area. After ten windows that do not fit, it is the largest one in
-    the image's centre of an allowed ratio. It is int32 [4] (y, x, height, width), the shape int32 [3] (height, width,
+    The area and the logarithm of the ratio are uniform. If ten windows do not fit, returns the largest central window
+    with an allowed ratio. The window is int32 [4] (y, x, height, width), the shape int32 [3] (height, width,
     channels), the seed int [2].
     """
     sides = tf.cast(shape[:2], tf.float32)
@@ -77,7 +77,7 @@ def sample_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _largest_window(sides: tf.Tensor) -> tf.Tensor:
-    """Returns the largest window in the centre of an image of an allowed aspect ratio: float32 [4], as `sides`."""
+    """Returns the largest central window with an allowed aspect ratio: float32 [4], as `sides`."""
     height, width = tf.unstack(sides)
     fitting = tf.stack([tf.round(width / _RATIOS[0]), tf.round(height * _RATIOS[1])])
     size = tf.minimum(sides, fitting)

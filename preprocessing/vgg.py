@@ -1,4 +1,4 @@
-"""VGG's and ResNet's preprocessing (slim: preprocessing/vgg_preprocessing.py): RGB less the mean colour."""
+"""VGG's and ResNet's preprocessing (slim: preprocessing/vgg_preprocessing.py): RGB minus the mean colour."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,20 +13,20 @@ _MEANS = (123.68, 116.78, 103.94)  # red, green, blue over ImageNet
 _EVAL_SIDE = 256
 _TRAIN_SIDES = (256, 512)  # both included
 
-# One number per random quantity, so that adding one leaves the others as they were.
+# One number per random quantity, so that adding one does not change the others.
 _SIDE, _CROP, _FLIP = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Vgg(Preprocessing):
-    """A square crop after resizing the shorter side: to a random length to train, to 256 to evaluate."""
+    """A square crop after resizing the shorter side: to a random length for training, to 256 for evaluation."""
 
     makes_grayscale: ClassVar[bool] = False
     flip_quantity: ClassVar[int | None] = _FLIP
     value_range: ClassVar[tuple[float, float]] = (-max(_MEANS), 255 - min(_MEANS))
 
     def __post_init__(self) -> None:
-        """Refuses what slim crashes on."""
+        """Raises InputError for an image size at which slim crashes."""
         super().__post_init__()
         if self.image_size > _EVAL_SIDE:
             raise InputError(
@@ -36,11 +36,11 @@ class Vgg(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """The means subtracted, channel by channel."""
+        """The normalization that subtracts the mean of each channel."""
         return Normalization(_MEANS, (1.0, 1.0, 1.0))
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Resizes the shorter side to 256..512 and crops at a random place; see the base class."""
+        """Resizes the shorter side to 256..512 and crops at a random position; see the base class."""
         low, high = _TRAIN_SIDES
         side = tf.random.stateless_uniform(
             [], tf.random.fold_in(seed, _SIDE, alg='philox'), low, high + 1, tf.int32, alg='philox'

@@ -1,4 +1,4 @@
-"""Whole images, resized to a square, in [-1, 1]: for small images that fill their frame, as of CIFAR-10 and MNIST."""
+"""Whole images, resized to a square, in [-1, 1]: for small images that fill their frame, as in CIFAR-10 and MNIST."""
 
 import dataclasses
 from typing import ClassVar
@@ -11,9 +11,9 @@ from preprocessing.base import Normalization, Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class Whole(Preprocessing):
-    """The whole image, its aspect ratio not kept; mirrored for training.
+    """The whole image, without keeping its aspect ratio; mirrored for training.
 
-    It crops nothing, so that what else varies the images (`--random_shift`, say) is all that does.
+    It crops nothing, so that other augmentation (such as `--random_shift`) is the only further variation.
     """
 
     value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
@@ -22,7 +22,7 @@ class Whole(Preprocessing):
 
     @property
     def normalization(self) -> Normalization:
-        """[0, 255] to [-1, 1]."""
+        """The normalization from [0, 255] to [-1, 1]."""
         return self._normalize_channels(127.5, 127.5)
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
@@ -30,6 +30,6 @@ class Whole(Preprocessing):
         return images.to_uint8(self.host_eval(image))
 
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes as Pillow's BILINEAR, to float32 in [0, 255]; see the base class."""
+        """Resizes like Pillow's BILINEAR, to float32 in [0, 255]; see the base class."""
         image = images.decode(image, self.source_channels)
         return self._with_shape(images.resize_antialiased(image, (self.image_size, self.image_size)))

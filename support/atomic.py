@@ -54,7 +54,7 @@ def atomic_file(path: str, shared: bool = False) -> Iterator[str]:
             gfile.rename(part, path, overwrite=True)
     finally:
         if gfile is None:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # the error before it is reported
                 os.remove(part)
         elif gfile.exists(part):
             gfile.remove(part)

@@ -5,6 +5,10 @@ print(format_table([('flag', 'there', 'now'), ('seed', '0', '1')], indent='  '))
 
 from collections.abc import Sequence
 
+_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # what a spreadsheet computes begins with one of these
+# A terminal obeys what begins with an escape, and a line break or a tab in quotes harms nobody.
+_ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160)) if chr(code) not in '\t\n'}
+
 
 def format_table(rows: Sequence[Sequence[str]], *, indent: str = '', numbers: bool = False) -> str:
     """Returns a table as text with aligned columns.
@@ -30,3 +34,9 @@ def brief(value: object) -> str:
     if not isinstance(value, tuple):
         return str(value)
     return '/'.join(map(str, value[:4])) + ('/...' if len(value) > 4 else '')
+
+
+def csv_cell(text: str) -> str:
+    """Returns text that a spreadsheet does not compute and a terminal does not obey: with an apostrophe, or escaped."""
+    cell = text.translate(_ESCAPED)
+    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # that alone is standard input

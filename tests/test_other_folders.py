@@ -73,7 +73,7 @@ def test_folders_of_splits_without_train_have_the_classes_of_the_run(run, tmp_pa
         (('bee', 'dog'), {'dataset_split_name': 'test'}, "'dog' is none of the 3 classes of the net; name the folders"),
         (('bee', 'cat'), {'dataset_split_name': 'tets'}, '--dataset_split_name=tets: image_folder has the splits tr'),
         (('bee', 'cat'), {'dataset_split_name': 'test+train'}, r'--dataset_split_name=test\+train: .* is not divided'),
-        (('bee', 'dog'), {'dataset_split_name': 'test', 'force': True}, 'has 3 classes, and the data set 2'),
+        (('bee', 'dog'), {'dataset_split_name': 'test', 'force': True}, 'has 3 classes, but image_folder in .* has 2'),
     ],
 )
 def test_what_of_another_folder_is_refused(run, tmp_path, classes, options, message):
@@ -144,5 +144,5 @@ def test_channels_that_contradict(train_digits, tmp_path, options, message):
 def test_channels_are_1_or_3(trained):
     with pytest.raises(InputError, match='--channels=2: must be one of 1, 3'):
         eval_config(trained.checkpoint_path, channels=2)
-    with pytest.raises(InputError, match=r'contradict how the net was trained \(model.json, now\): channels: 1, 3'):
+    with pytest.raises(InputError, match=r'contradict how the net was trained \(model.json\): --channels=3 \(1\)'):
         evaluation.evaluate(eval_config(trained.checkpoint_path, channels=3))

@@ -1,11 +1,11 @@
-"""Archives, without unpacking them: where the members of a tar lie, and tars freed of their compression.
+"""Reads archives without unpacking them: the offsets of a tar's members, and decompressed copies of tars.
 
     for entry in list_tar('/data/ILSVRC2012_img_val.tar'):     # reads headers only
         read_bytes(SourceImage(entry.name, entry.path, entry.offset, entry.size, label=0))
     tar = decompress('/data/flower_photos.tgz', '/data/work')  # '/data/work/flower_photos.tar'
 
-No member is ever written to the disk, so none can leave a folder. Names that would (`/x`, `../x`), links and devices
-are refused all the same: an archive that has them is not the one that was published.
+No member is ever written to disk, so none can escape a folder. Unsafe names (`/x`, `../x`), links and devices are
+refused all the same: an archive that has them is not the published one.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from support.atomic import atomic_file
 from support.errors import InputError
 
 _BLOCK = tarfile.BLOCKSIZE
-_MAX_HEADER = 2**20  # a member's long name; tarfile would read into memory whatever size a header claims
+_MAX_HEADER = 2**20  # a member's long name; tarfile would read whatever size a header claims into memory
 _CHUNK = 2**20
 _MAX_FILE = 2**50
-MAX_BYTES = 2**30  # the largest of the data sets that are published compressed has 0.24 GB
+MAX_BYTES = 2**30  # the largest data set that is published compressed has 0.24 GB
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
 class _Window(io.RawIOBase):
-    """Part of a file, read without moving its position."""
+    """A part of a file, read without moving the file's position."""
 
     def __init__(self, descriptor: int, start: int, size: int):
         self._descriptor, self._start, self._size = descriptor, start, size
@@ -56,14 +56,14 @@ class _Window(io.RawIOBase):
 
 
 def list_tar(path: str, inner: Entry | None = None) -> list[Entry]:
-    """Returns the files in a tar that is not compressed, in its order, reading nothing but headers.
+    """Returns the files in an uncompressed tar, in its order, reading only headers.
 
     Args:
         path: The tar.
-        inner: A member of it that is a tar itself, and is listed instead; offsets are still those within `path`.
+        inner: A member that is itself a tar, to list instead; offsets are still relative to `path`.
 
     Raises:
-        InputError: not a tar, a truncated or damaged one, a member that is a link or device or has an unsafe name.
+        InputError: Not a tar, truncated or damaged, or a member is a link or device or has an unsafe name.
     """
     where = path if inner is None else f'{path}, member {inner.name}'
     try:
@@ -91,7 +91,7 @@ def _list_members(window: _Window, where: str) -> list[tuple[str, int, int]]:
         raise
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise _damaged(where, last, str(error)) from error
-    # tarfile takes anything that is no header for the end; the end is a block of zeros.
+    # tarfile accepts anything that is not a header as the end; a real end is a block of zeros.
     window.seek(end)
     block = window.read(_BLOCK)
     if block != bytes(_BLOCK):
@@ -119,10 +119,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:
-    """Decompresses `name.tar.gz`, `name.tgz` or `name.gz` into a folder unless that is done; returns the new path.
+    """Decompresses `name.tar.gz`, `name.tgz` or `name.gz` into a folder unless done before; returns the new path.
 
     Raises:
-        InputError: not a gzip file, a truncated or damaged one, one of more than `max_bytes`, not enough space.
+        InputError: Not a gzip file, truncated or damaged, more than `max_bytes`, or not enough space.
     """
     name = os.path.basename(path)
     name = name.removesuffix('.tgz') + '.tar' if name.endswith('.tgz') else name.removesuffix('.gz')
@@ -135,7 +135,7 @@ def decompress(path: str, folder: str, max_bytes: int = MAX_BYTES) -> str:
         with _open(path) as compressed, atomic_file(target) as part, open(part, 'wb') as file:
             _copy(compressed, file, path, folder, max_bytes)
             file.flush()
-            os.utime(file.fileno(), ns=(modified or 0, modified or 0))  # the next run knows by it whose content it is
+            os.utime(file.fileno(), ns=(modified or 0, modified or 0))  # identifies the content for the next run
     except OSError as error:
         raise InputError(f'cannot write {target}: {error.strerror or error}') from error
     return target

@@ -1,10 +1,10 @@
-"""Bounding boxes of ILSVRC's images, from its annotation XML or from the CSV that slim made of it.
+"""Bounding boxes of ILSVRC's images, from its annotation XML or slim's CSV of it.
 
     get_boxes = open_boxes('/data/annotations')         # a folder of XML files, or a CSV
     get_boxes('n02105855_1', 'n02105855')               # ((ymin, xmin, ymax, xmax), ...) as shares of the sides
 
-The rules are those of slim's process_bounding_boxes.py: sides are those that the annotation names, not the image's;
-what lies outside of the image is cut off; a box without area, or of another class than the image's, is left out.
+The rules are those of slim's process_bounding_boxes.py: sides are taken from the annotation, not from the image;
+boxes are clipped to the image; a box without area, or with another class than the image, is left out.
 """
 
 import csv
@@ -19,19 +19,19 @@ from datasets.source import Box
 from support.errors import InputError
 
 BoxesOfImage = Callable[[str, str], tuple[Box, ...]]
-_MAX_ANNOTATION = 2**20  # they have some hundred bytes for each box
+_MAX_ANNOTATION = 2**20  # a few hundred bytes per box
 _WNID = re.compile(r'n\d{8}')
 
 
 def open_boxes(path: str) -> BoxesOfImage:
-    """Returns a function from an image's name, without extension, and its WordNet id to its boxes.
+    """Returns a function (image name without extension, its WordNet id) -> boxes.
 
     Args:
         path: A folder with an XML file for each annotated image, at any depth, or slim's CSV: lines of
             `image name, xmin, ymin, xmax, ymax` in shares.
 
     Raises:
-        InputError: nothing there; later, an XML file that cannot be read.
+        InputError: Nothing is found there; later, if an XML file cannot be read.
     """
     if os.path.isfile(path):
         return _open_csv(path)
@@ -45,16 +45,16 @@ def open_boxes(path: str) -> BoxesOfImage:
 
 
 class _Builder(ET.TreeBuilder):
-    """Refuses a DOCTYPE, without which no entity can be declared, and ILSVRC's files have none."""
+    """Refuses a DOCTYPE: ILSVRC's files have none, and entities can be declared only there."""
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
         raise ValueError(f'has a DOCTYPE, {name!r}; an annotation needs none')
 
 
 def read_annotation(path: str, wnid: str) -> tuple[Box, ...]:
-    """Returns the boxes of an annotation that are not those of another class than `wnid`.
+    """Returns the boxes of an annotation, except those of another class than `wnid`.
 
-    Many objects are named in words instead of by an id: only another id tells another class.
+    Many objects are named in words instead of by id, so only a different id counts as another class.
     """
     try:
         root = ET.fromstring(read_file(path, _MAX_ANNOTATION), ET.XMLParser(target=_Builder()))

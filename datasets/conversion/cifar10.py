@@ -1,10 +1,10 @@
-"""CIFAR-10 from its published archives, the binary or the Python version, or from what they hold.
+"""CIFAR-10 from its published archives, binary or Python version, or from the unpacked folders.
 
-    source = open_source('/data', '/tmp/work')      # a cifar-10-binary.tar.gz or cifar-10-python.tar.gz lies in /data
+    source = open_source('/data', '/tmp/work')      # /data holds cifar-10-binary.tar.gz or cifar-10-python.tar.gz
     source.read(source.splits['test'][0])           # a PNG
 
 Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. An image of the binary version is a byte for
-its label and 3 x 1024 bytes of red, green and blue; the arrays of the Python version are written like that first.
+its label and 3 x 1024 bytes of red, green and blue; the Python version is first rewritten in this form.
 """
 
 import io
@@ -31,12 +31,12 @@ def open_source(source_dir: str, work_dir: str) -> Source:
     """Lists the images of the splits `train` and `test`, each in the order of the archive.
 
     Args:
-        source_dir: Where `cifar-10-binary.tar.gz`, `cifar-10-python.tar.gz`, or one of the folders that they unpack to
-            lies; or such a folder itself.
-        work_dir: Folder for the decompressed archive, which images are read from.
+        source_dir: Folder of `cifar-10-binary.tar.gz`, `cifar-10-python.tar.gz` or a folder that they unpack to; or
+            such an unpacked folder itself.
+        work_dir: Folder for the decompressed archive, from which images are read.
 
     Raises:
-        InputError: none of these, a missing, damaged or unsafe file, not enough space.
+        InputError: None of these is found, a file is missing, damaged or unsafe, or there is not enough space.
     """
     files, pickled = _find(source_dir, work_dir)
     splits = {}
@@ -50,7 +50,7 @@ def open_source(source_dir: str, work_dir: str) -> Source:
 
 
 def read_png(image: SourceImage) -> bytes:
-    """Returns a PNG of the three planes of an image."""
+    """Returns an image, stored as three planes, as a PNG."""
     planes = read_bytes(image)
     size = _SIDE * _SIDE
     bands = [Image.frombytes('L', (_SIDE, _SIDE), planes[start : start + size]) for start in (0, size, 2 * size)]
@@ -60,7 +60,7 @@ def read_png(image: SourceImage) -> bytes:
 
 
 def _find(source_dir: str, work_dir: str) -> tuple[dict[str, Entry], bool]:
-    """Returns the files of whichever version is there, and whether it is the Python version."""
+    """Returns the files of the version found, and whether it is the Python version."""
     for version, pickled in (('binary', False), ('python', True)):
         archive = os.path.join(source_dir, f'cifar-10-{version}.tar.gz')
         if os.path.isfile(archive):
@@ -81,7 +81,7 @@ def _by_name(entries: list[Entry]) -> dict[str, Entry]:
 
 
 def _unpickle(entry: Entry, work_dir: str) -> Entry:
-    """Writes a batch of the Python version as the binary version has it."""
+    """Rewrites a batch of the Python version as one of the binary version."""
     where = f'{entry.path}, {entry.name}'
     if entry.size > _MAX_PICKLE:
         raise InputError(f'{where}: has {entry.size} bytes, so it is not the published file')

@@ -1,10 +1,10 @@
-"""Conversion: images of any source to TFRecords of slim's schema, in parallel, going on where it was stopped.
+"""Conversion of any source to TFRecords of slim's schema, in parallel and resumable.
 
     convert(make_config(ConvertConfig, dataset_name='imagenet', source_dir='/data/ilsvrc', dataset_dir='/data/records'))
 
-What is written depends on the source and the options alone: the order on the images' names, each record on its image.
-Shards are written beside their final names and renamed when they are complete; the journal of the folder knows them, so
-that the next start, whatever ended this one, goes on with the others.
+The output depends only on the source and the options: the order on the images' names, each record on its image.
+Shards are written under temporary names and renamed when complete; the folder's journal lists the complete ones, so a
+conversion that was stopped in any way resumes with the rest.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ from support.errors import InputError
 from support.processor import usable_cores
 from support.progress import Progress
 
-_WORK_DIR = '.conversion.source'  # within the folder of the data set: decompressed archives, until it is complete
-_FORMAT_VERSION = 1  # of the records: a converter that writes other bytes must not go on with these
+_WORK_DIR = '.conversion.source'  # in the data set's folder: decompressed archives, until the conversion is complete
+_FORMAT_VERSION = 1  # of the records: a converter that writes other bytes must not resume
 
 
 def convert(config: ConvertConfig) -> int:
-    """Converts a data set as `download_and_convert_data.py` does, and prints what it holds.
+    """Converts a data set as `download_and_convert_data.py` does, and prints a summary of it.
 
     Returns:
-        The exit status: 0, or as a shell counts it for the signal that stopped the conversion.
+        The exit status: 0, or 128 + the number of the signal that stopped the conversion.
 
     Raises:
-        InputError: whatever the user can put right.
+        InputError: Any error that the user can correct.
     """
     name, dataset_dir = check_options(config.source), config.records.dataset_dir
     if dataset_dir is None:
@@ -64,7 +64,7 @@ def convert(config: ConvertConfig) -> int:
 
 
 def _check_quality(options: RecordOptions, layout: Layout) -> None:
-    """Refuses a quality where nothing is encoded at it."""
+    """Raises InputError for a JPEG quality if no image is encoded with it."""
     if options.jpeg_quality == RecordOptions.jpeg_quality:
         return
     if options.resize_shorter_side is None:
@@ -77,7 +77,7 @@ def _check_quality(options: RecordOptions, layout: Layout) -> None:
 
 
 def _check_folders(source_dir: str | None, dataset_dir: str, may_be_inside: bool) -> None:
-    """Refuses to write where it is read from."""
+    """Raises InputError if the output would be written into the source."""
     if source_dir is None:
         return
     source, target = os.path.realpath(source_dir), os.path.realpath(dataset_dir)
@@ -86,7 +86,7 @@ def _check_folders(source_dir: str | None, dataset_dir: str, may_be_inside: bool
 
 
 class _Conversion:
-    """One source, on its way into one folder."""
+    """The conversion of one source into one folder."""
 
     def __init__(self, config: ConvertConfig, layout: Layout, source: Source, dataset_dir: str, journal: Journal):
         self._config, self._layout, self._source = config, layout, source
@@ -96,10 +96,10 @@ class _Conversion:
         self._conversion = _identify(config.source.dataset_name, config.records, source, counts)
 
     def run(self) -> None:
-        """Converts what is not finished yet."""
+        """Converts the shards that are not finished."""
         self._journal.begin(self._conversion, [self._layout.glob(split) for split in self._source.splits])
         unfinished = self._unfinished()
-        # First, for whoever finds the records reads it.
+        # Written first, because readers that find the records expect it.
         if unfinished or not os.path.exists(os.path.join(self._dir, manifest.LABELS)):
             write_text(self._dir, manifest.LABELS, manifest.labels_text(self._source.class_names))
         path = os.path.join(self._dir, manifest.MANIFEST)
@@ -107,7 +107,7 @@ class _Conversion:
             if not unfinished:
                 print(f'nothing to do: {self._dir} is complete; --verify compares what it holds with dataset.json')
                 return
-            os.remove(path)  # files were taken away since it was written
+            os.remove(path)  # files have been removed since it was written
         seconds = self._write(unfinished)
         finished = [self._journal.finished[shard.file] for shard in self._shards]
         described = _describe(self._conversion, self._source, finished)
@@ -122,10 +122,10 @@ class _Conversion:
         self._report(described, written, seconds)
 
     def _unfinished(self) -> list[Shard]:
-        """Returns the shards that are still to be written.
+        """Returns the shards that are not finished.
 
         Raises:
-            InputError: a finished one was made from other images than there are now.
+            InputError: A finished shard was made from other images than the source has now.
         """
         finished = self._journal.finished
         for shard in self._shards:
@@ -137,7 +137,7 @@ class _Conversion:
         return [shard for shard in self._shards if shard.file not in finished]
 
     def _write(self, unfinished: Sequence[Shard]) -> float:
-        """Writes shards; returns the seconds that it took once the processes were ready."""
+        """Writes shards; returns the seconds it took once all processes were ready."""
         work = self._config.work
         total = sum(len(shard.images) for shard in self._shards)
         done = total - sum(len(shard.images) for shard in unfinished)
@@ -175,10 +175,10 @@ class _Conversion:
 
 
 def shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dict[str, int]:
-    """Returns the number of files of each split: as asked for, as slim has it, or by its size.
+    """Returns the number of files of each split: from the options, slim's number, or by its size.
 
     Raises:
-        InputError: several are asked for where a split is one file.
+        InputError: Several files are requested for a split that is always one file.
     """
     counts = {}
     for split, images in source.splits.items():
@@ -196,7 +196,7 @@ def shard_counts(options: RecordOptions, layout: Layout, source: Source) -> dict
 def _identify(
     dataset_name: str | None, options: RecordOptions, source: Source, counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Returns all that decides about the bytes, but for the images."""
+    """Returns everything that determines the bytes, except the images."""
     side = options.resize_shorter_side
     classes = repr((source.class_names, source.class_ids)).encode()
     return {
@@ -210,7 +210,7 @@ def _identify(
 
 
 def _describe(conversion: Mapping[str, Any], source: Source, shards: Sequence[FinishedShard]) -> dict[str, Any]:
-    """Returns the content of dataset.json, which depends only on what was converted."""
+    """Returns the content of dataset.json, which depends only on the source and the options."""
     changes: Counter[str] = Counter()
     for shard in shards:
         changes.update(shard.changes)

@@ -1,9 +1,9 @@
-"""From the bytes of an image file to the bytes that a record stores, and whether TensorFlow can decode them.
+"""Converts an image file's bytes to the bytes that a record stores, and checks that TensorFlow can decode them.
 
     encode(data, Encoding(jpeg_only=True))     # EncodedImage(data=..., format='JPEG', height=375, width=500)
 
-What an image is, its content says, never its name: ILSVRC has a PNG and 22 CMYK JPEGs among its `.JPEG`s. Whatever is
-stored as it came was decoded once by the operation that decodes records, so what gets through can be trained on.
+The content determines the format, never the name: ILSVRC has a PNG and 22 CMYK JPEGs among its `.JPEG`s. Images that
+are stored unchanged were decoded once by the operation that decodes records, so training can read them.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from datasets.record_faults import SIGNATURES, format_of
 from support.errors import InputError
 from support.input_files import MAX_PIXELS, MAX_SIDES_RATIO
 
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start-of-frame markers of a JPEG
 _DECODED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 _PROGRESSIVE, _START_OF_SCAN, _END_OF_IMAGE = 0xC2, 0xDA, b'\xff\xd9'
 # What Pillow raises for damaged files.
@@ -30,7 +30,7 @@ _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 class BadImage(InputError):
-    """An image that cannot be decoded; the message says why, without its name."""
+    """An image cannot be decoded; the message gives the reason, without the image's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,9 @@ class EncodedImage:
     Attributes:
         data: The bytes of a JPEG or PNG file.
         format: 'JPEG' or 'PNG'.
-        height: In pixels.
-        width: In pixels.
-        changes: What was done to it, such as 'CMYK to RGB'; empty if the bytes are those of the source.
+        height: Height in pixels.
+        width: Width in pixels.
+        changes: Changes made, such as 'CMYK to RGB'; empty if the source's bytes are unchanged.
     """
 
     data: bytes
@@ -53,10 +53,10 @@ class EncodedImage:
 
 
 def encode(data: bytes, encoding: Encoding) -> EncodedImage:
-    """Decodes an image to see that it is sound, and encodes it anew where `encoding` asks for it.
+    """Decodes an image to check it, and encodes it again where `encoding` requires it.
 
     Raises:
-        BadImage: not an image, damaged, cut short, of too many pixels, or too narrow.
+        BadImage: It is not an image, damaged, cut short, has too many pixels, or is too narrow.
     """
     found = image_format(data)
     height, width, channels = read_header(data, found)
@@ -77,10 +77,10 @@ def encode(data: bytes, encoding: Encoding) -> EncodedImage:
 
 
 def image_format(data: bytes) -> str:
-    """Returns 'JPEG', 'PNG', 'GIF', 'BMP' or 'WebP', as the first bytes say.
+    """Returns 'JPEG', 'PNG', 'GIF', 'BMP' or 'WebP', according to the first bytes.
 
     Raises:
-        BadImage: none of these.
+        BadImage: It has none of these formats.
     """
     if not data:
         raise BadImage('the file is empty')
@@ -91,11 +91,11 @@ def image_format(data: bytes) -> str:
 
 
 def read_header(data: bytes, found: str) -> tuple[int, int, int]:
-    """Returns height, width and, of a JPEG, the number of components (else 0) of an image file, without decoding.
+    """Returns height, width and a JPEG's number of components (otherwise 0), without decoding.
 
     Raises:
-        BadImage: a damaged header, one of so many pixels that decoding could take all memory, or one so narrow that
-            resizing could.
+        BadImage: The header is damaged, or the image has so many pixels, or is so narrow, that decoding or resizing
+            could exhaust memory.
     """
     height, width, channels = _parse_header(data, found)
     check_sides(height, width)
@@ -103,11 +103,7 @@ def read_header(data: bytes, found: str) -> tuple[int, int, int]:
 
 
 def check_sides(height: int, width: int) -> None:
-    """Refuses an image of too many pixels, or one that is too narrow.
-
-    Raises:
-        BadImage: of these.
-    """
+    """Raises BadImage if an image has too many pixels or is too narrow."""
     if height * width > MAX_PIXELS:
         raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS:,} that are allowed')
     if max(height, width) > MAX_SIDES_RATIO * max(min(height, width), 1):
@@ -122,7 +118,7 @@ def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:
         if found == 'PNG':
             width, height = struct.unpack_from('>II', data, 16)
             return height, width, 0
-        if found == 'GIF':  # whose first frame may make its canvas larger, which Pillow sees
+        if found == 'GIF':  # its first frame may enlarge the canvas, which Pillow handles
             width, height = struct.unpack_from('<HH', data, 6)
             check_sides(height, width)
         with Image.open(io.BytesIO(data), formats=[found]) as image:
@@ -136,20 +132,20 @@ def _parse_header(data: bytes, found: str) -> tuple[int, int, int]:
 
 
 def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Returns height, width and number of components.
+    """Returns height, width and number of components of a JPEG.
 
-    Of a JPEG that is cut short in the header, or anywhere if it is progressive, libjpeg tells standard error itself, so
-    that it is not asked then.
+    libjpeg prints to standard error for a JPEG cut short in its header, or anywhere if progressive, so it is not called
+    for these.
 
     Raises:
-        struct.error: the header is cut short.
-        BadImage: the rest is, or it is of a kind that cannot be read.
-        tf.errors.InvalidArgumentError: it is damaged otherwise.
+        struct.error: The header is cut short.
+        BadImage: The rest is cut short, or the kind of JPEG is not supported.
+        tf.errors.InvalidArgumentError: It is damaged otherwise.
     """
     position, found, is_progressive = 2, [0, 0, 0], False
     while data[position : position + 1] == b'\xff':
         marker, length = struct.unpack_from('>xBH', data, position)
-        if marker == 0xFF:  # fills up
+        if marker == 0xFF:  # padding
             position += 1
             continue
         end = position + 2 + max(length, 2)
@@ -161,7 +157,7 @@ def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
         if marker == _START_OF_SCAN:
             if is_progressive and data.find(_END_OF_IMAGE, end) < 0:
                 raise BadImage('a JPEG that is damaged or cut short')
-            if found[0]:  # else it stands behind the scan
+            if found[0]:  # otherwise the frame header follows the scan
                 return found[0], found[1], found[2]
             break
         position = end
@@ -172,7 +168,7 @@ def _parse_jpeg_header(data: bytes) -> tuple[int, int, int]:
 
 
 def _check_frame(marker: int, bits: int) -> None:
-    """Refuses the kinds of JPEG that TensorFlow's libjpeg does not have."""
+    """Raises BadImage for kinds of JPEG that TensorFlow's libjpeg does not support."""
     if marker not in _DECODED_FRAMES:
         raise BadImage('a lossless or hierarchical JPEG, which cannot be read; save it otherwise')
     if bits != 8:
@@ -190,7 +186,7 @@ def _decode(data: bytes, found: str, decoder: Callable[[bytes], Any]) -> np.ndar
 
 
 def _decode_by_tensorflow(data: bytes) -> tf.Tensor:
-    """Decodes as `preprocessing.images.decode` does, without its dispatch in the graph, which takes 0.25 ms here."""
+    """Decodes like `preprocessing.images.decode`, without its dispatch in the graph, which takes 0.25 ms here."""
     return tf.io.decode_image(data, channels=3, expand_animations=False)
 
 
@@ -203,8 +199,8 @@ def _decode_by_pillow(data: bytes) -> Image.Image:
         return image.convert('RGB')
 
 
-# TensorFlow ignores the palette of a BMP and where a frame of a GIF lies, and cannot decode a WebP of several frames.
-# Pillow cuts off what is above 255 in a PNG of 16 bits.
+# TensorFlow ignores a BMP's palette and the position of a GIF's frame, and cannot decode a WebP with several frames.
+# Pillow clips values above 255 in a 16-bit PNG.
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     'JPEG': _decode_jpeg,
     'PNG': _decode_by_tensorflow,
@@ -218,8 +214,8 @@ def _resize(data: bytes, found: str, width: int, height: int, side: int) -> Imag
     """Returns the image with a shorter side of `side` pixels."""
     decoder = _DECODERS[found]
     if found == 'JPEG':
-        # Scaled decoding to at least twice the size asked for: half a gray level from the whole (RMS), and a photograph
-        # of 2000x1500 takes 18 ms instead of 38, one of 4000x3000 30 instead of 196.
+        # Decodes to at least twice the final size: half a gray level from full decoding (RMS), and a photograph of
+        # 2000x1500 takes 18 ms instead of 38, one of 4000x3000 30 instead of 196.
         ratio = max(ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(width, height) >= 2 * ratio * side)
         decoder = functools.partial(_decode_jpeg, ratio=ratio)
     image = Image.fromarray(_decode(data, found, decoder))
@@ -242,7 +238,7 @@ def _target(found: str, resized: bool, encoding: Encoding) -> str:
 
 
 def _save(image: Image.Image, target: str, resized: bool, encoding: Encoding) -> bytes:
-    """Returns an image file; what only changes its format keeps all that JPEG can keep."""
+    """Returns an image file; if only the format changes, it keeps all that JPEG can keep."""
     file = io.BytesIO()
     if target == 'PNG':
         image.save(file, 'PNG')

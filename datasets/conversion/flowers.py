@@ -1,10 +1,10 @@
-"""The flowers of slim's walkthrough, from the published archive or the folder that it unpacks to.
+"""The flowers of slim's walkthrough, from the published archive or its unpacked folder.
 
-    source = open_source('/data', '/tmp/work')      # flower_photos.tgz or flower_photos/ lies in /data
+    source = open_source('/data', '/tmp/work')      # /data holds flower_photos.tgz or flower_photos/
     len(source.splits['validation'])                # 350
 
-There is no published split. Slim's depended on the order of files on the disk; here the 350 images whose names have the
-smallest hash are for validation, on every machine the same.
+There is no published split. Slim's depended on the order of files on disk; here the 350 images whose names have the
+smallest hashes are for validation, the same on every machine.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ _SEED = 0
 
 
 def open_source(source_dir: str, work_dir: str) -> Source:
-    """Lists the images of `train` and `validation`, which has 350 of the 3670, or a tenth of a part of them.
+    """Lists the images of `train` and `validation`; validation has 350 of the 3670, or a tenth of an incomplete set.
 
     Args:
-        source_dir: Where `flower_photos.tgz` or the folder `flower_photos` lies, or that folder itself.
-        work_dir: Folder for the decompressed archive, which images are read from.
+        source_dir: Folder that holds `flower_photos.tgz` or the folder `flower_photos`, or that folder itself.
+        work_dir: Folder for the decompressed archive, from which images are read.
 
     Raises:
-        InputError: neither is there, a class is missing or unknown, a damaged or unsafe archive, not enough space.
+        InputError: Neither is found, a class is missing or unknown, an archive is damaged or unsafe, or the disk full.
     """
     images, left_out = {}, LeftOut()
     for entry in _find(source_dir, work_dir):

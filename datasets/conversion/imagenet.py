@@ -1,10 +1,10 @@
-"""ILSVRC2012 as it is published, or unpacked into folders.
+"""ILSVRC2012 as published, or unpacked into folders.
 
     source = open_source('/data/imagenet')          # ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
     source.splits['train'][0].name                  # 'train/n01440764/n01440764_10026.JPEG'
 
 Each split may be its archive or a folder: `train/<wnid>/`, and `validation/` or `val/`, flat or with class folders. The
-archives are not compressed, so images are read where they lie in them, and nothing is unpacked.
+archives are not compressed, so images are read directly from them and nothing is unpacked.
 """
 
 import os
@@ -32,20 +32,20 @@ def open_source(
     class_names_file: str | None = None,
     bounding_box_dir: str | None = None,
 ) -> Source:
-    """Lists the images of ILSVRC2012 with labels 1 to 1000; label 0 is the background, which has none.
+    """Lists the images of ILSVRC2012 with labels 1 to 1000; label 0, the background, has no images.
 
     Args:
-        source_dir: Where the archives or folders lie. A split may be absent, but not both.
+        source_dir: Folder of the archives or folders. One of the two splits may be absent.
         validation_labels_file: WordNet id of validation image i in line i; see `load_validation_wnids`.
-        class_names_file: `wnid name` a line; without it, the WordNet ids are the names.
+        class_names_file: `wnid name` a line; if None, the WordNet ids are the names.
         bounding_box_dir: Folder of annotation XML, or slim's CSV.
 
     Returns:
-        The splits `train` and `validation`, or the one that is there.
+        The splits `train` and `validation`, or the only one found.
 
     Raises:
-        InputError: no split, a class that is none of ILSVRC's, one without images, a validation image without label,
-            a damaged archive, a file of labels, names or boxes that is not one, validation labels that nothing needs.
+        InputError: No split is found, a class is unknown or has no images, a validation image has no label, an archive
+            is damaged, a file of labels, names or boxes is invalid, or validation labels are given but not needed.
     """
     wnids = imagenet_labels.load_wnids()
     labels = {wnid: label for label, wnid in enumerate(wnids, start=1)}
@@ -69,7 +69,7 @@ def open_source(
 
 
 def _find(source_dir: str, candidates: tuple[str, ...]) -> str | None:
-    """Returns the path of a split: its archive, for a folder beside it may be half unpacked, else its folder."""
+    """Returns a split's archive, since a folder beside it may be half unpacked, or else its folder."""
     present = [name for name in candidates if name in list_names(source_dir)]
     if len(present) > 1:
         logging.warning('%s: %s is read, %s is not', source_dir, present[0], ' and '.join(present[1:]))
@@ -97,7 +97,7 @@ def _labelled(
 
 
 def _list_train(path: str, labels: Mapping[str, int]) -> Iterator[tuple[str, Entry]]:
-    """Yields WordNet id and file of the images in a tar of tars or a folder of folders, a class each."""
+    """Yields WordNet id and file of the images in a tar of tars or a folder of folders, one per class."""
     if os.path.isdir(path):
         yield from _list_class_folders(path, labels)
         return
@@ -141,7 +141,7 @@ def _images_of_class(wnid: str, entries: list[Entry], where: str, left_out: Left
 def _list_validation(
     path: str, labels_file: str | None, source_dir: str, labels: Mapping[str, int]
 ) -> Iterator[tuple[str, Entry]]:
-    """Yields WordNet id and file of the images in a tar or flat folder, or those in class folders."""
+    """Yields WordNet id and file of the images in a tar, a flat folder or class folders."""
     if _has_class_folders(path):
         yield from _list_class_folders(path, labels)
         return

@@ -1,10 +1,10 @@
-"""Classes of ILSVRC2012: WordNet ids, names, labels of the validation images.
+"""Classes of ILSVRC2012: WordNet ids, names, and the labels of the validation images.
 
     wnids = load_wnids()                                            # 'n01440764', ...: labels 1 to 1000
     names = load_class_names('LOC_synset_mapping.txt', wnids)       # 'tench, Tinca tinca', ...
-    labels = load_validation_wnids(None, '/data/imagenet', wnids)   # labels[0] is that of ILSVRC2012_val_00000001
+    labels = load_validation_wnids(None, '/data/imagenet', wnids)   # labels[0] is for ILSVRC2012_val_00000001
 
-Class list and validation labels are those of the installed tensorflow_datasets.
+The class list and the validation labels come from the installed tensorflow_datasets.
 """
 
 import os
@@ -20,17 +20,17 @@ VALIDATION_LABELS_FILE = 'imagenet_2012_validation_synset_labels.txt'
 
 
 def load_wnids() -> tuple[str, ...]:
-    """Returns the WordNet ids of the 1000 classes in the order of their labels, which is the alphabet's."""
+    """Returns the WordNet ids of the 1000 classes in the order of their labels, which is alphabetical."""
     return tuple(_read_lines(_packaged('labels.txt')))
 
 
 def load_class_names(path: str, wnids: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of classes, from ILSVRC's `LOC_synset_mapping.txt` or lines of `wnid<TAB>name`.
+    """Returns the class names from ILSVRC's `LOC_synset_mapping.txt` or lines of `wnid<TAB>name`.
 
-    A file that lacks a class is refused, for who gives one wants names, and a WordNet id among them would pass unseen.
+    A file that lacks a class is an error, because a WordNet id among the names would pass unnoticed.
 
     Raises:
-        InputError: no such file, or one that lacks a class.
+        InputError: The file is missing or lacks a class.
     """
     names: dict[str, str] = {}
     for line in _read_lines(path):
@@ -46,12 +46,12 @@ def load_validation_wnids(path: str | None, source_dir: str, wnids: Collection[s
     """Reads the class of each validation image: line i is for image number i, from 1.
 
     Args:
-        path: Text file with a WordNet id a line; else that in `source_dir`, else tensorflow_datasets' is read.
-        source_dir: Where a `imagenet_2012_validation_synset_labels.txt` may lie.
-        wnids: The classes there are.
+        path: Text file with a WordNet id a line; if None, the file in `source_dir`, else tensorflow_datasets' own.
+        source_dir: Folder that may hold `imagenet_2012_validation_synset_labels.txt`.
+        wnids: The valid WordNet ids.
 
     Raises:
-        InputError: no such file, or a line that is none of `wnids`.
+        InputError: The file is missing, or a line is not in `wnids`.
     """
     beside = os.path.join(source_dir, VALIDATION_LABELS_FILE)
     if path is None:
@@ -65,13 +65,13 @@ def load_validation_wnids(path: str | None, source_dir: str, wnids: Collection[s
 
 
 def _packaged(name: str) -> str:
-    import tensorflow_datasets as tfds  # it takes a moment, and other processes read no labels
+    import tensorflow_datasets as tfds  # slow to import, and other processes read no labels
 
     return os.fspath(tfds.core.tfds_path(f'datasets/imagenet2012/{name}'))
 
 
 def _read_lines(path: str) -> list[str]:
-    """Returns the lines without white space around them; empty lines at the end are left out."""
+    """Returns the lines without surrounding white space; empty lines at the end are dropped."""
     try:
         return [line.strip() for line in decode_text(read_file(path)).rstrip().splitlines()]
     except (OSError, NotUtf8Error) as error:

@@ -1,12 +1,12 @@
-"""The folder that a conversion writes to, and what it remembers of it until it is complete, and after.
+"""The output folder of a conversion and its journal of finished shards.
 
-    with Journal('/data/records') as journal:            # locked: a second converter is refused
+    with Journal('/data/records') as journal:            # locks the folder against a second converter
         journal.begin({'dataset_name': 'imagenet', ...}, patterns)   # another conversion's folder is refused
         journal.finished['train-00000-of-01024'].sha256
-        journal.add(finished_shard)                      # one line of JSON more
+        journal.add(finished_shard)                      # appends one line of JSON
 
-The hidden file `.conversion.jsonl` has a line for the conversion and one for each finished shard. It stays, so that the
-converter still knows the folder as its own when the data set is complete. `.conversion.lock` beside it is the lock's.
+The hidden file `.conversion.jsonl` has a line for the conversion and one for each finished shard. It is kept, so that
+the converter recognises its own folder after the data set is complete. `.conversion.lock` beside it is the lock file.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from support.errors import InputError, first_line
 from support.folder_lock import FolderLock
 
 JOURNAL, LOCK = '.conversion.jsonl', '.conversion.lock'
-_MAX_BYTES = 2**28  # that of ImageNet, whose shards each have all classes, has 15 MB
-# A line of a finished shard, as `type_problems` takes it.
+_MAX_BYTES = 2**28  # ImageNet's, whose shards each have all classes, has 15 MB
+# The fields of a line for a finished shard, for `type_problems`.
 _ROW = {
     'file': str,
     'split': str,
@@ -44,17 +44,17 @@ _ROW = {
 
 @dataclasses.dataclass(frozen=True)
 class FinishedShard:
-    """A file that is complete.
+    """A complete file of the data set.
 
     Attributes:
         file: Its name.
-        split: The split that it is part of.
-        source: Fingerprint of the images that it was made from.
-        size: In bytes.
-        sha256: Of its content.
+        split: Its split.
+        source: Fingerprint of its source images.
+        size: Size in bytes.
+        sha256: SHA-256 of its content.
         labels: Label -> number of records.
-        skipped: Name of each image that was left out, and why.
-        changes: What was done to images -> to how many.
+        skipped: Name and reason of each image that was left out.
+        changes: Change made to images -> number of images.
     """
 
     file: str
@@ -68,18 +68,18 @@ class FinishedShard:
 
     @property
     def num_images(self) -> int:
-        """How many records it has."""
+        """The number of records."""
         return sum(self.labels.values())
 
 
 class Journal:
-    """Holds the folder's lock while it is open."""
+    """The journal of a folder, which it locks while open."""
 
     def __init__(self, dataset_dir: str):
-        """Opens a folder, which is made if need be.
+        """Opens a folder, which is created if missing.
 
         Raises:
-            InputError: it cannot be written to, or another converter is at work there.
+            InputError: The folder is not writable, or another converter is using it.
         """
         self._dir = dataset_dir
         self._conversion: Mapping[str, Any] = {}
@@ -90,7 +90,7 @@ class Journal:
                 opened.enter_context(FolderLock(dataset_dir, LOCK, flag='dataset_dir', user='converter'))
                 path = os.path.join(dataset_dir, JOURNAL)
                 refuse_irregular(path)
-                # Unbuffered: what a full disk has refused must not be written again when the file is closed.
+                # Unbuffered: bytes that a full disk refused must not be written again when the file is closed.
                 self._file: FileIO = opened.enter_context(open(path, 'a+b', buffering=0))
             except OSError as error:
                 raise InputError(f'--dataset_dir={dataset_dir}: cannot be written to: {error.strerror}') from error
@@ -105,14 +105,14 @@ class Journal:
         self._opened.close()
 
     def begin(self, conversion: Mapping[str, Any], patterns: Sequence[str]) -> None:
-        """Takes the folder for a conversion, or finds that it is this one's already; removes parts of files.
+        """Claims the folder for a conversion or resumes the same one; removes partial files.
 
         Args:
-            conversion: All that decides about the bytes beside the images; values as JSON gives them back.
-            patterns: Globs of the files that the data set will be read from.
+            conversion: Everything that determines the bytes except the images; JSON values.
+            patterns: Globs of the files that readers of the data set will open.
 
         Raises:
-            InputError: the folder holds another conversion, or files from elsewhere.
+            InputError: The folder holds another conversion or foreign files.
         """
         before, self.finished = self._load()
         if before is not None and before != conversion and self.finished:
@@ -129,7 +129,7 @@ class Journal:
             self._append(conversion)
 
     def _load(self) -> tuple[dict[str, Any] | None, dict[str, FinishedShard]]:
-        """Reads the journal, and cuts off what a killed converter left of a line."""
+        """Reads the journal, and truncates an incomplete line that a killed converter left."""
         self._file.seek(0)
         size = os.fstat(self._file.fileno()).st_size
         if size > _MAX_BYTES:
@@ -165,8 +165,8 @@ class Journal:
                 )
 
     def add(self, shard: FinishedShard, part: str) -> None:
-        """Gives a finished file, whose path is `part` until now, its name, and notes it; InputError: the disk fails."""
-        # In this order a file with a final name is never one that the journal does not know.
+        """Enters a finished file in the journal and renames it from `part`; raises InputError if the disk fails."""
+        # In this order, every file with a final name is in the journal.
         self._append(dataclasses.asdict(shard))
         try:
             os.replace(part, os.path.join(self._dir, shard.file))
@@ -183,17 +183,17 @@ class Journal:
             raise cannot_write(self._dir, error) from error
 
     def sort(self, files: Sequence[str]) -> None:
-        """Brings the rows of a complete data set into the order of its files, which not everything that ran had."""
+        """Sorts the rows of a complete data set by file, as runs may finish files in any order."""
         rows = [json.dumps(self._conversion), *(json.dumps(dataclasses.asdict(self.finished[file])) for file in files)]
         write_text(self._dir, JOURNAL, '\n'.join(rows) + '\n')
 
     def part_path(self, file: str, number: int) -> str:
-        """Returns where piece `number` of a file is written."""
-        # With the process, for the workers of one that was just killed may not have ended yet.
+        """Returns the temporary path for piece `number` of a file."""
+        # Includes the process id, because workers of a run that was just killed may still be writing.
         return os.path.join(self._dir, f'.{file}.{number}.{os.getpid()}.part')
 
     def _remove_parts(self) -> None:
-        """Removes what was not finished, of the names that `part_path` gives."""
+        """Removes all partial files, recognised by the names from `part_path`."""
         for name in os.listdir(self._dir):
             if re.fullmatch(r'\.+[^.].*\.\d+\.\d+\.part(\.\d+\.part)?', name):
                 with contextlib.suppress(FileNotFoundError):
@@ -201,7 +201,7 @@ class Journal:
 
 
 def _problems(row: Any, is_head: bool) -> Iterator[str]:
-    """Yields what is wrong with a line of the journal."""
+    """Yields the faults of a line of the journal."""
     yield from type_problems(row, {} if is_head else _ROW)
     if is_head:
         return

@@ -1,10 +1,10 @@
 """MNIST from its four published files, compressed or not.
 
-    source = open_source('/data/mnist', '/tmp/work')    # train-images-idx3-ubyte.gz and three more lie there
+    source = open_source('/data/mnist', '/tmp/work')    # /data/mnist holds train-images-idx3-ubyte.gz and three more
     source.read(source.splits['test'][0])               # a gray PNG
 
 LeCun, Cortes and Burges. An idx file is: two zeros, 8 for uint8, the number of dimensions, each of them (uint32, big
-endian), the data. Fashion-MNIST and the like have the same files, and would get the names of digits.
+endian), the data. Fashion-MNIST and similar sets have the same files, and would get the names of digits.
 """
 
 import io
@@ -22,26 +22,26 @@ from support.errors import InputError
 CLASS_NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 _PREFIXES = {'train': 'train', 'test': 't10k'}
 _SIDE = 28
-_MAX_BYTES = 2**26  # the largest has 47 MB
+_MAX_BYTES = 2**26  # the largest file has 47 MB
 
 
 def open_source(source_dir: str, work_dir: str) -> Source:
     """Lists the images of the splits `train` and `test`, in the order of the files.
 
     Args:
-        source_dir: Where `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
-            `t10k-labels-idx1-ubyte` lie, each with or without `.gz`.
-        work_dir: Folder for the decompressed files, which images are read from.
+        source_dir: Folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
+            `t10k-labels-idx1-ubyte`, each with or without `.gz`.
+        work_dir: Folder for the decompressed files, from which images are read.
 
     Raises:
-        InputError: a file is missing, damaged, or not what its name says; not enough space.
+        InputError: A file is missing, damaged or not of the expected kind, or there is not enough space.
     """
     splits = {split: tuple(_list_split(split, source_dir, work_dir)) for split in _PREFIXES}
     return Source(splits, CLASS_NAMES, read=read_png, channels=1)
 
 
 def read_png(image: SourceImage) -> bytes:
-    """Returns a PNG of the gray values of an image."""
+    """Returns an image's gray values as a PNG."""
     png = io.BytesIO()
     Image.frombytes('L', (_SIDE, _SIDE), read_bytes(image)).save(png, 'PNG')
     return png.getvalue()
@@ -75,7 +75,7 @@ def _find(name: str, source_dir: str, work_dir: str) -> str:
 
 
 def _read_header(path: str, dimensions: int) -> tuple[list[int], int]:
-    """Returns the dimensions of an idx file of bytes, and where its data begins."""
+    """Returns the dimensions of an idx file of bytes, and the offset of its data."""
     length = 4 + 4 * dimensions
     try:
         size = os.path.getsize(path)

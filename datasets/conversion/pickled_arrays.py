@@ -1,9 +1,9 @@
-"""The pickles of CIFAR-10's Python version, read without running anything that they name.
+"""Reads the pickles of CIFAR-10's Python version without running any function that they name.
 
     pixels, labels = load_images(data, bytes_per_image=3072, where='cifar-10-python.tar, data_batch_1')
 
-A pickle can call any function. These need four, and none of them is NumPy's here: objects of this module take what an
-array is made of, so nothing that a file says reaches code that was not written for it.
+A pickle can call any function. These files need four, and this module substitutes its own classes for all of them:
+they collect the parts of an array, so the file's content never reaches code that was not written for it.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Any
 
 from support.errors import InputError, first_line
 
-_LONGEST = 300  # of what is quoted
+_LONGEST = 300  # characters of a quoted error
 
 
 def load_images(data: bytes, bytes_per_image: int, where: str) -> tuple[bytes, list[int]]:
@@ -22,10 +22,10 @@ def load_images(data: bytes, bytes_per_image: int, where: str) -> tuple[bytes, l
     Args:
         data: A pickled dict with `data`, uint8 [images, bytes_per_image], and `labels`, a list of integers.
         bytes_per_image: Number of pixels and channels.
-        where: Names the file, for messages.
+        where: The file, for messages.
 
     Raises:
-        InputError: it is something else, damaged, or names other functions.
+        InputError: The data is something else, damaged, or names other functions.
     """
     try:
         _refuse_far_memo(data)
@@ -41,22 +41,22 @@ def load_images(data: bytes, bytes_per_image: int, where: str) -> tuple[bytes, l
 
 
 def _refuse_far_memo(data: bytes) -> None:
-    """Refuses a pickle that stores what it remembers at a high number, for which Python makes room up to there.
+    """Refuses a pickle whose memo has large numbers, since Python allocates memory up to the highest.
 
-    Where it names a length, this finds first whether so many bytes follow.
+    Also checks that as many bytes follow as each stated length says.
 
     Raises:
-        ValueError: it does, or is damaged.
+        ValueError: The pickle has such a number or is damaged.
     """
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if number > _MAX_INSTRUCTIONS:
             raise ValueError(f'it has more than {_MAX_INSTRUCTIONS:,} instructions')
-        if opcode.name in _STORES and int(argument or 0) > number + 256:  # those of a pickler are counted
+        if opcode.name in _STORES and int(argument or 0) > number + 256:  # a pickler numbers consecutively
             raise ValueError(f'it remembers something as number {argument:,}, after {number:,} instructions')
 
 
 class _Array:
-    """Takes the parts of a pickled array."""
+    """Collects the parts of a pickled array."""
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], '_Type', bool, bytes]) -> None:
         _, self._shape, self._type, self._fortran, self._content = state
@@ -70,13 +70,13 @@ class _Array:
 
 
 class _Type:
-    """Takes the parts of a pickled dtype."""
+    """Collects the parts of a pickled dtype."""
 
     def __init__(self, name: bytes | str, *_: object):
         self.name = name.decode('ascii') if isinstance(name, bytes) else name
 
     def __setstate__(self, state: object) -> None:
-        pass  # byte order and fields, of which a uint8 has none
+        pass  # byte order and fields, which a uint8 does not have
 
 
 def _reconstruct(*_: object) -> _Array:
@@ -87,7 +87,7 @@ def _encode(text: str, _: str) -> bytes:
     return text.encode('latin-1')  # how Python 3 pickles bytes for Python 2
 
 
-_MAX_INSTRUCTIONS = 2**20  # the published ones have 60,000
+_MAX_INSTRUCTIONS = 2**20  # the published files have 60,000
 _STORES = ('PUT', 'BINPUT', 'LONG_BINPUT')
 _ALLOWED = {
     ('numpy.core.multiarray', '_reconstruct'): _reconstruct,

@@ -1,4 +1,4 @@
-"""How images become the records of a data set: names of the files, keys of the records, what is encoded anew.
+"""How images become a data set: file names, record keys, and which images are encoded again.
 
 recipe = Recipe(read_bytes, Encoding(jpeg_only=True), imagenet=True, class_names=..., class_ids=...)
 layout_of('imagenet').pattern       # '{split}-{number:05d}-of-{count:05d}'
@@ -19,10 +19,10 @@ class Encoding:
     """How images are stored.
 
     Attributes:
-        jpeg_only: Everything becomes JPEG; otherwise JPEG and PNG stay, and the others become PNG.
-        keep_png: What was PNG stays PNG even if it is resized.
-        resize_shorter_side: Pixels that the shorter side has at most; None leaves all sizes.
-        jpeg_quality: Of resized images, 1 to 100.
+        jpeg_only: Whether everything becomes JPEG; otherwise JPEG and PNG are kept, and others become PNG.
+        keep_png: Whether PNGs stay PNGs even if resized.
+        resize_shorter_side: Maximum of the shorter side in pixels; None keeps all sizes.
+        jpeg_quality: Quality of resized images, 1 to 100.
     """
 
     jpeg_only: bool = False
@@ -33,12 +33,12 @@ class Encoding:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All that a worker needs to know to make a record of an image.
+    """Everything that a worker needs to turn an image into a record.
 
     Attributes:
-        read: Gives the bytes of an image.
-        encoding: How they are stored.
-        imagenet: Whether records have the keys of slim's ImageNet, or the five of its other data sets.
+        read: Returns the bytes of an image.
+        encoding: How images are stored.
+        imagenet: Whether records have the keys of slim's ImageNet, instead of the five of its other data sets.
         class_names: Name of each label.
         class_ids: Identifier of each label, for ImageNet's keys.
     """
@@ -55,10 +55,10 @@ class Layout:
     """The layout of a data set's files.
 
     Attributes:
-        pattern: Their names, with `{split}` and, unless a split is one file, `{number}` and `{count}`.
-        shards: Number of files of a split; of one that is not named here, it follows from its size.
+        pattern: File names, with `{split}` and, unless a split is one file, `{number}` and `{count}`.
+        shards: Number of files per split; other splits get a number according to their size.
         imagenet: Whether records have the keys of slim's ImageNet, and all images are JPEGs.
-        keep_png: Whether PNGs stay PNGs even if they are resized.
+        keep_png: Whether PNGs stay PNGs even if resized.
     """
 
     pattern: str = _NUMBERED
@@ -68,15 +68,15 @@ class Layout:
 
     @property
     def one_file(self) -> bool:
-        """Whether a split is always one file."""
+        """Whether each split is one file."""
         return '{number' not in self.pattern
 
     def glob(self, split: str) -> str:
-        """Returns a pattern that matches the files of a split, however many there are."""
+        """Returns a glob that matches all files of a split."""
         return self.pattern.replace(':05d', '').format(split=split, number='*', count='*')
 
 
-# As slim writes them: research/slim/datasets/build_imagenet_data.py and download_and_convert_*.py.
+# Slim's layouts: research/slim/datasets/build_imagenet_data.py and download_and_convert_*.py.
 _LAYOUTS = {
     'cifar10': Layout('cifar10_{split}.tfrecord', keep_png=True),
     'flowers': Layout(f'flowers_{_NUMBERED}.tfrecord'.replace('{split}-', '{split}_'), {'train': 5, 'validation': 5}),
@@ -88,7 +88,7 @@ _TFDS_LAYOUT = Layout()
 
 
 def layout_of(name: str) -> Layout:
-    """Returns the layout of a data set; an unknown name is an InputError that lists them all."""
+    """Returns the layout of a data set; raises InputError with all valid names if unknown."""
     if name.startswith(TFDS_PREFIX):
         return _TFDS_LAYOUT
     if name not in _LAYOUTS:

@@ -1,13 +1,13 @@
-"""Which images go into which file, in what order, which process writes what, and when a file gets its name.
+"""Plans shards and writes them with several processes.
 
     shards = plan_shards(source.splits, {'train': 1024, 'validation': 128}, '{split}-{number:05d}-of-{count:05d}')
     shards[0].file, len(shards[0].images)            # 'train-00000-of-01024', 1251
     for num_images in write_shards(shards, recipe, journal, num_processes=8, max_bad_images=0):
-        ...                                          # so many more are done
+        ...                                          # num_images more are done
 
 The plan is a pure function of the images' names and labels: it depends neither on the number of processes nor on
-folders' order on the disk. With many shards a process writes a whole one; with few, several write pieces of the same,
-which one of them then joins.
+the order of folders on disk. With many shards a process writes a whole one; with few, several processes write pieces
+of one shard, and one of them joins the pieces.
 """
 
 import collections
@@ -23,20 +23,20 @@ from datasets.conversion.workers import WorkerPool
 from datasets.source import SourceImage, shuffled
 from support.errors import InputError
 
-# Large enough to be read at full speed from any disk, small enough to be moved about.
+# Large enough to be read at full speed from any disk, small enough to be copied easily.
 _DEFAULT_BYTES = 128 * 2**20
-_TASKS_PER_PROCESS = 8  # so many that all processes end at nearly the same time
+_TASKS_PER_PROCESS = 8  # enough for all processes to finish at nearly the same time
 _MIN_PIECE = 16  # images
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file to be written.
+    """A file to write.
 
     Attributes:
-        file: Its name within the folder of the data set.
-        split: The split that it is part of.
-        images: What it holds, in order.
+        file: Its name in the folder of the data set.
+        split: Its split.
+        images: Its images, in order.
     """
 
     file: str
@@ -45,15 +45,15 @@ class Shard:
 
 
 def default_count(images: Sequence[SourceImage]) -> int:
-    """Returns a number of shards by which each has about 128 MiB."""
+    """Returns the number of shards that makes each about 128 MiB."""
     return min(max(1, round(sum(image.size for image in images) / _DEFAULT_BYTES)), max(1, len(images)))
 
 
 def plan_shards(splits: Mapping[str, Sequence[SourceImage]], counts: Mapping[str, int], pattern: str) -> list[Shard]:
-    """Returns all files of a data set: `counts` of each split, named by `{split}`, `{number}` (from 0) and `{count}`.
+    """Returns all shards: `counts[split]` files of each split, named by `{split}`, `{number}` (from 0) and `{count}`.
 
     Raises:
-        InputError: a split without images, or with fewer images than files.
+        InputError: A split has no images, or fewer images than files.
     """
     shards = []
     for split, images in splits.items():
@@ -73,7 +73,7 @@ def plan_shards(splits: Mapping[str, Sequence[SourceImage]], counts: Mapping[str
 
 
 def fingerprint(shard: Shard) -> str:
-    """Returns a checksum of what is known of a shard's images before they are read."""
+    """Returns a digest of a shard's images as known before reading them: names, sizes, labels and boxes."""
     digest = hashlib.sha256()
     for image in shard.images:
         digest.update(repr((image.name, image.size, image.label, image.boxes)).encode())
@@ -83,10 +83,10 @@ def fingerprint(shard: Shard) -> str:
 def write_shards(
     shards: Sequence[Shard], recipe: Recipe, journal: Journal, num_processes: int, max_bad_images: int
 ) -> Generator[int, None, None]:
-    """Writes shards and enters them in the journal; yields 0 when all is ready, then numbers of images that are done.
+    """Writes shards and enters them in the journal; yields 0 when workers are ready, then numbers of finished images.
 
     Raises:
-        InputError: too many unreadable images, counting those that the journal knows; the disk is full, or fails.
+        InputError: Too many images are unreadable, counting those in the journal; the disk is full or fails.
     """
     pieces = math.ceil(num_processes * _TASKS_PER_PROCESS / max(1, len(shards)))
     tasks = [(shard, cut(shard.images, pieces)) for shard in shards]
@@ -106,7 +106,7 @@ def write_shards(
 
 
 def cut(images: Sequence[SourceImage], pieces: int) -> list[tuple[SourceImage, ...]]:
-    """Cuts images into at most `pieces` parts of nearly equal size, none of them small."""
+    """Divides images into at most `pieces` parts of nearly equal size, none of them small."""
     total = len(images)
     count = max(1, min(pieces, total // _MIN_PIECE))
     return [tuple(images[i * total // count : (i + 1) * total // count]) for i in range(count)]
@@ -116,7 +116,7 @@ _Tasks = Sequence[tuple[Shard, list[tuple[SourceImage, ...]]]]
 
 
 def _finish_shards(tasks: _Tasks, journal: Journal, pool: WorkerPool, max_bad_images: int, left: int) -> Iterator[int]:
-    """Takes what the processes have done, and lets them join the pieces of each shard once it has all of them."""
+    """Collects the results of the processes, and has the pieces of each complete shard joined."""
     written: dict[int, dict[int, writer.Piece]] = collections.defaultdict(dict)
     for key, result in pool.results():
         number, i = key

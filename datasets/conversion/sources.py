@@ -1,4 +1,4 @@
-"""Sources by the name of their data set.
+"""Sources of conversion by data set name.
 
 source = open_source(SourceOptions(dataset_name='imagenet', source_dir='/data/ilsvrc'), '/tmp/work')
 """
@@ -13,15 +13,15 @@ from datasets.files import check_folder
 from datasets.source import Source
 from support.errors import InputError
 
-_FOLDERS = ('imagenet', 'image_folder')  # what cannot be downloaded
+_FOLDERS = ('imagenet', 'image_folder')  # cannot be downloaded
 _IMAGENET_FILES = ('validation_labels_file', 'class_names_file', 'bounding_box_dir')
 
 
 def check_options(options: SourceOptions) -> str:
-    """Returns the name of the data set, if the options make sense; nothing is opened.
+    """Returns the name of the data set if the options are valid; opens nothing.
 
     Raises:
-        InputError: a flag that is missing, that this data set does not have, or a folder that is not there.
+        InputError: A required flag is missing, a flag does not apply to this data set, or a folder does not exist.
     """
     name, source_dir = options.dataset_name, options.source_dir
     if name is None:
@@ -38,12 +38,12 @@ def check_options(options: SourceOptions) -> str:
 
 
 def open_source(options: SourceOptions, work_dir: str) -> Source:
-    """Lists the images of the data set that the options name; what has no `source_dir` is downloaded.
+    """Lists the images of a data set; without `source_dir` it is downloaded.
 
-    Decompressed archives and links to downloaded ones are put into `work_dir`.
+    `work_dir` receives decompressed archives and links to downloaded ones.
 
     Raises:
-        InputError: whatever is wrong with the options or the files.
+        InputError: The options or files are invalid.
     """
     name, source_dir = check_options(options), options.source_dir
     if name.startswith(TFDS_PREFIX):

@@ -1,6 +1,6 @@
-"""What stops a conversion so that the same command continues it: Ctrl-C and SIGTERM, and a full or failing disk.
+"""Stops a conversion so that the same command resumes it: on Ctrl-C, SIGTERM, and a full or failing disk.
 
-status = run_until_signal(lambda: 0, 'finished files are kept')     # 0, or as a shell counts it for the signal
+status = run_until_signal(lambda: 0, 'finished files are kept')     # 0, or 128 + the signal's number
 write_text('/data/records', 'labels.txt', '0:background')           # or an InputError
 """
 
@@ -16,12 +16,12 @@ from support.errors import InputError, first_line
 
 
 class _Stopped(BaseException):
-    """A signal came, whose number is the argument: it unwinds whatever is under way."""
+    """A signal arrived; its number is the argument. Unwinds the work in progress."""
 
 
 def run_until_signal(work: Callable[[], int], what_is_kept: str) -> int:
-    """Returns the exit status of `work`, or says what is kept and returns 128 and the number of the signal."""
-    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+    """Returns the exit status of `work`; on a signal prints what is kept and returns 128 + the signal's number."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
         return work()
     before = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -38,15 +38,15 @@ def run_until_signal(work: Callable[[], int], what_is_kept: str) -> int:
 def _raise(number: int, frame: FrameType | None) -> None:
     del frame
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # what is left to do takes a moment, and leaves the folder in order
+        signal.signal(each, signal.SIG_IGN)  # the cleanup is short, and leaves the folder consistent
     raise _Stopped(number)
 
 
 def write_text(folder: str, name: str, text: str) -> None:
-    """Writes a file whole or not at all, and safely to the disk.
+    """Writes a file atomically and flushes it to disk.
 
     Raises:
-        InputError: the disk is full, or fails.
+        InputError: The disk is full or fails.
     """
     try:
         with atomic_file(os.path.join(folder, name)) as part:
@@ -58,7 +58,7 @@ def write_text(folder: str, name: str, text: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Returns the system's message without path and number."""
+    """Returns the error's message without path and number."""
     return (error.strerror if isinstance(error, OSError) else None) or first_line(error).split('; ')[-1]
 
 

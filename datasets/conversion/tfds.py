@@ -1,10 +1,10 @@
-"""Sets of TensorFlow Datasets to convert, and published archives downloaded by it, with its checksums.
+"""Data sets of TensorFlow Datasets as a source, and published archives downloaded by TFDS with checksums.
 
     source = open_source('beans', '/data/tfds')
     source.splits['test'][0]        # SourceImage('test/0000000', '/data/tfds/.../beans-test.tfrecord...', 77, 14811, 0)
-    source_dir = download_archives('mnist', '/tmp/work', '/data/tfds')      # as mnist.open_source takes it
+    source_dir = download_archives('mnist', '/tmp/work', '/data/tfds')      # for mnist.open_source
 
-Images are not copied out of the record files: only the few bytes around each are read, to see where it lies.
+Images are not copied out of the record files: only the few bytes around each are read, to find its offset.
 """
 
 import mmap
@@ -23,18 +23,18 @@ from support.errors import InputError
 
 _BUILDERS = {'cifar10': 'cifar10', 'mnist': 'mnist', 'flowers': 'tf_flowers'}
 _HEADER_BYTES = 12
-_BYTES_FIELD = 2  # wire type: a length, then as many bytes
+_BYTES_FIELD = 2  # wire type: a length, then that many bytes
 
 
 def open_source(name: str, data_dir: str | None = None) -> Source:
-    """Lists the images of all splits that have labels, in the order of the records; prepared first if need be.
+    """Lists the images of all splits with labels, in the order of the records; prepares the data set first if missing.
 
     Args:
-        name: As TFDS writes it, see `datasets.tfds.open_builder`.
+        name: In TFDS notation, see `datasets.tfds.open_builder`.
         data_dir: TFDS's folder of data sets; by default ~/tensorflow_datasets.
 
     Raises:
-        InputError: as `open_builder`; no split with labels, a damaged file.
+        InputError: As `open_builder`; also if no split has labels or a file is damaged.
     """
     builder = open_builder(name, data_dir)
     listed = {split: tuple(_list_split(builder, split)) for split in builder.splits}
@@ -47,13 +47,13 @@ def open_source(name: str, data_dir: str | None = None) -> Source:
 
 
 def download_archives(name: str, work_dir: str, data_dir: str | None = None) -> str:
-    """Returns a folder in `work_dir` with links to a data set's archives, by their published names.
+    """Returns a folder in `work_dir` with links to a data set's archives under their published names.
 
-    They are kept in `downloads` of TFDS's `data_dir` (by default ~/tensorflow_datasets), downloaded now unless they are
-    there, and their checksums are compared.
+    The archives are kept in `downloads` of TFDS's `data_dir` (by default ~/tensorflow_datasets), downloaded if missing,
+    and checked against their checksums.
 
     Raises:
-        InputError: no network, a wrong checksum, not enough space.
+        InputError: There is no network, a checksum is wrong, or there is not enough space.
     """
     import tensorflow_datasets as tfds
 
@@ -96,7 +96,7 @@ def _list_split(builder: TfdsBuilder, split: str) -> Iterator[SourceImage]:
 
 
 def _find_image(data: mmap.mmap, start: int, end: int, builder: TfdsBuilder) -> tuple[tuple[int, int], int]:
-    """Returns where the image of a serialized `tf.train.Example` begins and ends, and its label.
+    """Returns the range of the image's bytes in a serialized `tf.train.Example`, and the label.
 
     Example { Features features = 1; }, Features { map<string, Feature> feature = 1; }, a map entry { key = 1;
     value = 2; }, Feature { BytesList bytes_list = 1; ... }, BytesList { repeated bytes value = 1; }
@@ -115,7 +115,7 @@ def _find_image(data: mmap.mmap, start: int, end: int, builder: TfdsBuilder) -> 
 
 
 def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yields number, begin and end of the fields of a protocol buffer whose fields are bytes or messages."""
+    """Yields number, begin and end of each field of a protocol buffer that has only bytes or messages."""
     while position < end:
         tag, position = _varint(data, position)
         size, position = _varint(data, position)
@@ -126,7 +126,7 @@ def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int
 
 
 def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    """Returns the integer of seven bits a byte that begins at `position`, and where it ends."""
+    """Returns the varint (seven bits a byte) at `position`, and its end."""
     value, shift = 0, 0
     while True:
         byte = data[position]

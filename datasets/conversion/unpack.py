@@ -1,8 +1,8 @@
-"""Decompresses TFRecords: `--unpack`. Uncompressed ones, as slim writes them, can be read at any record's offset.
+"""Decompresses TFRecords (`--unpack`), because only uncompressed files can be read at the offset of any record.
 
 unpack(make_config(ConvertConfig, source_dir='/data/packed', dataset_dir='/data/records', unpack=True))     # 0
 
-Records keep their bytes and their order. Files that are TFRecords already, and labels.txt, are copied beside them.
+Records keep their bytes and their order. Uncompressed TFRecords and labels.txt are copied.
 """
 
 import os
@@ -30,9 +30,9 @@ class _File(NamedTuple):
     """A file of the source.
 
     Attributes:
-        path: Where it lies.
-        name: What it is called in the new folder.
-        compression: 'GZIP', 'ZLIB', or '' for one that is copied.
+        path: Its path.
+        name: Its name in the new folder.
+        compression: 'GZIP', 'ZLIB', or '' for a file to copy.
     """
 
     path: str
@@ -41,13 +41,13 @@ class _File(NamedTuple):
 
 
 def unpack(config: ConvertConfig) -> int:
-    """Unpacks a folder as `download_and_convert_data.py --unpack` does, and prints what it now holds.
+    """Unpacks a folder as `download_and_convert_data.py --unpack` does, and prints a summary.
 
     Returns:
-        The exit status: 0, or as a shell counts it for the signal that stopped it.
+        The exit status: 0, or 128 + the number of the signal that stopped it.
 
     Raises:
-        InputError: no folders, nothing that is compressed, a damaged file, a full disk, files from elsewhere there.
+        InputError: A folder is missing, no file is compressed, one is damaged, the disk is full, or files are foreign.
     """
     source_dir, dataset_dir = config.source.source_dir, config.records.dataset_dir
     if source_dir is None:
@@ -122,7 +122,7 @@ def _is_tfrecord(path: str, compression: str) -> bool:
 
 
 def _make(file: _File, dataset_dir: str) -> None:
-    """Makes a file, first beside its place, unless it is there already with the time of its source."""
+    """Writes a file atomically, unless it exists with the modification time of its source."""
     import tensorflow as tf
 
     target, time = os.path.join(dataset_dir, file.name), os.stat(file.path).st_mtime_ns

@@ -1,4 +1,4 @@
-"""Whether a converted data set still is what its dataset.json says: every byte, every record, every image.
+"""Compares a converted data set with its dataset.json: every byte, every record, every image.
 
 verify(make_config(ConvertConfig, dataset_dir='/data/records', verify=True))    # 0, or 1 after a line for each problem
 """
@@ -28,10 +28,10 @@ from support.progress import Progress
 
 @dataclasses.dataclass
 class Checked:
-    """The content of a file.
+    """The result of checking a file.
 
     Attributes:
-        problems: What is wrong with it, a line each.
+        problems: Its faults, a line each.
         labels: Label -> number of records.
     """
 
@@ -40,13 +40,13 @@ class Checked:
 
 
 def verify(config: ConvertConfig) -> int:
-    """Reads a data set as `download_and_convert_data.py --verify` does, and prints what is wrong with it.
+    """Checks a data set as `download_and_convert_data.py --verify` does, and prints its faults.
 
     Returns:
-        The exit status: 0 if nothing is wrong, 1 otherwise, or as a shell counts it for a signal.
+        The exit status: 0 if there is no fault, 1 otherwise, or 128 + the number of a signal.
 
     Raises:
-        InputError: no folder, or it has no dataset.json.
+        InputError: The folder is missing or has no dataset.json.
     """
     dataset_dir = config.records.dataset_dir
     if dataset_dir is None:
@@ -69,7 +69,7 @@ def _verify(dataset_dir: str, described: Mapping[str, Any], processes: int) -> i
 
 
 def _folder_problems(dataset_dir: str, described: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what is wrong beside the records: labels.txt, the name, and files that a reader would take for more."""
+    """Yields faults outside the records: in labels.txt, names, and surplus files that a reader would include."""
     path = os.path.join(dataset_dir, manifest.LABELS)
     try:
         text = decode_text(read_file(path)).replace('\r\n', '\n')
@@ -126,7 +126,7 @@ def _label_problems(
 
 
 def check_file(path: str, expected: Mapping[str, Any], num_classes: int) -> Checked:
-    """Reads a file and all its records, and compares it with its entry in dataset.json."""
+    """Reads a file and all its records, and compares them with its entry in dataset.json."""
     checked = Checked()
     try:
         with open(path, 'rb') as file:
@@ -163,7 +163,7 @@ def _check_records(path: str, num_classes: int, checked: Checked) -> None:
 
 
 def _check_record(record: 'Any', num_classes: int) -> tuple[int, str | None]:
-    """Returns the label of a record, and what is wrong with it."""
+    """Returns the label of a record, and its fault or None."""
     import tensorflow as tf
 
     from datasets import tfrecord

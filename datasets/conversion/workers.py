@@ -1,11 +1,11 @@
-"""Processes that do tasks, and that end when the one that started them does, however it ends.
+"""A pool of worker processes, which end when their parent does, however it ends.
 
     with WorkerPool(2, prepare) as pool:
-        pool.submit('some key', function, argument)      # a module's function
-        for key, result in pool.results():               # as they are done; meanwhile more may be submitted
+        pool.submit('some key', function, argument)      # a module-level function
+        for key, result in pool.results():               # in order of completion; more may be submitted meanwhile
             ...
 
-TensorFlow is imported once, in a server process that the workers are forked from: a worker then needs 30 MB of its own
+TensorFlow is imported once, in a server process that forks the workers: a worker then needs 30 MB of its own
 and 30 ms to start, instead of 270 MB and 3 s.
 """
 
@@ -28,10 +28,10 @@ _ENDED_BY_PARENT = 1
 
 
 def _start_server() -> None:
-    """Starts the process that the workers are forked from, unless it runs already; returns at once."""
+    """Starts the server process that forks the workers, unless it is running; does not wait for it."""
     forkserver.set_forkserver_preload(_PRELOAD)
-    # Ctrl-C reaches every process of a terminal, and `kill` may reach a whole group; only the parent is to answer.
-    # What TensorFlow says in it, while it is imported and later, is kept; what is wrong with an image is put in words.
+    # Ctrl-C reaches every process of a terminal, and `kill` may reach a whole group; only the parent should react.
+    # Holds back what TensorFlow prints there, during import and later; faults of images are reported in our own words.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
@@ -42,14 +42,14 @@ def _start_server() -> None:
 
 
 class WorkerPool:
-    """Gives each of its processes one task at a time."""
+    """Runs tasks in several processes, one at a time in each."""
 
     def __init__(self, num_processes: int, prepare: Callable[[], object]):
-        """Starts the processes, each of which calls `prepare` first.
+        """Starts the processes, each of which first calls `prepare`.
 
         Args:
-            num_processes: How many.
-            prepare: A module's function.
+            num_processes: Number of processes.
+            prepare: A module-level function.
         """
         _start_server()
         self._queue: collections.deque[tuple[Hashable, Callable, tuple[Any, ...]]] = collections.deque()
@@ -89,18 +89,18 @@ class WorkerPool:
             self._queue.append(task)
 
     def results(self) -> Iterator[tuple[Any, Any]]:
-        """Yields key and result of each task as it is done, until there is no more.
+        """Yields key and result of each task on completion, until the queue is empty.
 
         Raises:
-            InputError: one that a task raised, or a process that was ended from outside.
-            RuntimeError: a task failed otherwise; the text has its traceback.
+            InputError: A task raised it, or a process was killed.
+            RuntimeError: A task failed otherwise; the text has its traceback.
         """
         while self._queue or self._running:
             while self._queue and self._idle:
                 key, function, arguments = self._queue.popleft()
                 pipe = self._idle.pop()
                 self._running[pipe] = key
-                with contextlib.suppress(ConnectionError):  # told apart below, where it is read from
+                with contextlib.suppress(ConnectionError):  # reported when the pipe is read, below
                     pipe.send((function, arguments))
             for ready in connection.wait(list(self._running)):
                 assert isinstance(ready, connection.Connection)
@@ -124,7 +124,7 @@ class WorkerPool:
 
 
 def _work(pipe: connection.Connection, prepare: Callable[[], object]) -> None:
-    """Does tasks until the other end of the pipe is closed."""
+    """Runs tasks until the other end of the pipe is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare()
     while True:
@@ -145,7 +145,7 @@ def _do(function: Callable, arguments: tuple[Any, ...]) -> tuple[Any, Exception 
 
 
 def _end_with_parent() -> None:
-    """Ends this process as soon as the one that started the pool has ended, even by `kill -9`."""
+    """Ends this process as soon as the pool's process has ended, even by `kill -9`."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,13 +1,13 @@
-"""Worker processes that write pieces of shards, which are then joined.
+"""Runs in worker processes: writes pieces of shards and joins them.
 
     prepare_worker()                                                                     # once in each process
     piece = write_piece('/data/.train-00000-of-00002.0.part', images, recipe, max_bad_images=0)
-    num_bytes, sha256 = join_pieces([piece.path, ...])                                   # all in the first one now
+    num_bytes, sha256 = join_pieces([piece.path, ...])                                   # all in the first file
 
-A piece is a TFRecord file of its own, for such files can simply be put one behind the other. So several processes can
-work on one shard, and what it holds does not depend on how many there are.
+A piece is a complete TFRecord file, because such files can be concatenated. So several processes can work on one
+shard, and its content does not depend on their number.
 
-TensorFlow is imported in the functions: the process that hands out the work does without.
+TensorFlow is imported in the functions: the parent process works without it.
 """
 
 import collections
@@ -37,8 +37,8 @@ class Piece:
     Attributes:
         path: The file.
         labels: Label -> number of records.
-        skipped: Name of each image that was left out, and why.
-        changes: What was done to images -> to how many.
+        skipped: Name and reason of each image that was left out.
+        changes: Change made to images -> number of images.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Piece:
 
 
 def prepare_worker() -> None:
-    """Makes TensorFlow small: no GPU, and no threads beside the one that works."""
+    """Limits TensorFlow to the CPU and one thread."""
     os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
     import tensorflow as tf
 
@@ -57,10 +57,10 @@ def prepare_worker() -> None:
 
 
 def write_piece(path: str, images: Sequence[SourceImage], recipe: Recipe, max_bad_images: int) -> Piece:
-    """Writes the records of images, in their order.
+    """Writes the records of images, in order.
 
     Raises:
-        InputError: more than `max_bad_images` of them are unreadable; the file cannot be written.
+        InputError: More than `max_bad_images` of them are unreadable, or the file cannot be written.
     """
     import tensorflow as tf
 
@@ -77,7 +77,7 @@ def write_piece(path: str, images: Sequence[SourceImage], recipe: Recipe, max_ba
 def _examples(
     images: Sequence[SourceImage], recipe: Recipe, max_bad_images: int, piece: Piece
 ) -> 'Iterator[tf.train.Example]':
-    """Yields the records, and notes in `piece` what they are."""
+    """Yields the records, and adds their labels, changes and skipped images to `piece`."""
     import tensorflow as tf
 
     from datasets.conversion.encode import encode
@@ -114,7 +114,7 @@ def _example(image: SourceImage, encoded: 'EncodedImage', recipe: Recipe) -> 'tf
 
 
 def bad_image(image: SourceImage, why: str, max_bad_images: int) -> InputError:
-    """Returns the error for the unreadable image that was one too many."""
+    """Returns the error for an unreadable image that exceeds the limit."""
     on_its_own = os.path.basename(image.path) == os.path.basename(image.name)
     where = image.path if on_its_own else f'{image.path}, {image.name}'
     return InputError(
@@ -124,13 +124,13 @@ def bad_image(image: SourceImage, why: str, max_bad_images: int) -> InputError:
 
 
 def join_pieces(paths: Sequence[str]) -> tuple[int, str]:
-    """Appends files to the first one, removing them, until it holds all and is safely on the disk.
+    """Appends files to the first one and removes them; flushes the result to disk.
 
     Returns:
-        Its size in bytes and its SHA-256 in hexadecimal digits.
+        The result's size in bytes and its SHA-256 in hexadecimal.
 
     Raises:
-        InputError: the disk is full, or fails.
+        InputError: The disk is full or fails.
     """
     digest = hashlib.sha256()
     try:

@@ -20,6 +20,7 @@ from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, Subject, measure
 from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.results import write_results
+from engine.evaluation.rows import open_rows
 from engine.evaluation.subject import open_subject
 from support.errors import InputError
 from support.tables import format_table
@@ -45,7 +46,8 @@ def compare(config: EvalConfig) -> list[Results]:
         check_classes(subject.path, subject.spec, dataset, config.net.force)
     source = EvalSource(dataset, strategy, batch_size=options.batch_size, max_batches=options.max_num_batches)
     timed, agreement = [_Timed(subject, source) for subject in subjects], Agreement(len(subjects))
-    measured = measure(timed, source, options.recall_at, [agreement])
+    with open_rows(config.output, dataset, subjects) as observers:
+        measured = measure(timed, source, options.recall_at, [agreement, *observers])
     results = [
         {
             'kind': subject.kind,

@@ -20,6 +20,7 @@ from engine.evaluation import results as outputs
 from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
+from engine.evaluation.rows import open_rows
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
 from support.errors import InputError, first_line
@@ -128,7 +129,9 @@ class _Evaluation:
         """Evaluates the current weights, prints the results, and writes JSON and event files."""
         subject, dataset = self._subject, self._dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
-        (measured,) = measure([subject], self._source, self._recall_at)
+        output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
+        with open_rows(output, dataset, [subject]) as observers:
+            (measured,) = measure([subject], self._source, self._recall_at, observers)
         results = {
             **measured,
             'step': subject.step,

@@ -12,11 +12,9 @@ from typing import Any
 
 from datasets.files import shown
 from engine.prediction.predictor import Prediction
+from support.tables import csv_cell
 
 CSV_HEADER = ('path', 'rank', 'index', 'label', 'probability', 'error')
-_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # first characters of a spreadsheet formula
-# Control characters, which a terminal would obey; quoted line breaks and tabs are harmless.
-_ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160)) if chr(code) not in '\t\n'}
 
 
 def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
@@ -33,16 +31,10 @@ def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
     yield _csv_rows([CSV_HEADER])
     for prediction in predictions:
         rows: list[tuple[Any, ...]] = [
-            (_cell(prediction.path), rank, guess.index, _cell(guess.label), _number(guess.probability), '')
+            (csv_cell(prediction.path), rank, guess.index, csv_cell(guess.label), _number(guess.probability), '')
             for rank, guess in enumerate(prediction.top_k, 1)
         ]
-        yield _csv_rows(rows or [(_cell(prediction.path), '', '', '', '', _cell(prediction.error or ''))])
-
-
-def _cell(text: str) -> str:
-    """Returns text safe for a spreadsheet: formulas get an apostrophe in front, control characters are escaped."""
-    cell = text.translate(_ESCAPED)
-    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # '-' is standard input
+        yield _csv_rows(rows or [(csv_cell(prediction.path), '', '', '', '', csv_cell(prediction.error or ''))])
 
 
 def _csv_rows(rows: Iterable[tuple[Any, ...]]) -> str:

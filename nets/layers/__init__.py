@@ -1,4 +1,4 @@
-"""Layers of slim that Keras lacks. Importing them registers them with Keras, so that saved models can be loaded."""
+"""Layers of slim that Keras lacks. Importing this package registers them with Keras, so that saved models load."""
 
 from nets.layers.basic import AdaptiveAveragePooling2D, L2Regularizer, LocalResponseNormalization, averaging_matrix
 from nets.layers.batch_norm import BatchNormalization, batch_statistics, update_moving

@@ -1,4 +1,4 @@
-"""Slim's L2, local response normalisation, and averages over as many regions as asked for."""
+"""Slim's L2, local response normalisation, and adaptive average pooling."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ _register = keras.saving.register_keras_serializable(package='nets')
 
 @_register
 class L2Regularizer(keras.regularizers.Regularizer):
-    """Slim's L2, `weight_decay * sum(w^2) / 2`; Keras' own has no half.
+    """Slim's L2, `weight_decay * sum(w^2) / 2`; Keras' own lacks the half.
 
-    Its gradient is `weight_decay * w`: the training loop adds it to that of the other losses itself, for
-    which it reads `variable.regularizer.weight_decay`. Source: tf_slim/layers/regularizers.py.
+    Its gradient is `weight_decay * w`. The training loop adds it to the gradient of the other losses itself, and
+    reads `variable.regularizer.weight_decay` for that. Source: tf_slim/layers/regularizers.py.
     """
 
     def __init__(self, weight_decay: float) -> None:
@@ -33,7 +33,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     """Divides each value by `(bias + alpha * sum of squares over 2 * radius + 1 channels) ** beta`.
 
     Source: 'ImageNet Classification with Deep Convolutional Neural Networks', section 3.3. The defaults
-    are those of slim's cifarnet.
+    match slim's cifarnet.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.radius, self.bias, self.alpha, self.beta = radius, bias, alpha, beta
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        # TensorFlow has no bfloat16 kernel for it.
+        # TensorFlow has no bfloat16 kernel for this.
         normalized = tf.nn.local_response_normalization(
             tf.cast(inputs, tf.float32), self.radius, self.bias, self.alpha, self.beta
         )
@@ -66,7 +66,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 class AdaptiveAveragePooling2D(keras.layers.Layer):
     """Averages [batch, height, width, channels] over regions to [batch, *output_size, channels].
 
-    Region i of n along a side of s covers floor(i * s / n) to ceil((i + 1) * s / n), and so may overlap the next, as in
+    Region i of n along a side of s covers floor(i * s / n) to ceil((i + 1) * s / n), and may overlap the next, as in
     PyTorch. It is computed as two products with small constant matrices. Height and width must be known.
     """
 
@@ -92,7 +92,7 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
 
 
 def averaging_matrix(side: int, count: int) -> np.ndarray:
-    """Returns float32 [count, side] whose product with `side` values is the averages of `count` regions of them."""
+    """Returns float32 [count, side]; its product with `side` values is the averages of `count` regions."""
     first = np.arange(count) * side // count
     last = -(-np.arange(1, count + 1) * side // count)
     places = np.arange(side)

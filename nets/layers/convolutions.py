@@ -1,11 +1,10 @@
-"""Convolutions: fully connected ones as matrix products, groups, and 3x3 and 5x5 ones as CPUs compute them fastest.
+"""Convolutions in the fastest form on CPUs: fully connected ones as matrix products, groups, 3x3 and 5x5.
 
     with fast_convolutions():
-        logits = model(images, training=True)     # `Conv2D` asks `choose`
+        logits = model(images, training=True)     # `Conv2D` calls `choose`
 
-In float32 the fastest is Winograd's minimal filtering (`nets.layers.winograd`). In bfloat16, which is too coarse for
-that, only the kernel's gradient is made otherwise, as nine matrix products. Results differ by rounding from those of
-`tf.nn.conv2d`.
+In float32, Winograd's minimal filtering (`nets.layers.winograd`) is fastest. bfloat16 is too coarse for it; there only
+the kernel's gradient is computed differently, as nine matrix products. Results differ from `tf.nn.conv2d` by rounding.
 """
 
 import contextlib
@@ -21,12 +20,12 @@ from nets.layers import winograd
 from nets.layers.winograd import Gradients
 from support.processor import this_processor
 
-# From inputs [batch, height, width, channels] and kernel [side, side, channels, filters]: stride 1 and padding 'same'.
+# Convolves inputs [batch, height, width, channels] with kernel [side, side, channels, filters], stride 1, 'same'.
 Convolve: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-# Of inputs and of outputs. Below it, what is done beside the matrix products takes longer than they do.
+# Of inputs and of outputs. With fewer, the work around the matrix products outweighs them.
 _LEAST_CHANNELS = 64
-# Of multiplications: what the transforms cost is not in it. At 12x12 pixels it is 4, and half of the time is saved.
+# Of multiplications, without the cost of the transforms. At 12x12 pixels it is 4, and half of the time is saved.
 _LEAST_SAVING = 1.5
 
 _register = keras.saving.register_keras_serializable(package='nets')
@@ -36,7 +35,7 @@ _enabled: contextvars.ContextVar[bool] = contextvars.ContextVar('fast_convolutio
 
 @contextlib.contextmanager
 def fast_convolutions(enabled: bool = True) -> Iterator[None]:
-    """Lets layers called inside it convolve so. Enter it in the replica function itself: replicas run in threads."""
+    """Enables fast convolutions in layers called within. Enter it in each replica function: replicas run in threads."""
     token = _enabled.set(enabled)
     try:
         yield
@@ -45,7 +44,7 @@ def fast_convolutions(enabled: bool = True) -> Iterator[None]:
 
 
 def choose(inputs: tf.Tensor, kernel: tf.Tensor) -> Convolve | None:
-    """Returns a faster way to make this convolution, of stride 1 and padding 'same', if it is allowed and there is one.
+    """Returns a faster implementation of a convolution with stride 1 and padding 'same', or None.
 
     Args:
         inputs: [batch, height, width, channels].
@@ -56,25 +55,25 @@ def choose(inputs: tf.Tensor, kernel: tf.Tensor) -> Convolve | None:
         return None
     if min(channels, filters) < _LEAST_CHANNELS or None in inputs.shape[1:]:
         return None
-    # Only where oneDNN adds the products up in float32; TensorFlow's own kernels, on processors without AVX-512,
-    # add up in bfloat16. Winograd's differences would lose too many of its 8 bits.
+    # Only if oneDNN adds the products in float32; TensorFlow's own kernels, on processors without AVX-512, add in
+    # bfloat16. Winograd's differences would lose too many of its 8 bits.
     if inputs.dtype == tf.bfloat16:
         return convolve_with_products if height == 3 and this_processor().choices.bfloat16_products else None
     if inputs.dtype != tf.float32 or height not in winograd.FILTERS:
         return None
-    # oneDNN has direct kernels only: alexnet_v2's step takes 0.42 instead of 0.68 s at batch 32. The distance
-    # from float64 is three times that of a direct convolution, 3e-6 (5x5: six times, 6e-6); slim's recorded gradients
-    # still hold. Prediction and exports stay direct.
+    # oneDNN has only direct kernels: alexnet_v2's step takes 0.42 instead of 0.68 s at batch 32. The error against
+    # float64 is three times a direct convolution's, 3e-6 (5x5: six times, 6e-6); slim's recorded gradients still hold.
+    # Prediction and exports stay direct.
     saving = winograd.saving(inputs.shape[1], inputs.shape[2], side=height)
     return winograd.convolve if saving >= _LEAST_SAVING else None
 
 
 @tf.custom_gradient
 def convolve_with_products(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-    """Convolves as `tf.nn.conv2d`, with the kernel's gradient as a matrix product for each of its places.
+    """Convolves like `tf.nn.conv2d`, with the kernel's gradient as one matrix product per position in the kernel.
 
-    Measured in bfloat16 with AMX, kernel 3x3x384x384: 18 instead of 42 ms for 32 images of 12x12 pixels, and at 3x3
-    pixels, as alexnet_bn has them of 80 px, a whole step of 128 images takes three quarters of the time.
+    Measured in bfloat16 with AMX, kernel 3x3x384x384: 18 instead of 42 ms for 32 images of 12x12 pixels; at 3x3
+    pixels, as in alexnet_bn at 80 px, a whole step of 128 images takes three quarters of the time.
     """
     side, _, channels, filters = kernel.shape
     height, width = inputs.shape[1:3]
@@ -93,7 +92,7 @@ def convolve_with_products(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Ten
 
 @_register
 class Conv2D(keras.layers.Conv2D):
-    """A convolution, which inside of `fast_convolutions` is made as is fastest on CPUs."""
+    """A convolution that uses the fastest form on CPUs inside `fast_convolutions`."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         is_plain = self.strides == (1, 1) and self.dilation_rate == (1, 1) and self.padding == 'same'
@@ -107,7 +106,7 @@ class Conv2D(keras.layers.Conv2D):
 class GroupedConv2D(Conv2D):
     """A convolution in `groups`, each from its share of the channels to its share of the filters.
 
-    Keras' own has no gradient on CPUs. The variable is one, [height, width, channels / groups, filters], with the
+    Keras' own has no gradient on CPUs. There is one variable, [height, width, channels / groups, filters], with the
     filters of the first group first.
     """
 
@@ -120,12 +119,11 @@ class GroupedConv2D(Conv2D):
 
 @_register
 class FullyConnectedConv2D(keras.layers.Conv2D):
-    """Slim's fully connected layer: a convolution, run as one matrix product where that is the same.
+    """Slim's fully connected layer: a convolution, computed as one matrix product if equivalent.
 
-    Inputs [batch, height, width, channels] of the kernel's height and width have one output position, and
-    with products a step of alexnet_v2 takes half the time that it takes with convolutions. Inputs that are
-    larger, or of unknown size, are convolved without padding. The variable is [height, width, channels,
-    filters] either way.
+    Inputs [batch, height, width, channels] with the kernel's height and width have one output position; with
+    products, a step of alexnet_v2 takes half the time. Larger inputs, and inputs of unknown size, are convolved without
+    padding. The variable is [height, width, channels, filters] either way.
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs: Any) -> None:
@@ -152,7 +150,7 @@ def _connect(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients
 
     def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         inputs_gradient = tf.transpose(tf.matmul(kernel, upstream, transpose_b=True))
-        # Then the kernel, which nothing reads any more, can be updated at once, and its gradient, 100 MB, is gone.
+        # Afterwards the kernel is no longer read: it can be updated at once, and its gradient, 100 MB, be freed.
         with tf.control_dependencies([inputs_gradient]):
             kernel_gradient = tf.matmul(inputs, upstream, transpose_a=True)
         return inputs_gradient, kernel_gradient

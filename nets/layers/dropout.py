@@ -1,8 +1,8 @@
-"""Dropout that a training loop can repeat.
+"""Dropout that a training loop can reproduce.
 
-logits = model(images, training=True)      # random as any Keras model; `model.fit` trains it
+logits = model(images, training=True)      # random like any Keras model, as in `model.fit`
 with step_randomness(seed, example_offset=0):
-    logits = model(images, training=True)  # the same whenever the seed is
+    logits = model(images, training=True)  # repeatable: depends on the seed
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from support.errors import InputError
 
-_PHILOX = 1  # TensorFlow's number of the algorithm
-_SCRAMBLING_KEY = 0x02461E293EC8F720  # of `tf.random.stateless_uniform`, for seeds
+_PHILOX = 1  # TensorFlow's number for the algorithm
+_SCRAMBLING_KEY = 0x02461E293EC8F720  # from `tf.random.stateless_uniform`, for seeds
 
 
 class _StepRandomness(NamedTuple):
@@ -33,13 +33,13 @@ _step_randomness: contextvars.ContextVar[_StepRandomness | None] = contextvars.C
 
 @contextlib.contextmanager
 def step_randomness(seed: tf.Tensor, example_offset: int | tf.Tensor) -> Iterator[None]:
-    """Gives the `Dropout` layers called inside it their random numbers.
+    """Supplies the random numbers of the `Dropout` layers called inside it.
 
-    The numbers are those of the whole batch, of which each replica draws its own rows, so that N replicas drop exactly
-    what one device would. Enter it in the replica function itself: replicas run in threads, and each sees its own only.
+    The numbers are drawn for the whole batch, and each replica takes its own rows, so that N replicas drop exactly
+    what one device would. Enter it in the replica function itself: replicas run in threads with separate contexts.
 
     Args:
-        seed: int [2], another one for every step.
+        seed: int [2], different for every step.
         example_offset: Position of the first image in the whole batch.
     """
     token = _step_randomness.set(_StepRandomness(tf.convert_to_tensor(seed), example_offset))
@@ -51,11 +51,11 @@ def step_randomness(seed: tf.Tensor, example_offset: int | tf.Tensor) -> Iterato
 
 @keras.saving.register_keras_serializable(package='nets')
 class Dropout(keras.layers.Layer):
-    """Drops values in training and divides the kept ones by `keep_prob`; the identity otherwise.
+    """Drops values in training and divides the kept ones by `keep_prob`; otherwise the identity.
 
-    Inside `step_randomness` the mask is a pure function of its seed and of the layer's name, so that a step can be
-    repeated. Elsewhere it is that of Keras' dropout, whose seed `keras.utils.set_random_seed` sets and which goes on
-    from call to call.
+    Inside `step_randomness` the mask is a pure function of the seed and of the layer's name, so that a step can be
+    repeated. Elsewhere it is random as in Keras' dropout: seeded by `keras.utils.set_random_seed`, and different in
+    every call.
 
     Raises:
         InputError: `keep_prob` is outside (0, 1].
@@ -67,7 +67,7 @@ class Dropout(keras.layers.Layer):
             raise InputError(f'dropout_keep_prob={keep_prob}: must be greater than 0 and at most 1')
         self.keep_prob = keep_prob
         generator = keras.random.SeedGenerator()
-        # As an attribute itself it would be a variable of the net, and in its checkpoints.
+        # As a direct attribute it would be a variable of the net, and stored in checkpoints.
         self._seed_generator = lambda: generator
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -80,9 +80,9 @@ class Dropout(keras.layers.Layer):
         return tf.where(kept, inputs / self.keep_prob, tf.zeros_like(inputs))
 
     def _bits(self, step: _StepRandomness, shape: tf.Tensor) -> tf.Tensor:
-        """Returns uint32 of `shape`, over its whole range: the rows, from `example_offset` on, of one endless draw."""
-        # Philox by name: the default differs between devices and under XLA. Bits and not floats, which XLA makes
-        # otherwise of the same bits. The number of the name is, unlike `hash`, the same in every process.
+        """Returns uint32 of `shape`, over its whole range: the rows from `example_offset` on, of one endless draw."""
+        # Philox by name: the default differs between devices and under XLA. Bits instead of floats, which XLA derives
+        # differently. The name's CRC is, unlike `hash`, the same in every process.
         number = zlib.crc32(self.name.encode()) & 0x7FFFFFFF
         seed = tf.random.experimental.stateless_fold_in(step.seed, number, alg='philox')
         sizes = tf.cast(shape, tf.int64)
@@ -97,13 +97,13 @@ class Dropout(keras.layers.Layer):
 
 
 def _philox_bits(seed: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Returns uint32 [count]: what `tf.random.stateless_uniform` gives of a larger draw from its number `first` on.
+    """Returns uint32 [count]: numbers `first` and up of a larger draw by `tf.random.stateless_uniform`.
 
-    Philox makes numbers of a counter, four at a time, so that what lies before need not be drawn.
+    Philox derives numbers from a counter, four at a time, so the numbers before need not be drawn.
     """
     draw = functools.partial(tf.raw_ops.StatelessRandomUniformFullIntV2, alg=_PHILOX)
-    # As there; `StatelessRandomGetKeyCounter` makes another key of a negative seed under XLA.
+    # As in TensorFlow; `StatelessRandomGetKeyCounter` makes another key of a negative seed under XLA.
     scrambled = draw(shape=[2], key=[_SCRAMBLING_KEY], counter=tf.cast(seed, tf.uint64), dtype=tf.uint64)
     counter = tf.stack([tf.cast(first // 4, tf.uint64), scrambled[1]])
     bits = draw(shape=[count + 4], key=scrambled[:1], counter=counter, dtype=tf.uint32)
-    return tf.slice(bits, [first % 4], [count])  # of a size that XLA knows
+    return tf.slice(bits, [first % 4], [count])  # a size that XLA can infer

@@ -2,11 +2,11 @@
 
     outputs = convolve(inputs, kernel)      # as tf.nn.conv2d(inputs, kernel, 1, 'SAME')
 
-Images are cut into overlapping tiles of 6x6 pixels (8x8 for 5x5 filters), one for each 4x4 pixels of the result. A
-fixed matrix turns the pixels of a tile into as many other values, another one does so with the weights of a filter;
-their products at each place, summed over the channels by a matrix product for each place, are turned into the 4x4
-pixels by a third matrix: 36 multiplications instead of 144 (64 instead of 400), and as few for either gradient. Not for
-bfloat16, which loses too much in the differences.
+Images are divided into overlapping tiles of 6x6 pixels (8x8 for 5x5 filters), one for each 4x4 pixels of the result.
+Fixed matrices transform the pixels of a tile to as many values, and the weights of a filter likewise. Their products
+at each place are summed over the channels, by one matrix product per place, and a third matrix transforms the sums to
+the 4x4 pixels: 36 multiplications instead of 144 (64 instead of 400), and as few for either gradient. Not for bfloat16,
+which loses too much precision in the differences.
 
 Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308. Their interpolation
 points for 3x3 are 0, 1, -1, 2, -2; Barabasz et al. 2018, arXiv:1803.10986, found 1/2 in place of 2 more exact.
@@ -21,10 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 _OUTPUTS = 4  # pixels of the result along a side of a tile
-# Side of a filter -> where polynomials are evaluated, beside infinity.
+# Side of a filter -> points at which polynomials are evaluated, besides infinity.
 _POINTS = {3: (0.0, 1.0, -1.0, 0.5, -2.0), 5: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)}
 FILTERS = tuple(_POINTS)
-# Of one intermediate: larger batches are taken in parts, whose intermediates stay in the processor's caches.
+# Size limit of one intermediate: larger batches are split, so that intermediates stay in the processor's caches.
 _BYTES_OF_PART = 2**26
 
 Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -62,7 +62,7 @@ def _filtering(side: int) -> _Filtering:
 
 
 def saving(height: int, width: int, side: int) -> float:
-    """Returns the multiplications of a direct convolution over those of minimal filtering.
+    """Returns the ratio of multiplications: direct convolution over minimal filtering.
 
     Args:
         height: Height of the images in pixels; multiples of 4 leave no tile partly empty.
@@ -73,11 +73,11 @@ def saving(height: int, width: int, side: int) -> float:
 
 
 def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Convolves with stride 1 and padding 'same', as `tf.nn.conv2d`.
+    """Convolves with stride 1 and padding 'same', like `tf.nn.conv2d`.
 
     Args:
         inputs: float32 [batch, height, width, channels] of known height and width.
-        kernel: float32 [side, side, channels, filters] of a side in `FILTERS`.
+        kernel: float32 [side, side, channels, filters], its side in `FILTERS`.
 
     Returns:
         float32 [batch, height, width, filters].
@@ -86,11 +86,11 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     filtering = _filtering(kernel.shape[0])
     in_parts = functools.partial(_in_parts, channels=max(kernel.shape[2:]), filtering=filtering)
 
-    # By itself TensorFlow would keep transformed kernel and inputs, four and two times as large, for the gradients.
+    # Otherwise TensorFlow would keep transformed kernel and inputs, four and two times as large, for the gradients.
     @tf.custom_gradient
     def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.control_dependencies([upstream]):  # or they would wait in memory from the beginning
+            with tf.control_dependencies([upstream]):  # otherwise these would be computed early and held in memory
                 inputs_again, weights = tf.identity(inputs), _weights(tf.identity(kernel), filtering)
 
             def of_part(inputs: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -114,7 +114,7 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _in_parts(call: Callable, *batches: tf.Tensor, channels: int, filtering: _Filtering) -> list:
-    """Calls a function on consecutive parts of batches and returns its results; a batch of unknown size stays whole.
+    """Calls a function on consecutive parts of batches and returns its results; a batch of unknown size is not split.
 
     The largest intermediate of a part is [places**2, part * tiles, channels].
     """
@@ -143,7 +143,7 @@ def _values(images: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
 
 
 def _image_gradient(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -> tf.Tensor:
-    """Returns the gradient of the images, of this height and width, from that of the values: `_values` transposed."""
+    """Returns the gradient of the images from the gradient of the values: `_values` transposed."""
     places, channels = filtering.places, values.shape[-1]
     rows, columns = (_side_transform(length, places).T for length in (height, width))
     depth, span = rows.shape[1], columns.shape[1]
@@ -163,7 +163,7 @@ def _pixels(values: tf.Tensor, height: int, width: int, filtering: _Filtering) -
 
 
 def _value_gradient(pixels: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Returns the gradient of the values from that of the result: `_pixels` transposed."""
+    """Returns the gradient of the values from the gradient of the result: `_pixels` transposed."""
     height, width, filters = pixels.shape[1:]
     tall, wide = _tiles(height, width)
     pixels = tf.pad(pixels, [[0, 0], [0, tall * _OUTPUTS - height], [0, wide * _OUTPUTS - width], [0, 0]])
@@ -181,7 +181,7 @@ def _weights(kernel: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
 
 
 def _kernel_gradient(at_places: tf.Tensor, filtering: _Filtering) -> tf.Tensor:
-    """Returns the gradient of the kernel from that of the weights at each place, [places**2, channels, filters]."""
+    """Returns the gradient of the kernel from the gradient of the weights, [places**2, channels, filters]."""
     places, channels, filters = at_places.shape
     gradient = tf.matmul(_filter_transform(filtering), tf.reshape(at_places, [places, -1]), transpose_a=True)
     side = filtering.filters.shape[1]
@@ -204,7 +204,7 @@ def _filter_transform(filtering: _Filtering) -> np.ndarray:
 def _side_transform(length: int, places: int) -> np.ndarray:
     """Returns the transform of one side of an image to the places of its tiles: float32 [tiles * places, length].
 
-    It includes the zero padding, and that of a last tile that reaches beyond the image.
+    It includes zero padding, also where the last tile extends beyond the image.
     """
     side = places - _OUTPUTS + 1
     tiles = -(-length // _OUTPUTS)

@@ -1,0 +1,225 @@
+"""A row for each example of an evaluation: label, prediction, rank and probabilities, as CSV, JSON lines or Parquet.
+
+with open_rows(config.output, dataset, [subject]) as observers:
+    measure([subject], source, recall_at, observers)
+"""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from configs.evaluation import PREDICTION_ENDINGS, EvalOutputOptions
+from datasets.dataset_factory import Dataset
+from engine.classifiers import softmax
+from engine.classifiers.model_spec import ModelSpec
+from engine.evaluation.metrics import Observer, ScoredBatch
+from support import optional_packages
+from support.atomic import atomic_file
+from support.errors import InputError, first_line, io_errors
+from support.tables import csv_cell
+
+Row = dict[str, Any]
+
+
+class Named(Protocol):
+    """A classifier whose rows are written: where it comes from, its classes, and what it gives."""
+
+    path: str
+    spec: ModelSpec
+    output: str
+
+
+class Rows:
+    """Writes a row for each example and classifier: an observer, which keeps nothing of a batch.
+
+    A row has id (file, or shard and record), label, label_name, prediction, prediction_name, correct (1 or 0), rank of
+    the label (1 is the best; equal scores count in its favour, as in Recall@k), its probability, and the indices, names
+    and probabilities of the top k; of several classifiers the path, too. Where the label is no class, or a score is not
+    finite, rank and probability are empty.
+    """
+
+    def __init__(
+        self, path: str, writer: 'Writer', dataset: Dataset, subjects: Sequence[Named], top_k: int, with_logits: bool
+    ):
+        self._path, self._writer, self._dataset, self._subjects = path, writer, dataset, subjects
+        self._top_k, self._with_logits = min(top_k, dataset.num_classes), with_logits
+        self._folder = f'{dataset.dataset_dir.rstrip("/")}/' if dataset.dataset_dir else ''
+
+    def observe(self, batch: ScoredBatch) -> None:
+        """Writes the rows of a batch, those of one example after the other."""
+        of_subjects = [self._rows(subject, batch, index) for index, subject in enumerate(self._subjects)]
+        with _naming_failures(self._path):
+            self._writer.write([row for of_example in zip(*of_subjects, strict=True) for row in of_example])
+
+    def _rows(self, subject: Named, batch: ScoredBatch, index: int) -> list[Row]:
+        scores, labels = batch.scores[index], batch.labels
+        probabilities = softmax(scores) if subject.output == 'logits' else scores
+        order = np.argsort(-scores, axis=-1, kind='stable')[:, : self._top_k]
+        finite = np.isfinite(scores).all(axis=-1)
+        names = self._dataset.label_names or subject.spec.label_names
+        rows = []
+        for i, number in enumerate(batch.numbers):
+            label, top = int(labels[i]), order[i].tolist()
+            is_ranked = bool(finite[i]) and 0 <= label < scores.shape[1]
+            row: Row = {'path': subject.path} if len(self._subjects) > 1 else {}
+            row |= {
+                'id': self._dataset.examples.describe(int(number)).removeprefix(self._folder),
+                'label': label,
+                'label_name': _name(names, label),
+                'prediction': top[0],
+                'prediction_name': _name(names, top[0]),
+                'correct': int(top[0] == label),
+                'rank': int((scores[i] > scores[i, label]).sum()) + 1 if is_ranked else None,
+                'probability': _number(probabilities[i, label]) if is_ranked else None,
+                'top_k': top,
+                'top_k_names': [_name(names, each) for each in top],
+                'top_k_probabilities': [_number(probabilities[i, each]) for each in top],
+            }
+            if self._with_logits:
+                row['logits'] = [_number(value) for value in scores[i]]
+            rows.append(row)
+        return rows
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else ''
+
+
+def _number(value: Any) -> float | None:
+    """Returns a float32 without the digits that it does not have; None if it is not finite."""
+    return float(f'{value:.8g}') if np.isfinite(value) else None
+
+
+class Writer(Protocol):
+    """Writes rows into an open file."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Appends rows, which all have the same keys."""
+
+    def close(self) -> None:
+        """Ends the file."""
+
+
+class _Text:
+    """Rows as lines of text."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def close(self) -> None:
+        """Leaves the file to its owner."""
+
+
+class _JsonLines(_Text):
+    """An object for each row, one a line."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._file.write(''.join(f'{json.dumps(row)}\n' for row in rows).encode())
+
+
+class _Csv(_Text):
+    """A row for each row, below a header; lists are JSON. A spreadsheet computes nothing of any text."""
+
+    def __init__(self, file: Any):
+        super().__init__(file)
+        self._has_header = False
+
+    def write(self, rows: Sequence[Row]) -> None:
+        buffer = io.StringIO(newline='')
+        writer = csv.writer(buffer, lineterminator='\n')
+        if not self._has_header:
+            writer.writerow(rows[0])
+            self._has_header = True
+        writer.writerows([_cell(value) for value in row.values()] for row in rows)
+        self._file.write(buffer.getvalue().encode(errors='backslashreplace'))  # of names that are not UTF-8
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return json.dumps(value)
+    return csv_cell(value) if isinstance(value, str) else value
+
+
+class _Parquet:
+    """A column for each key."""
+
+    def __init__(self, file: Any):
+        self._arrow = optional_packages.load('pyarrow', '--predictions_path of a .parquet file')
+        self._parquet = optional_packages.load('pyarrow.parquet', '--predictions_path of a .parquet file')
+        self._file = file
+        self._writer: Any = None  # made with the first rows, which have the columns
+
+    def write(self, rows: Sequence[Row]) -> None:
+        schema = self._arrow.schema([(name, self._type(name)) for name in rows[0]])
+        table = self._arrow.Table.from_pylist(
+            [{key: _in_utf8(value) for key, value in row.items()} for row in rows], schema=schema
+        )
+        if self._writer is None:
+            self._writer = self._parquet.ParquetWriter(self._file, schema)
+        self._writer.write_table(table)
+
+    def _type(self, name: str) -> Any:
+        arrow = self._arrow
+        whole, real = arrow.int32(), arrow.float32()
+        types: Mapping[str, Any] = {
+            **dict.fromkeys(('label', 'prediction', 'correct', 'rank'), whole),
+            'probability': real,
+            'top_k': arrow.list_(whole),
+            'top_k_names': arrow.list_(arrow.string()),
+            'top_k_probabilities': arrow.list_(real),
+            'logits': arrow.list_(real),
+        }
+        return types.get(name, arrow.string())
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _in_utf8(value: Any) -> Any:
+    """Returns a value whose texts are UTF-8, which names of files need not be."""
+    if isinstance(value, str):
+        return value.encode(errors='backslashreplace').decode()
+    if isinstance(value, list):
+        return [_in_utf8(item) for item in value]
+    return value
+
+
+WRITERS: dict[str, type[Any]] = dict(zip(PREDICTION_ENDINGS, (_Csv, _JsonLines, _Parquet), strict=True))
+
+
+@contextlib.contextmanager
+def open_rows(options: EvalOutputOptions, dataset: Dataset, subjects: Sequence[Named]) -> Iterator[list[Observer]]:
+    """Gives the observer that writes `--predictions_path`, whole or not at all; none without that flag.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = options.predictions_path
+    if path is None:
+        yield []
+        return
+    make_writer = next(make for ending, make in WRITERS.items() if path.lower().endswith(ending))
+    with contextlib.ExitStack() as stack:
+        with _naming_failures(path):
+            part = stack.enter_context(atomic_file(path))
+            file = tf.io.gfile.GFile(part, 'wb') if '://' in part else open(part, 'wb')  # noqa: SIM115  # by the stack
+            writer = make_writer(stack.enter_context(file))
+        yield [Rows(path, writer, dataset, subjects, options.predictions_top_k, options.predictions_logits)]
+        with _naming_failures(path):
+            writer.close()
+            stack.close()
+
+
+@contextlib.contextmanager
+def _naming_failures(path: str) -> Iterator[None]:
+    try:
+        yield
+    except io_errors() as error:
+        raise InputError(f'--predictions_path={path}: {first_line(error)}') from error
