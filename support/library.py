@@ -83,8 +83,7 @@ class _Handler(logging.Handler):
 def load_lightly() -> None:
     """Hides matplotlib and scikit-learn from Keras at import: saves a second and 90 MB that are not used here.
 
-    This project imports them where it needs them. Only scripts call this: other programs may use the parts of Keras
-    that need them.
+    This project imports them when needed. Only scripts call this: other programs may use Keras' parts that need them.
     """
     _FINDER.hidden = _LOADED_LATE
     _find_quietly()

@@ -5,8 +5,8 @@ print(format_table([('flag', 'there', 'now'), ('seed', '0', '1')], indent='  '))
 
 from collections.abc import Sequence
 
-_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # what a spreadsheet computes begins with one of these
-# A terminal obeys what begins with an escape, and a line break or a tab in quotes harms nobody.
+_FORMULA = ('=', '+', '-', '@', '\t', '\r')  # first characters of a spreadsheet formula
+# Control characters, which a terminal would obey; quoted line breaks and tabs are harmless.
 _ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160)) if chr(code) not in '\t\n'}
 
 
@@ -37,6 +37,6 @@ def brief(value: object) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Returns text that a spreadsheet does not compute and a terminal does not obey: with an apostrophe, or escaped."""
+    """Returns text safe for spreadsheets and terminals: an apostrophe before formulas, control characters escaped."""
     cell = text.translate(_ESCAPED)
-    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # that alone is standard input
+    return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # '-' is standard input

@@ -112,8 +112,7 @@ def find_checkpoint(path: str, flag: str = 'checkpoint_path') -> str:
         flag: The flag that named it, for messages.
 
     Raises:
-        InputError: there is no checkpoint, a folder has several under other names, or the file has another format,
-            which the message names.
+        InputError: there is no checkpoint, a folder has several under other names, or the file's format is another.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise InputError(f'--{flag}={path}: a pipe or a device, not a checkpoint')

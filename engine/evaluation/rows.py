@@ -1,4 +1,4 @@
-"""A row for each example of an evaluation: label, prediction, rank and probabilities, as CSV, JSON lines or Parquet.
+"""Writes one row per example of an evaluation: label, prediction, rank, probabilities, as CSV, JSON lines or Parquet.
 
 with open_rows(config.output, dataset, [subject]) as observers:
     measure([subject], source, recall_at, observers)
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 class Named(Protocol):
-    """A classifier whose rows are written: where it comes from, its classes, and what it gives."""
+    """The interface of a classifier whose rows are written: path, classes, and kind of output."""
 
     path: str
     spec: ModelSpec
@@ -36,12 +36,12 @@ class Named(Protocol):
 
 
 class Rows:
-    """Writes a row for each example and classifier: an observer, which keeps nothing of a batch.
+    """An observer that writes one row per example and classifier, without keeping batches in memory.
 
     A row has id (file, or shard and record), label, label_name, prediction, prediction_name, correct (1 or 0), rank of
-    the label (1 is the best; equal scores count in its favour, as in Recall@k), its probability, and the indices, names
-    and probabilities of the top k; of several classifiers the path, too. Where the label is no class, or a score is not
-    finite, rank and probability are empty.
+    the label (1 is best; ties count in its favour, as in Recall@k), the label's probability, and the indices, names and
+    probabilities of the top k; with several classifiers also the path. If the label is outside the classes or a score
+    is not finite, rank and probability are empty.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Rows:
         self._folder = f'{dataset.dataset_dir.rstrip("/")}/' if dataset.dataset_dir else ''
 
     def observe(self, batch: ScoredBatch) -> None:
-        """Writes the rows of a batch, those of one example after the other."""
+        """Writes the rows of a batch, grouped by example."""
         of_subjects = [self._rows(subject, batch, index) for index, subject in enumerate(self._subjects)]
         with _naming_failures(self._path):
             self._writer.write([row for of_example in zip(*of_subjects, strict=True) for row in of_example])
@@ -92,7 +92,7 @@ def _name(names: Sequence[str], index: int) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Returns a float32 without the digits that it does not have; None if it is not finite."""
+    """Returns a number rounded to float32's digits; None if it is not finite."""
     return float(f'{value:.8g}') if np.isfinite(value) else None
 
 
@@ -103,28 +103,28 @@ class Writer(Protocol):
         """Appends rows, which all have the same keys."""
 
     def close(self) -> None:
-        """Ends the file."""
+        """Completes the file."""
 
 
 class _Text:
-    """Rows as lines of text."""
+    """Base of the writers of text files."""
 
     def __init__(self, file: Any):
         self._file = file
 
     def close(self) -> None:
-        """Leaves the file to its owner."""
+        """Does nothing: the owner of the file closes it."""
 
 
 class _JsonLines(_Text):
-    """An object for each row, one a line."""
+    """Writes one JSON object per line."""
 
     def write(self, rows: Sequence[Row]) -> None:
         self._file.write(''.join(f'{json.dumps(row)}\n' for row in rows).encode())
 
 
 class _Csv(_Text):
-    """A row for each row, below a header; lists are JSON. A spreadsheet computes nothing of any text."""
+    """Writes CSV with a header; lists are JSON, and texts are safe for spreadsheets, see `csv_cell`."""
 
     def __init__(self, file: Any):
         super().__init__(file)
@@ -137,7 +137,7 @@ class _Csv(_Text):
             writer.writerow(rows[0])
             self._has_header = True
         writer.writerows([_cell(value) for value in row.values()] for row in rows)
-        self._file.write(buffer.getvalue().encode(errors='backslashreplace'))  # of names that are not UTF-8
+        self._file.write(buffer.getvalue().encode(errors='backslashreplace'))  # for names that are not UTF-8
 
 
 def _cell(value: Any) -> Any:
@@ -147,13 +147,13 @@ def _cell(value: Any) -> Any:
 
 
 class _Parquet:
-    """A column for each key."""
+    """Writes a Parquet file with one column per key."""
 
     def __init__(self, file: Any):
         self._arrow = optional_packages.load('pyarrow', '--predictions_path of a .parquet file')
         self._parquet = optional_packages.load('pyarrow.parquet', '--predictions_path of a .parquet file')
         self._file = file
-        self._writer: Any = None  # made with the first rows, which have the columns
+        self._writer: Any = None  # created with the first rows, which define the columns
 
     def write(self, rows: Sequence[Row]) -> None:
         schema = self._arrow.schema([(name, self._type(name)) for name in rows[0]])
@@ -183,7 +183,7 @@ class _Parquet:
 
 
 def _in_utf8(value: Any) -> Any:
-    """Returns a value whose texts are UTF-8, which names of files need not be."""
+    """Returns a value with all text in valid UTF-8, as file names may not be."""
     if isinstance(value, str):
         return value.encode(errors='backslashreplace').decode()
     if isinstance(value, list):
@@ -196,7 +196,7 @@ WRITERS: dict[str, type[Any]] = dict(zip(PREDICTION_ENDINGS, (_Csv, _JsonLines, 
 
 @contextlib.contextmanager
 def open_rows(options: EvalOutputOptions, dataset: Dataset, subjects: Sequence[Named]) -> Iterator[list[Observer]]:
-    """Gives the observer that writes `--predictions_path`, whole or not at all; none without that flag.
+    """Yields a list with the observer that writes `--predictions_path` atomically; empty without the flag.
 
     Raises:
         InputError: the file cannot be written.
@@ -209,7 +209,7 @@ def open_rows(options: EvalOutputOptions, dataset: Dataset, subjects: Sequence[N
     with contextlib.ExitStack() as stack:
         with _naming_failures(path):
             part = stack.enter_context(atomic_file(path))
-            file = tf.io.gfile.GFile(part, 'wb') if '://' in part else open(part, 'wb')  # noqa: SIM115  # by the stack
+            file = tf.io.gfile.GFile(part, 'wb') if '://' in part else open(part, 'wb')  # noqa: SIM115  # closed by the stack
             writer = make_writer(stack.enter_context(file))
         yield [Rows(path, writer, dataset, subjects, options.predictions_top_k, options.predictions_logits)]
         with _naming_failures(path):
