@@ -101,7 +101,7 @@ def warn_of_unread_flags(config: Any, given: Collection[str]) -> None:
 
 
 def exit_status(call: Callable[[], int]) -> int:
-    """Calls `call` and returns its exit status, or 1 for bad input (prints one line), 130 for Ctrl-C, 141 for EPIPE.
+    """Calls `call`; returns its exit status, or 1 for bad input (prints it), 130 for Ctrl-C, 141 for a closed output.
 
     If another worker is lost, the process ends here, because TensorFlow would wait for that worker at exit. The status
     is then 75 (EX_TEMPFAIL: try again), or 1 if a worker has reported an error that must be fixed.

@@ -209,7 +209,7 @@ def open_rows(options: EvalOutputOptions, dataset: Dataset, subjects: Sequence[N
     with contextlib.ExitStack() as stack:
         with _naming_failures(path):
             part = stack.enter_context(atomic_file(path))
-            file = tf.io.gfile.GFile(part, 'wb') if '://' in part else open(part, 'wb')  # noqa: SIM115  # closed by the stack
+            file = tf.io.gfile.GFile(part, 'wb') if '://' in part else open(part, 'wb')  # noqa: SIM115  # by the stack
             writer = make_writer(stack.enter_context(file))
         yield [Rows(path, writer, dataset, subjects, options.predictions_top_k, options.predictions_logits)]
         with _naming_failures(path):
