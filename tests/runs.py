@@ -29,6 +29,8 @@ SMALL_RUN = {
     'learning_rate': 0.03,
     'save_summaries_secs': 0,
 }
+# Nothing moves at this rate, so a run of one step shows where it started.
+STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
 # What an evaluation must be told of the net of such a run where there is no model.json.
 DIGITS_NET = {'model_name': 'lenet', 'eval_image_size': 8, 'depth_multiplier': 0.25, 'dataset_name': 'digits'}
 

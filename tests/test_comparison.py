@@ -107,8 +107,6 @@ def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     ('option', 'message'),
     [
         ({'eval_dir': 'x'}, '--eval_dir=x: --compare evaluates each once, in one process; leave it out'),
-        ({'eval_interval_secs': 1.0}, '--eval_interval_secs=1.0: --compare evaluates each once'),
-        ({'launch_workers': 2}, '--launch_workers=2: --compare evaluates each once'),
         ({'worker_hosts': ('a:1', 'b:1'), 'task': 0}, r"--worker_hosts=\('a:1', 'b:1'\): --compare evaluates each"),
     ],
 )

@@ -23,7 +23,7 @@ from export import export_factory, weights
 from nets import nets_factory
 from nets.variables import slim_variables
 from support.errors import InputError
-from tests.runs import DIGITS_NET, eval_config, files, saved_values
+from tests.runs import DIGITS_NET, STILL, eval_config, files, saved_values
 from tests.scripts import run_python
 from tests.served_nets import export, flip, occupy, snapshot
 
@@ -184,8 +184,7 @@ def test_keras_loads_what_was_exported(exported):
 @pytest.mark.quick('slim')
 @pytest.mark.parametrize('name', OUTPUTS)
 def test_fine_tuning_starts_from_any_format(exported, train_digits, tmp_path, name):
-    options = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
-    tuned = train_digits(tmp_path, checkpoint_path=str(exported[name]), **options)
+    tuned = train_digits(tmp_path, checkpoint_path=str(exported[name]), **STILL)
     assert_equal(weights_of(saved_values(tuned.checkpoint_path)), weights_of(read_all(exported[name])))
 
 
@@ -208,8 +207,8 @@ def test_foreign_files_are_read_by_layer_names(foreign, train_digits, digits_dir
     model = nets_factory.make_model('lenet', 10, image_size=8, channels=1, depth_multiplier=0.25, seed=7)
     values = {key: variable.numpy() for key, variable in slim_variables(model).items()}
     assert_equal(read_all(foreign[name]), values)
-    options = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'checkpoint_path': str(foreign[name])}
-    assert_equal(weights_of(saved_values(train_digits(tmp_path / 'run', **options).checkpoint_path)), values)
+    tuned = train_digits(tmp_path / 'run', checkpoint_path=str(foreign[name]), **STILL)
+    assert_equal(weights_of(saved_values(tuned.checkpoint_path)), values)
     config = eval_config(foreign[name], dataset_dir=str(digits_dir), eval_dir=str(tmp_path / 'eval'), **DIGITS_NET)
     assert evaluation.evaluate(config)['num_examples'] == 360
     with pytest.raises(InputError, match=r'is not of alexnet_v2; there is no model\.json in .* give --model_name'):

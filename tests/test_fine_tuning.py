@@ -13,10 +13,7 @@ from engine import checkpoints
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.training.setup import open_run
 from support.errors import InputError
-from tests.runs import assert_same_values, saved_values, small_config, weights_of
-
-# Nothing moves at this rate, so a run of one step shows where it started.
-STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
+from tests.runs import STILL, assert_same_values, saved_values, small_config, weights_of
 
 
 def write(folder: Path, values: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from engine.training.state import Position
 from engine.training.train import log_plan
 from support.errors import InputError
 from tests.runs import (
+    STILL,
     assert_same_values,
     checkpoint_files,
     data_service,
@@ -288,10 +289,6 @@ def test_other_arithmetic_stays_near(plain_losses, train_digits, tmp_path, optio
 
 
 # ------------------------------------------------------------------------ where weights come from
-
-
-# Nothing moves at this rate, so a run of one step shows where it started.
-STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
 
 
 @pytest.mark.quick('True')
