@@ -21,37 +21,13 @@ if TYPE_CHECKING:
     from engine import training
     from tests.processes import Fault
 
-# Files of tests, by the time that they take (`--durations=0`).
+# Files of tests, without `test_`, by the time that they take (`--durations=0`).
 _LONGEST = (
-    'test_faults',
-    'test_workers',
-    'test_reliability',
-    'test_training',
-    'test_scripts',
-    'test_evaluation',
-    'test_input_pipeline',
-    'test_nets',
-    'test_cases_records',
-    'test_importing',
-    'test_cases_checkpoints',
-    'test_cases',
-    'test_bad_images',
-    'test_saved_model',
-    'test_tflite',
-    'test_preprocessing',
-    'test_exported_nets',
-    'test_fine_tuning',
-    'test_comparison',
-    'test_conversion',
-    'test_formats',
-    'test_onnx',
-    'test_export',
-    'test_replicas',
-    'test_checkpoints',
-    'test_cache',
-    'test_keras_models',
-    'test_prediction',
-)
+    'faults', 'workers', 'reliability', 'training', 'scripts', 'evaluation', 'input_pipeline', 'nets',
+    'cases_records', 'importing', 'cases_checkpoints', 'cases', 'bad_images', 'saved_model', 'tflite',
+    'preprocessing', 'exported_nets', 'fine_tuning', 'comparison', 'conversion', 'formats', 'onnx', 'export',
+    'replicas', 'checkpoints', 'cache', 'keras_models', 'prediction',
+)  # fmt: skip
 _SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
 
@@ -88,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f'{name}: quick names {absent}, and the cases are {sorted(cases[name])}')
     # A process that runs tests takes whole files: those that take longest come first.
     places = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    items.sort(key=lambda item: places.get(item.path.stem.removeprefix('test_'), len(places)))
 
 
 def _is_case(case: str, asked: str) -> bool:
@@ -179,15 +155,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def parse() -> Iterator[Callable[..., Any]]:
-    """A function from a command line to a config; absl's flags are then as they were."""
+    """A function from a command line to a config, as `cli.run` makes it; absl's flags are then as they were."""
     known = set(cli.flags.FLAGS)
 
-    def parse(config_class: type, *arguments: str) -> Any:
+    def parse(config_class: type, *arguments: str, positional: str | None = None) -> Any:
         cli.define_flags(config_class)
-        cli.flags.FLAGS(['script', *arguments])
-        return cli.config_from_flags(config_class)
+        cli.flags.FLAGS.set_gnu_getopt(positional is not None)
+        others = cli.flags.FLAGS(['script', *arguments])[1:]
+        return cli.config_from_flags(config_class, positional, others)
 
     yield parse
     for name in set(cli.flags.FLAGS) - known:
         delattr(cli.flags.FLAGS, name)
+    cli.flags.FLAGS.set_gnu_getopt(False)
     cli.flags.FLAGS.unparse_flags()

@@ -1,6 +1,8 @@
 """Short runs on the embedded digits, and how tests look at what a run leaves behind."""
 
+import contextlib
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ SMALL_RUN = {
     'learning_rate': 0.03,
     'save_summaries_secs': 0,
 }
+# Nothing moves at this rate, so a run of one step shows where it started.
+STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
+# What an evaluation must be told of the net of such a run where there is no model.json.
+DIGITS_NET = {'model_name': 'lenet', 'eval_image_size': 8, 'depth_multiplier': 0.25, 'dataset_name': 'digits'}
 
 
 def small_config(dataset_dir: Path | str, train_dir: Path | str, /, **options: Any) -> TrainConfig:
@@ -82,6 +88,25 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def cut(path: Path, share: float = 0.5) -> None:
+    """Takes the end of a file away."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+_DATA = '.data-00000-of-00001'
+# What may happen to the files of a checkpoint, by its prefix.
+DAMAGES: dict[str, Callable[[str], object]] = {
+    'data cut': lambda prefix: cut(Path(prefix + _DATA)),
+    'data empty': lambda prefix: cut(Path(prefix + _DATA), 0),
+    'data missing': lambda prefix: Path(prefix + _DATA).unlink(),
+    'data changed': lambda prefix: flip(Path(prefix + _DATA)),
+    'index cut': lambda prefix: cut(Path(f'{prefix}.index')),
+    'index empty': lambda prefix: cut(Path(f'{prefix}.index'), 0),
+    'index changed': lambda prefix: Path(f'{prefix}.index').write_bytes(b'garbage' * 100),
+}
+
+
 def checkpoint_files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
     """Returns the files of a folder that belong to checkpoints, as `files` does."""
     return {name: file for name, file in files(folder).items() if name.startswith(('model.ckpt', 'checkpoint'))}
@@ -103,6 +128,23 @@ def steps_in_tensorboard(folder: Path | str) -> dict[str, list[int]]:
     """Returns the steps that TensorBoard shows of a folder, by tag, in the order in which they come."""
     events = plugin_event_accumulator.EventAccumulator(str(folder), size_guidance={'tensors': 0}).Reload()
     return {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()['tensors']}
+
+
+@contextlib.contextmanager
+def data_service(workers: int = 1) -> Iterator[str]:
+    """Yields the address of a dispatcher of a tf.data service with workers, in this process.
+
+    Of each test its own: its workers tune, and the longer they have, the longer they take to end.
+    """
+    servers = tf.data.experimental.service
+    dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
+    address = dispatcher.target.removeprefix('grpc://')
+    config = servers.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100)
+    started = [servers.WorkerServer(config) for _ in range(workers)]
+    yield dispatcher.target
+    for worker in started:
+        worker.stop()
+    dispatcher._stop()
 
 
 def eval_config(checkpoint_path: Path | str, **options: Any) -> EvalConfig:

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs.benchmark import BenchmarkConfig
@@ -45,3 +46,15 @@ def run_python(*arguments: object, **environment: str) -> subprocess.CompletedPr
         timeout=280,
         check=False,
     )
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Waits for something that other processes or threads bring about, and fails if it does not come in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f'waited for {seconds} s'
+        time.sleep(0.01)
+
+
+def wait_for_files(folder: Path, *names: str) -> None:
+    wait_until(lambda: all((folder / name).exists() for name in names))

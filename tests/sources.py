@@ -1,10 +1,14 @@
 """Archives and folders for tests, and what of a source does not depend on where they lie."""
 
+import contextlib
+import functools
 import hashlib
+import http.server
 import io
 import struct
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +72,23 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder
+
+
+class _SilentHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """Yields the host and port of a server on loopback that has the files of a folder."""
+    handler = functools.partial(_SilentHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(('localhost', 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f'localhost:{server.server_port}'
+        server.shutdown()
+        thread.join()
 
 
 def idx(array: np.ndarray) -> bytes:

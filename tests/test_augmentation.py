@@ -493,24 +493,6 @@ def test_a_shift_beyond_the_image() -> None:
         augmented(random_shift=32)
 
 
-@pytest.mark.parametrize(
-    ('options', 'odd'),
-    [
-        ({'batch_size': 33, 'mixup_alpha': 0.2}, 33),
-        ({'batch_size': 6, 'cutmix_alpha': 1.0, 'num_clones': 2}, 3),
-    ],
-)
-def test_batches_with_one_image_left_alone(train_digits, tmp_path, options, odd):
-    size = options['batch_size']
-    message = (
-        f'^--batch_size={size}: --mixup_alpha and --cutmix_alpha mix pairs, and {odd} examples on a replica are odd; '
-        'make them even$'
-    )
-    with pytest.raises(InputError, match=message):
-        train_digits(tmp_path, max_number_of_steps=1, **options)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_plan_refuses_them_too() -> None:
     cluster = {'plan': True, 'plan_workers': 8, 'plan_images_per_second': 100.0}
     config = make_config(TrainConfig, batch_size=24, mixup_alpha=0.2, **cluster)

@@ -21,7 +21,7 @@ from engine import checkpoints, training
 from engine.training.state import Position
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
-from tests.runs import saved_values, small_config
+from tests.runs import assert_same_values, saved_values, small_config
 
 COUNT, BATCH, SEED = 40, 4, 3
 BAD = (7, 8, 23)
@@ -65,20 +65,14 @@ RUN = {
 }
 
 
-def _train(records: Path, train_dir: Path, **options: Any) -> dict[str, np.ndarray]:
-    return saved_values(training.train(small_config(records, train_dir, **{**RUN, **options})).checkpoint_path)
+def _train(records: Path, train_dir: Path, **options: Any) -> str:
+    return training.train(small_config(records, train_dir, **{**RUN, **options})).checkpoint_path
 
 
 @pytest.fixture(scope='module')
-def past(records: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def past(records: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The end of a run past the bad images."""
     return _train(records, tmp_path_factory.mktemp('past') / 'run')
-
-
-def _assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert actual.keys() == expected.keys()
-    for name, value in actual.items():
-        np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
 # ------------------------------------------------------------------------ the stream
@@ -152,10 +146,10 @@ def test_too_many_in_a_row_are_named(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize('cache', ['memory', 'folder'])
 def test_the_same_bits_with_a_cache(
-    records: Path, past: dict[str, np.ndarray], tmp_path: Path, cache: str, caplog: pytest.LogCaptureFixture
+    records: Path, past: str, tmp_path: Path, cache: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger='absl'):
-        _assert_same(
+        assert_same_values(
             _train(records, tmp_path / 'run', cache='memory' if cache == 'memory' else str(tmp_path / 'cache')), past
         )
     assert '3 of them cannot be decoded' in caplog.text
@@ -172,16 +166,17 @@ def test_the_same_bits_with_a_cache(
 
 
 @pytest.mark.full
-def test_a_run_that_goes_on_passes_over_the_same(records: Path, past: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_a_run_that_goes_on_passes_over_the_same(records: Path, past: str, tmp_path: Path) -> None:
     for steps in (5, 24):
         last = _train(records, tmp_path / 'run', max_number_of_steps=steps)
-    _assert_same(last, past)
+    assert_same_values(last, past)
 
 
 @pytest.mark.full
-def test_two_replicas_take_the_same(records: Path, past: dict[str, np.ndarray], tmp_path: Path) -> None:
-    for name, value in _train(records, tmp_path / 'run', num_clones=2).items():
-        np.testing.assert_allclose(value, past[name], rtol=1e-4, atol=1e-6, err_msg=name)
+def test_two_replicas_take_the_same(records: Path, past: str, tmp_path: Path) -> None:
+    expected = saved_values(past)
+    for name, value in saved_values(_train(records, tmp_path / 'run', num_clones=2)).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_more_than_max_bad_images_stop(records: Path, tmp_path: Path) -> None:
@@ -213,7 +208,7 @@ def _steps_before_a_bad_image(records: Path) -> int:
     return min(numbers.index(number) for number in BAD) // BATCH
 
 
-def test_what_was_trained_is_saved(records: Path, past: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_what_was_trained_is_saved(records: Path, past: str, tmp_path: Path) -> None:
     steps = _steps_before_a_bad_image(records)
     assert steps > 0
     run = tmp_path / 'run'
@@ -224,8 +219,8 @@ def test_what_was_trained_is_saved(records: Path, past: dict[str, np.ndarray], t
         latest = tf.train.latest_checkpoint(str(run))
         assert Position.load(checkpoints.Checkpoint(latest), BATCH) == Position(step=steps, images_seen=steps * BATCH)
         assert sorted(name for name in os.listdir(run) if name.endswith('.index')) == [f'model.ckpt-{steps}.index']
-    _assert_same(saved_values(latest), _train(records, tmp_path / 'short', max_number_of_steps=steps))
-    _assert_same(_train(records, run), past)  # and with skip it goes on past it
+    assert_same_values(latest, _train(records, tmp_path / 'short', max_number_of_steps=steps))
+    assert_same_values(_train(records, run), past)  # and with skip it goes on past it
 
 
 def test_a_bad_image_in_the_first_batch_saves_nothing(records: Path, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """`benchmark_image_classifier.py`: which figures each mode gives and how they agree, never how large they are."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from configs.options import make_config
 from engine.speed import benchmark
 from engine.speed.benchmark_figures import Block, format_table, summarize
 from support.errors import InputError
-from tests.runs import SMALL_RUN
+from tests.runs import SMALL_RUN, flip
+from tests.scripts import run_python
 
-ROOT = Path(__file__).parents[1]
 BATCH = 32
 
 
@@ -85,10 +84,7 @@ def test_speeds_are_those_of_the_median_block() -> None:
     [
         ({'mode': 'input', 'dataset_name': 'synthetic'}, '--mode=input: synthetic data has no host stage to measure'),
         ({'mode': 'input', 'dataset_name': None}, 'name a --dataset_dir'),
-        ({'mode': 'train', 'num_clones': 2, 'batch_size': 33}, '--batch_size=33: must be a multiple of the 2 replicas'),
-        ({'mode': 'train', 'dataset_name': 'imagenet'}, '--dataset_dir is missing'),
         ({'mode': 'eval', 'eval_split_name': 'tests'}, '--eval_split_name=tests: digits has the splits train, test'),
-        ({'mode': 'train', 'model_name': 'alexnet_v3'}, "unknown net 'alexnet_v3'"),
         (
             {'mode': 'step', 'num_clones': 2, 'gradient_accumulation_steps': 2, 'sync_batch_norm': True},
             '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas',
@@ -96,7 +92,7 @@ def test_speeds_are_those_of_the_median_block() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message.replace('(', r'\(')):
+    with pytest.raises(InputError, match=message):
         benchmark.measure(config(None, **options))
 
 
@@ -111,16 +107,12 @@ def test_figures_that_cannot_be_written_are_printed_all_the_same(
 
 @pytest.mark.full
 def test_a_record_that_cannot_be_used_is_named(digits_dir: Path, tmp_path: Path) -> None:
-    for path in digits_dir.iterdir():
-        data = bytearray(path.read_bytes())
-        if path.name == 'digits_train.tfrecord':
-            data[len(data) // 2] ^= 1
-        (tmp_path / path.name).write_bytes(data)
+    folder = Path(shutil.copytree(digits_dir, tmp_path / 'digits'))
+    flip(folder / 'digits_train.tfrecord')
     with pytest.raises(InputError, match=r'digits_train\.tfrecord, record \d+: corrupt'):
-        benchmark.measure(config(tmp_path, mode='input', num_steps=100, cache='off'))
+        benchmark.measure(config(folder, mode='input', num_steps=100, cache='off'))
 
 
 def test_the_script_answers_a_wrong_flag_in_one_line() -> None:
-    command = [sys.executable, 'benchmark_image_classifier.py', '--mode=fast']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_python('benchmark_image_classifier.py', '--mode=fast')
     assert (done.returncode, done.stderr) == (1, 'error: --mode=fast: must be one of input, step, train, eval\n')

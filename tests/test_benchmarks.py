@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 
 from benchmarks import guard, ratios
 from benchmarks.ratios import Ask
+from tests.scripts import ROOT, run_python
 
-ROOT = Path(__file__).parents[1]
 BEGIN, END = '<!-- bench: begin -->', '<!-- bench: end -->'
 SPEEDS = {'ours': [140.0, 150.0, 130.0], 'eager': [100.0, 100.0, 100.0], 'compiled': [90.0, 125.0, 80.0]}
 
@@ -141,8 +140,7 @@ def test_the_check_compares_what_was_asked_for(tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_what_cannot_be_measured_is_said_first(flags: list[str], status: int, expected: str, tmp_path: Path) -> None:
-    command = [sys.executable, 'benchmarks/bench.py', f'--work_dir={tmp_path}', *flags]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    finished = run_python('benchmarks/bench.py', f'--work_dir={tmp_path}', *flags)
     assert finished.returncode == status
     assert expected in finished.stderr
     assert 'Traceback' not in finished.stderr

@@ -105,24 +105,6 @@ def test_a_damaged_cache_is_made_again(
     assert '; the images are decoded again' in caplog.text
 
 
-def test_a_table_of_other_numbers_is_not_believed(
-    digits_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whatever wrote it: the pixels are whole, and so is the file that says what they are."""
-    dataset = get_dataset('digits', str(digits_dir), 'train[:20]')
-    cached = with_cache(dataset, str(tmp_path), 1, passes=1).examples
-    assert isinstance(cached, DecodedExamples)
-    labels = cached.table.labels.copy()
-    (path,) = tmp_path.glob('*.npz')
-    with np.load(path) as arrays:
-        columns = {**arrays, 'labels': (labels + 1) % 10}
-    np.savez(path, **columns)
-    again = with_cache(dataset, str(tmp_path), 1, passes=1).examples
-    assert isinstance(again, DecodedExamples)
-    np.testing.assert_array_equal(again.table.labels, labels)
-    assert f'{path}: damaged, or of another version; the images are decoded again' in caplog.text
-
-
 @pytest.mark.parametrize('cache', ['foo://x', 'gs://bucket/cache'])
 def test_a_folder_elsewhere_is_refused_at_the_start(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_dir: Path

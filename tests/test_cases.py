@@ -138,7 +138,6 @@ TRANSPARENT: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
     'PNG with a transparent colour': (RGBA.convert('RGB'), 'PNG', {'transparency': (1, 2, 3)}),
     'WebP': (RGBA, 'WEBP', {'lossless': True, 'exact': True}),
     'BMP': (RGBA, 'BMP', {}),
-    'GIF': (FEW, 'GIF', {'transparency': 3}),
 }
 
 

@@ -145,20 +145,20 @@ def test_missing_data_is_named(case: Callable[[str], Path], tmp_path: Path) -> N
         load_classifier(str(tmp_path / 'cifarnet.ckpt'), NET)
 
 
-def test_what_was_set_aside_is_not_found(case: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        (('first.ckpt', 'second.ckpt'), 'several checkpoints.* give one of them: {0}/first.ckpt, {0}/second.ckpt'),
+        (('damaged-model.ckpt-7', '.part-model.ckpt-8'), 'no checkpoint in this folder'),  # what was set aside
+    ],
+)
+def test_folders_in_which_none_is_the_one(
+    case: Callable[[str], Path], tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
     for path in case('no_state_file').iterdir():
-        for name in ('damaged-model.ckpt-7', '.part-model.ckpt-8'):
+        for name in names:
             shutil.copy(path, tmp_path / path.name.replace('cifarnet.ckpt', name))
-    with pytest.raises(InputError, match='no checkpoint in this folder'):
-        checkpoints.find_checkpoint(str(tmp_path))
-
-
-def test_several_are_listed(case: Callable[[str], Path], tmp_path: Path) -> None:
-    for path in case('no_state_file').iterdir():
-        for name in ('first', 'second'):
-            shutil.copy(path, tmp_path / path.name.replace('cifarnet', name))
-    message = f'several checkpoints.* give one of them: {tmp_path}/first.ckpt, {tmp_path}/second.ckpt'
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message.format(tmp_path)):
         checkpoints.find_checkpoint(str(tmp_path))
 
 

@@ -3,8 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,10 @@ from engine.classifiers.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
 from tests.runs import eval_config, small_config
+from tests.scripts import run_python
 
 pytest_plugins = ['tests.cases']
 
-ROOT = Path(__file__).resolve().parents[1]
 KEYS = 'image/class/label ({label}), image/encoded (bytes), image/format (bytes)'
 OTHERS = 'write the records so, or name other keys by --record_keys=image=KEY,label=KEY'
 # What is said of a record of each.
@@ -84,19 +82,6 @@ def test_what_is_said(made_inputs: Path, case: str) -> None:
     with pytest.raises(InputError) as raised:
         read(get_dataset('flowers', str(folder), 'train'))
     assert str(raised.value) == f'{folder}/flowers_train_00000-of-00002.tfrecord, {SAID[case]}'
-
-
-@pytest.mark.full
-def test_the_script_says_it_in_one_line(made_inputs: Path, tmp_path: Path) -> None:
-    folder = made_inputs / 'records' / 'raw_pixels'
-    flags = ['--model_name=lenet', f'--train_dir={tmp_path}', '--batch_size=12', '--dataset_name=flowers']
-    script = [sys.executable, 'train_image_classifier.py', f'--dataset_dir={folder}', *flags]
-    result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 1, result.stderr
-    assert 'Traceback' not in result.stderr
-    error = result.stderr.splitlines()[-1]
-    assert error.startswith(f'error: {folder}/flowers_train_0000')
-    assert 'image/encoded is 6,000 bytes of raw pixels (image/format is raw)' in error
 
 
 # ------------------------------------------------------------------------ other names
@@ -252,9 +237,7 @@ def test_the_command_that_is_printed_works(made_inputs: Path, tmp_path: Path) ->
     with pytest.raises(InputError) as raised:
         get_dataset('flowers', str(made_inputs / 'records' / 'gzip'), 'train')
     command = str(raised.value).partition('with: python ')[2].replace('NEW_FOLDER', str(tmp_path / 'new'))
-    result = subprocess.run(
-        [sys.executable, *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = run_python(*shlex.split(command))
     assert result.returncode == 0, result.stderr
     assert result.stdout == f'{tmp_path}/new is complete: 3 files unpacked, 1 copied\n'
 

@@ -28,7 +28,7 @@ from engine.distributed.joining import join, make_hello
 from engine.distributed.peer import Peer
 from engine.distributed.tasks import Task, check_port_is_free, free_port
 from support.errors import InputError
-from tests.scripts import ROOT, run_python
+from tests.scripts import ROOT, run_python, wait_until
 
 HOST = '127.0.0.1'
 ENDED = ', so all others end too; start all again: a training goes on from its last checkpoint'
@@ -89,21 +89,14 @@ def run(*works: Work, options: ClusterOptions | None = None) -> list[Any]:
     return all_outcomes(calls)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """Fails where a test leaves a thread or a socket behind."""
     process = psutil.Process()
     before = set(threading.enumerate()), len(process.net_connections())
     yield
-    wait_for(lambda: set(threading.enumerate()) <= before[0], seconds=5)
-    wait_for(lambda: len(process.net_connections()) <= before[1], seconds=5)
+    wait_until(lambda: set(threading.enumerate()) <= before[0], seconds=5)
+    wait_until(lambda: len(process.net_connections()) <= before[1], seconds=5)
 
 
 @pytest.fixture
@@ -690,7 +683,7 @@ def test_who_does_not_go_on_is_named(progress: tuple[int, ...], stuck: str) -> N
         with cluster.working():
             time.sleep(0.2)
             steps = progress[cluster.index]
-            wait_for(lambda: losses[cluster.index])
+            wait_until(lambda: losses[cluster.index])
         cluster.gather(None)
 
     message = rf'{stuck} gone on for 0.6 s \(--worker_timeout_secs\), as if its data did not come{ENDED}'
@@ -730,7 +723,7 @@ def test_a_loss_while_somebody_begins_to_watch_is_told_once() -> None:
         other.close()
         cluster.watch(lambda: 0, losses.append)
         cluster.loss(within=5)
-        wait_for(lambda: losses)
+        wait_until(lambda: losses)
         cluster.gather(None)
 
     for _ in range(30):
@@ -825,7 +818,7 @@ def test_a_main_thread_that_does_not_end_is_ended(ended: list[WorkerLostError]) 
     say(other, lost='worker 1 has failed: x')
 
     def work() -> None:
-        wait_for(lambda: ended)
+        wait_until(lambda: ended)
         cluster.gather(None)
 
     assert [loss_of(cluster, work)] == list(map(str, ended)) == ['worker 1 has failed: x']

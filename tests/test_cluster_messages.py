@@ -14,6 +14,7 @@ from engine.distributed.joining import are_workers, is_hello, make_hello
 from engine.distributed.peer import parse, shown
 from engine.distributed.tasks import Task
 from support.errors import InputError
+from tests.test_fuzz_data import damaged
 
 COUNT = 3
 FACTS = {'--seed': '0', 'tensorflow': '2.21.0'}
@@ -71,19 +72,6 @@ class StrangePeer:
         self.is_closed = True
 
 
-def changed_bytes(chance: random.Random, line: bytes) -> bytes:
-    """Returns a line in which a few bytes are others, missing, or there twice."""
-    content = bytearray(line)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(content))
-        length = chance.choice((1, 1, 2, 20))
-        new = chance.choice((b'', chance.randbytes(length), bytes(content[at : at + length]) * 2, b'"', b'[' * 2000))
-        content[at : at + length] = new
-        if not content:
-            break
-    return bytes(content)
-
-
 def changed_values(chance: random.Random, message: Any) -> Any:
     """Returns a message of which a value, somewhere, is missing or another one."""
     if isinstance(message, dict) and message and chance.random() < 0.9:
@@ -103,7 +91,7 @@ def mutated(seed: int, messages: Sequence[dict[str, Any]] = MESSAGES) -> Iterato
     for _ in range(400):
         message = chance.choice(messages)
         if chance.random() < 0.5:
-            yield parse(changed_bytes(chance, json.dumps(message).encode() + b'\n'))
+            yield parse(damaged(json.dumps(message).encode() + b'\n', chance))
         else:
             yield parse(json.dumps(changed_values(chance, message)).encode() + b'\n')
 

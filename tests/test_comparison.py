@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from datasets.input_pipeline import evaluation_batches
 from engine import checkpoints, evaluation
 from engine.classifiers import Classifier, Runtime, in_batches, load_classifier, loading, softmax
 from engine.classifiers.interface import Interface
-from engine.classifiers.model_spec import ModelSpec
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.distributed.distribution import make_strategy
 from engine.evaluation.compare import Agreement
@@ -24,6 +22,7 @@ from engine.evaluation.measure import EvalSource, measure
 from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.subject import FileSubject
 from nets.variables import slim_variables
+from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
 from tests.runs import eval_config, tiny_spec
 
@@ -108,27 +107,12 @@ def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     ('option', 'message'),
     [
         ({'eval_dir': 'x'}, '--eval_dir=x: --compare evaluates each once, in one process; leave it out'),
-        ({'eval_interval_secs': 1.0}, '--eval_interval_secs=1.0: --compare evaluates each once'),
-        ({'launch_workers': 2}, '--launch_workers=2: --compare evaluates each once'),
         ({'worker_hosts': ('a:1', 'b:1'), 'task': 0}, r"--worker_hosts=\('a:1', 'b:1'\): --compare evaluates each"),
     ],
 )
 def test_what_several_cannot_have_is_refused(option, message):
     with pytest.raises(InputError, match=message):
         compare('a', 'b', **option)
-
-
-def test_other_classes_are_refused(trained, shared_path):
-    with pytest.raises(InputError, match=r'model.ckpt-300 has other classes than mnist in .*: number 0 is'):
-        compare(trained.checkpoint_path, dataset_name='mnist', dataset_dir=str(shared_path('data/mnist')))
-
-
-def test_another_number_of_classes_is_refused(trained, digits_dir, tmp_path):
-    (tmp_path / 'labels.txt').write_text(''.join(f'{i}:digit {i}\n' for i in range(12)))
-    for file in digits_dir.glob('*.tfrecord'):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(InputError, match=r'has 10 classes, but digits in .* has 12: choose another data set'):
-        compare(trained.checkpoint_path, dataset_dir=str(tmp_path))
 
 
 @pytest.fixture
@@ -156,18 +140,6 @@ def test_what_a_flag_says_is_not_changed(of_no_data_set, shared_path):
     imagenet = {'dataset_name': 'imagenet', 'dataset_dir': str(shared_path('data/imagenet_mini'))}
     with pytest.raises(InputError, match=r'has 1000 classes, but imagenet in .* has 1001: give --labels_offset=1$'):
         compare(of_no_data_set, labels_offset=0, **imagenet)
-
-
-def test_nothing_is_written_where_another_runs_model_json_says(trained, tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    run = shutil.copytree(Path(trained.checkpoint_path).parent, tmp_path / 'run')
-    spec = ModelSpec.load(str(run))
-    assert spec is not None
-    dataclasses.replace(spec, dataset_dir=str(tmp_path / 'elsewhere')).save(str(run))
-    evaluation.evaluate(eval_config(run, max_num_batches=1))
-    compare(run, max_num_batches=1)
-    assert not (tmp_path / 'elsewhere').exists()
-    assert (tmp_path / 'cache').is_dir()
 
 
 # ------------------------------------------------------------------------ files of others
@@ -276,26 +248,11 @@ def test_what_contradicts_itself_is_refused(load, trained, changes, shape, asked
         load(runtime(shape, described(trained, **changes)), asked, **foreign)
 
 
-def test_labels_come_from_a_file(load, tmp_path):
-    path = tmp_path / 'labels.txt'
-    path.write_text('\n'.join(f'name {i}' for i in range(10)))
-    assert load(runtime((1, 8, 8, 3)), VGG, labels_path=str(path)).spec.label_names[9] == 'name 9'
-    path.write_text('\n'.join(f'{i}:name {i}' for i in range(10)))
-    assert load(runtime((1, 8, 8, 3)), VGG, labels_path=str(path)).spec.label_names[9] == 'name 9'
-    path.write_text('a\nb\n')
-    with pytest.raises(InputError, match='2 names; the net has 10 classes'):
-        load(runtime((1, 8, 8, 3)), VGG, labels_path=str(path))
-    with pytest.raises(InputError, match=r'--labels_path=.*none.txt: '):
-        load(runtime((1, 8, 8, 3)), VGG, labels_path=str(tmp_path / 'none.txt'))
-
-
 @pytest.mark.parametrize('output', ['logits', 'probabilities'])
 @pytest.mark.parametrize('channel_order', ['RGB', 'BGR'])
 @pytest.mark.parametrize('layout', ['NHWC', 'NCHW'])
 @pytest.mark.parametrize('include_preprocessing', [False, True])
 def test_an_interface_prepares_what_a_file_takes(layout, channel_order, include_preprocessing, output):
-    from preprocessing.preprocessing_factory import get_preprocessing
-
     preprocessing = get_preprocessing('vgg', 4)
     images = np.random.RandomState(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
     interface = Interface(layout, channel_order, include_preprocessing, output)

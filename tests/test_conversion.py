@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,11 @@ from datasets.conversion.workers import WorkerPool
 from datasets.dataset_factory import DATASETS, get_dataset
 from datasets.source import Source, SourceImage, shuffled
 from support.errors import InputError
-from tests.runs import files
+from tests.runs import files, flip
+from tests.scripts import ROOT, wait_until
 from tests.sources import convert_to, mnist_contents, png_header, write_files
 
 SharedPath = Callable[[str], Path]
-ROOT = Path(__file__).parents[1]
 IMAGENET: dict[str, Any] = {'name': 'imagenet', 'train_shards': 2, 'validation_shards': 2}
 
 
@@ -296,25 +295,17 @@ def _alive(process: psutil.Process) -> bool:
     return False
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError('waited for a minute')
-
-
 def _interrupt(command: list[str], dataset_dir: Path, number: int) -> tuple[int, str]:
     """Sends a signal once one more file is finished; returns the exit status and standard error."""
     before = len(list(dataset_dir.glob('train-*')))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    _wait_until(lambda: process.poll() is not None or len(list(dataset_dir.glob('train-*'))) > before)
+    wait_until(lambda: process.poll() is not None or len(list(dataset_dir.glob('train-*'))) > before)
     assert process.poll() is None, 'ended before it was interrupted'
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3  # the server, and two workers
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
-    _wait_until(lambda: not any(map(_alive, family)))
+    wait_until(lambda: not any(map(_alive, family)))
     return process.returncode, errors
 
 
@@ -603,12 +594,6 @@ def test_a_whole_data_set_is_verified(converted: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == 'verified 37 images in 4 files\n'
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-
-
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
 
@@ -647,7 +632,7 @@ def _rename(path: Path) -> None:
 # what happens to a file -> what is found
 DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     'a byte': (
-        _flip,
+        flip,
         ['{file}: its SHA-256 is not that of dataset.json', '{file}, record [0-9]+: a checksum does not'],
     ),
     'cut short': (

@@ -60,11 +60,6 @@ FORMATS = {
     'PNG of 16 bits': (lambda photo: image_file(_sixteen_bits(photo), 'PNG'), 'kept', 'PNG to JPEG'),
     'PNG with a palette': (lambda photo: image_file(photo.quantize(64), 'PNG'), 'kept', 'PNG to JPEG'),
     'GIF': (lambda photo: image_file(photo, 'GIF'), 'GIF to PNG', 'GIF to JPEG'),
-    'GIF with transparency': (
-        lambda photo: image_file(photo.quantize(64), 'GIF', transparency=3),
-        'GIF to PNG',
-        'GIF to JPEG',
-    ),
     'animated GIF': (
         lambda photo: image_file(photo, 'GIF', save_all=True, append_images=[photo.rotate(90)]),
         'GIF to PNG',

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ import yaml
 
 from configs.devices import ClusterOptions
 from engine.distributed.tasks import TOKEN, Task, find_task
-from tests.scripts import flag_names
+from tests.scripts import ROOT, flag_names, wait_for_files
 
-ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / 'deploy'
 # The long options of sbatch(1), Slurm 22.05.
 SBATCH_OPTIONS = """
@@ -238,13 +236,6 @@ def ssh(tmp_path: Path) -> Iterator[Any]:
         each.communicate(timeout=60)
 
 
-def wait_for_workers(folder: Path) -> None:
-    end = time.monotonic() + 60
-    while not all((folder / name).exists() for name in ('node1', 'me@node2', 'node3')):
-        assert time.monotonic() < end, sorted(os.listdir(folder))
-        time.sleep(0.02)
-
-
 def test_ssh_hands_on_the_flags(ssh: Any, tmp_path: Path) -> None:
     stdout, stderr = (finished := ssh('0')).communicate(timeout=60)
     assert (finished.returncode, stdout, stderr) == (0, '', '')
@@ -266,7 +257,7 @@ def test_ssh_ends_all_when_one_fails(ssh: Any) -> None:
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_ssh_ends_all_when_it_is_ended(ssh: Any, tmp_path: Path, number: signal.Signals) -> None:
     started = ssh('')
-    wait_for_workers(tmp_path)
+    wait_for_files(tmp_path, 'node1', 'me@node2', 'node3')
     started.send_signal(number)
     stdout, _ = started.communicate(timeout=60)  # which waits for all who have its standard output
     assert stdout == 'saved\n' * 3

@@ -13,10 +13,7 @@ from engine import checkpoints
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.training.setup import open_run
 from support.errors import InputError
-from tests.runs import assert_same_values, saved_values, small_config, weights_of
-
-# Nothing moves at this rate, so a run of one step shows where it started.
-STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
+from tests.runs import STILL, assert_same_values, saved_values, small_config, weights_of
 
 
 def write(folder: Path, values: dict[str, Any]) -> str:
@@ -94,6 +91,9 @@ def test_what_does_not_fit_is_answered_with_the_flag_that_allows_it(tmp_path, sh
     net = variables(**NET)
     with pytest.raises(InputError, match=f'does not fit the net; what differs:\n(.*\n)*.*{re.escape(flags)}'):
         checkpoints.warm_start(prefix, net, [], ignore_missing=False)
+    if None not in shapes.values():  # what has another shape is never taken for missing
+        with pytest.raises(InputError, match='does not fit the net'):
+            checkpoints.warm_start(prefix, net, [], ignore_missing=True)
     assert all(variable.numpy().all() for variable in net.values())
     named = [name for name, shape in shapes.items() if shape is not None]
     scopes = [f'net/{name.replace("_", "/")}' for name in named]
@@ -124,17 +124,6 @@ def test_a_prefix_of_all_names_is_left_away(trained, train_digits, tmp_path):
     tuned = train_digits(tmp_path / 'run', checkpoint_path=prefix, checkpoint_scope='tower_0', **STILL)
     for name, value in weights_of(tuned.checkpoint_path).items():
         np.testing.assert_array_equal(value, values[name], err_msg=name)
-
-
-def test_a_head_of_another_size_keeps_its_initial_value(trained, train_digits, tmp_path, caplog):
-    values = weights_of(trained.checkpoint_path)
-    wider = {name: np.repeat(value, 2, axis=-1) if 'fc4' in name else value for name, value in values.items()}
-    prefix = write(tmp_path / 'wider', wider)
-    tuned = weights_of(train_digits(tmp_path / 'tuned', checkpoint_path=prefix, **STILL).checkpoint_path)
-    fresh = weights_of(train_digits(tmp_path / 'fresh', **STILL).checkpoint_path)
-    for name, value in values.items():
-        np.testing.assert_array_equal(tuned[name], fresh[name] if 'fc4' in name else value, err_msg=name)
-    assert f'LeNet/fc4/weights is 256x10 in the net and 256x20 in {prefix}: it keeps its initial value' in caplog.text
 
 
 def test_slims_two_steps(trained, train_digits, tmp_path):
@@ -262,22 +251,3 @@ def test_frozen_batch_normalisation_with_replicas_and_a_resume(train_digits, tmp
     assert_same_values(parts.checkpoint_path, whole.checkpoint_path)
     with pytest.raises(InputError, match=r'freeze_batch_norm +True +False'):
         train_digits(tmp_path / 'parts', max_number_of_steps=5, **{**options, 'freeze_batch_norm': False})
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({}, '--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too'),
-        (
-            {'trainable_scopes': ('LeNet/fc4',)},
-            '--freeze_batch_norm: LeNet has no batch normalisation outside of --trainable_scopes; leave it out',
-        ),
-        (
-            {**NORMALIZED, 'trainable_scopes': ('alexnet_bn',)},
-            '--freeze_batch_norm: alexnet_bn has no batch normalisation outside of --trainable_scopes; leave it out',
-        ),
-    ],
-)
-def test_nothing_to_freeze(train_digits, tmp_path, options, message):
-    with pytest.raises(InputError, match=f'^{re.escape(message)}$'):
-        train_digits(tmp_path / 'run', max_number_of_steps=1, freeze_batch_norm=True, **options)

@@ -6,6 +6,7 @@ A new parser joins `PARSERS`: what makes a good file, and what reads one.
 import dataclasses
 import json
 import os
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from engine.classifiers.saved_model_operators import refuse_unknown
 from nets.variables import slim_variables
 from support.errors import InputError
 from tests.runs import tiny_spec
+from tests.test_fuzz_data import damaged
 
 MUTATIONS = 150
 ASKED = NetOverrides(preprocessing_name='lenet', image_size=8)
@@ -53,27 +55,6 @@ class Parser:
     mutations: int = MUTATIONS
     needs: str = 'tensorflow'
     refuses: bool = True
-
-
-def mutated(content: bytes, random: np.random.RandomState) -> bytes:
-    """Returns content with bits flipped, bytes replaced, cut out, doubled, or its end lost."""
-    changed = bytearray(content)
-    for _ in range(random.randint(1, 4)):
-        if not changed:
-            break
-        place, length = random.randint(len(changed)), random.randint(1, 9)
-        kind = random.randint(6)
-        if kind < 2:
-            changed[place] ^= 1 << random.randint(8)
-        elif kind == 2:
-            changed[place : place + length] = bytes(random.randint(0, 256, length).tolist())
-        elif kind == 3:
-            del changed[place : place + length]
-        elif kind == 4:
-            changed[place:place] = changed[place : place + length]
-        else:
-            del changed[place:]
-    return bytes(changed)
 
 
 def export(folder: Path, kind: str) -> Path:
@@ -212,10 +193,10 @@ def test_damage_is_refused_or_taken(tmp_path: Path, kind: str) -> None:
     pytest.importorskip(parser.needs, reason='the extra `export` is not installed')
     path = parser.make(tmp_path)
     parser.read(str(path)) if kind != 'safetensors' else None  # which is of no net, but is parsed
-    content, random = path.read_bytes(), np.random.RandomState(7)
+    content, draw = path.read_bytes(), random.Random(7)
     refused = 0
     for number in range(parser.mutations):
-        path.write_bytes(mutated(content, random))
+        path.write_bytes(damaged(content, draw))
         try:
             parser.read(str(path))
         except InputError as error:

@@ -37,15 +37,6 @@ def pooled(train_digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_dir
 
 
-def test_larger_images_need_it(train_digits: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r'logits at 3x3 positions .* give --global_pool, which averages over them'):
-        train_digits(tmp_path, **NET, **DATA)
-    with pytest.raises(
-        InputError, match=r'lenet is not fully convolutional: .* which alexnet_v2 has; leave --global_po'
-    ):
-        train_digits(tmp_path, **DATA, global_pool=True)
-
-
 def test_the_run_says_it(pooled: Path, train_digits: Any) -> None:
     assert json.loads((pooled / 'model.json').read_text())['global_pool'] is True
     assert '--global_pool\n' in (pooled / 'config.cfg').read_text()
@@ -76,12 +67,6 @@ def test_every_format_keeps_it(pooled: Path, tmp_path: Path) -> None:
         classifier = load_classifier(path, asked if form == 'slim' else NetOverrides())
         assert classifier.spec.global_pool
         np.testing.assert_allclose(classifier.scores(images), expected, atol=1e-5)
-
-
-@pytest.mark.full
-def test_several_are_compared(pooled: Path) -> None:
-    config = eval_config('', compare=(str(pooled), str(pooled)), dataset_split_name='test[:8]', global_pool=True)
-    assert evaluation.compare(config)[1]['agreement'] == 1
 
 
 def test_a_model_file_without_the_field(pooled: Path, tmp_path: Path) -> None:

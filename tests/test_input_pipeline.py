@@ -1,9 +1,8 @@
 """The host stage: the order of examples, the batches, and what is said of a record that cannot be used."""
 
-import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from preprocessing.base import Preprocessing
 from preprocessing.lenet import Lenet
 from preprocessing.preprocessing_factory import get_preprocessing
 from support.errors import InputError
+from tests.runs import data_service
 
 SharedPath = Callable[[str], Path]
 MakeDataset = Callable[..., Dataset]
@@ -316,30 +316,12 @@ def test_failure_of_a_worker_is_explained(make_dataset: MakeDataset) -> None:
 # The tf.data service
 
 
-@contextlib.contextmanager
-def _service(workers: int) -> Iterator[str]:
-    """Yields the address of a dispatcher with workers, in this process.
-
-    Of each test its own: its workers tune, and the longer they have, the longer they take to end.
-    """
-    servers = tf.data.experimental.service
-    dispatcher = servers.DispatchServer(servers.DispatcherConfig(port=0))
-    config = servers.WorkerConfig(
-        dispatcher_address=dispatcher.target.removeprefix('grpc://'), heartbeat_interval_ms=100
-    )
-    started = [servers.WorkerServer(config) for _ in range(workers)]
-    yield dispatcher.target
-    for worker in started:
-        worker.stop()
-    dispatcher._stop()
-
-
 @pytest.mark.quick('24')
 @pytest.mark.parametrize('first', [0, 24])
 def test_batches_of_a_data_service_are_the_same(numbered: Dataset, first: int) -> None:
     preprocessing = get_preprocessing('inception', IMAGE_SIZE)
     plain = training_batches(numbered, preprocessing, 8, SEED, first).take(9)
-    with _service(workers=1) as address:
+    with data_service() as address:
         served = training_batches(numbered, preprocessing, 8, SEED, first, data_service=address).take(9)
         for key in ('image', 'label'):
             np.testing.assert_array_equal(_joined(served, key), _joined(plain, key))
@@ -349,7 +331,7 @@ def test_batches_of_a_data_service_are_the_same(numbered: Dataset, first: int) -
 def test_two_workers_of_a_service_make_each_batch_once(numbered: Dataset) -> None:
     plain = training_batches(numbered, _lenet(), 8, SEED, 0).take(60)
     expected = [batch['label'].numpy().tobytes() for batch in plain]
-    with _service(workers=2) as address:
+    with data_service(workers=2) as address:
         served = training_batches(numbered, _lenet(), 8, SEED, 0, data_service=address).take(20)
         taken = [batch['label'].numpy().tobytes() for batch in served]
     assert len(set(taken)) == 20
@@ -575,7 +557,6 @@ BAD_RECORDS: dict[str, tuple[tf.train.Example, int, str]] = {
     ),
     'label much too large': (_example(9), 0, OUTSIDE.format(9) + 'is labels.txt the one of these files?'),
     'label beyond 32 bits': (_example(2**32), 0, OUTSIDE.format(2**32) + 'is labels.txt the one of these files?'),
-    'negative label': (_example(-2, _png()), 0, OUTSIDE.format(-2) + 'labels count from 0: make this file again'),
     'label below the offset': (
         _example(1),
         2,

@@ -1,9 +1,5 @@
 """The nets as ordinary Keras models, outside of this project's loop: fit, own loops, layers around them, files."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -15,11 +11,11 @@ from configs.options import make_config
 from engine.distributed import distribution
 from export import exporting
 from nets.nets_factory import NETS, get_net, make_model
+from tests.scripts import run_python
 
 # Keras 3.15, saving a tf.Variable with NumPy 2 (2026-11-21).
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 
-ROOT = Path(__file__).parents[1]
 CLASSES, COUNT = 4, 8
 # Between them: dropout, batch normalisation, response normalisation, groups, convolutions as products, regions.
 KINDS = ['alexnet_bn', 'alexnet_v2', 'bvlc_alexnet', 'torchvision_alexnet']
@@ -165,6 +161,5 @@ print(np.isfinite(model.fit(images, np.arange(4), verbose=0).history['loss']).al
 def test_an_exported_file_trains_where_the_layers_can_be_imported(trained, tmp_path):
     path = str(tmp_path / 'net.keras')
     exporting.export(make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=path))
-    command = [sys.executable, '-c', TRAIN_ELSEWHERE, path]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = run_python('-c', TRAIN_ELSEWHERE, path)
     assert finished.stdout == 'True\n', finished.stderr

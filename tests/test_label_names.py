@@ -103,3 +103,5 @@ def test_files_that_never_end(tmp_path: Path) -> None:
         read_label_names(str(large), 4, 0)
     with pytest.raises(InputError, match='Is a directory'):
         read_label_names(str(tmp_path), 4, 0)
+    with pytest.raises(InputError, match=f'^--labels_path={tmp_path}/none: .*No such file'):
+        read_label_names(str(tmp_path / 'none'), 4, 0)

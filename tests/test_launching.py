@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +20,8 @@ from configs.evaluation import EvalConfig
 from configs.options import make_config
 from configs.training import TrainConfig
 from engine.distributed import launching
+from tests.scripts import ROOT, wait_for_files
 
-ROOT = Path(__file__).parents[1]
 # A launcher in a process of its own, as the scripts are one.
 LAUNCHER = """
 import os, sys
@@ -80,13 +79,6 @@ def finish(launcher: subprocess.Popen) -> tuple[int, str, str]:
     """Waits for a launcher, and returns its status and output, with numbers of processes as PID."""
     stdout, stderr = launcher.communicate(timeout=60)
     return launcher.returncode, stdout, re.sub(r'process \d+', 'process PID', stderr)
-
-
-def wait_for(folder: Path, *names: str) -> None:
-    end = time.monotonic() + 60
-    while not all((folder / name).exists() for name in names):
-        assert time.monotonic() < end, f'{names}: only {sorted(os.listdir(folder))}'
-        time.sleep(0.01)
 
 
 def test_all_succeed(start: Start) -> None:
@@ -198,7 +190,7 @@ if task == 0:
 sys.exit({status})
 """
     launcher = start(2, lines, ending_secs=0.1, saving_secs=0.1, process_group=0)
-    wait_for(tmp_path, 'ready0', 'ready1')
+    wait_for_files(tmp_path, 'ready0', 'ready1')
     os.killpg(launcher.pid, number)  # as a terminal does, and `timeout`
     assert finish(launcher) == (status, '1 saved\n', '')
 
@@ -211,7 +203,7 @@ wait_for('the end of time')
 """
     launcher = start(2, lines)
     for names in (('ready0', 'ready1'), ('asked0', 'asked1')):
-        wait_for(tmp_path, *names)
+        wait_for_files(tmp_path, *names)
         launcher.terminate()
     status, _, stderr = finish(launcher)
     assert status == 137
@@ -227,7 +219,7 @@ note(f'ready{task}')
 wait_for(f'saved{task}')
 """
     launcher = start(2, lines)
-    wait_for(tmp_path, 'ready0', 'ready1')
+    wait_for_files(tmp_path, 'ready0', 'ready1')
     launcher.send_signal(signal.SIGUSR1)
     assert finish(launcher) == (0, '', '')
 
@@ -239,7 +231,7 @@ note(f'ready{task}', str(os.getpid()))
 wait_for('the end of time')
 """
     launcher = start(2, lines, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(tmp_path, 'ready0', 'ready1')
+    wait_for_files(tmp_path, 'ready0', 'ready1')
     workers = [psutil.Process(int((tmp_path / f'ready{index}').read_text())) for index in (0, 1)]
     launcher.kill()
     _, alive = psutil.wait_procs(workers, timeout=30)

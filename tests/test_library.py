@@ -3,24 +3,16 @@
 import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.scripts import ROOT, run_python
+
 PAGE = ROOT / 'docs' / 'library.md'
 
 
 def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, '-c', program],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python('-c', program, **{'PYTHONPATH': str(ROOT), **environment})
 
 
 @pytest.mark.full

@@ -95,17 +95,6 @@ def quick_growth(monkeypatch):
 
 
 @pytest.mark.full
-def test_float16_learns_as_float32(train_digits, tmp_path):
-    length = {'max_number_of_steps': 100, 'eval_every_steps': 100, 'learning_rate': 0.05, 'best_metric': 'none'}
-    half, single = (
-        train_digits(tmp_path / name, mixed_precision=name, **length).results['accuracy']
-        for name in ('float16', 'float32')
-    )
-    assert single > 0.85
-    assert abs(half - single) < 0.05  # 18 of 360 images
-
-
-@pytest.mark.full
 def test_a_run_in_two_parts_is_the_run_in_one(train_digits, tmp_path, quick_growth):
     whole = train_digits(tmp_path / 'whole', max_number_of_steps=10, **FLOAT16)
     train_digits(tmp_path / 'parts', max_number_of_steps=7, **FLOAT16)

@@ -12,14 +12,13 @@ import tensorflow as tf
 from configs.devices import DeviceOptions
 from configs.training import OptimizerOptions
 from engine.checkpoints.names import is_slot, optimizer_of
-from engine.classifiers.model_spec import ModelSpec
 from engine.distributed import distribution
 from engine.optim import losses
 from engine.optim.moving_averages import ExponentialMovingAverage
 from engine.optim.optimizers import OPTIMIZERS, clip_by_global_norm, make_optimizer
 from engine.training.state import make_state
 from support.errors import InputError
-from tests.runs import small_config
+from tests.runs import small_config, tiny_spec
 
 W0 = np.array([0.5, -1.0, 0.25, 2.0], np.float32)
 
@@ -301,11 +300,7 @@ def test_slots_have_names_as_tf1_gives_them(name, slots):
 
 
 def small_state(**options):
-    spec = ModelSpec(
-        model_name='lenet', num_classes=10, image_size=8, channels=1, preprocessing_name='lenet', depth_multiplier=0.25,
-        labels_offset=0, use_grayscale=False, dataset_name='digits', dataset_dir='', label_names=(),
-    )  # fmt: skip
-    return make_state(small_config('', '', **options), spec)
+    return make_state(small_config('', '', **options), tiny_spec(num_classes=10, channels=1))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from configs import early
 from engine import checkpoints
 from engine.classifiers.loading import find_runtime
 from support.errors import InputError
+from tests.sources import write_files
 
 v1 = tf.compat.v1
 
@@ -82,7 +83,10 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
     'cat.jpg': (lambda: b'\xff\xd8\xff\xe0', 'a JPEG image, not a net'),
     'empty.ckpt': (lambda: b'', 'an empty file'),
     'graph.pbtxt': (lambda: b'node {\n}\n', 'a graph of TensorFlow as text, without weights'),
-    'net.ckpt': (lambda: b'text', 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short'),
+    **{
+        name: (lambda: b'text', 'neither a TensorFlow checkpoint nor a .keras or .weights.h5 file, or cut short')
+        for name in ('net.ckpt', 'net.keras', 'net.weights.h5')
+    },
 }  # fmt: skip
 
 
@@ -97,38 +101,32 @@ def test_each_is_named(tmp_path: Path, name: str) -> None:
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize(('name', 'module'), [('NET.ONNX', 'onnx_runtime'), ('net.TFLite', 'tflite_runtime')])
-def test_endings_are_known_in_any_case(tmp_path: Path, name: str, module: str) -> None:
-    (tmp_path / name).write_bytes(b'x')
+@pytest.mark.parametrize(
+    ('name', 'content', 'module'),
+    [('NET.ONNX', b'x', 'onnx_runtime'), ('net.TFLite', b'x', 'tflite_runtime'), ('net', ONNX, 'onnx_runtime')],
+)
+def test_files_are_known_by_endings_in_any_case_and_onnx_by_its_content(
+    tmp_path: Path, name: str, content: bytes, module: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
     opener = find_runtime(str(tmp_path / name))
     assert opener is not None
     assert opener.__module__.endswith(module)
 
 
-def test_versions_of_tensorflow_serving(tmp_path: Path) -> None:
-    for version in ('9', '10'):
-        (tmp_path / version).mkdir()
-        (tmp_path / version / 'saved_model.pb').touch()
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        # As TensorFlow Serving has them.
+        (('9/saved_model.pb', '10/saved_model.pb'), 'give the SavedModel in it: {}/10$'),
+        (('net.onnx', 'NET.TFLITE'), 'give the file in it: {0}/NET.TFLITE, {0}/net.onnx$'),
+    ],
+)
+def test_a_folder_of_what_is_run(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    write_files(tmp_path, dict.fromkeys(names, b''))
     for find in (checkpoints.find_checkpoint, early.check_checkpoint):
-        with pytest.raises(
-            InputError, match=f'no checkpoint in this folder; give the SavedModel in it: {tmp_path}/10$'
-        ):
+        with pytest.raises(InputError, match=f'no checkpoint in this folder; {message.format(tmp_path)}'):
             find(str(tmp_path))
-
-
-def test_a_folder_with_a_file_that_is_run(tmp_path: Path) -> None:
-    for name in ('net.onnx', 'NET.TFLITE'):
-        (tmp_path / name).touch()
-    for find in (checkpoints.find_checkpoint, early.check_checkpoint):
-        with pytest.raises(InputError, match=f'give the file in it: {tmp_path}/NET.TFLITE, {tmp_path}/net.onnx$'):
-            find(str(tmp_path))
-
-
-def test_onnx_is_known_by_its_content(tmp_path: Path) -> None:
-    (tmp_path / 'net').write_bytes(ONNX)
-    opener = find_runtime(str(tmp_path / 'net'))
-    assert opener is not None
-    assert opener.__module__.endswith('onnx_runtime')
 
 
 def test_pipes_are_no_files(tmp_path: Path) -> None:

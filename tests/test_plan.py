@@ -147,10 +147,6 @@ def test_a_recipe_on_a_cluster(tmp_path: Path) -> None:
         ({'plan': False}, '--plan_images_per_second=100.0: of no use without --plan; leave it out'),
         ({'plan_link_gbits': 0.0}, '--plan_link_gbits=0.0: must be greater than 0.0'),
         ({'num_epochs': None}, '--plan: training without --max_number_of_steps or --num_epochs goes on until'),
-        (
-            {'num_epochs': None, 'learning_rate_decay_type': 'cosine'},
-            '--learning_rate_decay_type=cosine needs to know how long training lasts',
-        ),
         ({'plan_workers': 2, 'plan_examples': 1}, 'has 1 examples, fewer than the 2 workers; start fewer'),
         ({'warmup_epochs': 1.0, 'optimizer': 'ftrl'}, '--warmup_epochs=1.0: begins with a learning rate of 0'),
         ({'dataset_name': 'imagenet', 'labels_offset': 1000}, '--labels_offset=1000 leaves 1 of 1001 classes'),

@@ -682,9 +682,3 @@ def test_names_are_slims() -> None:
 def test_what_a_preprocessing_cannot_do_is_refused(name: str, size: int, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         get_preprocessing(name, size, **options)
-
-
-def test_cifarnet_refuses_images_smaller_than_the_crop() -> None:
-    encoded = tf.io.encode_png(_photograph(20, 40))
-    with pytest.raises(tf.errors.InvalidArgumentError, match='the image is smaller than its crop'):
-        get_preprocessing('cifarnet', 32).host_train(encoded, tf.constant([1, 2], tf.int64), NO_BOXES)

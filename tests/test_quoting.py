@@ -10,8 +10,6 @@ from absl import logging
 from engine.training.train import log_end
 from tests.test_source import SOURCES
 
-ROOT = Path(__file__).parents[1]
-
 
 def _commands_with_values(path: Path) -> list[int]:
     """Returns the lines of f-strings that hold a command, into which values are put as they are."""

@@ -186,23 +186,6 @@ def test_training_gives_up(train_digits, tmp_path, caplog):
     assert train_digits(tmp_path, **{**options, 'early_stopping_patience': 3}).step == 20
 
 
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'best_metric': 'loss'}, '--best_metric=loss: must be one of accuracy, recall_at_5, none'),
-        ({'best_metric': 'recall_at_3', 'recall_at': (2,)}, 'must be one of accuracy, recall_at_2, none'),
-        ({'early_stopping_patience': 3}, '--early_stopping_patience=3: counts evaluations; give --eval_every_epochs'),
-        (
-            {'early_stopping_patience': 3, 'eval_every_steps': 1, 'best_metric': 'none'},
-            '--early_stopping_patience=3: needs a --best_metric: accuracy, recall_at_5',
-        ),
-    ],
-)
-def test_what_cannot_be_compared(train_digits, tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        train_digits(tmp_path, max_number_of_steps=1, **options)
-
-
 def measured(*accuracies: float) -> EvaluationHistory:
     rows = tuple({'step': 10 * i, 'accuracy': value} for i, value in enumerate(accuracies, start=1))
     return EvaluationHistory({'metric': 'accuracy'}, rows)

@@ -195,11 +195,6 @@ def test_cpus_know_one_way_to_sum(run):
     assert_near(run(**TEN_STEPS, num_clones=2, all_reduce='ring'), run(**TEN_STEPS, num_clones=2), 0.0)
 
 
-def test_nccl_needs_gpus(run):
-    with pytest.raises(InputError, match=r'^--all_reduce=nccl: sums between GPUs, and there are none; leave it out$'):
-        run(**TEN_STEPS, num_clones=2, all_reduce='nccl')
-
-
 # ------------------------------------------------------------------------ batch normalisation
 
 # Nothing is drawn on the device, so that a part of a batch can be trained alone.
@@ -252,21 +247,6 @@ def test_moving_statistics_are_means_over_replicas_and_parts(run, means_over_par
     expected = means_over_parts[num_clones * steps]
     assert len(expected) == 4
     assert_near(statistics_of(run(max_number_of_steps=1, **NORMALISED, **divided)), expected)
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'xla': 'on'}, '--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out'),
-        (
-            {'gradient_accumulation_steps': 2},
-            '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas; leave one',
-        ),
-    ],
-)
-def test_what_does_not_go_with_synchronised_replicas(train_digits, tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        train_digits(tmp_path, max_number_of_steps=1, num_clones=2, sync_batch_norm=True, **NORMALISED, **options)
 
 
 # ------------------------------------------------------------------------ values that are not finite, in one of them

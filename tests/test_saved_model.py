@@ -358,10 +358,6 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: (path / 'assets.extra/slim.json').write_text('{'),
         'what it says of itself is damaged: Expecting property name',
     ),
-    'another description': (
-        lambda path: (path / 'assets.extra/slim.json').write_text('{"model": 3}'),
-        'what it says of its net is damaged, or by another version: ',
-    ),
 }
 
 

@@ -2,77 +2,58 @@
 
 import contextlib
 import functools
-import http.server
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
 
 from datasets import service
 from support.errors import InputError
+from tests.runs import data_service
+from tests.sources import web_server
 
 SERVERS = tf.data.experimental.service
 NO_DISPATCHER = 'what listens there is no dispatcher of a tf.data service ({}); give the address of the DispatchServer'
 
 
-@contextlib.contextmanager
-def dispatcher() -> Iterator[str]:
-    server = SERVERS.DispatchServer(SERVERS.DispatcherConfig(port=0))
-    yield server.target.removeprefix('grpc://')
-    server._stop()
+def start_worker(address: str, worker_address: str | None = None) -> Any:
+    target = address.removeprefix('grpc://')
+    config = SERVERS.WorkerConfig(dispatcher_address=target, worker_address=worker_address, heartbeat_interval_ms=100)
+    return SERVERS.WorkerServer(config)
 
 
 @contextlib.contextmanager
 def worker(worker_address: str | None = None, is_named: bool = False) -> Iterator[str]:
-    """Yields the address of a dispatcher with one worker, or that of the worker."""
-    with dispatcher() as address:
-        config = SERVERS.WorkerConfig(
-            dispatcher_address=address, worker_address=worker_address, heartbeat_interval_ms=100
-        )
-        server = SERVERS.WorkerServer(config)
-        yield server._address if is_named else address
+    """Yields the address of a dispatcher with one worker, or that of the worker itself."""
+    with data_service(workers=0) as address:
+        server = start_worker(address, worker_address)
+        yield f'grpc://{server._address}' if is_named else address
         server._stop()
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[str]:
     with socket.create_server(('localhost', 0)) as server:
-        yield f'localhost:{server.getsockname()[1]}'
+        yield f'grpc://localhost:{server.getsockname()[1]}'
 
 
 @contextlib.contextmanager
-def web_server() -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(('localhost', 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f'localhost:{server.server_port}'
-        server.shutdown()
-        thread.join()
-
-
-def test_a_dispatcher_with_a_worker_is_accepted() -> None:  # the other cases show that it is looked at
-    with worker() as address:
-        service.check(f'grpc://{address}')
+def of_the_web() -> Iterator[str]:
+    with web_server(Path(__file__).parent) as address:
+        yield f'grpc://{address}'
 
 
 def test_a_worker_that_comes_a_moment_later_is_waited_for() -> None:
-    with dispatcher() as address:
+    with data_service(workers=0) as address:
         late: list[object] = []
-
-        def start() -> None:
-            config = SERVERS.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100)
-            late.append(SERVERS.WorkerServer(config))
-
-        timer = threading.Timer(0.3, start)
+        timer = threading.Timer(0.3, lambda: late.append(start_worker(address)))
         timer.start()
-        service.check(f'grpc://{address}')
+        service.check(address)
         assert late, 'it has not waited'
         timer.join()
 
@@ -84,9 +65,12 @@ def test_a_worker_that_comes_a_moment_later_is_waited_for() -> None:
             functools.partial(worker, is_named=True),
             NO_DISPATCHER.format('UNIMPLEMENTED'),
         ),
-        (web_server, NO_DISPATCHER.format('UNAVAILABLE')),
+        (of_the_web, NO_DISPATCHER.format('UNAVAILABLE')),
         (silence, NO_DISPATCHER.format('DEADLINE_EXCEEDED')),
-        (dispatcher, 'the dispatcher has no workers; start at least one WorkerServer with dispatcher_address='),
+        (
+            functools.partial(data_service, 0),
+            'the dispatcher has no workers; start at least one WorkerServer with dispatcher_address=',
+        ),
         (
             functools.partial(worker, 'localhost:1'),
             'none of its workers can be reached from here: localhost:1; start them with a worker_add',
@@ -97,7 +81,8 @@ def test_what_gives_no_batches_is_refused(
     listening: Callable[[], contextlib.AbstractContextManager[str]], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, '_TIMEOUT_SECS', 0.5)
-    with listening() as address:
-        expected = re.escape(f'--data_service=grpc://{address}: {message}')
-        with pytest.raises(InputError, match=f'^{expected}'):
-            service.check(f'grpc://{address}')
+    with (
+        listening() as address,
+        pytest.raises(InputError, match=f'^{re.escape(f"--data_service={address}: {message}")}'),
+    ):
+        service.check(address)

@@ -57,5 +57,3 @@ def test_summaries_of_nets(
 def test_summary_of_a_data_set_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'--dataset_dir=.*none'):
         summary.print_summary(make_config(TrainConfig, dataset_name='image_folder', dataset_dir=str(tmp_path / 'none')))
-    with pytest.raises(InputError, match='--labels_offset=1000 leaves 1 of 1001 classes'):
-        summary.print_summary(make_config(TrainConfig, labels_offset=1000))

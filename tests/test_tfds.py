@@ -1,12 +1,9 @@
 """Data sets of TensorFlow Datasets: read, converted, downloaded, refused."""
 
-import functools
 import hashlib
-import http.server
 import json
 import shutil
 import sys
-import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +20,7 @@ from datasets import tfds as reader
 from datasets.conversion import tfds as converter
 from datasets.dataset_factory import get_dataset
 from support.errors import InputError
-from tests.sources import SharedPath, record
+from tests.sources import SharedPath, record, web_server
 
 WNIDS = ('n01694178', 'n02105855', 'n02447366')
 
@@ -255,17 +252,8 @@ def server(tmp_path: Path) -> Iterator[str]:
     (tmp_path / 'www').mkdir()
     (tmp_path / 'www/1.gz').write_bytes(CONTENT)
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=str(tmp_path / 'www'))
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever, args=(0.01,))
-        thread.start()
-        yield f'http://127.0.0.1:{serving.server_port}'
-        serving.shutdown()
-        thread.join()
+    with web_server(tmp_path / 'www') as address:
+        yield f'http://{address}'
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,6 @@ FOREIGN: dict[str, tuple[Callable[..., tf.Tensor], list[tf.TensorSpec]]] = {
     'two_inputs': (lambda a, b: mean_colour(a + b), [images_spec(1, 8, 8, 3)] * 2),
     'two_outputs': (lambda images: (images + 1.0, mean_colour(images)), [images_spec(1, 8, 8, 3)]),
     'words': (lambda words: tf.identity(words) + 1, [images_spec(1, 8, dtype=tf.int32)]),
-    'rows': (lambda rows: rows * 2.0, [images_spec(1, 8)]),
     'maps': (lambda images: images * 2.0, [images_spec(1, 8, 8, 3)]),
 }
 
@@ -379,7 +378,6 @@ def test_foreign_files_run_on_any_batch(foreign, name):
         ('two_inputs', r'takes 2 tensors, .*; one of images to one is needed'),
         ('two_outputs', r'gives 2 tensors, '),
         ('words', r'takes int32; float32, int8 and uint8 are known'),
-        ('rows', r'takes \[1, 8\]; images have four axes'),
         ('maps', r'gives values of \[1, 8, 8, 3\]; scores are \[batch, classes\]'),
     ],
 )
@@ -460,13 +458,8 @@ DAMAGES: dict[str, tuple[Callable[[Path, int], object], str]] = {
         lambda path, start: flip(path, path.read_bytes().index(b'"model_name"')),
         "damaged: Bad CRC-32 for file 'slim.json'",
     ),
-    'no JSON': (with_description(b'{'), 'what it says of itself is damaged: '),
     'nested JSON': (with_description(b'[' * 100_000), 'what it says of itself is damaged: '),
     'a list': (with_description(b'[]'), 'what it says of itself is damaged: a list, not an object'),
-    'another net': (
-        with_description(b'{"model": {"a": 1}}'),
-        'what it says of its net is damaged, or by another version: ',
-    ),
     'a bomb': (
         with_description(b' ' * 10_000_000, zipfile.ZIP_DEFLATED),
         'damaged: slim.json in it is compressed, as TFLite metadata never is',

@@ -28,7 +28,17 @@ from engine.training.setup import open_run, with_default_dataset
 from engine.training.state import Position
 from engine.training.train import log_plan
 from support.errors import InputError
-from tests.runs import assert_same_values, checkpoint_files, files, saved_values, small_config, summaries, weights_of
+from tests.runs import (
+    STILL,
+    assert_same_values,
+    checkpoint_files,
+    data_service,
+    files,
+    saved_values,
+    small_config,
+    summaries,
+    weights_of,
+)
 
 # ------------------------------------------------------------------------ the steps that slim has recorded
 
@@ -138,20 +148,72 @@ def learning_dir(result: training.TrainResult) -> str:
     return result.checkpoint_path.rpartition('/')[0]
 
 
-# ------------------------------------------------------------------------ replicas
+# ------------------------------------------------------------------------ what is refused before it begins
+
+BN = {'model_name': 'alexnet_bn', 'train_image_size': 67, 'depth_multiplier': 1 / 16}
+SYNCHRONISED = {**BN, 'num_clones': 2, 'sync_batch_norm': True}
+AT_ONCE: list[tuple[dict, str]] = [
+    ({'num_clones': 2, 'batch_size': 33}, '--batch_size=33: must be a multiple of the 2 replicas'),
+    ({'num_clones': 3, 'batch_size': 33}, '--num_clones=3: TensorFlow has started with 2 CPU devices'),
+    (
+        {'num_clones': 2, 'all_reduce': 'nccl'},
+        '^--all_reduce=nccl: sums between GPUs, and there are none; leave it out$',
+    ),
+    (
+        {**SYNCHRONISED, 'gradient_accumulation_steps': 2},
+        '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas; leave one',
+    ),
+    (
+        {'batch_size': 33, 'mixup_alpha': 0.2},
+        '^--batch_size=33: --mixup_alpha and --cutmix_alpha mix pairs, and 33 examples on a replica are odd; make them '
+        'even$',
+    ),
+    ({'batch_size': 6, 'cutmix_alpha': 1.0, 'num_clones': 2}, 'mix pairs, and 3 examples on a replica are odd; make'),
+    (
+        {'freeze_batch_norm': True},
+        '^--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too$',
+    ),
+    ({'channels': 3, 'use_grayscale': True}, '--channels=3: --use_grayscale gives the net one; leave one of the'),
+    ({'channels': 1, 'preprocessing_name': 'vgg'}, 'vgg preprocessing subtracts three means and cannot make gray'),
+]
+ONCE_THE_NET_IS_MADE: list[tuple[dict, str]] = [
+    (
+        {**SYNCHRONISED, 'xla': 'on'},
+        '--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out',
+    ),
+    (
+        {'model_name': 'alexnet_v2', 'train_image_size': 259, 'depth_multiplier': 1 / 16},
+        'logits at 3x3 positions .* give --global_pool, which averages over them',
+    ),
+    ({'global_pool': True}, 'lenet is not fully convolutional: .* which alexnet_v2 has; leave --global_po'),
+    ({'trainable_scopes': ('AlexNet',)}, '--trainable_scopes=AlexNet: matches no variable; there are LeNet/conv1/we'),
+    ({'trainable_scopes': ('a(',)}, r'--trainable_scopes=a\(: not a regular expression'),
+    *(
+        (
+            {**net, 'freeze_batch_norm': True, 'trainable_scopes': scopes},
+            f'^--freeze_batch_norm: {name} has no batch normalisation outside of --trainable_scopes; leave it out$',
+        )
+        for name, net, scopes in (('LeNet', {}, ('LeNet/fc4',)), ('alexnet_bn', BN, ('alexnet_bn',)))
+    ),
+    ({'best_metric': 'recall_at_3', 'recall_at': (2,)}, 'must be one of accuracy, recall_at_2, none'),
+    ({'early_stopping_patience': 3}, '--early_stopping_patience=3: counts evaluations; give --eval_every_epochs'),
+    (
+        {'early_stopping_patience': 3, 'eval_every_steps': 1, 'best_metric': 'none'},
+        '--early_stopping_patience=3: needs a --best_metric: accuracy, recall_at_5',
+    ),
+]
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'num_clones': 2, 'batch_size': 33}, '--batch_size=33: must be a multiple of the 2 replicas'),
-        ({'num_clones': 3, 'batch_size': 33}, '--num_clones=3: TensorFlow has started with 2 CPU devices'),
-    ],
+    ('options', 'message', 'has_folder'),
+    [*((*row, False) for row in AT_ONCE), *((*row, True) for row in ONCE_THE_NET_IS_MADE)],
 )
-def test_replicas_that_cannot_be(train_digits, tmp_path, options, message):
+def test_what_cannot_be_trained_is_refused(train_digits, tmp_path, options, message, has_folder):
+    run = tmp_path / 'run'
     with pytest.raises(InputError, match=message):
-        train_digits(tmp_path / 'run', max_number_of_steps=1, **options)
-    assert not (tmp_path / 'run').exists()
+        train_digits(run, max_number_of_steps=1, **options)
+    assert run.exists() == has_folder
+    assert not list(run.glob('model.ckpt*'))
 
 
 # ------------------------------------------------------------------------ every option that reaches a step
@@ -213,7 +275,11 @@ def plain_losses(tmp_path_factory, train_digits) -> np.ndarray:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize('options', [{'mixed_precision': 'bfloat16'}, {'xla': 'on'}], ids=['bfloat16', 'xla'])
+@pytest.mark.parametrize(
+    'options',
+    [{'mixed_precision': 'bfloat16'}, {'mixed_precision': 'float16'}, {'xla': 'on'}],
+    ids=['bfloat16', 'float16', 'xla'],
+)
 def test_other_arithmetic_stays_near(plain_losses, train_digits, tmp_path, options):
     other = train_digits(tmp_path, max_number_of_steps=30, save_summaries_steps=1, **options)
     np.testing.assert_allclose(losses_of(other), plain_losses, rtol=1e-4 if 'xla' in options else 0.1)
@@ -222,39 +288,7 @@ def test_other_arithmetic_stays_near(plain_losses, train_digits, tmp_path, optio
     assert {value.dtype for name, value in values.items() if name.startswith('LeNet')} == {np.dtype(np.float32)}
 
 
-@pytest.mark.full
-def test_grayscale_and_label_offset_reach_the_net(train_digits, tmp_path):
-    result = train_digits(
-        tmp_path, max_number_of_steps=1, preprocessing_name='inception', use_grayscale=True, train_image_size=16
-    )
-    assert saved_values(result.checkpoint_path)['LeNet/conv1/weights'].shape[2] == 1
-
-
 # ------------------------------------------------------------------------ where weights come from
-
-
-def test_trainable_scopes_freeze_the_rest(train_digits, tmp_path):
-    start = saved_values(train_digits(tmp_path / 'start', max_number_of_steps=1, learning_rate=0.0).checkpoint_path)
-    options = {'trainable_scopes': ('LeNet/fc3', 'LeNet/fc4'), 'weight_decay': 0.1}
-    end = saved_values(train_digits(tmp_path / 'run', max_number_of_steps=5, **options).checkpoint_path)
-    trained = {name.removesuffix('/Momentum') for name in end if name.endswith('/Momentum')}
-    assert trained == {f'LeNet/{layer}/{kind}' for layer in ('fc3', 'fc4') for kind in ('weights', 'biases')}
-    for name in start:
-        if name.startswith('LeNet') and not name.endswith('/Momentum'):
-            assert np.array_equal(end[name], start[name]) == (name not in trained), name
-
-
-@pytest.mark.parametrize(
-    ('scope', 'message'),
-    [('AlexNet', r'AlexNet: matches no variable; there are LeNet/conv1/we'), ('a(', r'a\(: not a regular expression')],
-)
-def test_trainable_scopes_that_match_nothing(train_digits, tmp_path, scope, message):
-    with pytest.raises(InputError, match=f'--trainable_scopes={message}'):
-        train_digits(tmp_path, max_number_of_steps=1, trainable_scopes=(scope,))
-
-
-# Nothing moves at this rate, so a run of one step shows where it started.
-STILL = {'learning_rate': 0.0, 'max_number_of_steps': 1, 'seed': 1}
 
 
 @pytest.mark.quick('True')
@@ -274,19 +308,6 @@ def test_fine_tuning_starts_at_the_weights_given(trained, train_digits, tmp_path
     assert values['global_step'] == 1
     assert values['images_seen'] == 32
     assert not np.array_equal(values['LeNet/fc4/weights'], expected['LeNet/fc4/weights'])
-
-
-def test_fine_tuning_a_net_of_another_shape(trained, train_digits, tmp_path):
-    options = {**STILL, 'checkpoint_path': trained.checkpoint_path, 'train_image_size': 12}
-    with pytest.raises(InputError, match='does not fit the net; what differs') as error:
-        train_digits(tmp_path / 'run', **options)
-    _, _, row, advice = str(error.value).splitlines()
-    assert row.split() == ['LeNet/fc3/weights', '144x256', '64x256']
-    assert '--checkpoint_exclude_scopes' in advice
-    # A shape that differs is never taken for a missing variable.
-    with pytest.raises(InputError, match='does not fit the net'):
-        train_digits(tmp_path / 'run', ignore_missing_vars=True, **options)
-    train_digits(tmp_path / 'run', checkpoint_exclude_scopes=('LeNet/fc3/weights',), **options)
 
 
 def test_fine_tuning_from_another_net(trained, train_digits, tmp_path, caplog):
@@ -638,12 +659,6 @@ def test_train_dir_that_cannot_be_used(train_digits, tmp_path, name):
         train_digits(tmp_path / name, max_number_of_steps=1)
 
 
-@pytest.mark.full
-def test_an_image_that_the_preprocessing_cannot_take(train_digits, tmp_path, digits_dir):
-    with pytest.raises(InputError, match=r'digits_train\.tfrecord, record \d+: '):
-        train_digits(tmp_path, max_number_of_steps=1, model_name='cifarnet', train_image_size=32)
-
-
 def test_a_refused_option_leaves_the_run_as_it_was(trained, train_digits):
     train_dir = Path(trained.checkpoint_path).parent
     before = {path: path.read_bytes() for path in train_dir.iterdir() if path.is_file()}
@@ -669,42 +684,23 @@ def test_cosine_ends_at_its_end_after_a_change_of_batch_size(train_digits, tmp_p
 
 
 @pytest.mark.full
-@pytest.mark.parametrize('cache', ['memory', 'folder'])
-def test_a_cache_does_not_change_the_weights(train_digits, tmp_path, cache):
-    options = {'max_number_of_steps': 12, 'batch_size': 32, 'eval_every_steps': 12}
-    plain = train_digits(tmp_path / 'plain', cache='off', **options)
-    kept = str(tmp_path / 'kept') if cache == 'folder' else cache
-    cached = train_digits(tmp_path / 'cached', cache=kept, **options)
-    assert_same_values(cached.checkpoint_path, plain.checkpoint_path)
-    assert cached.results['accuracy'] == plain.results['accuracy']
-    assert len(list((tmp_path / 'kept').glob('*.pixels'))) == (2 if cache == 'folder' else 0)
-
-
-@pytest.mark.full
 def test_a_data_service_does_not_change_the_weights(train_digits, tmp_path):
-    service = tf.data.experimental.service
-    dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
-    address = dispatcher.target.removeprefix('grpc://')
-    worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100))
-    served = train_digits(tmp_path / 'served', max_number_of_steps=6, data_service=dispatcher.target)
+    with data_service() as address:
+        served = train_digits(tmp_path / 'served', max_number_of_steps=6, data_service=address)
     plain = train_digits(tmp_path / 'plain', max_number_of_steps=6)
     assert_same_values(served.checkpoint_path, plain.checkpoint_path)
-    worker.stop()
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('cache', 'message'),
     [
-        ({'data_service': 'grpc://localhost:1'}, '--data_service=grpc://localhost:1: no dispatcher can be reached'),
-        (
-            {'data_service': 'grpc://localhost:1', 'cache': 'memory'},
-            '--cache=memory: --data_service decodes elsewhere; leave one of them out',
-        ),
+        ('auto', '--data_service=grpc://localhost:1: no dispatcher can be reached'),
+        ('memory', '--cache=memory: --data_service decodes elsewhere; leave one of them out'),
     ],
 )
-def test_batches_that_cannot_come(train_digits, tmp_path, options, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        train_digits(tmp_path, max_number_of_steps=2, **options)
+def test_batches_that_cannot_come(train_digits, tmp_path, cache, message):
+    with pytest.raises(InputError, match=message):
+        train_digits(tmp_path, max_number_of_steps=2, data_service='grpc://localhost:1', cache=cache)
     assert not checkpoint_files(tmp_path)
 
 

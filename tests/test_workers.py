@@ -141,22 +141,21 @@ def test_every_worker_prints_with_its_number_and_the_chief_alone_the_results(uni
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ('name', 'options', 'tolerance'),
+    'options',
     [
-        ('sgd', {'optimizer': 'sgd'}, 1e-5),
-        ('momentum', {'optimizer': 'momentum'}, 1e-5),
-        ('rmsprop', {'optimizer': 'rmsprop', 'learning_rate': 0.003}, 1e-5),
-        ('accumulation', {'optimizer': 'momentum', 'gradient_accumulation_steps': 2, 'batch_size': 16}, 1e-5),
-        ('own batch', {'optimizer': 'momentum', 'batch_size': 2}, 1e-5),
+        {'optimizer': 'sgd'},
+        {'optimizer': 'momentum'},
+        {'optimizer': 'rmsprop', 'learning_rate': 0.003},
+        {'optimizer': 'momentum', 'gradient_accumulation_steps': 2, 'batch_size': 16},
+        {'optimizer': 'momentum', 'batch_size': 2},
     ],
+    ids=['sgd', 'momentum', 'rmsprop', 'accumulation', 'own batch'],
 )
-def test_a_step_of_two_workers_is_that_of_one(
-    make_run: Callable[..., WorkersRun], name: str, options: dict, tolerance: float
-) -> None:
+def test_a_step_of_two_workers_is_that_of_one(make_run: Callable[..., WorkersRun], options: dict) -> None:
     together, alone = (make_run(kind, **{**SMALL_RUN, **STEP_OPTIONS, **options}) for kind in ('together', 'alone'))
     assert alone.finish() == 0, alone.output()
     assert together.finish_workers() == [0, 0], together.output()
-    assert largest_difference(together, alone) < tolerance
+    assert largest_difference(together, alone) < 1e-5
 
 
 @pytest.mark.full
