@@ -1,7 +1,7 @@
 """Flags that have no effect beside others: which choice reads which option, and what is said of one that nothing reads.
 
     for line in unread(config, given={'momentum'}): logging.warning('%s', line)
-    # --momentum=0.9 has no effect with --optimizer=sgd; momentum and lars read it
+    # --momentum=0.9 has no effect with --optimizer=sgd; only momentum and lars use it
 
 `READERS` has every option of every script: what always counts, and for the others who reads them. Most are only warned
 of: slim's own commands pass flags of optimizers and schedules that they do not use.
@@ -42,7 +42,7 @@ class With:
 
     def explain(self, values: Values) -> str:
         *others, last = self.values
-        readers = f'{", ".join(others)} and {last} read it' if others else f'{last} reads it'
+        readers = f'only {", ".join(others)} and {last} use it' if others else f'only {last} uses it'
         return f'has no effect with --{self.option}={values[self.option]}; {readers}'
 
 
@@ -102,7 +102,7 @@ _DECAYING = ('exponential', 'polynomial')
 _EVALUATED = Without(('eval_every_epochs', 'eval_every_steps'))
 # Made of the paths: whether one of them may be what other programs run, and whether one may be a checkpoint.
 _MAY_BE_RUN, _MAY_BE_RESTORED = 'may be run', 'may be restored'
-_RUN_FILE = Where(_MAY_BE_RUN, 'on a checkpoint; SavedModels, .tflite and .onnx files have such a choice')
+_RUN_FILE = Where(_MAY_BE_RUN, 'on a checkpoint; it applies to SavedModels, .tflite and .onnx files')
 _DEVICES = Where(_MAY_BE_RESTORED, 'with --compare, and on SavedModels, .tflite and .onnx files')
 
 _TRAIN: dict[str, Reader] = {
@@ -287,7 +287,7 @@ READERS: dict[type, dict[str, Reader]] = {
 
 
 def unread(config: Any, given: Collection[str]) -> list[str]:
-    """Returns a line for each option that was given, though with the others nothing reads it.
+    """Returns a line for each given option that has no effect with the others.
 
     Args:
         given: Names of those that count as given; a value that is not the default always is.
@@ -303,7 +303,7 @@ def unread(config: Any, given: Collection[str]) -> list[str]:
 
 
 def refused(config: Any) -> list[str]:
-    """Returns a line for each option that the work itself would refuse, as nothing reads it."""
+    """Returns a line for each option without effect that the work itself would refuse."""
     found = _without_effect(config, flat_values(config))
     return [line for _, line, differs, is_refused in found if differs and is_refused]
 
@@ -318,15 +318,15 @@ def _without_effect(config: Any, values: Values) -> Iterator[tuple[str, str, boo
 
 
 def advice(config: Any, given: Collection[str]) -> list[str]:
-    """Returns a line for each default of slim's that does not go with what was chosen."""
+    """Returns a line for each of slim's defaults that suits the other options badly."""
     if not isinstance(config, TrainConfig) or 'opt_epsilon' in given:
         return []
     default = flat_options(TrainConfig)['opt_epsilon'].default
     if config.optimizer.optimizer != 'adam' or config.optimizer.opt_epsilon != default:
         return []
     return [
-        f"--optimizer=adam: slim's --opt_epsilon is {default}, which makes its steps so small that a rate such as 1e-4 "
-        f'learns next to nothing; give --opt_epsilon=1e-7, or --opt_epsilon={default} if that is meant'
+        f"--optimizer=adam: slim's default --opt_epsilon={default} makes steps so small that a rate such as 1e-4 "
+        f'learns next to nothing; set --opt_epsilon=1e-7, or --opt_epsilon={default} to keep it'
     ]
 
 

@@ -88,7 +88,7 @@ def _check_free(path: str, ending: str, overwrite: bool, members: str = '') -> N
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise InputError(f'--output_path={path} exists; give another name, or --overwrite')
+        raise InputError(f'--output_path={path} already exists; choose another path, or add --overwrite')
     if os.path.islink(path) or not (os.path.isfile(path) if ending else os.path.isdir(path)):
         raise InputError(f'--output_path={path} exists and is no {"file" if ending else "folder"}: it is not replaced')
     others = [] if ending else sorted(name for name in os.listdir(path) if not re.fullmatch(members, name))

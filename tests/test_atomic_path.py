@@ -202,7 +202,7 @@ def test_what_came_while_it_was_written_is_not_replaced(trained, tmp_path, monke
         return load(*arguments)
 
     monkeypatch.setattr(exporting, 'load_source', load_slowly)
-    with pytest.raises(InputError, match=r'net\.keras exists; give another name, or --overwrite'):
+    with pytest.raises(InputError, match=r'net\.keras already exists; choose another path, or add --overwrite'):
         exporting.export(make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(path)))
     assert os.listdir(tmp_path) == ['net.keras']
     assert path.read_text() == 'mine'

@@ -200,7 +200,7 @@ def test_a_cache_that_lacks_images_is_not_enough_to_stop_at_none(records: Path, 
 
 
 def test_a_service_tells_nothing() -> None:
-    with pytest.raises(InputError, match='--on_bad_image=skip: does not go with --data_service'):
+    with pytest.raises(InputError, match='--on_bad_image=skip cannot be combined with --data_service'):
         make_config(TrainConfig, on_bad_image='skip', data_service='grpc://here:5050')
 
 

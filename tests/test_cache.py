@@ -128,7 +128,7 @@ def test_a_folder_elsewhere_is_refused_at_the_start(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_dir: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    message = f'--cache={cache}: must be auto, memory, off, or a folder of this machine, for its file is mapped'
+    message = f'--cache={cache}: must be auto, memory, off, or a folder on this machine (the file is memory-mapped)'
     with pytest.raises(InputError, match=re.escape(message)):
         make_config(TrainConfig, cache=cache)
     with pytest.raises(InputError, match=re.escape(message)):

@@ -132,7 +132,7 @@ def test_the_net_need_not_be_guessed(case: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize('ending', ['', '.data-00000-of-00001'])
 def test_a_missing_index_is_named(case: Callable[[str], Path], ending: str) -> None:
     prefix = case('no_index') / 'model.ckpt-3600'
-    message = f'--checkpoint_path={prefix}{ending}: {prefix}.index is missing, without which the .data file'
+    message = f'--checkpoint_path={prefix}{ending}: {prefix}.index is missing, and the .data file is useless without it'
     with pytest.raises(InputError, match=re.escape(message)):
         early.check_checkpoint(f'{prefix}{ending}')
     with pytest.raises(InputError, match=re.escape(message)):

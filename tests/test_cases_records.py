@@ -174,20 +174,26 @@ def test_a_pattern_finds_the_splits(
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'no part': (
         {'record_keys': ('picture=a',)},
-        '--record_keys=picture=a: picture=a is none of these: write image=KEY',
+        '--record_keys=picture=a: unknown entry picture=a; write image=KEY',
     ),
-    'no key': ({'record_keys': ('image=', 'label=b')}, '--record_keys=image=,label=b: image= is none of these: write'),
+    'no key': ({'record_keys': ('image=', 'label=b')}, '--record_keys=image=,label=b: unknown entry image=; write'),
     'twice': ({'record_keys': ('image=a', 'image=b')}, '--record_keys=image=a,image=b: image is named twice'),
     'braces': (
         {'file_pattern': '{name}-*'},
-        '--file_pattern={name}-*: only {split}, the name of a split, may stand in',
+        '--file_pattern={name}-*: only {split}, the name of the split, may appear in',
     ),
     'open brace': (
         {'file_pattern': '{split'},
-        '--file_pattern={split: only {split}, the name of a split, may stand in',
+        '--file_pattern={split: only {split}, the name of the split, may appear in',
     ),
-    'method': ({'file_pattern': '{split.upper}'}, '--file_pattern={split.upper}: only {split}, the name of a split, '),
-    'folders': ({'file_pattern': 'a/*'}, '--file_pattern=a/*: a pattern of names in --dataset_dir, without folders'),
+    'method': (
+        {'file_pattern': '{split.upper}'},
+        '--file_pattern={split.upper}: only {split}, the name of the split, ',
+    ),
+    'folders': (
+        {'file_pattern': 'a/*'},
+        '--file_pattern=a/*: must be a pattern of file names in --dataset_dir, without folders',
+    ),
 }
 
 

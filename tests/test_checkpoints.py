@@ -347,7 +347,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path, name):
         ('full/model.ckpt-8', r'no such checkpoint; \S+/full holds model.ckpt-7'),
         ('empty/model.ckpt-8', 'no such checkpoint; .* holds none'),
         ('nowhere', r'no such checkpoint'),
-        ('nowhere/model.ckpt-1', r'no such file, and no folder \S+/nowhere'),
+        ('nowhere/model.ckpt-1', r'no such file; its folder \S+/nowhere does not exist'),
     ],
 )
 def test_a_checkpoint_that_is_not_there(tmp_path, path, message):

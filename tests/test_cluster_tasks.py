@@ -143,7 +143,7 @@ def test_first_host_of_slurm(nodes: str, first: str) -> None:
         (
             {'launch_workers': 2, 'worker_hosts': HOSTS},
             {},
-            '--launch_workers=2 finds the addresses of its workers itself',
+            '--launch_workers=2 chooses the addresses of its workers itself',
         ),
         ({'launch_workers': 65}, {}, '--launch_workers=65: must be at most 64'),
         ({'cluster': 'slurm'}, {}, '--cluster=slurm: must be one of auto, none'),

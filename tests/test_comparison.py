@@ -265,7 +265,7 @@ def test_a_file_that_describes_itself_needs_nothing(load, trained):
         ({'spec': {'label_names': '0123456789'}}, (None, 8, 8, 1), {}, {}, 'label_names are no list'),
         ({'spec': {'labels_offset': -5}}, (None, 8, 8, 1), {}, {}, 'labels_offset is -5, which is below 0'),
         ({'spec': {'record_keys': [1]}}, (None, 8, 8, 1), {}, {}, 'record_keys are not all text'),
-        ({'spec': {'record_keys': ['x=y']}}, (None, 8, 8, 1), {}, {}, '--record_keys=x=y: x=y is none of these'),
+        ({'spec': {'record_keys': ['x=y']}}, (None, 8, 8, 1), {}, {}, '--record_keys=x=y: unknown entry x=y'),
         ({'spec': {'file_pattern': '{x}'}}, (None, 8, 8, 1), {}, {}, '--file_pattern={x}: only {split}'),
     ],
 )

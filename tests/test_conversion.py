@@ -204,7 +204,7 @@ def test_a_flag_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 1
     assert finished.stderr == (
-        f"error: --source_dir='{tmp_path}/\\udcff': not UTF-8, in which TensorFlow writes all names; rename it\n"
+        f"error: --source_dir='{tmp_path}/\\udcff': not UTF-8, which TensorFlow requires for names; rename it\n"
     )
 
 

@@ -369,7 +369,7 @@ def test_data_of_other_classes(trained, shared_path):
     [
         ('', 'no checkpoint in this folder'),
         ('model.ckpt-1', 'no such checkpoint; .* holds none'),
-        ('a/b/c', 'no such file, and no folder'),
+        ('a/b/c', 'no such file; its folder'),
     ],
 )
 def test_missing_checkpoint(tmp_path, path, message):

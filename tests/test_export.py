@@ -532,7 +532,9 @@ def test_an_export_is_replaced_only_when_asked(trained, tmp_path, name):
     path = tmp_path / OUTPUTS[name]
     export(trained.checkpoint_path, path, format=name, moving_average_decay=0.9)
     before = files(path) if path.is_dir() else files(tmp_path)
-    with pytest.raises(InputError, match=f'--output_path={path} exists; give another name, or --overwrite'):
+    with pytest.raises(
+        InputError, match=f'--output_path={path} already exists; choose another path, or add --overwrite'
+    ):
         export(trained.checkpoint_path, path, format=name)
     assert (files(path) if path.is_dir() else files(tmp_path)) == before
     export(trained.checkpoint_path, path, format=name, overwrite=True)

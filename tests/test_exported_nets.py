@@ -152,16 +152,16 @@ def test_a_name_alone_is_enough(trained, tmp_path):
     [
         (
             {'format': 'slim', 'output_path': 'x.onnx'},
-            r'^--output_path=x\.onnx: --format=slim writes a folder, but a name that ends in \.onnx is that of a file; '
-            'leave --format out, or give another name$',
+            r'^--output_path=x\.onnx: --format=slim writes a folder, but names that end in \.onnx are for files; '
+            'leave out --format, or choose another name$',
         ),
         ({'format': 'saved_model', 'output_path': 'x.weights.h5'}, r'writes a folder, but .* ends in \.weights\.h5 is'),
         (
             {'output_path': 'x.h5'},
-            r'^--output_path=x\.h5: no format has files of such a name; files end in \.keras, \.onnx, \.tflite, '
-            r'\.weights\.h5, and a folder needs no ending \(slim, or with --format=saved_model a SavedModel\)$',
+            r'^--output_path=x\.h5: no format uses this ending; files end in \.keras, \.onnx, \.tflite, '
+            r'\.weights\.h5; a folder needs no ending \(slim, or with --format=saved_model a SavedModel\)$',
         ),
-        ({'output_path': 'net.pt/'}, 'no format has files of such a name'),
+        ({'output_path': 'net.pt/'}, 'no format uses this ending'),
     ],
 )
 def test_a_format_that_contradicts_the_name_is_refused(options, message):

@@ -267,7 +267,7 @@ def test_frozen_batch_normalisation_with_replicas_and_a_resume(train_digits, tmp
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({}, '--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too'),
+        ({}, '--freeze_batch_norm freezes layers outside --trainable_scopes: give --trainable_scopes too'),
         (
             {'trainable_scopes': ('LeNet/fc4',)},
             '--freeze_batch_norm: LeNet has no batch normalisation outside of --trainable_scopes; leave it out',

@@ -111,7 +111,7 @@ def test_versions_of_tensorflow_serving(tmp_path: Path) -> None:
         (tmp_path / version / 'saved_model.pb').touch()
     for find in (checkpoints.find_checkpoint, early.check_checkpoint):
         with pytest.raises(
-            InputError, match=f'no checkpoint in this folder; give the SavedModel in it: {tmp_path}/10$'
+            InputError, match=f'no checkpoint in this folder; use the SavedModel inside it: {tmp_path}/10$'
         ):
             find(str(tmp_path))
 
@@ -120,7 +120,7 @@ def test_a_folder_with_a_file_that_is_run(tmp_path: Path) -> None:
     for name in ('net.onnx', 'NET.TFLITE'):
         (tmp_path / name).touch()
     for find in (checkpoints.find_checkpoint, early.check_checkpoint):
-        with pytest.raises(InputError, match=f'give the file in it: {tmp_path}/NET.TFLITE, {tmp_path}/net.onnx$'):
+        with pytest.raises(InputError, match=f'use the file inside it: {tmp_path}/NET.TFLITE, {tmp_path}/net.onnx$'):
             find(str(tmp_path))
 
 

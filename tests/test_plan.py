@@ -143,13 +143,16 @@ def test_a_recipe_on_a_cluster(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'plan_images_per_second': None}, '--plan needs --plan_images_per_second, that of one device at its share'),
-        ({'plan': False}, '--plan_images_per_second=100.0: of no use without --plan; leave it out'),
+        (
+            {'plan_images_per_second': None},
+            '--plan needs --plan_images_per_second, the speed of one device at its share',
+        ),
+        ({'plan': False}, '--plan_images_per_second=100.0: has no effect without --plan; leave it out'),
         ({'plan_link_gbits': 0.0}, '--plan_link_gbits=0.0: must be greater than 0.0'),
         ({'num_epochs': None}, '--plan: training without --max_number_of_steps or --num_epochs goes on until'),
         (
             {'num_epochs': None, 'learning_rate_decay_type': 'cosine'},
-            '--learning_rate_decay_type=cosine needs to know how long training lasts',
+            '--learning_rate_decay_type=cosine needs the length of training: give',
         ),
         ({'plan_workers': 2, 'plan_examples': 1}, 'has 1 examples, fewer than the 2 workers; start fewer'),
         ({'warmup_epochs': 1.0, 'optimizer': 'ftrl'}, '--warmup_epochs=1.0: begins with a learning rate of 0'),

@@ -171,11 +171,11 @@ def _wait_for_tags(address: str, runs: int) -> dict[str, set[str]]:
         ('train', ['alexnet_v2'], 2, 'not a flag: alexnet_v2'),
         ('train', ['--batch_size=0'], 1, '--batch_size=0: must be at least 1'),
         ('train', ['--task=1'], 1, '--task=1: says which of --worker_hosts this process is; give them too'),
-        ('train', ['--worker_replicas=2'], 1, '--worker_replicas=2 cannot be honoured: name the workers with'),
-        ('train', ['--launch_workers=2', '--worker_hosts=a:1'], 1, '--launch_workers=2 finds the addresses of its'),
+        ('train', ['--worker_replicas=2'], 1, '--worker_replicas=2 cannot be honoured: list the workers in'),
+        ('train', ['--launch_workers=2', '--worker_hosts=a:1'], 1, '--launch_workers=2 chooses the addresses of its'),
         ('eval', ['--recall_at=3,x'], 1, '--recall_at=3,x: must be int values separated by commas'),
         ('eval', ['--flagfile=no/such.cfg'], 2, 'Unable to open flagfile'),
-        ('eval', ['--checkpoint_path=/no/such/folder'], 1, 'no such file, and no folder'),
+        ('eval', ['--checkpoint_path=/no/such/folder'], 1, 'no such file; its folder'),
     ],
 )
 def test_bad_flags(script: str, flags: list[str], status: int, message: str) -> None:
@@ -184,6 +184,6 @@ def test_bad_flags(script: str, flags: list[str], status: int, message: str) -> 
 
 def test_flags_of_slim_without_meaning_are_answered(tmp_path: Path) -> None:
     finished = run('train', '--master=', '--num_readers=8', f'--train_dir={tmp_path}', '--dataset_dir=/no/such')
-    assert '--master is not needed any more: there are no sessions' in finished.stderr
-    assert '--num_readers is not needed any more: the input pipeline tunes' in finished.stderr
+    assert '--master is no longer needed: there are no sessions' in finished.stderr
+    assert '--num_readers is no longer needed: the input pipeline tunes' in finished.stderr
     assert '--dataset_dir=/no/such: no such folder' in only_error(finished, 1)
