@@ -220,7 +220,9 @@ def test_what_came_into_a_folder_while_an_import_was_written_stays(trained, road
             (path / 'thesis.txt').write_text('mine')
             folder.check_free(str(path), overwrite=True)
 
-    with pytest.raises(InputError, match=r'^--train_dir=\S+ holds a run: it is left as it is; give another folder$'):
+    with pytest.raises(
+        InputError, match=r'^--train_dir=\S+ holds a run, which is not replaced; choose another folder$'
+    ):
         write_while_others_do()
     assert {name: there for name, there in files(path).items() if name != 'thesis.txt'} == before
     assert (path / 'thesis.txt').read_text() == 'mine'

@@ -185,7 +185,7 @@ def test_two_replicas_take_the_same(records: Path, past: dict[str, np.ndarray], 
 
 
 def test_more_than_max_bad_images_stop(records: Path, tmp_path: Path) -> None:
-    message = '--max_bad_images=1: more images were skipped, [23], all named above; mend or remove them, or allow'
+    message = '--max_bad_images=1: more images were skipped, [23], all named above; repair or remove them, or raise'
     with pytest.raises(InputError, match=message):
         _train(records, tmp_path / 'run', max_bad_images=1)
     assert tf.train.latest_checkpoint(str(tmp_path / 'run')) is not None

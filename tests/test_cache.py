@@ -235,5 +235,5 @@ def test_memory_that_cannot_be_had(digits_dir: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_that_cannot_be_written_to(digits_dir: Path, tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     dataset = get_dataset('digits', str(digits_dir), 'test')
-    with pytest.raises(InputError, match=r'--cache=.*file.*; name a folder that can be written to'):
+    with pytest.raises(InputError, match=r'--cache=.*file.*; name a writable folder'):
         with_cache(dataset, str(tmp_path / 'file'), 1, passes=1)

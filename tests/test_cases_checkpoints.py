@@ -110,7 +110,7 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], str]] = {
     'averages_only': ('averages_only', {}, 'holds only the moving averages of the weights: .* --moving_average_decay'),
     'towers': ('towers', {}, r'it is not of cifarnet: its names begin with tower_0/: give --checkpoint_scope=tower_0;'),
     'no index': ('no_index', {}, r'--checkpoint_path={path}: {path}/model.ckpt-3600.index is missing'),
-    'another scope': ('towers', {'checkpoint_scope': 'tower_7'}, 'tower_7: no name in .* they begin with tower_0'),
+    'another scope': ('towers', {'checkpoint_scope': 'tower_7'}, 'tower_7: no name in .* they start with tower_0'),
 }
 
 

@@ -238,7 +238,7 @@ def test_compressed_files_are_named_and_unpacked(
         get_dataset('flowers', str(folder), 'train')
     path = f'{folder}/flowers_train_00000-of-00002.tfrecord'
     assert str(raised.value) == (
-        f'{path}: compressed ({compression}), so that its records cannot be read at their offsets; unpack the folder '
+        f'{path}: compressed ({compression}), so its records cannot be read by offset; unpack the folder '
         f'with: python download_and_convert_data.py --unpack {shlex.quote(f"--source_dir={folder}")} '
         '--dataset_dir=NEW_FOLDER'
     )
@@ -277,7 +277,7 @@ def test_what_unpacking_refuses(made_inputs: Path, tmp_path: Path) -> None:
     assert message(source_dir=str(source)).startswith('--dataset_dir is missing')
     assert message(source_dir=str(source), dataset_dir=str(source)).endswith('must be another folder than --source_dir')
     assert message(source_dir=str(source), dataset_dir='gs://x').endswith(
-        'must be a folder of this machine, without ://'
+        'must be a folder on this machine, without ://'
     )
     both = {'source_dir': str(source), 'dataset_dir': str(tmp_path / 'x')}
     assert message(**both, dataset_name='flowers').startswith(

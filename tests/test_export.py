@@ -166,7 +166,7 @@ def test_evaluation_does_not_depend_on_the_format(trained, exported, tmp_path, n
 
 
 def test_waiting_for_checkpoints_needs_a_folder(exported):
-    with pytest.raises(InputError, match='name the folder that they come in'):
+    with pytest.raises(InputError, match='name their folder'):
         evaluation.evaluate(eval_config(exported['keras'], eval_interval_secs=1.0))
 
 
@@ -382,7 +382,7 @@ KERAS_HARMS = [
 ]
 H5_HARMS = [
     (cut, UNREADABLE),
-    (flip_a_weight, 'LeNet/fc3/weights cannot be read: its checksum does not agree'),
+    (flip_a_weight, 'LeNet/fc3/weights cannot be read: its checksum does not match'),
     (
         replace_h5(VARIABLE, lambda file, name: file.__setitem__(name, h5py.ExternalLink('other.h5', '/a'))),
         'is a link, which is not followed',
@@ -502,12 +502,12 @@ def test_no_code_of_a_keras_file_is_run(exported, tmp_path):
         ({'output_path': ''}, '--output_path=: name a local folder'),
         ({'output_path': '~no.such/net'}, "--output_path=~no.such/net: this machine has no user 'no.such'"),
         ({'format': 'keras', 'output_path': 'net.h5'}, r'--output_path=net.h5: .* ends in .keras, for instance net'),
-        ({'output_path': '/'}, '^--output_path=/: name a folder to be made$'),
+        ({'output_path': '/'}, '^--output_path=/: name a folder to create$'),
         (
             {'output_path': '[x]'},
-            r'^--output_path=\[x\]: TensorFlow reads no folder with \[ or \\ in its path',
+            r'^--output_path=\[x\]: TensorFlow cannot read folders from paths with \[ or \\$',
         ),
-        ({'output_path': 'back\\slash/net', 'format': 'saved_model'}, 'TensorFlow reads no folder with'),
+        ({'output_path': 'back\\slash/net', 'format': 'saved_model'}, 'TensorFlow cannot read folders from paths with'),
         ({'format': 'weights.h5', 'output_path': 'n.h5'}, r'--output_path=n.h5: .* ends in .weights.h5'),
         ({'model_name': 'cifarnet'}, r'flags contradict .*: --model_name=cifarnet \(lenet\); leave them out'),
         ({'labels_offset': 1, 'use_grayscale': True}, r'--labels_offset=1 \(0\), --use_grayscale=True \(False\)'),
@@ -545,11 +545,11 @@ def test_an_export_is_replaced_only_when_asked(trained, tmp_path, name):
 @pytest.mark.parametrize(
     ('name', 'there', 'message'),
     [
-        ('slim', 'folder', 'holds precious.txt, which is of no export'),
-        ('slim', 'file', 'exists and is no folder'),
-        ('keras', 'folder', 'exists and is no file'),
-        ('keras', 'link to a file', 'exists and is no file'),
-        ('keras', 'pipe', 'exists and is no file'),
+        ('slim', 'folder', 'holds precious.txt, which no export has written'),
+        ('slim', 'file', 'exists and is not a folder'),
+        ('keras', 'folder', 'exists and is not a file'),
+        ('keras', 'link to a file', 'exists and is not a file'),
+        ('keras', 'pipe', 'exists and is not a file'),
     ],
 )
 def test_what_is_no_export_is_never_replaced(trained, tmp_path, name, there, message):
@@ -566,7 +566,7 @@ def test_what_does_not_read_back_is_not_kept(trained, tmp_path, monkeypatch, nam
     path = export(trained.checkpoint_path, tmp_path / OUTPUTS[name], format=name)
     before = read_all(path)
     monkeypatch.setattr(weights, 'compare_spec', lambda *_: weights.compare_tensors(str(path), {}))
-    with pytest.raises(InputError, match=r'does not read back as it was meant: .*; nothing was kept of it'):
+    with pytest.raises(InputError, match=r'does not read back as written: .*; nothing was kept'):
         export(trained.checkpoint_path, path, format=name, overwrite=True)
     assert_equal(read_all(path), before)
     assert [other.name for other in tmp_path.iterdir()] == [path.name]

@@ -93,7 +93,9 @@ def test_sample_data_are_written_beside(trained, tmp_path, caplog):
     before = files(tmp_path)
     for name in ('net.onnx', 'net.onnx.json'):
         (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=r'/net\.test_data, which is written beside it, exists; move it, or --overw'):
+    with pytest.raises(
+        InputError, match=r'/net\.test_data, which is written beside it, exists; move it, or add --overw'
+    ):
         export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=1)
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2, overwrite=True)
     assert set(files(tmp_path)) == set(before)
@@ -257,16 +259,22 @@ def test_where_nothing_can_be_written_is_said_before_any_work(trained, tmp_path,
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'quantize': ({'format': 'tflite', 'quantize': 'qdq'}, r'--quantize=qdq: --format=tflite has none, float16, dyn'),
     'keras': ({'format': 'keras', 'quantize': 'int8'}, '--quantize=int8: --format=keras has none'),
-    'layout': ({'format': 'slim', 'layout': 'NCHW'}, '--layout=NCHW: --format=slim has no such choice; saved_model, '),
-    'encoded': ({'format': 'onnx', 'encoded_input': True}, '--encoded_input=True: --format=onnx has no such choice; s'),
-    'samples': ({'format': 'tflite', 'sample_test_data': 1}, 'has no such choice; onnx has'),
+    'layout': (
+        {'format': 'slim', 'layout': 'NCHW'},
+        '--layout=NCHW: --format=slim does not support it; only saved_model, ',
+    ),
+    'encoded': (
+        {'format': 'onnx', 'encoded_input': True},
+        '--encoded_input=True: --format=onnx does not support it; only s',
+    ),
+    'samples': ({'format': 'tflite', 'sample_test_data': 1}, 'does not support it; only onnx does'),
     'type': ({'format': 'tflite', 'inference_type': 'uint8'}, '--inference_type=uint8 is for --quantize=int8 or qdq'),
     'calibration': ({'format': 'onnx', 'calibration_images': 7}, '--calibration_images=7 is for --quantize=int8 or'),
     'batch': (
         {'format': 'keras', 'batch_size': 1},
-        '--batch_size=1: --format=keras has no such choice; saved_model, t',
+        '--batch_size=1: --format=keras does not support it; only saved_model, t',
     ),
-    'opset': ({'format': 'tflite', 'opset': 13}, '--opset=13: --format=tflite has no such choice; onnx has'),
+    'opset': ({'format': 'tflite', 'opset': 13}, '--opset=13: --format=tflite does not support it; only onnx does'),
     'format': ({'format': 'coreml'}, "format 'coreml' is not one of|unknown format"),
     'ending': ({'format': 'onnx', 'output_path': 'net.tflite'}, r'the name of such a file ends in \.onnx'),
     'images': ({'format': 'saved_model', 'verification_images': 'none.png'}, r'none\.png: '),
@@ -305,6 +313,6 @@ def test_without_data_images_are_random(trained, tmp_path, capsys, monkeypatch):
 
 def test_too_large_a_difference_is_an_error(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(verification._BOUNDS, 'float16', (1e-9, 1e-9, 1.0))
-    with pytest.raises(InputError, match=r'at most 1e-09, 1e-09, and 100% of the images .* nothing was kept of it'):
+    with pytest.raises(InputError, match=r'at most 1e-09, 1e-09, and 100% of the images .* nothing was kept'):
         export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', quantize='float16')
     assert not list(tmp_path.iterdir())

@@ -240,7 +240,7 @@ def test_statistics_of_frozen_layers_move_as_in_slim_unless_they_are_frozen_too(
     kept = {name for name in STATISTICS if '/bn1/' in name} if freeze else set()
     assert moved & STATISTICS == STATISTICS - kept
     assert {name.split('/')[1] for name in moved - STATISTICS} == {'bn2', 'fc8'}
-    said = 'batch normalisation outside of --trainable_scopes keeps updating its moving statistics, as in slim'
+    said = 'batch normalisation outside --trainable_scopes keeps updating its moving statistics, as in slim'
     assert (said in caplog.text) != freeze
 
 
@@ -270,11 +270,11 @@ def test_frozen_batch_normalisation_with_replicas_and_a_resume(train_digits, tmp
         ({}, '--freeze_batch_norm freezes layers outside --trainable_scopes: give --trainable_scopes too'),
         (
             {'trainable_scopes': ('LeNet/fc4',)},
-            '--freeze_batch_norm: LeNet has no batch normalisation outside of --trainable_scopes; leave it out',
+            '--freeze_batch_norm: LeNet has no batch normalisation outside --trainable_scopes; leave it out',
         ),
         (
             {**NORMALIZED, 'trainable_scopes': ('alexnet_bn',)},
-            '--freeze_batch_norm: alexnet_bn has no batch normalisation outside of --trainable_scopes; leave it out',
+            '--freeze_batch_norm: alexnet_bn has no batch normalisation outside --trainable_scopes; leave it out',
         ),
     ],
 )

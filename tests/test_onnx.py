@@ -351,7 +351,7 @@ UNKNOWN: dict[str, tuple[Callable[[], keras.Model], str]] = {
         lambda: chain(layers.Flatten(), layers.BatchNormalization(name='bn')),
         'layer bn: ONNX .* for BatchNormalization of flattened images; ',
     ),
-    'no chain': (two_ways, 'layer sum of net takes something else than what conv2d.* gives: ONNX export knows only'),
+    'no chain': (two_ways, 'layer sum of net takes something else than what conv2d.* gives: ONNX export supports only'),
 }
 
 
@@ -626,9 +626,9 @@ def one_node(*names: str, **attributes: Any) -> Callable[[], Any]:
 NO_CLASSIFIERS: dict[str, tuple[Callable[[], Any], str]] = {
     'two inputs': (
         identity(tensor_value('a', IMAGES), tensor_value('b', IMAGES)),
-        "must take images and nothing else; its inputs: 'a', 'b'$",
+        "must have images as its only input; its inputs: 'a', 'b'$",
     ),
-    'integers': (identity(tensor_value('a', IMAGES, INT64)), r'takes tensor\(int64\); known are tensor\(float\), '),
+    'integers': (identity(tensor_value('a', IMAGES, INT64)), r'takes tensor\(int64\); supported: tensor\(float\), '),
     'rows': (identity(tensor_value('a', (1, 8))), r'takes \[1, 8\]; images have four axes'),
     'images': (
         identity(tensor_value('a', IMAGES)),
@@ -696,9 +696,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     'text': (lambda path: path.write_text('hello'), NO_FILE),
     'empty': (lambda path: path.write_bytes(b''), NO_FILE),
     'cut': (lambda path: path.write_bytes(path.read_bytes()[:-9999]), NO_FILE),
-    'weights': (lambda path: flip(path, path.stat().st_size // 2), 'its checksum does not agree: damaged, or changed'),
-    'description': (lambda path: describe(path, '{"model": '), 'what it says of itself is damaged: Expecting value'),
-    'no object': (lambda path: describe(path, '[]'), 'what it says of itself is damaged: a list, not an object'),
+    'weights': (lambda path: flip(path, path.stat().st_size // 2), 'its checksum does not match: damaged, or changed'),
+    'description': (lambda path: describe(path, '{"model": '), 'its description is damaged: Expecting value'),
+    'no object': (lambda path: describe(path, '[]'), 'its description is damaged: a list, not an object'),
     'no net': (lambda path: describe(path, '{"model": 3}'), 'what it says of its net is damaged, or by another ver'),
     'weights elsewhere': (
         lambda path: move_weights(path).unlink(),
@@ -793,7 +793,7 @@ def test_damage_is_found_in_what_is_saved_anew_too(exports, tmp_path, how, anew)
     if (how, anew) == (stride_of_first, 'names'):  # a graph of another program, which nothing compares
         return
     for read in (load_classifier, onnx_source.load):
-        with pytest.raises(InputError, match='its checksum does not agree: damaged, or changed by another program in '):
+        with pytest.raises(InputError, match='its checksum does not match: damaged, or changed by another program in '):
             read(str(path))
 
 
@@ -855,5 +855,5 @@ def test_weights_that_float16_cannot_hold_are_found(digits_dir, tmp_path):
     source = make_source('lenet', digits_dir, own_interface('lenet'), quantize='float16')
     source.model.variables[0].assign(source.model.variables[0] * 1e6)
     path = write(source, tmp_path / 'net.onnx')
-    with pytest.raises(InputError, match='it gives values that are not finite; nothing was kept of it'):
+    with pytest.raises(InputError, match='it gives values that are not finite; nothing was kept'):
         compare_probabilities(source, str(path))

@@ -68,12 +68,16 @@ def test_folders_of_splits_without_train_have_the_classes_of_the_run(run, tmp_pa
         (
             ('bee', 'cat'),
             {},
-            'is not divided into splits, so say which split its images are: --dataset_split_name=test',
+            'is not divided into splits; name the split of its images: --dataset_split_name=test',
         ),
-        (('bee', 'dog'), {'dataset_split_name': 'test'}, "'dog' is none of the 3 classes of the net; name the folders"),
+        (
+            ('bee', 'dog'),
+            {'dataset_split_name': 'test'},
+            "'dog' is not one of the 3 classes of the net; name the folders",
+        ),
         (('bee', 'cat'), {'dataset_split_name': 'tets'}, '--dataset_split_name=tets: image_folder has the splits tr'),
         (('bee', 'cat'), {'dataset_split_name': 'test+train'}, r'--dataset_split_name=test\+train: .* is not divided'),
-        (('bee', 'dog'), {'dataset_split_name': 'test', 'force': True}, 'has 3 classes, and the data set 2'),
+        (('bee', 'dog'), {'dataset_split_name': 'test', 'force': True}, 'has 3 classes, but image_folder in .* has 2'),
     ],
 )
 def test_what_of_another_folder_is_refused(run, tmp_path, classes, options, message):
@@ -131,7 +135,7 @@ def test_channels_of_a_data_set_in_colour(run, tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'channels': 3, 'use_grayscale': True}, '--channels=3: --use_grayscale gives the net one; leave one of the'),
+        ({'channels': 3, 'use_grayscale': True}, '--channels=3 contradicts --use_grayscale; leave one of'),
         ({'channels': 3, 'preprocessing_name': 'lens'}, "unknown preprocessing 'lens'"),
         ({'channels': 1, 'preprocessing_name': 'vgg'}, 'vgg preprocessing subtracts three means and cannot make gray'),
     ],

@@ -200,7 +200,7 @@ def test_scores_that_are_not_finite_are_an_error(predictor):
 
 
 def test_one_image_alone_is_a_list_too(predictor):
-    with pytest.raises(TypeError, match='a list of them is needed'):
+    with pytest.raises(TypeError, match='must be a list'):
         predictor.predict('cat.jpg')
 
 

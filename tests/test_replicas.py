@@ -196,7 +196,7 @@ def test_cpus_know_one_way_to_sum(run):
 
 
 def test_nccl_needs_gpus(run):
-    with pytest.raises(InputError, match=r'^--all_reduce=nccl: sums between GPUs, and there are none; leave it out$'):
+    with pytest.raises(InputError, match=r'^--all_reduce=nccl needs GPUs, and there are none; leave it out$'):
         run(**TEN_STEPS, num_clones=2, all_reduce='nccl')
 
 
@@ -257,10 +257,10 @@ def test_moving_statistics_are_means_over_replicas_and_parts(run, means_over_par
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'xla': 'on'}, '--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out'),
+        ({'xla': 'on'}, '--xla=on: XLA cannot compile --sync_batch_norm over several replicas; leave one of them out'),
         (
             {'gradient_accumulation_steps': 2},
-            '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas; leave one',
+            '--gradient_accumulation_steps=2: cannot be combined with --sync_batch_norm over several replicas; leave',
         ),
     ],
 )

@@ -60,7 +60,7 @@ def test_the_bare_command_trains_and_evaluates_the_embedded_digits(tmp_path: Pat
     length = ('--max_number_of_steps=2', '--batch_size=4')
     finished = run('train', '--model_name=alexnet_v2', f'--train_dir={tmp_path}', narrow, *length)
     assert finished.returncode == 0, finished.stderr
-    assert 'no --dataset_dir was given: using the embedded digits' in finished.stderr
+    assert 'no --dataset_dir: using the embedded digits' in finished.stderr
     assert 'evaluated 360 of 360' in finished.stdout
 
 
@@ -170,7 +170,7 @@ def _wait_for_tags(address: str, runs: int) -> dict[str, set[str]]:
         ('train', ['--batch_size=many'], 2, 'flag --batch_size=many'),
         ('train', ['alexnet_v2'], 2, 'not a flag: alexnet_v2'),
         ('train', ['--batch_size=0'], 1, '--batch_size=0: must be at least 1'),
-        ('train', ['--task=1'], 1, '--task=1: says which of --worker_hosts this process is; give them too'),
+        ('train', ['--task=1'], 1, '--task=1: is an index into --worker_hosts; give --worker_hosts too'),
         ('train', ['--worker_replicas=2'], 1, '--worker_replicas=2 cannot be honoured: list the workers in'),
         ('train', ['--launch_workers=2', '--worker_hosts=a:1'], 1, '--launch_workers=2 chooses the addresses of its'),
         ('eval', ['--recall_at=3,x'], 1, '--recall_at=3,x: must be int values separated by commas'),

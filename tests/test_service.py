@@ -15,7 +15,7 @@ from datasets import service
 from support.errors import InputError
 
 SERVERS = tf.data.experimental.service
-NO_DISPATCHER = 'what listens there is no dispatcher of a tf.data service ({}); give the address of the DispatchServer'
+NO_DISPATCHER = 'the server there is not a dispatcher of a tf.data service ({}); give the address of the DispatchServer'
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ class Checkpoint:
         if start and not any(name.startswith(start) for name in found):
             starts = sorted({name.partition('/')[0] for name in found if '/' in name})
             raise InputError(
-                f'--checkpoint_scope={scope}: no name in {prefix} begins so; they begin with {", ".join(starts[:10])}'
+                f'--checkpoint_scope={scope}: no name in {prefix} starts so; they start with {", ".join(starts[:10])}'
             )
         self._names = {name.removeprefix(start): name for name in found if name.startswith(start) or is_counter(name)}
         self.shapes = {name: found[full_name] for name, full_name in self._names.items()}
