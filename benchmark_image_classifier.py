@@ -1,7 +1,7 @@
 """Measures speed: `python benchmark_image_classifier.py --mode=train --dataset_dir=...`.
 
-Prints images a second, and a CPU-second, as a table; `--results_path` writes them as JSON. All flags of training are
-taken, `--flagfile=` of a recipe too; `--help` lists them. Nothing is written to a train_dir.
+Prints images per second, and per CPU-second, as a table; `--results_path` writes them as JSON. Accepts all flags of
+training, and a recipe with `--flagfile=`; `--help` lists them. No train_dir is written.
 """
 
 import os

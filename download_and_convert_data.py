@@ -1,7 +1,7 @@
 """Makes TFRecords: `python download_and_convert_data.py --dataset_name=imagenet --source_dir=... --dataset_dir=...`.
 
-With `--verify`, it reads a converted data set again and compares it with its dataset.json; with `--unpack`, it unpacks
-compressed TFRecords. `--help` lists the flags.
+`--verify` compares a converted data set with its dataset.json; `--unpack` decompresses TFRecords. `--help` lists the
+flags.
 """
 
 from configs import cli

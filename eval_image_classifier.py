@@ -1,7 +1,7 @@
-"""Measures a checkpoint: `python eval_image_classifier.py --checkpoint_path=TRAIN_DIR`.
+"""Evaluates a checkpoint: `python eval_image_classifier.py --checkpoint_path=TRAIN_DIR`.
 
-`--checkpoint_path` may also be a SavedModel, or a .tflite or .onnx file; `--compare=A,B,C` prints a table of several.
-Prints Accuracy and Recall@k; `--results_path` writes them as JSON. The flags are slim's; `--help` lists them.
+Prints Accuracy and Recall@k; `--results_path` writes them as JSON. `--checkpoint_path` may also be a SavedModel, or a
+.tflite or .onnx file; `--compare=A,B,C` compares several in a table. The flags are slim's; `--help` lists them.
 """
 
 import os

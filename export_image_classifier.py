@@ -1,8 +1,7 @@
-"""Writes a checkpoint in another format: `python export_image_classifier.py --checkpoint_path=... --format=onnx ...`.
+"""Exports a checkpoint: `python export_image_classifier.py --checkpoint_path=... --format=onnx --output_path=...`.
 
-SavedModel, TFLite and ONNX, quantised or not; slim's checkpoint, .keras and .weights.h5. --output_path is needed, too.
-
-What was written is read back and compared before it gets its name. `--help` lists the flags.
+Formats: SavedModel, TFLite and ONNX, quantised or not; slim's checkpoint, .keras and .weights.h5. Each export is
+compared with its checkpoint before it is put in place. `--help` lists the flags.
 """
 
 from configs import cli, early

@@ -1,6 +1,6 @@
-"""Takes weights of other frameworks into a train_dir: `python import_weights.py --source=net.onnx --model_name=...`.
+"""Imports weights of other frameworks: `python import_weights.py --source=net.onnx --model_name=... --train_dir=...`.
 
-What was taken is compared with what the source itself computes before anything is written. `--help` lists the flags.
+The imported net is compared with the source's own output before anything is written. `--help` lists the flags.
 """
 
 from configs import cli, early

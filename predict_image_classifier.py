@@ -1,7 +1,7 @@
 """Classifies images: `python predict_image_classifier.py --checkpoint_path=TRAIN_DIR image.jpg folder/ '*.png' -`.
 
-Images are files, folders and all below them, quoted globs, or `-`: an image or a list of paths on standard input.
-Prints the most likely classes of each; `--help` lists the flags. Exit status 1: some images could not be used.
+Prints the most likely classes of each image. Images are files, folders (searched recursively), quoted globs, or `-`: an
+image or a list of paths on standard input. Exit status 1: some images could not be used. `--help` lists the flags.
 """
 
 from configs import cli, early

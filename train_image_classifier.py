@@ -1,6 +1,6 @@
-"""Trains a net on TFRecords: `python train_image_classifier.py --model_name=alexnet_v2 --dataset_dir=...`.
+"""Trains an image classifier: `python train_image_classifier.py --model_name=alexnet_v2 --dataset_dir=...`.
 
-The flags are slim's; `--help` lists them, `--flagfile=configs/alexnet_v2_digits.cfg` takes a recipe.
+The flags are slim's. `--flagfile=configs/alexnet_v2_digits.cfg` reads a recipe; `--help` lists the flags.
 """
 
 import os

@@ -14,17 +14,17 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkOptions(Options):
-    """What is measured, and for how long."""
+    """Measurement."""
 
     mode: str = option(
         'train',
-        'input: the host stage alone; step: device stage, forward, backward and update on synthetic data; train: both; '
-        'eval: a pass over the evaluation data.',
+        'input: the input pipeline on the host alone; step: preprocessing on the device, forward and backward pass '
+        'and update, on synthetic data; train: both; eval: a pass over the evaluation data.',
         choices=('input', 'step', 'train', 'eval'),
     )
-    num_steps: int = option(100, 'Batches that are measured, rounded up to whole tenths.', lower=1, upper=10**9)
-    warmup_steps: int = option(10, 'Batches before them that are not: the first one compiles.', lower=1, upper=10**9)
-    results_path: str | None = option(None, 'JSON file for the figures.', path=True)
+    num_steps: int = option(100, 'Batches to measure, rounded up to whole blocks of a tenth.', lower=1, upper=10**9)
+    warmup_steps: int = option(10, 'Batches to run before measuring; the first one compiles.', lower=1, upper=10**9)
+    results_path: str | None = option(None, 'JSON file for the results.', path=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,6 @@ class BenchmarkConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         if self.plan.plan:
-            raise InputError('--plan: only train_image_classifier.py plans; leave it out')
+            raise InputError('--plan: only train_image_classifier.py supports it; leave it out')
         if self.log.summary:
-            raise InputError('--summary: only train_image_classifier.py prints it; leave it out')
+            raise InputError('--summary: only train_image_classifier.py supports it; leave it out')

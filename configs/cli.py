@@ -123,7 +123,7 @@ def exit_status(call: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        console.print_error(f'output cannot be written: {error.strerror}')
+        console.print_error(f'cannot write output: {error.strerror}')
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
 
@@ -169,11 +169,11 @@ class _ShowFlag(flags.BooleanFlag):
 
 def _define_help_flags(show_help: Callable[[], None]) -> None:
     flags.DEFINE_flag(_ShowFlag('help', 'h', 'Show the flags of this script.', show_help))
-    flags.DEFINE_flag(_ShowFlag('helpshort', '?', 'As --help.', show_help))
+    flags.DEFINE_flag(_ShowFlag('helpshort', '?', 'Same as --help.', show_help))
     show_all = functools.partial(app.usage, writeto_stdout=True)
-    flags.DEFINE_flag(_ShowFlag('helpfull', None, "Show absl's flags too.", show_all))
+    flags.DEFINE_flag(_ShowFlag('helpfull', None, "Also show absl's flags.", show_all))
     show_xml = flags.FLAGS.write_help_in_xml_format
-    flags.DEFINE_flag(_ShowFlag('helpxml', None, 'As --helpfull, in XML.', show_xml))
+    flags.DEFINE_flag(_ShowFlag('helpxml', None, 'Same as --helpfull, in XML.', show_xml))
 
 
 def _parse_flags(argv: Sequence[str], positional: str | None = None) -> tuple[list[str], set[str]]:
@@ -185,7 +185,7 @@ def _parse_flags(argv: Sequence[str], positional: str | None = None) -> tuple[li
         _exit_with_usage(argv, str(error))
     if positional is not None:
         if len(rest) == 1 and not flags.FLAGS[positional].value:
-            _exit_with_usage(argv, f'no {positional} were named')
+            _exit_with_usage(argv, f'no {positional} given')
     elif len(rest) > 1:
         _exit_with_usage(argv, f'not a flag: {shlex.join(rest[1:])}; options are written --name=value')
     names = {argument.flag for argument in arguments if argument.file is None}
@@ -246,7 +246,7 @@ def answers_to_retired_flags(retired_flags: Sequence[RetiredFlag]) -> list[str]:
             continue
         if retired.refuse and flag.value != retired.default:
             raise InputError(f'--{retired.name}={flag.value} cannot be honoured: {retired.answer}')
-        lines.append(f'--{retired.name} is not needed any more: {retired.answer}')
+        lines.append(f'--{retired.name} is no longer needed: {retired.answer}')
     return lines
 
 

@@ -11,62 +11,68 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class DeviceOptions(Options):
-    """Which devices compute, and how."""
+    """Devices."""
 
-    devices: str = option('auto', 'auto: all visible GPUs, else the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
+    devices: str = option(
+        'auto', 'auto: all visible GPUs, otherwise the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu')
+    )
     num_clones: int | None = option(
         None,
-        'Replicas on this machine: so many GPUs, or logical devices of the CPU. Default: all GPUs, or one CPU.',
+        'Replicas on this machine: number of GPUs, or of logical CPU devices. Default: all GPUs, or one CPU.',
         lower=1,
         upper=2**10,
     )
     xla: str = option('auto', 'Compile the step with XLA: auto (on GPUs only), on, off.', choices=('auto', 'on', 'off'))
     fast_convolutions: str = option(
         'auto',
-        "Compute 3x3 and 5x5 convolutions as is fastest on CPUs, in float32 by Winograd's minimal filtering, which "
-        'rounds differently: auto (on CPUs only), on, off.',
+        "Compute 3x3 and 5x5 convolutions in the way that is fastest on CPUs (float32: Winograd's minimal filtering, "
+        'which rounds differently): auto (on CPUs only), on, off.',
         choices=('auto', 'on', 'off'),
     )
     all_reduce: str = option(
         'auto',
-        'How gradients are summed over replicas: nccl (GPUs only), ring, or auto: nccl on GPUs.',
+        'Algorithm that sums gradients over replicas: nccl (GPUs only), ring, or auto (nccl on GPUs).',
         choices=('auto', 'nccl', 'ring'),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ClusterOptions(Options):
-    """Which workers train together, and which of them this process is; by default it is alone."""
+    """Distributed training and evaluation; by default, this process works alone."""
 
     worker_hosts: tuple[str, ...] = option(
-        (), 'host:port of every worker, separated by commas, the same on all; the first one is the chief.'
+        (), 'host:port of every worker, separated by commas, the same list on all workers; the first is the chief.'
     )
-    task: int | None = option(None, 'Which of --worker_hosts this process is, from 0.', lower=0)
+    task: int | None = option(None, 'Index of this process in --worker_hosts, from 0.', lower=0)
     launch_workers: int = option(
-        0, 'Start so many workers on this machine, and end them all when one fails; 0: none.', lower=0, upper=64
+        0,
+        'Start this many workers on this machine, and stop all of them if one fails; 0 starts none.',
+        lower=0,
+        upper=64,
     )
     cluster: str = option(
         'auto',
-        'Where to look for the workers without --worker_hosts: auto (TF_CONFIG; RANK, WORLD_SIZE and MASTER_ADDR; the '
-        "variables of Open MPI and of SLURM's srun), none.",
+        'Where to find the workers without --worker_hosts: auto (TF_CONFIG; RANK, WORLD_SIZE and MASTER_ADDR; the '
+        "variables of Open MPI and of SLURM's srun), or none.",
         choices=('auto', 'none'),
     )
     worker_timeout_secs: float = option(
         120.0,
-        'A worker that is not heard of, or does not go on, for so long is lost; the others then end too.',
+        'Seconds without a sign of life or progress after which a worker counts as lost; the other workers then stop '
+        'too.',
         above=0.0,
         upper=1e6,
     )
     worker_join_timeout_secs: float = option(
-        600.0, 'Seconds that workers wait for each other at the start.', above=0.0, upper=1e6
+        600.0, 'Seconds that workers wait for each other at startup.', above=0.0, upper=1e6
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.launch_workers and self.task is not None:
-            raise InputError(f'--launch_workers={self.launch_workers} starts all its workers: give it without --task')
+            raise InputError(f'--launch_workers={self.launch_workers} starts all workers itself: leave out --task')
         if self.launch_workers and self.worker_hosts:
             raise InputError(
-                f'--launch_workers={self.launch_workers} finds the addresses of its workers itself: give it without '
+                f'--launch_workers={self.launch_workers} chooses the addresses of its workers itself: leave out '
                 '--worker_hosts, or start each of --worker_hosts with its own --task'
             )

@@ -36,7 +36,7 @@ def check_names(config: Any) -> None:
 def check_checkpoint(path: str, flag: str = 'checkpoint_path') -> None:
     """Raises InputError if a path holds neither a checkpoint nor an export; the error lists the folder's content."""
     if '\0' in path:
-        raise InputError(f'--{flag}={path!r}: no file can have a zero byte in its name')
+        raise InputError(f'--{flag}={path!r}: file names cannot contain a zero byte')
     if _is_remote(path):
         return
     if os.path.isdir(path):
@@ -64,17 +64,21 @@ def no_checkpoint_in(folder: str, names: Iterable[str], flag: str = 'checkpoint_
         if not _is_remote(folder) and os.path.isfile(os.path.join(path, 'saved_model.pb'))
     ]
     if deeper:
-        return InputError(f'--{flag}={folder}: no checkpoint in this folder; give the SavedModel in it: {deeper[-1]}')
+        return InputError(
+            f'--{flag}={folder}: no checkpoint in this folder; use the SavedModel inside it: {deeper[-1]}'
+        )
     run = [os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(('.onnx', '.tflite'))]
     if run:
-        return InputError(f'--{flag}={folder}: no checkpoint in this folder; give the file in it: {", ".join(run[:5])}')
+        return InputError(
+            f'--{flag}={folder}: no checkpoint in this folder; use the file inside it: {", ".join(run[:5])}'
+        )
     return InputError(f'--{flag}={folder}: no checkpoint in this folder')
 
 
 def no_checkpoint_at(path: str, folder: str, names: Iterable[str] | None, flag: str = 'checkpoint_path') -> InputError:
     """Returns the error for a path without a checkpoint, given its folder's file names, or None without a folder."""
     if names is None:
-        return InputError(f'--{flag}={path}: no such file, and no folder {folder}')
+        return InputError(f'--{flag}={path}: no such file; its folder {folder} does not exist')
     names = list(names)
     name = os.path.basename(re.sub(PART_OF_CHECKPOINT, '', path))
     if name in _without_index(names):
@@ -103,8 +107,8 @@ def _without_index(names: Iterable[str]) -> list[str]:
 
 def _missing_index(folder: str, incomplete: list[str]) -> str:
     return (
-        f'{os.path.join(folder, incomplete[0])}.index is missing, without which the .data file cannot be read; copy '
-        'it, too, from where the checkpoint was written'
+        f'{os.path.join(folder, incomplete[0])}.index is missing, and the .data file is useless without it; '
+        'copy it too, from where the checkpoint was written'
     )
 
 
@@ -112,7 +116,7 @@ def check_dataset_dir(dataset_name: str | None, path: str | None) -> None:
     """Raises InputError if a data set's folder is missing, unless the data set is written or downloaded on demand."""
     is_made = dataset_name is not None and dataset_name.startswith((names.TFDS, *_WRITTEN_IF_ABSENT))
     if path is not None and not is_made and not _is_remote(path) and not os.path.isdir(path):
-        state = 'not a folder that can be read' if os.path.lexists(path) else 'no such folder'
+        state = 'not a readable folder' if os.path.lexists(path) else 'no such folder'
         raise InputError(f'--dataset_dir={path}: {state}')
 
 
@@ -128,9 +132,9 @@ def check_place(flag: str, path: str | None) -> None:
         return
     folder = os.path.dirname(path) or '.'
     if not os.path.isdir(folder):
-        raise InputError(f'--{flag}={path}: there is no folder {folder}')
+        raise InputError(f'--{flag}={path}: folder {folder} does not exist')
     if not path or os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise InputError(f'--{flag}={path}: no file can be written there')
+        raise InputError(f'--{flag}={path}: cannot write a file there')
 
 
 def check_folder_place(flag: str, path: str | None) -> None:
@@ -141,9 +145,9 @@ def check_folder_place(flag: str, path: str | None) -> None:
     while not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)
     if not os.path.isdir(nearest):
-        raise InputError(f'--{flag}={path}: {nearest} is no folder')
+        raise InputError(f'--{flag}={path}: {nearest} is not a folder')
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f'--{flag}={path}: {nearest} may not be written to')
+        raise InputError(f'--{flag}={path}: {nearest} is not writable')
 
 
 def check_combinations(config: Any) -> None:
@@ -170,8 +174,7 @@ def check_schedule(config: TrainConfig) -> None:
 def needs_length() -> InputError:
     """Returns the error for a cosine schedule without a length."""
     return InputError(
-        '--learning_rate_decay_type=cosine needs to know how long training lasts: '
-        'give --max_number_of_steps or --num_epochs'
+        '--learning_rate_decay_type=cosine needs the length of training: give --max_number_of_steps or --num_epochs'
     )
 
 
@@ -188,7 +191,7 @@ def check_training(config: TrainConfig) -> None:
     check_dataset_dir(config.data.dataset_name, config.data.dataset_dir)
     path, train_dir = config.checkpoint.checkpoint_path, config.checkpoint.train_dir
     if not _is_remote(train_dir) and os.path.lexists(train_dir) and not os.path.isdir(train_dir):
-        raise InputError(f'--train_dir={train_dir}: is no folder; name another one')
+        raise InputError(f'--train_dir={train_dir}: not a folder; choose another path')
     if path and not _is_remote(train_dir) and not _has_checkpoints(train_dir):
         check_checkpoint(path)
 
@@ -203,7 +206,7 @@ def check_export(config: ExportConfig) -> None:
     check_combinations(config)
     check_checkpoint(options.checkpoint_path)
     if not options.overwrite and options.output_path and os.path.lexists(options.output_path.rstrip('/')):
-        raise InputError(f'--output_path={options.output_path} exists; give another name, or --overwrite')
+        raise InputError(f'--output_path={options.output_path} already exists; choose another path, or add --overwrite')
     if options.verification_images and not set('*?[') & set(options.verification_images):
         check_file('verification_images', options.verification_images)
 

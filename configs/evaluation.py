@@ -16,40 +16,41 @@ PREDICTION_ENDINGS = ('.csv', '.jsonl', '.parquet')
 
 @dataclasses.dataclass(frozen=True)
 class EvalOptions(Options):
-    """What is evaluated, on which examples."""
+    """Checkpoint and evaluation data."""
 
     checkpoint_path: str = option(
         '/tmp/tfmodel/',
-        'A checkpoint, a .keras or .weights.h5 file, a train_dir, whose latest one is evaluated, a SavedModel, or a '
-        '.tflite or .onnx file.',
+        'What to evaluate: a checkpoint, a train_dir (its latest checkpoint), a .keras or .weights.h5 file, a '
+        'SavedModel, or a .tflite or .onnx file.',
         path=True,
     )
     compare: tuple[str, ...] = option(
-        (), 'Evaluate several, separated by commas, over the same images, and print a table, instead of one.', path=True
+        (),
+        'Instead of --checkpoint_path: evaluate several, separated by commas, on the same images, and print a table.',
+        path=True,
     )
-    dataset_name: str | None = option(None, 'Data set. Default: the one that the run was trained on, else imagenet.')
-    dataset_dir: str | None = option(
-        None, 'Folder of the data set. Default: the one that the run was trained on.', path=True
-    )
+    dataset_name: str | None = option(None, 'Data set. Default: the one used in training, otherwise imagenet.')
+    dataset_dir: str | None = option(None, 'Folder of the data set. Default: the one used in training.', path=True)
     dataset_split_name: str | None = option(
         None,
-        "Split to evaluate, or part of one as in TFDS: 'train[90%:]'. Default: validation or test, whichever the data "
-        'set has. A folder of class folders that is not divided into splits, other than the one trained on, is taken '
-        'as the split that is named here. (slim: test)',
+        "Split to evaluate, or part of one in TFDS notation: 'train[90%:]'. Default: validation or test, whichever "
+        'the data set has. A folder of class folders without splits, other than the one used in training, counts as '
+        'the split named here. (slim: test)',
     )
     file_pattern: str | None = option(
-        None, "Names of a split's TFRecord files, as for training. Default: as the run was trained."
+        None, "Names of a split's TFRecord files, in the format of training. Default: as in training."
     )
     record_keys: tuple[str, ...] = option(
-        (), 'Keys in the records, as for training: image=image_raw,label=label. Default: as the run was trained.'
+        (),
+        'Feature keys in the records, in the format of training: image=image_raw,label=label. Default: as in training.',
     )
-    batch_size: int = option(100, 'Examples a batch; the result does not depend on it.', lower=1, upper=2**20)
+    batch_size: int = option(100, 'Examples per batch; results do not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(
-        None, 'Evaluate at most this many batches; the default is the whole split.', lower=1
+        None, 'Maximum number of batches to evaluate. Default: the whole split.', lower=1
     )
-    recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
+    recall_at: tuple[int, ...] = option((5,), 'Values of k for Recall@k, separated by commas.', lower=1)
     moving_average_decay: float | None = option(
-        None, 'If given and not 0, evaluate the moving averages of the weights.', lower=0.0, upper=1.0
+        None, 'Any value other than 0: evaluate the moving averages of the weights.', lower=0.0, upper=1.0
     )
 
     def __post_init__(self) -> None:
@@ -59,22 +60,22 @@ class EvalOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class EvalNetOptions(NetOverrides):
-    """The net, where there is no model.json, or to check against it: a contradiction is an error without `force`."""
+    """Net, if there is no model.json. Flags that contradict model.json are an error without --force."""
 
-    force: bool = option(False, 'Let flags contradict model.json.')
+    force: bool = option(False, 'Allow flags to contradict model.json.')
     mixed_precision: str = option(
         'float32',
-        'Arithmetic of the layers: float32, tf32, bfloat16 or float16.',
+        'Type in which layers compute: float32, tf32, bfloat16 or float16.',
         choices=('float32', 'tf32', 'bfloat16', 'float16'),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalOutputOptions(Options):
-    """Where results go, and how often."""
+    """Results and continuous evaluation."""
 
     eval_dir: str | None = option(
-        None, 'Folder of the event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)', path=True
+        None, 'Folder for event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)', path=True
     )
     results_path: str | None = option(None, 'JSON file for the results of the last evaluation.', path=True)
     predictions_path: str | None = option(
@@ -87,7 +88,7 @@ class EvalOutputOptions(Options):
     predictions_logits: bool = option(False, 'With --predictions_path: write the scores of all classes, too.')
     eval_interval_secs: float | None = option(
         None,
-        'Keep waiting for new checkpoints and evaluate each, at least this many seconds apart.',
+        'Keep waiting for new checkpoints and evaluate each, at intervals of at least this many seconds.',
         lower=0.0,
         upper=1e6,
     )
@@ -95,7 +96,7 @@ class EvalOutputOptions(Options):
         None, 'With --eval_interval_secs: stop after this many evaluations.', lower=1
     )
     eval_timeout_secs: float | None = option(
-        None, 'With --eval_interval_secs: stop when no new checkpoint came for so long.', lower=0.0
+        None, 'With --eval_interval_secs: stop if no new checkpoint appears for this many seconds.', lower=0.0
     )
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ def expand(
         directive = _DIRECTIVE.fullmatch(text)
         if directive is not None:
             if directive['path'] is None and not rest:
-                raise InputError('--flagfile: names no file')
+                raise InputError('--flagfile: no file given')
             path = rest.pop(0) if directive['path'] is None else directive['path']
             expanded += _lines(path, ())
             continue
@@ -83,7 +83,7 @@ def _lines(path: str, parents: tuple[str, ...]) -> Iterator[Argument]:
         if directive is None:
             yield Argument(text, path)
         elif directive['path'] is None:
-            raise InputError(f'--flagfile={path}: a line says --flagfile alone; write --flagfile=PATH')
+            raise InputError(f'--flagfile={path}: a line contains --flagfile without a path; write --flagfile=PATH')
         else:
             yield from _lines(directive['path'], (*parents, path))
 
@@ -94,7 +94,7 @@ def _by_way_of(files: Sequence[str]) -> str:
 
 def _read(path: str) -> str:
     if is_named_pipe(path):
-        raise InputError(f'--flagfile={path}: a pipe, and must be a file')
+        raise InputError(f'--flagfile={path}: is a pipe; must be a regular file')
     try:
         with open(path, 'rb') as file:
             data = file.read(_MAX_CHARACTERS + 1)
@@ -102,8 +102,8 @@ def _read(path: str) -> str:
         reason = getattr(error, 'strerror', None) or first_line(error)
         raise InputError(f'Unable to open flagfile {path!r}: {reason}') from error
     if len(data) > _MAX_CHARACTERS:
-        raise InputError(f'--flagfile={path}: longer than {_MAX_CHARACTERS} characters: not a flagfile')
+        raise InputError(f'--flagfile={path}: longer than {_MAX_CHARACTERS} characters; not a flagfile')
     try:
         return io.StringIO(decode_text(data), newline=None).read()  # any line endings
     except NotUtf8Error as error:
-        raise InputError(f'Unable to open flagfile {path!r}: not a text in UTF-8: {error}') from error
+        raise InputError(f'Unable to open flagfile {path!r}: not UTF-8 text: {error}') from error

@@ -13,31 +13,31 @@ LAYOUTS = ('NHWC', 'NCHW')
 CHANNEL_ORDERS = ('RGB', 'BGR')
 OUTPUTS = ('logits', 'probabilities')
 
-_FROM_RUN = 'Default: as the run was trained (model.json), or as the file says'
-_FROM_FILE = 'Default: as the file says, if it is an export of this project'
+_FROM_RUN = 'Default: from model.json or the file'
+_FROM_FILE = 'Default: from the file, if this project exported it'
 
 
 @dataclasses.dataclass(frozen=True)
 class NetOverrides(Options):
-    """The net, where there is no model.json and the file does not say it either, or to check against them."""
+    """Net, if neither model.json nor the file describes it, or to check it against them."""
 
-    model_name: str | None = option(None, f'Net. {_FROM_RUN}, else alexnet_v2.')
-    preprocessing_name: str | None = option(None, f"Preprocessing. {_FROM_RUN}, else the net's own.")
+    model_name: str | None = option(None, f'Net. {_FROM_RUN}, otherwise alexnet_v2.')
+    preprocessing_name: str | None = option(None, f"Preprocessing. {_FROM_RUN}, otherwise the net's own.")
     image_size: int | None = option(
         None,
-        f"Side of the images in pixels. {_FROM_RUN}, else the net's own. (slim: --eval_image_size)",
+        f"Side of the images in pixels. {_FROM_RUN}, otherwise the net's own. (slim: --eval_image_size)",
         lower=1,
         upper=2**13,
         alias='eval_image_size',
     )
     labels_offset: int | None = option(
-        None, f'Subtracted from the labels and the number of classes. {_FROM_RUN}, else 0.', lower=0
+        None, f'Number subtracted from the labels and from the number of classes. {_FROM_RUN}, otherwise 0.', lower=0
     )
-    use_grayscale: bool | None = option(None, f'Whether the net takes one gray channel of images. {_FROM_RUN}.')
-    channels: int | None = option(None, f'Channels of the images that the net takes. {_FROM_RUN}.', choices=(1, 3))
-    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}, else 1.', above=0.0, upper=16.0)
+    use_grayscale: bool | None = option(None, f'Whether the net takes one gray channel. {_FROM_RUN}.')
+    channels: int | None = option(None, f'Channels of the input images. {_FROM_RUN}.', choices=(1, 3))
+    depth_multiplier: float | None = option(None, f'Width of the net. {_FROM_RUN}, otherwise 1.', above=0.0, upper=16.0)
     global_pool: bool | None = option(
-        None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}, else not.'
+        None, f'Average over the positions before the logits (alexnet_v2). {_FROM_RUN}, otherwise no.'
     )
 
     def given(self) -> dict[str, Any]:
@@ -48,33 +48,33 @@ class NetOverrides(Options):
 
 @dataclasses.dataclass(frozen=True)
 class ForeignOptions(Options):
-    """What a file or a checkpoint of others does not say itself: how it takes images, what its names begin with."""
+    """Foreign files and checkpoints, which do not describe themselves."""
 
     layout: str | None = option(
-        None, f'Order of the axes of its images. {_FROM_FILE}, else from its shape.', choices=LAYOUTS
+        None, f'Axis order of the input images. {_FROM_FILE}, otherwise derived from the input shape.', choices=LAYOUTS
     )
     channel_order: str | None = option(
         None,
-        f'Order of the channels of its images. {_FROM_FILE}, else as its preprocessing gives them.',
+        f'Channel order of the input images. {_FROM_FILE}, otherwise that of the preprocessing.',
         choices=CHANNEL_ORDERS,
     )
     includes_preprocessing: bool | None = option(
-        None, f'Whether it takes pixels from 0 to 255 and scales them itself. {_FROM_FILE}, else no.'
+        None, f'Whether the model takes pixels from 0 to 255 and scales them itself. {_FROM_FILE}, otherwise no.'
     )
     labels_path: str | None = option(
         None,
-        'File with the name of each class, where neither the net nor the data set has them: one a line, id:name, or a '
-        'list or dict of Python or JSON.',
+        'File with class names, if neither the net nor the data set has them: one per line, id:name, or a Python or '
+        'JSON list or dict.',
         path=True,
     )
     output_name: str | None = option(
-        None, 'Which output gives the scores, of a SavedModel, .tflite or .onnx file of others that has several.'
+        None, 'Output with the scores, if a foreign SavedModel, .tflite or .onnx file has several.'
     )
     checkpoint_scope: str | None = option(
-        None, 'Prefix that is removed from all names in a checkpoint, such as tower_0.'
+        None, 'Prefix to remove from all variable names in a checkpoint, such as tower_0.'
     )
     allow_any_operator: bool = option(
         False,
-        'Run a SavedModel even with operators that may do more than compute, such as reading and writing files or '
-        'running Python. Only for files of people whom you would let log in.',
+        'Run a SavedModel even if its operators may do more than compute, such as read and write files or run '
+        'Python. Use it only for files from people you trust with a login.',
     )

@@ -39,7 +39,7 @@ def help_text(
     if example:
         sections.append(f'Example:\n  {example}')
     if usual:
-        sections.append(_section('What most commands need', (options[name] for name in usual), width))
+        sections.append(_section('Common options', (options[name] for name in usual), width))
     for group in dataclasses.fields(config_class):
         others = [option for name, option in options.items() if option.group == group.name and name not in usual]
         if others:
@@ -47,7 +47,7 @@ def help_text(
     if retired_flags:
         sections.append(_retired_section(retired_flags, width))
     sections.append(
-        _wrap("--flagfile=PATH takes flags from a file, a line each; --helpfull shows absl's flags too.", width)
+        _wrap("--flagfile=PATH reads flags from a file, one per line; --helpfull also shows absl's flags.", width)
     )
     return '\n\n'.join(sections)
 
@@ -103,7 +103,7 @@ def _retired_section(retired_flags: Sequence[RetiredFlag], width: int) -> str:
     answers: dict[str, list[str]] = {}
     for flag in retired_flags:
         answers.setdefault(flag.answer, []).append(f'--[no]{flag.name}' if flag.kind is bool else f'--{flag.name}')
-    lines = [_wrap('Flags of slim that have no effect here, and are refused where the run would differ:', width)]
+    lines = [_wrap('Flags of slim without effect here; refused if the run would differ:', width)]
     for answer, written in answers.items():
         lines += [_wrap(', '.join(written), width, '  '), _wrap(f'{answer}.', width, _INDENT)]
     return '\n'.join(lines)

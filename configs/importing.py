@@ -7,47 +7,50 @@ import dataclasses
 
 from configs.options import Options, option
 
-_FROM_SOURCE = 'Default: as the source says'
+_FROM_SOURCE = 'Default: from the source'
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportOptions(Options):
-    """What is imported, and where to."""
+    """Source and output."""
 
     source: str | None = option(
-        None, 'An .onnx file, or PyTorch weights as a .safetensors file; in floats of 16 or 32 bits.', path=True
+        None,
+        'File to import: an .onnx file, or PyTorch weights in a .safetensors file; 16-bit or 32-bit floats.',
+        path=True,
     )
     model_name: str | None = option(
         None,
-        'Net that the weights are of; a file of another net is refused. Default: as an export of this project says.',
+        'Net of the weights; a file of another net is refused. Default: the net recorded in the file, if it is an '
+        'export of this project.',
     )
-    train_dir: str | None = option(None, 'Folder that is made: a checkpoint of step 0 and model.json.', path=True)
-    overwrite: bool = option(False, 'Replace what an earlier import has written there; never a run.')
+    train_dir: str | None = option(None, 'Folder to create, with a checkpoint of step 0 and model.json.', path=True)
+    overwrite: bool = option(
+        False, 'Replace the files of an earlier import in --train_dir; a training run is never replaced.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportNetOptions(Options):
-    """What the source does not say, or may leave open. Width, channels and number of classes are found in it."""
+    """Properties that the source may not record. Width, channels and number of classes are read from it."""
 
     image_size: int | None = option(
-        None, f"Side of the images in pixels. {_FROM_SOURCE}, else the net's own.", lower=1, upper=2**13
+        None, f"Side of the images in pixels. {_FROM_SOURCE}, otherwise the net's own.", lower=1, upper=2**13
     )
     preprocessing_name: str | None = option(None, "Preprocessing. Default: the net's own.")
     dataset_name: str | None = option(
-        None, 'Data set that the weights were trained on, which evaluation then takes. Default: none is known.'
+        None, 'Data set that the weights were trained on, used as the default for evaluation. Default: none.'
     )
-    dataset_dir: str | None = option(
-        None, 'Folder of that data set, of which its names of classes are taken too.', path=True
-    )
+    dataset_dir: str | None = option(None, 'Folder of that data set; its class names are used too.', path=True)
     labels_offset: int | None = option(
         None,
-        'What is subtracted from the labels of the data set. Default: 1 if it has one class more than the source, as '
-        "slim's imagenet has with its background; else 0.",
+        'Number subtracted from the labels of the data set. Default: 1 if the data set has one class more than the '
+        "source (slim's imagenet has a background class), otherwise 0.",
         lower=0,
     )
     labels_path: str | None = option(
         None,
-        'File with the names of the classes: one a line, id:name, or a list or dict of Python or JSON.',
+        'File with class names: one per line, id:name, or a Python or JSON list or dict.',
         path=True,
     )
 

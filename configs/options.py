@@ -78,7 +78,7 @@ def _expand(name: str, path: str | os.PathLike[str] | int) -> str:
     if not expanded.startswith('~') or os.path.lexists(expanded):  # a file such as `~$draft.png`
         return expanded
     user = text.partition('/')[0][1:]
-    whose = f'this machine has no user {user!r}' if user else 'the home folder of this user is not known'
+    whose = f'this machine has no user {user!r}' if user else 'the home folder of this user is unknown'
     raise InputError(f'--{name}={text}: {whose}; write the folder out, or ./{text} if its name begins with ~')
 
 
@@ -109,15 +109,17 @@ def check_text(name: str, text: str, is_name: bool = False) -> None:
     With `is_name` the text is one of several file names, and may be any name that a file system allows.
     """
     if '\0' in text:
-        raise InputError(f'--{name}={text!r}: has a zero byte, which no name has; leave it out')
+        raise InputError(f'--{name}={text!r}: contains a zero byte, which no name may contain; remove it')
     if is_name:
         return
     if text and text.splitlines() != [text]:
-        raise InputError(f'--{name}={text!r}: has a line break, which no flagfile can hold; leave it out, or rename it')
+        raise InputError(
+            f'--{name}={text!r}: contains a line break, which flagfiles cannot hold; remove it, or rename the file'
+        )
     try:
         text.encode()
     except UnicodeEncodeError:  # Python turns bytes that are not UTF-8 into lone surrogates
-        message = f'--{name}={text!r}: not UTF-8, in which TensorFlow writes all names; rename it'
+        message = f'--{name}={text!r}: not UTF-8, which TensorFlow requires for names; rename it'
         raise InputError(message) from None
 
 
@@ -125,7 +127,7 @@ def _check_size(name: str, number: Any) -> None:
     """Raises InputError for numbers that int64 or float32 cannot represent, in addition to an option's own bounds."""
     if isinstance(number, float):
         if number and abs(number) < MIN_FLOAT:
-            raise InputError(f'--{name}={number}: too small to compute with; the smallest is {MIN_FLOAT}, or 0')
+            raise InputError(f'--{name}={number}: too small to compute with; must be 0 or at least {MIN_FLOAT}')
         if abs(number) > MAX_FLOAT:
             raise InputError(f'--{name}={number}: must be at most {MAX_FLOAT}')
     elif isinstance(number, int) and abs(number) > MAX_INT:

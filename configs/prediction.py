@@ -11,47 +11,49 @@ from configs.options import Options, option
 
 @dataclasses.dataclass(frozen=True)
 class PredictOptions(Options):
-    """What is predicted, and with what."""
+    """Images and net."""
 
     images: tuple[str, ...] = option(
         (),
-        'Image files, folders, globs, or - for standard input; they are better named without a flag, which splits them '
-        'at commas.',
+        'Image files, folders, globs, or - for standard input. Preferably list them without this flag, which splits '
+        'them at commas.',
         path=True,
     )
     checkpoint_path: str = option(
         '/tmp/tfmodel/',
-        'A checkpoint, a .keras or .weights.h5 file, a train_dir, whose latest one is used, a SavedModel, or a .tflite '
-        'or .onnx file.',
+        'Net: a checkpoint, a train_dir (its latest checkpoint), a .keras or .weights.h5 file, a SavedModel, or a '
+        '.tflite or .onnx file.',
         path=True,
     )
     moving_average_decay: float | None = option(
-        None, 'If given and not 0, use the moving averages of the weights.', lower=0.0, upper=1.0
+        None, 'Any value other than 0: use the moving averages of the weights.', lower=0.0, upper=1.0
     )
     mixed_precision: str = option(
         'float32',
-        'Arithmetic of the layers: float32, tf32, bfloat16 or float16.',
+        'Type in which layers compute: float32, tf32, bfloat16 or float16.',
         choices=('float32', 'tf32', 'bfloat16', 'float16'),
     )
-    devices: str = option('auto', 'auto: the first GPU, else the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
-    batch_size: int = option(32, 'Images that are prepared and classified at once.', lower=1, upper=2**16)
+    devices: str = option('auto', 'auto: the first GPU, otherwise the CPU; cpu; gpu.', choices=('auto', 'cpu', 'gpu'))
+    batch_size: int = option(32, 'Images per batch.', lower=1, upper=2**16)
     apply_exif_orientation: bool = option(
         True,
-        'Turn images upright by their EXIF orientation, as viewers do. Training and evaluation do not. (slim: no)',
+        'Rotate images by their EXIF orientation, as viewers do. Training and evaluation do not. (slim: no)',
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictOutputOptions(Options):
-    """What is written of each image, and where."""
+    """Output."""
 
-    top_k: int = option(5, 'How many classes of each image, the most likely first.', lower=1)
-    format: str = option('text', 'text, csv or json.', choices=('text', 'csv', 'json'))
-    output_path: str | None = option(None, 'File to write instead of standard output, whole or not at all.', path=True)
+    top_k: int = option(5, 'Number of most likely classes to print for each image.', lower=1)
+    format: str = option('text', 'Output format: text, csv or json.', choices=('text', 'csv', 'json'))
+    output_path: str | None = option(
+        None, 'File to write instead of standard output; written completely or not at all.', path=True
+    )
     visualize: str | None = option(
         None,
-        'Draw the first 64 images, as the net sees them, with their most likely classes: a .png, .jpg, .pdf or .svg '
-        'file.',
+        'Draw the first 64 images, as the net sees them, with their most likely classes, to a .png, .jpg, .pdf or '
+        '.svg file.',
         path=True,
     )
 

@@ -22,18 +22,18 @@ class RetiredFlag:
 
 _INPUT_THREADS = 'the input pipeline tunes its own parallelism'
 _WORKERS = (
-    'name the workers with --worker_hosts and --task, or start them with --launch_workers; one process drives all GPUs '
-    'of a machine (docs/distribution.md)'
+    'list the workers in --worker_hosts and number them with --task, or start them with --launch_workers; one process '
+    'drives all GPUs of a machine (docs/distribution.md)'
 )
-_NO_SESSIONS = f'there are no sessions: the script computes in its own process; of several, {_WORKERS}'
+_NO_SESSIONS = f'there are no sessions: the script computes in its own process; for several processes, {_WORKERS}'
 
 RETIRED_TRAIN_FLAGS = (
     RetiredFlag('master', str, '', _NO_SESSIONS),
-    RetiredFlag('clone_on_cpu', bool, False, 'the CPU is used where there is no GPU; --devices=cpu insists on it'),
+    RetiredFlag('clone_on_cpu', bool, False, 'the CPU is used if there is no GPU; --devices=cpu forces it'),
     RetiredFlag('worker_replicas', int, 1, _WORKERS, refuse=True),
-    RetiredFlag('num_ps_tasks', int, 0, 'training is synchronous, without parameter servers: workers alone are enough'),
+    RetiredFlag('num_ps_tasks', int, 0, 'training is synchronous and needs no parameter servers, only workers'),
     RetiredFlag('sync_replicas', bool, False, 'updates over several devices and workers are always synchronous'),
-    RetiredFlag('replicas_to_aggregate', int, 1, 'every step takes the gradients of all replicas of all workers'),
+    RetiredFlag('replicas_to_aggregate', int, 1, 'every step uses the gradients of all replicas on all workers'),
     RetiredFlag('num_readers', int, 4, _INPUT_THREADS),
     RetiredFlag('num_preprocessing_threads', int, 4, _INPUT_THREADS),
     RetiredFlag(

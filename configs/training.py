@@ -13,87 +13,92 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class NetOptions(Options):
-    """Which net is trained, and in what arithmetic."""
+    """Net and numeric precision."""
 
     model_name: str = option('alexnet_v2', 'Net to train. (slim: inception_v3)')
-    depth_multiplier: float = option(1.0, 'Scales the width of every layer but the last.', above=0.0, upper=16.0)
+    depth_multiplier: float = option(1.0, 'Scales the width of every layer except the last.', above=0.0, upper=16.0)
     dropout_keep_prob: float | None = option(
         None,
-        "Probability that dropout keeps a value; the default is the net's own.",
+        "Probability that dropout keeps a value. Default: the net's own.",
         above=0.0,
         upper=1.0,
         fixed=True,
     )
     train_image_size: int | None = option(
-        None, "Side of the training images in pixels; the default is the net's own.", lower=1, upper=2**13
+        None, "Side of the training images in pixels. Default: the net's own.", lower=1, upper=2**13
     )
     global_pool: bool = option(
         False,
-        'alexnet_v2: average over all positions before the logits, which images of 227 pixels and more need.',
+        'alexnet_v2: average over all positions before the logits; images of 227 pixels or more need this.',
         fixed=True,
     )
     weight_decay: float = option(
         0.00004,
-        'L2 factor: weight_decay * sum(w^2) / 2 for each of the weights that the net decays.',
+        'L2 factor: adds weight_decay * sum(w^2) / 2 to the loss for each weight that the net decays.',
         lower=0.0,
     )
     weight_decay_exclude: tuple[str, ...] = option(
         (),
-        'Regular expressions, separated by commas, found in the names of weights that do not decay; biases never do.',
+        'Regular expressions, separated by commas, searched in variable names; matching weights do not decay. Biases '
+        'never do.',
         regex=True,
     )
     mixed_precision: str = option(
         'float32',
-        'float32; tf32: float32, but GPUs may multiply in TensorFloat-32; bfloat16 or float16: layers compute in it, '
-        'with float16 under a dynamic loss scale. Variables, logits and loss are float32.',
+        'float32; tf32: float32, but GPUs may multiply in TensorFloat-32; bfloat16 or float16: layers compute in '
+        'this type (float16 with a dynamic loss scale). Variables, logits and loss are always float32.',
         choices=('float32', 'tf32', 'bfloat16', 'float16'),
     )
     sync_batch_norm: bool = option(
         False,
-        'Normalise with the statistics of the whole batch instead of those of each replica. Moving statistics are '
-        "means over the replicas either way, where slim keeps the first clone's.",
+        "Normalise with the statistics of the whole batch instead of each replica's share. Moving statistics are "
+        "averaged over the replicas either way (slim keeps the first clone's).",
         fixed=True,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions(Options):
-    """The update rule; the defaults are slim's, which has neither lars nor lamb."""
+    """Optimizer. Defaults are slim's, which has neither lars nor lamb."""
 
     optimizer: str = option(
         'rmsprop', 'adadelta, adagrad, adam, ftrl, momentum, sgd, rmsprop, lars or lamb.', fixed=True
     )
     adadelta_rho: float = option(0.95, 'Decay rate of adadelta.', lower=0.0, upper=1.0)
-    adagrad_initial_accumulator_value: float = option(0.1, 'Start of the adagrad accumulators.', above=0.0)
-    adam_beta1: float = option(0.9, 'Decay of the first moment of adam and lamb.', lower=0.0, upper=1.0)
-    adam_beta2: float = option(0.999, 'Decay of the second moment of adam and lamb.', lower=0.0, upper=1.0)
-    opt_epsilon: float = option(1.0, 'Epsilon of adadelta, adam and rmsprop (inside its root).', lower=0.0)
+    adagrad_initial_accumulator_value: float = option(0.1, 'Initial value of the adagrad accumulators.', above=0.0)
+    adam_beta1: float = option(0.9, 'Decay rate of the first moment in adam and lamb.', lower=0.0, upper=1.0)
+    adam_beta2: float = option(0.999, 'Decay rate of the second moment in adam and lamb.', lower=0.0, upper=1.0)
+    opt_epsilon: float = option(
+        1.0, 'Epsilon of adadelta, adam and rmsprop (in rmsprop, inside the square root).', lower=0.0
+    )
     ftrl_learning_rate_power: float = option(-0.5, 'Learning rate power of ftrl.', upper=0.0)
-    ftrl_initial_accumulator_value: float = option(0.1, 'Start of the ftrl accumulators.', lower=0.0)
-    ftrl_l1: float = option(0.0, 'l1 strength of ftrl.', lower=0.0)
-    ftrl_l2: float = option(0.0, 'l2 strength of ftrl.', lower=0.0)
-    momentum: float = option(0.9, 'Momentum of the momentum optimizer and of lars.', lower=0.0, upper=1.0)
+    ftrl_initial_accumulator_value: float = option(0.1, 'Initial value of the ftrl accumulators.', lower=0.0)
+    ftrl_l1: float = option(0.0, 'L1 regularisation strength of ftrl.', lower=0.0)
+    ftrl_l2: float = option(0.0, 'L2 regularisation strength of ftrl.', lower=0.0)
+    momentum: float = option(0.9, 'Momentum of the momentum and lars optimizers.', lower=0.0, upper=1.0)
     rmsprop_momentum: float = option(0.9, 'Momentum of rmsprop.', lower=0.0, upper=1.0)
-    rmsprop_decay: float = option(0.9, 'Decay of the mean square of rmsprop, which starts at 1.', lower=0.0, upper=1.0)
+    rmsprop_decay: float = option(
+        0.9, 'Decay rate of the mean square of rmsprop, which starts at 1.', lower=0.0, upper=1.0
+    )
     lars_eta: float = option(0.001, 'Trust coefficient of lars.', above=0.0)
-    lamb_epsilon: float = option(1e-6, 'Epsilon of lamb, outside its root.', above=0.0)
+    lamb_epsilon: float = option(1e-6, 'Epsilon of lamb, outside the square root.', above=0.0)
     trust_ratio_exclude: tuple[str, ...] = option(
         ('biases$', 'beta$', 'gamma$'),
-        'lars and lamb: regular expressions, separated by commas, found in the names of variables whose rate is the '
-        'learning rate itself, without a trust ratio.',
+        'lars and lamb: regular expressions, separated by commas, searched in variable names; matching variables use '
+        'the plain learning rate, without a trust ratio.',
         regex=True,
     )
-    clip_gradient_norm: float = option(0.0, 'Largest global norm of the gradients; 0 does not clip.', lower=0.0)
+    clip_gradient_norm: float = option(0.0, 'Maximum global norm of the gradients; 0 disables clipping.', lower=0.0)
     gradient_dtype: str = option(
         'float32',
-        'In which gradients travel between replicas, and are summed; bfloat16 halves the traffic.',
+        'Type in which gradients are exchanged between replicas and summed; bfloat16 halves the traffic.',
         choices=('float32', 'bfloat16'),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleOptions(Options):
-    """The learning rate as a function of the step."""
+    """Learning rate schedule."""
 
     learning_rate_decay_type: str = option(
         'exponential', 'fixed, exponential (a staircase), polynomial, cosine or piecewise.'
@@ -102,24 +107,24 @@ class ScheduleOptions(Options):
     end_learning_rate: float = option(0.0001, 'Learning rate at the end of polynomial and cosine decay.', lower=0.0)
     scale_learning_rate: str = option(
         'none',
-        'Multiply the learning rate and its end by examples a step / --scale_learning_rate_from: linear; by the root '
-        'of that: sqrt; none leaves them as they are.',
+        'Scale --learning_rate and --end_learning_rate by (examples per step) / --scale_learning_rate_from (linear), '
+        'by its square root (sqrt), or not at all (none).',
         choices=('none', 'linear', 'sqrt'),
     )
     scale_learning_rate_from: int = option(
-        256, 'Examples a step for which the learning rate is meant.', lower=1, upper=2**20
+        256, 'Examples per step for which --learning_rate was chosen.', lower=1, upper=2**20
     )
     learning_rate_decay_factor: float = option(0.94, 'Factor of each exponential or piecewise decay.', above=0.0)
     num_epochs_per_decay: float = option(
         2.0,
-        'Epochs after which the rate decays (exponential) or has reached its end (polynomial).',
+        'Epochs between decays (exponential), or until the end of the decay (polynomial).',
         above=0.0,
         upper=1e9,
     )
-    polynomial_power: float = option(1.0, 'Power of polynomial decay; 1 is a straight line.', above=0.0)
+    polynomial_power: float = option(1.0, 'Power of polynomial decay; 1 is linear.', above=0.0)
     learning_rate_boundaries: tuple[float, ...] = option(
         (),
-        'piecewise: epochs, separated by commas, after each of which the rate is multiplied by the decay factor.',
+        'piecewise: epochs, separated by commas, after which the rate is multiplied by --learning_rate_decay_factor.',
         lower=0.0,
         upper=1e9,
     )
@@ -128,14 +133,12 @@ class ScheduleOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions(Options):
-    """The loss, and what is averaged."""
+    """Loss and moving averages."""
 
-    label_smoothing: float = option(
-        0.0, 'Mixes this share of a uniform distribution into the labels.', lower=0.0, upper=1.0
-    )
+    label_smoothing: float = option(0.0, 'Share of a uniform distribution mixed into the labels.', lower=0.0, upper=1.0)
     moving_average_decay: float | None = option(
         None,
-        'Decay of the moving averages of the weights; default or 0: none are kept.',
+        'Decay of the moving averages of the weights. Default, or 0: no averages.',
         lower=0.0,
         upper=1.0,
     )
@@ -143,106 +146,120 @@ class LossOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class LengthOptions(Options):
-    """When training ends. With neither, it goes on until it is stopped (the embedded digits: 15 epochs)."""
+    """Length of training. Without a limit, training runs until stopped (the embedded digits: 15 epochs)."""
 
     max_number_of_steps: int | None = option(None, 'Stop after this many steps.', lower=1)
-    num_epochs: float | None = option(None, 'Stop after this many passes over the split.', above=0.0, upper=1e9)
+    num_epochs: float | None = option(
+        None, 'Stop after this many passes over the training split.', above=0.0, upper=1e9
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions(Options):
-    """Where training starts, and what it leaves behind."""
+    """Checkpoints: saving, resuming and fine-tuning."""
 
     train_dir: str = option(
-        '/tmp/tfmodel/', 'Folder of checkpoints, config.cfg, model.json and event files.', path=True
+        '/tmp/tfmodel/', 'Folder for checkpoints, config.cfg, model.json and event files.', path=True
     )
-    save_interval_secs: int = option(600, 'Seconds between checkpoints; 0: only by steps and at the end.', lower=0)
-    save_interval_steps: int = option(0, 'Steps between checkpoints; 0: only by time and at the end.', lower=0)
-    max_checkpoints_to_keep: int = option(5, 'Checkpoints kept; older ones are deleted; 0 keeps all.', lower=0)
+    save_interval_secs: int = option(
+        600, 'Seconds between checkpoints; 0 disables saving by time. The last step is always saved.', lower=0
+    )
+    save_interval_steps: int = option(
+        0, 'Steps between checkpoints; 0 disables saving by steps. The last step is always saved.', lower=0
+    )
+    max_checkpoints_to_keep: int = option(5, 'Number of latest checkpoints to keep; 0 keeps all.', lower=0)
     keep_checkpoint_every_n_hours: float | None = option(
-        None, 'Keep one checkpoint for every so many hours for ever, beside the latest ones.', above=0.0, upper=1e6
+        None, 'Also keep one checkpoint permanently every N hours.', above=0.0, upper=1e6
     )
     best_metric: str = option(
         'accuracy',
-        'accuracy or recall_at_<k>: the checkpoint with the highest one that --eval_every_* has measured is kept in '
+        'accuracy or recall_at_<k>: metric, measured by --eval_every_*, by which the best checkpoint is kept in '
         '<train_dir>/best; none keeps none.',
     )
     checkpoint_path: str | None = option(
         None,
-        'Checkpoint, .keras or .weights.h5 file, or folder of checkpoints, whose weights a new run starts from '
-        '(fine-tuning).',
+        'Initial weights for a new run (fine-tuning): a checkpoint, a .keras or .weights.h5 file, or a folder of '
+        'checkpoints.',
         path=True,
     )
     checkpoint_exclude_scopes: tuple[str, ...] = option(
-        (), 'Prefixes of variable names, separated by commas, that --checkpoint_path does not restore.'
+        (), 'Prefixes, separated by commas, of variables not to restore from --checkpoint_path.'
     )
     checkpoint_scope: str | None = option(
-        None, 'Prefix that is removed from all names in --checkpoint_path, such as tower_0.'
+        None, 'Prefix to remove from all variable names in --checkpoint_path, such as tower_0.'
     )
-    ignore_missing_vars: bool = option(False, 'Warn instead of failing when --checkpoint_path lacks a variable.')
+    ignore_missing_vars: bool = option(False, 'Warn instead of failing if --checkpoint_path lacks a variable.')
     trainable_scopes: tuple[str, ...] = option(
-        (), 'Scopes, separated by commas, whose variables are trained; the default is all.', fixed=True
+        (), 'Scopes, separated by commas, of the variables to train. Default: all.', fixed=True
     )
     freeze_batch_norm: bool = option(
         False,
-        'Batch normalisation outside of --trainable_scopes keeps its moving statistics and normalises with them. '
-        'Otherwise it normalises with those of the batch and keeps updating them, frozen weights or not. (slim: no)',
+        'Batch normalisation outside --trainable_scopes normalises with its moving statistics and does not update '
+        'them. By default it uses batch statistics and updates the moving ones, even if its weights are frozen. '
+        '(slim: no)',
         fixed=True,
     )
     force_resume: bool = option(
-        False, 'Go on in --train_dir although flags or data are not those that it was trained with before.'
+        False, 'Resume in --train_dir even if flags or data differ from those it was trained with.'
     )
     recover_from_nonfinite: int = option(
         0,
-        'When the loss or a weight is not finite any more: go back to the last good checkpoint and skip the batches '
-        'since, at most so many times; 0 stops.',
+        'If the loss or a weight becomes NaN or infinite, return to the last good checkpoint and skip the batches '
+        'since then, at most this many times; 0 stops instead.',
         lower=0,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.freeze_batch_norm and not self.trainable_scopes:
-            raise InputError('--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too')
+            raise InputError(
+                '--freeze_batch_norm freezes layers outside --trainable_scopes: give --trainable_scopes too'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class LogOptions(Options):
-    """What is printed and what TensorBoard gets."""
+    """Logs and TensorBoard."""
 
     summary: bool = option(
         False,
-        "Instead of training, print the net's layers, the shapes of their outputs and their numbers of parameters. The "
-        "number of classes is that of --dataset_name, whose files need not be there; without it, imagenet's.",
+        "Instead of training, print the net's layers, output shapes and parameter counts. The number of classes "
+        "follows --dataset_name (its files are not needed), or is imagenet's.",
     )
     log_every_n_steps: int = option(
-        10, "Steps between log lines, and between TensorBoard's points; the first step has both.", lower=1
+        10, 'Steps between log lines and between TensorBoard scalars, starting with the first step.', lower=1
     )
     save_summaries_secs: int = option(
         600,
-        'Seconds between histograms and images for TensorBoard. Scalars are written with these and with each log line. '
-        '0, without --save_summaries_steps: no event files at all.',
+        'Seconds between histograms and images for TensorBoard. Scalars are written then too, and with each log '
+        'line. 0, without --save_summaries_steps: no event files.',
         lower=0,
     )
-    save_summaries_steps: int = option(0, 'The same in steps, beside the seconds; 0: only by time.', lower=0)
+    save_summaries_steps: int = option(
+        0,
+        'Steps between histograms and images, in addition to --save_summaries_secs; 0 disables writing by steps.',
+        lower=0,
+    )
     summarize_histograms: bool = option(False, 'Write histograms of weights and activations.')
     summarize_images: bool = option(False, 'Write a grid of training images as the net sees them.')
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainEvalOptions(Options):
-    """Evaluation in the training process."""
+    """Evaluation during training."""
 
     eval_every_epochs: float = option(
-        0.0, 'Evaluate after every so many epochs; 0: not by epochs.', lower=0.0, upper=1e9
+        0.0, 'Epochs between evaluations; 0 disables evaluation by epochs.', lower=0.0, upper=1e9
     )
-    eval_every_steps: int = option(0, 'Evaluate after every so many steps; 0: not by steps.', lower=0)
+    eval_every_steps: int = option(0, 'Steps between evaluations; 0 disables evaluation by steps.', lower=0)
     early_stopping_patience: int | None = option(
-        None, 'Stop when so many evaluations in a row have not raised --best_metric.', lower=1
+        None, 'Stop after this many evaluations in a row without a better --best_metric.', lower=1
     )
     eval_split_name: str | None = option(
-        None, "Split, or part of one, that --eval_every_* measures; default: the data set's own, validation or test."
+        None,
+        "Split, or part of one, to evaluate with --eval_every_*. Default: the data set's validation or test split.",
     )
-    recall_at: tuple[int, ...] = option((5,), 'Values of k of Recall@k, separated by commas.', lower=1)
+    recall_at: tuple[int, ...] = option((5,), 'Values of k for Recall@k, separated by commas.', lower=1)
 
     @property
     def is_wanted(self) -> bool:
@@ -252,36 +269,40 @@ class TrainEvalOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions(Options):
-    """What is planned for; nothing of it changes a run.
+    """Estimates for a cluster; these options do not change a run.
 
     Workers and devices are those of the plan: what says who trains here (`--num_clones`, `--worker_hosts`,
     `--launch_workers`) has no effect on it.
     """
 
-    plan: bool = option(False, 'Print what the run would take on a cluster, by a simple model, instead of training.')
-    plan_workers: int = option(1, 'Machines of the cluster.', lower=1, upper=2**20)
-    plan_devices_per_worker: int = option(1, 'GPUs of each machine.', lower=1, upper=2**20)
+    plan: bool = option(
+        False, 'Instead of training, estimate the time that the run would take on a cluster, by a simple model.'
+    )
+    plan_workers: int = option(1, 'Machines in the cluster.', lower=1, upper=2**20)
+    plan_devices_per_worker: int = option(1, 'GPUs per machine.', lower=1, upper=2**20)
     plan_images_per_second: float | None = option(
         None,
-        'Needed: images/s of one device at its share of the batch, as benchmark_image_classifier.py --mode=step '
-        'measures it.',
+        'Required: images/s of one device at its share of the batch, as measured by benchmark_image_classifier.py '
+        '--mode=step.',
         above=0.0,
     )
     plan_link_gbits: float = option(
-        10.0, "Bandwidth of a machine's network link each way, in Gbit/s; 10 is 10-gigabit Ethernet.", above=0.0
+        10.0,
+        "Bandwidth of a machine's network link in each direction, in Gbit/s; 10 is 10-gigabit Ethernet.",
+        above=0.0,
     )
     # Nominal values of the standards, here and for the link; measured bandwidth is lower.
     plan_bus_gbytes: float = option(
         31.5,
-        'Bandwidth between the devices of one machine each way, in GB/s; 31.5 is PCIe 4.0 with 16 lanes: 16 GT/s each, '
-        '128 bits in 130. NVLink has hundreds.',
+        'Bandwidth between the devices of a machine in each direction, in GB/s; 31.5 is PCIe 4.0 x16 (16 lanes of 16 '
+        'GT/s, 128b/130b encoding). NVLink has hundreds.',
         above=0.0,
     )
-    plan_latency_us: float = option(50.0, 'Microseconds that a message between machines takes at least.', lower=0.0)
+    plan_latency_us: float = option(50.0, 'Minimum latency of a message between machines, in microseconds.', lower=0.0)
     plan_examples: int | None = option(
         None,
-        "Training examples, where the files of one of slim's data sets are not at hand: imagenet has 1281167. "
-        'Default: those of --dataset_dir.',
+        "Number of training examples, if the files of one of slim's data sets are not available; imagenet has "
+        '1281167. Default: counted in --dataset_dir.',
         lower=1,
         upper=2**40,
     )
@@ -290,12 +311,14 @@ class PlanOptions(Options):
         super().__post_init__()
         if self.plan and self.plan_images_per_second is None:
             raise InputError(
-                '--plan needs --plan_images_per_second, that of one device at its share of the batch: measure it with '
-                'python benchmark_image_classifier.py --mode=step --batch_size=<share>'
+                '--plan needs --plan_images_per_second, the speed of one device at its share of the batch: measure it '
+                'with python benchmark_image_classifier.py --mode=step --batch_size=<share>'
             )
         for field in dataclasses.fields(self):
             if not self.plan and getattr(self, field.name) != field.default:  # without --plan it would train
-                raise InputError(f'--{field.name}={getattr(self, field.name)}: of no use without --plan; leave it out')
+                raise InputError(
+                    f'--{field.name}={getattr(self, field.name)}: has no effect without --plan; leave it out'
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Finds flags that have no effect with the chosen options: which choice reads which option, and the warnings.
 
     for line in unread(config, given={'momentum'}): logging.warning('%s', line)
-    # --momentum=0.9 has no effect with --optimizer=sgd; momentum and lars read it
+    # --momentum=0.9 has no effect with --optimizer=sgd; only momentum and lars use it
 
 `READERS` lists every option of every script with its reader, or None if it always has an effect. Most unread flags
 cause only a warning: slim's own commands pass flags of optimizers and schedules that they do not use.
@@ -42,7 +42,7 @@ class With:
 
     def explain(self, values: Values) -> str:
         *others, last = self.values
-        readers = f'{", ".join(others)} and {last} read it' if others else f'{last} reads it'
+        readers = f'only {", ".join(others)} and {last} use it' if others else f'only {last} uses it'
         return f'has no effect with --{self.option}={values[self.option]}; {readers}'
 
 
@@ -102,7 +102,7 @@ _DECAYING = ('exponential', 'polynomial')
 _EVALUATED = Without(('eval_every_epochs', 'eval_every_steps'))
 # Facts derived from the paths: whether one may be an exported file, and whether one may be a checkpoint.
 _MAY_BE_RUN, _MAY_BE_RESTORED = 'may be run', 'may be restored'
-_RUN_FILE = Where(_MAY_BE_RUN, 'on a checkpoint; SavedModels, .tflite and .onnx files have such a choice')
+_RUN_FILE = Where(_MAY_BE_RUN, 'on a checkpoint; it applies to SavedModels, .tflite and .onnx files')
 _DEVICES = Where(_MAY_BE_RESTORED, 'with --compare, and on SavedModels, .tflite and .onnx files')
 
 _TRAIN: dict[str, Reader] = {
@@ -326,8 +326,8 @@ def advice(config: Any, given: Collection[str]) -> list[str]:
     if config.optimizer.optimizer != 'adam' or config.optimizer.opt_epsilon != default:
         return []
     return [
-        f"--optimizer=adam: slim's --opt_epsilon is {default}, which makes its steps so small that a rate such as 1e-4 "
-        f'learns next to nothing; give --opt_epsilon=1e-7, or --opt_epsilon={default} if that is meant'
+        f"--optimizer=adam: slim's default --opt_epsilon={default} makes steps so small that a rate such as 1e-4 "
+        f'learns next to nothing; set --opt_epsilon=1e-7, or --opt_epsilon={default} to keep it'
     ]
 
 

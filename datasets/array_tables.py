@@ -63,7 +63,7 @@ def load_arrays(path: str) -> dict[str, np.ndarray]:
         raise DamagedTable(f'{path}: {error}') from error
     checksum = arrays.pop(_CHECKSUM, None)
     if checksum is None or checksum.shape != () or int(checksum) != _checksum(arrays):
-        raise DamagedTable(f'{path}: its checksum does not agree')
+        raise DamagedTable(f'{path}: its checksum does not match')
     return arrays
 
 

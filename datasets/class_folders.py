@@ -80,7 +80,7 @@ class SplitFolders:
         _count_beside(folder, left_out)
         for name, path in folders.items():
             if name not in labels:
-                raise InputError(f'{path}: {name!r} is none of the {len(labels)} classes of {self.named_by}')
+                raise InputError(f'{path}: {name!r} is not one of the {len(labels)} classes of {self.named_by}')
             entries = list_folder(path, left_out)
             images = [entry for entry in entries if is_image(entry.name)]
             left_out.add_files(entry.name for entry in entries if not is_image(entry.name))
@@ -120,7 +120,9 @@ def find_folders(source_dir: str, classes_of_net: Sequence[str] | None = None) -
     names = _find_class_names(source_dir, paths)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f'{os.path.join(source_dir, LABELS_FILE)}: {twice!r} is there twice; each class has one label')
+        raise InputError(
+            f'{os.path.join(source_dir, LABELS_FILE)}: {twice!r} is listed twice; each class has one label'
+        )
     return SplitFolders(paths, names)
 
 
@@ -146,14 +148,14 @@ def _find_class_names(source_dir: str, folders: Mapping[str, str]) -> tuple[str,
 
         return load_label_names(source_dir)
     if 'train' not in folders:
-        raise InputError(f'{source_dir}: has neither a folder train nor a labels.txt, which say what the classes are')
+        raise InputError(f'{source_dir}: has neither a train folder nor a labels.txt to define the classes')
     names = tuple(_class_folders(folders['train']))
     for name in names:
         if name != name.strip():
             raise InputError(f'{folders["train"]}: the name {name!r} begins or ends with white space; rename it')
     if len(names) < 2:
         raise InputError(
-            f'{folders["train"]}: must hold at least two class folders, and holds '
+            f'{folders["train"]}: must hold at least two class folders, but holds '
             f'{"only " + names[0] if names else "none"}'
         )
     return names
@@ -171,8 +173,8 @@ def _class_folders(folder: str) -> dict[str, str]:
         path = os.path.join(folder, name)
         if other := found.get(in_one_form(name)):
             raise InputError(
-                f'{folder}: {os.path.basename(other)!a} and {name!a} are one name, in two forms of Unicode; put their '
-                'images into one of them'
+                f'{folder}: {os.path.basename(other)!a} and {name!a} are the same name in two Unicode forms; put their '
+                'images into one folder'
             )
         found[in_one_form(name)] = path
     return dict(sorted(found.items()))

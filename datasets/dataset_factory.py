@@ -212,13 +212,13 @@ def _evaluation_split(name: str, collection: Collection, flag: str) -> str:
     """Returns the split for evaluation: validation or test."""
     if collection.is_one_split:
         raise InputError(
-            f'{collection.dataset_dir} is not divided into splits, so say which split its images are: --{flag}=test'
+            f'{collection.dataset_dir} is not divided into splits; name the split of its images: --{flag}=test'
         )
     if len(collection.splits) > 1:
         return collection.splits[-1]
     (split,) = collection.splits
     raise InputError(
-        f'{name} has only the split {split}, and no other one to evaluate; name a part of it that was not trained '
+        f'{name} has only the split {split}, so none is left to evaluate; name a part of it that was not trained '
         f"on, as in --{flag}='{split}[90%:]'"
     )
 

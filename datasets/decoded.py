@@ -165,7 +165,7 @@ def with_cache(dataset: Dataset, cache: str, channels: int, passes: float, keeps
         else:
             decoded = _decode_in_folder(dataset, channels, os.path.expanduser(cache), keeps_bad)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'--cache={cache}: {first_line(error)}; name a folder that can be written to') from error
+        raise InputError(f'--cache={cache}: {first_line(error)}; name a writable folder') from error
     return dataclasses.replace(dataset, examples=decoded)
 
 
@@ -319,7 +319,7 @@ def _decode_all(dataset: Dataset, channels: int, file: BinaryIO, keeps_bad: bool
     seconds, size = time.monotonic() - start, table.num_bytes / 2**20
     logging.info('decoded %d images of %s in %.1f s, %.1f MiB', len(examples), dataset.name, seconds, size)
     if undecoded := len(table.undecoded()):
-        logging.info('%d of them cannot be decoded; each is tried again in its turn', undecoded)
+        logging.info('%d of them cannot be decoded; each is retried when its turn comes', undecoded)
     if not table.num_bytes:
         _decode_alone(examples, 0, channels)  # raises the error that all of them share
     return table

@@ -184,7 +184,7 @@ class RecordExamples(StoredExamples):
         try:
             record = self._record(tf.constant(number))
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):  # the latter if the file has been shortened
-            raise InputError('corrupt: a checksum does not agree; make or copy this file again') from None
+            raise InputError('corrupt: a checksum does not match; make or copy this file again') from None
         except tf.errors.OpError as error:
             raise InputError(f'cannot be read: {first_line(error)}') from error
         try:

@@ -137,7 +137,7 @@ def check_folder(flag: str, path: str) -> None:
     except FileNotFoundError as error:
         raise InputError(f'--{flag}={path}: no such folder') from error
     except OSError as error:
-        raise InputError(f'--{flag}={path}: not a folder that can be read: {error.strerror}') from error
+        raise InputError(f'--{flag}={path}: not a readable folder: {error.strerror}') from error
 
 
 def _refuse_unusable(path: str) -> None:
@@ -165,7 +165,7 @@ def list_folder(folder: str, left_out: LeftOut | None = None) -> list[Entry]:
     """
 
     def refuse(path: str, error: OSError | None) -> None:
-        raise error or InputError(f'{path}: a symbolic link to a folder that it lies in; remove it')
+        raise error or InputError(f'{path}: a symbolic link to one of its parent folders; remove it')
 
     entries = []
     try:
@@ -241,5 +241,5 @@ def sort_images(images: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
     ordered = sorted(images, key=attrgetter('name'))
     for image, following in itertools.pairwise(ordered):
         if image.name == following.name:
-            raise InputError(f'{image.name}: there twice, in {image.path} and {following.path}; remove one')
+            raise InputError(f'{image.name}: found twice, in {image.path} and {following.path}; remove one')
     return tuple(ordered)

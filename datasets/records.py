@@ -48,7 +48,7 @@ def open_records(
         dataset_dir = _write_embedded(name, spec, dataset_dir)
     if dataset_dir is None:
         raise InputError(
-            f'--dataset_dir is missing: where the TFRecords of {name} lie (only digits and synthetic need none)'
+            f'--dataset_dir is missing: the folder of the TFRecords of {name} (only digits and synthetic need none)'
         )
     folder = existing_folder(dataset_dir)
     names = load_label_names(folder)
@@ -204,7 +204,7 @@ def _check_shards(paths: list[str], dataset_dir: str, split: str) -> None:
     counts = collections.Counter(int(match[1]) for match in matches if match)
     for count, found in counts.items():
         if found != count:
-            logging.warning('%s: %d of %d shards of split %s are there', dataset_dir, found, count, split)
+            logging.warning('%s: %d of %d shards of split %s found', dataset_dir, found, count, split)
     if len(counts) > 1:
         sets = ' and '.join(f'-of-{count}' for count in counts)
         logging.warning('%s: split %s is read from several sets of shards: %s', dataset_dir, split, sets)

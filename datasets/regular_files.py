@@ -46,7 +46,7 @@ def open_file(path: str, max_bytes: int = MAX_BYTES) -> BinaryIO:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f'{path}: is a pipe or a device, and must be a file')
+            raise InputError(f'{path}: is a pipe or a device; must be a regular file')
         _check_size(path, status.st_size, max_bytes)
         return io.BufferedReader(io.FileIO(descriptor, 'rb'))
     except BaseException:
@@ -61,7 +61,7 @@ def refuse_irregular(path: str) -> None:
         InputError: It is a pipe, a device or a folder.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f'{path}: is a folder, a pipe or a device, and must be a file; remove it')
+        raise InputError(f'{path}: is a folder, a pipe or a device; must be a regular file; remove it')
 
 
 def _check_size(path: str, size: int, max_bytes: int) -> None:
@@ -97,4 +97,4 @@ def check_local(flag: str, path: str) -> None:
         InputError: The path has a `://`.
     """
     if '://' in path:
-        raise InputError(f'--{flag}={path}: must be a folder of this machine, without ://')
+        raise InputError(f'--{flag}={path}: must be a folder on this machine, without ://')

@@ -72,8 +72,8 @@ def _wait_for_workers(address: str) -> list[str]:
             except grpc.RpcError as error:
                 code = error.code().name if isinstance(error, grpc.Call) else error
                 raise InputError(
-                    f'--data_service={address}: what listens there is no dispatcher of a tf.data service ({code}); '
-                    'give the address of the DispatchServer, neither that of a worker nor of anything else'
+                    f'--data_service={address}: the server there is not a dispatcher of a tf.data service ({code}); '
+                    'give the address of the DispatchServer, not of a worker or another server'
                 ) from error
             if workers:
                 return workers

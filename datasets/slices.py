@@ -40,7 +40,7 @@ class Part:
         bound, percent = int(text.removesuffix('%')), text.endswith('%')
         limit = 100 if percent else num_examples
         if abs(bound) > limit:
-            raise InputError(f'--{flag}: {self}: {text} lies beyond the {num_examples} examples of {self.split}')
+            raise InputError(f'--{flag}: {self}: {text} is beyond the {num_examples} examples of {self.split}')
         bound = bound + limit if bound < 0 else bound
         return round(bound * num_examples / 100) if percent else bound
 

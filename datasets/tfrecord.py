@@ -242,7 +242,7 @@ def compressed(path: str, compression: str) -> InputError:
     script = ['python', 'download_and_convert_data.py']
     command = shlex.join([*script, '--unpack', f'--source_dir={folder}', '--dataset_dir=NEW_FOLDER'])
     return InputError(
-        f'{path}: compressed ({compression}), so that its records cannot be read at their offsets; unpack the folder '
+        f'{path}: compressed ({compression}), so its records cannot be read by offset; unpack the folder '
         f'with: {command}'
     )
 

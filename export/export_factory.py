@@ -85,7 +85,7 @@ def check_options(options: ExportOptions) -> ExportFormat:
         value = getattr(options, name)
         if value != getattr(ExportOptions(), name):
             having = ', '.join(key for key, other in FORMATS.items() if name in other.options)
-            raise InputError(f'--{name}={value}: --format={options.format} has no such choice; {having} has')
+            raise InputError(f'--{name}={value}: --format={options.format} does not support it; only {having} does')
     for name in ('calibration_images', 'inference_type'):
         if getattr(options, name) != getattr(ExportOptions(), name) and options.quantize not in ('int8', 'qdq'):
             raise InputError(f'--{name}={getattr(options, name)} is for --quantize=int8 or qdq; leave it out')

@@ -88,19 +88,23 @@ def _check_free(path: str, ending: str, overwrite: bool, members: str = '') -> N
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise InputError(f'--output_path={path} exists; give another name, or --overwrite')
+        raise InputError(f'--output_path={path} already exists; choose another path, or add --overwrite')
     if os.path.islink(path) or not (os.path.isfile(path) if ending else os.path.isdir(path)):
-        raise InputError(f'--output_path={path} exists and is no {"file" if ending else "folder"}: it is not replaced')
+        raise InputError(
+            f'--output_path={path} exists and is not a {"file" if ending else "folder"}: it is not replaced'
+        )
     others = [] if ending else sorted(name for name in os.listdir(path) if not re.fullmatch(members, name))
     if others:
-        raise InputError(f'--output_path={path} holds {others[0]}, which is of no export: the folder is not replaced')
+        raise InputError(
+            f'--output_path={path} holds {others[0]}, which no export has written: the folder is not replaced'
+        )
 
 
 def _check_folder_name(path: str) -> None:
     if not os.path.basename(path):
-        raise InputError(f'--output_path={path}: name a folder to be made')
+        raise InputError(f'--output_path={path}: name a folder to create')
     if re.search(r'[\[\\]', os.path.abspath(path)):
-        raise InputError(f'--output_path={path}: TensorFlow reads no folder with [ or \\ in its path')
+        raise InputError(f'--output_path={path}: TensorFlow cannot read folders from paths with [ or \\')
 
 
 def _check_folder(path: str) -> None:
@@ -134,7 +138,7 @@ def _check_beside(options: ExportOptions, path: str) -> None:
     for name, is_replaceable in names.items():
         if os.path.lexists(name) and not (options.overwrite and is_replaceable(name)):
             raise InputError(
-                f'--output_path={path}: {name}, which is written beside it, exists; move it, or --overwrite'
+                f'--output_path={path}: {name}, which is written beside it, exists; move it, or add --overwrite'
             )
 
 

@@ -45,7 +45,7 @@ def write_layers(graph: Graph, model: keras.Model) -> None:
         if getattr(layer, 'input', None) is not before.output:
             raise InputError(
                 f'layer {layer.name} of {model.name} takes something else than what {before.name} gives: ONNX export '
-                'knows only layers one behind the other'
+                'supports only sequential layers'
             )
     for layer in model.layers:
         write = _WRITERS.get(type(layer))

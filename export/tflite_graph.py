@@ -34,7 +34,7 @@ def make_computation(source: Source) -> serving.Computation:
         if layer.input is not before.output:
             raise InputError(
                 f'--format=tflite: layer {layer.name} of {source.model.name} takes something else than what '
-                f'{before.name} gives; only layers one behind the other are known'
+                f'{before.name} gives; only sequential layers are supported'
             )
 
     scaling = _make_scaling(source)

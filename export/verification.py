@@ -44,11 +44,11 @@ def compare_probabilities(source: Source, path: str) -> list[str]:
     if difference.max() > most or difference.mean() > average or (sure.size and sure.mean() < share):
         raise InputError(
             f'{line}; at most {most:g}, {average:g}, and {share:.0%} of the images that the net is sure of, are '
-            f'allowed with --quantize={source.options.quantize}: nothing was kept of it'
+            f'allowed with --quantize={source.options.quantize}: nothing was kept'
         )
     return [line]
 
 
 def failure(what: str) -> InputError:
     """Returns the error for a file that does not read back as written."""
-    return InputError(f'what was written does not read back as it was meant: {what}; nothing was kept of it')
+    return InputError(f'the export does not read back as written: {what}; nothing was kept')

@@ -34,7 +34,7 @@ def check_train_dir(path: str | None, overwrite: bool) -> str:
     if not path or '://' in path:
         raise InputError(f'--train_dir={path or ""}: name a local folder')
     if re.search(r'[\[\\]', path):
-        raise InputError(f'--train_dir={path}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
+        raise InputError(f'--train_dir={path}: TensorFlow cannot read checkpoints from paths with [ or \\')
     path = path.rstrip('/') or '/'
     atomic.check_name(path, _FLAG)
     atomic.recover(path, _FLAG)
@@ -47,14 +47,14 @@ def check_free(path: str, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if os.path.islink(path) or not os.path.isdir(path):
-        raise InputError(f'--train_dir={path} exists and is no folder; give another name')
+        raise InputError(f'--train_dir={path} exists and is not a folder; choose another path')
     names = sorted(os.listdir(path))
     others = [name for name in names if not _OURS.fullmatch(name)]
     if others:
         kind = 'a run' if any(name.startswith('model.ckpt') for name in names) else others[0]
-        raise InputError(f'--train_dir={path} holds {kind}: it is left as it is; give another folder')
+        raise InputError(f'--train_dir={path} holds {kind}, which is not replaced; choose another folder')
     if names and not overwrite:
-        raise InputError(f'--train_dir={path} holds an earlier import; give another folder, or --overwrite')
+        raise InputError(f'--train_dir={path} holds an earlier import; choose another folder, or add --overwrite')
 
 
 def write(path: str, model: keras.Model, spec: ModelSpec, overwrite: bool) -> str:

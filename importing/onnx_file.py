@@ -97,8 +97,8 @@ def _refuse_quantised(path: str, graph: Any) -> None:
     for node in graph.node:
         if node.op_type.startswith(_QUANTISED):
             raise InputError(
-                f'--source={path}: quantised ({node.op_type} {node.name or node.output[0]!r}); the weights are needed '
-                'in float32: give the file that it was quantised from'
+                f'--source={path}: quantised ({node.op_type} {node.name or node.output[0]!r}); use the float32 '
+                'file that it was quantised from'
             )
 
 
@@ -149,7 +149,7 @@ def _find_images(path: str, graph: Any) -> tuple[str, tuple[int | None, ...]]:
     (images,) = inputs
     tensor = images.type.tensor_type
     if tensor.elem_type != _FLOAT:
-        raise InputError(f'--source={path}: its images {images.name!r} are not floats; give the file in float32')
+        raise InputError(f'--source={path}: its images {images.name!r} are not floats; use the float32 file')
     return images.name, tuple(_size(size) for size in tensor.shape.dim)
 
 

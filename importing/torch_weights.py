@@ -38,7 +38,9 @@ def read_layers(path: str) -> list[SourceLayer]:
             if leaf == _COUNTER:
                 continue
             if leaf not in _OF_NORMS or not name.isprintable():
-                raise InputError(f'--source={path}: {name!r} is none of {", ".join(_OF_NORMS)}, as PyTorch calls them')
+                raise InputError(
+                    f'--source={path}: {name!r} is not one of {", ".join(_OF_NORMS)}, as PyTorch calls them'
+                )
             if tensor.get_dtype() not in _DTYPES:
                 raise InputError(
                     f'--source={path}: {name} is {tensor.get_dtype()}; {", ".join(_DTYPES)} are read: save it after '

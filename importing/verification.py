@@ -61,7 +61,7 @@ def compare_logits(file: OnnxFile, graph: Graph, pairs: Pairs, model: keras.Mode
             )
     likely = np.log(softmax(expected)) if graph.softmax == 'LogSoftmax' else softmax(expected)
     if graph.softmax and not np.abs(likely - results).max() <= _TOLERANCE:
-        raise InputError(f'{start} {graph.softmax} behind the logits is not over the classes; {end}')
+        raise InputError(f'{start} {graph.softmax} after the logits is not over the classes; {end}')
     return (
         f'compared {expected[kind].size} logits of {_IMAGES} images with onnxruntime: largest difference '
         f'{difference:.3g}, largest logit {largest:.3g}'

@@ -202,7 +202,7 @@ def test_what_came_while_it_was_written_is_not_replaced(trained, tmp_path, monke
         return load(*arguments)
 
     monkeypatch.setattr(exporting, 'load_source', load_slowly)
-    with pytest.raises(InputError, match=r'net\.keras exists; give another name, or --overwrite'):
+    with pytest.raises(InputError, match=r'net\.keras already exists; choose another path, or add --overwrite'):
         exporting.export(make_config(ExportConfig, checkpoint_path=trained.checkpoint_path, output_path=str(path)))
     assert os.listdir(tmp_path) == ['net.keras']
     assert path.read_text() == 'mine'
@@ -220,7 +220,9 @@ def test_what_came_into_a_folder_while_an_import_was_written_stays(trained, road
             (path / 'thesis.txt').write_text('mine')
             folder.check_free(str(path), overwrite=True)
 
-    with pytest.raises(InputError, match=r'^--train_dir=\S+ holds a run: it is left as it is; give another folder$'):
+    with pytest.raises(
+        InputError, match=r'^--train_dir=\S+ holds a run, which is not replaced; choose another folder$'
+    ):
         write_while_others_do()
     assert {name: there for name, there in files(path).items() if name != 'thesis.txt'} == before
     assert (path / 'thesis.txt').read_text() == 'mine'

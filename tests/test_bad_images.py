@@ -180,7 +180,7 @@ def test_two_replicas_take_the_same(records: Path, past: str, tmp_path: Path) ->
 
 
 def test_more_than_max_bad_images_stop(records: Path, tmp_path: Path) -> None:
-    message = '--max_bad_images=1: more images were skipped, [23], all named above; mend or remove them, or allow'
+    message = '--max_bad_images=1: more images were skipped, [23], all named above; repair or remove them, or raise'
     with pytest.raises(InputError, match=message):
         _train(records, tmp_path / 'run', max_bad_images=1)
     assert tf.train.latest_checkpoint(str(tmp_path / 'run')) is not None
@@ -195,7 +195,7 @@ def test_a_cache_that_lacks_images_is_not_enough_to_stop_at_none(records: Path, 
 
 
 def test_a_service_tells_nothing() -> None:
-    with pytest.raises(InputError, match='--on_bad_image=skip: does not go with --data_service'):
+    with pytest.raises(InputError, match='--on_bad_image=skip cannot be combined with --data_service'):
         make_config(TrainConfig, on_bad_image='skip', data_service='grpc://here:5050')
 
 

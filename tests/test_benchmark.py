@@ -87,7 +87,7 @@ def test_speeds_are_those_of_the_median_block() -> None:
         ({'mode': 'eval', 'eval_split_name': 'tests'}, '--eval_split_name=tests: digits has the splits train, test'),
         (
             {'mode': 'step', 'num_clones': 2, 'gradient_accumulation_steps': 2, 'sync_batch_norm': True},
-            '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas',
+            '--gradient_accumulation_steps=2: cannot be combined with --sync_batch_norm over several replicas',
         ),
     ],
 )

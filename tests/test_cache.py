@@ -110,7 +110,7 @@ def test_a_folder_elsewhere_is_refused_at_the_start(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_dir: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    message = f'--cache={cache}: must be auto, memory, off, or a folder of this machine, for its file is mapped'
+    message = f'--cache={cache}: must be auto, memory, off, or a folder on this machine (the file is memory-mapped)'
     with pytest.raises(InputError, match=re.escape(message)):
         make_config(TrainConfig, cache=cache)
     with pytest.raises(InputError, match=re.escape(message)):
@@ -217,5 +217,5 @@ def test_memory_that_cannot_be_had(digits_dir: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_that_cannot_be_written_to(digits_dir: Path, tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     dataset = get_dataset('digits', str(digits_dir), 'test')
-    with pytest.raises(InputError, match=r'--cache=.*file.*; name a folder that can be written to'):
+    with pytest.raises(InputError, match=r'--cache=.*file.*; name a writable folder'):
         with_cache(dataset, str(tmp_path / 'file'), 1, passes=1)

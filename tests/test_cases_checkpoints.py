@@ -110,7 +110,7 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], str]] = {
     'averages_only': ('averages_only', {}, 'holds only the moving averages of the weights: .* --moving_average_decay'),
     'towers': ('towers', {}, r'it is not of cifarnet: its names begin with tower_0/: give --checkpoint_scope=tower_0;'),
     'no index': ('no_index', {}, r'--checkpoint_path={path}: {path}/model.ckpt-3600.index is missing'),
-    'another scope': ('towers', {'checkpoint_scope': 'tower_7'}, 'tower_7: no name in .* they begin with tower_0'),
+    'another scope': ('towers', {'checkpoint_scope': 'tower_7'}, 'tower_7: no name in .* they start with tower_0'),
 }
 
 
@@ -132,7 +132,7 @@ def test_the_net_need_not_be_guessed(case: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize('ending', ['', '.data-00000-of-00001'])
 def test_a_missing_index_is_named(case: Callable[[str], Path], ending: str) -> None:
     prefix = case('no_index') / 'model.ckpt-3600'
-    message = f'--checkpoint_path={prefix}{ending}: {prefix}.index is missing, without which the .data file'
+    message = f'--checkpoint_path={prefix}{ending}: {prefix}.index is missing, and the .data file is useless without it'
     with pytest.raises(InputError, match=re.escape(message)):
         early.check_checkpoint(f'{prefix}{ending}')
     with pytest.raises(InputError, match=re.escape(message)):

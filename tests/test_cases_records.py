@@ -159,20 +159,26 @@ def test_a_pattern_finds_the_splits(
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'no part': (
         {'record_keys': ('picture=a',)},
-        '--record_keys=picture=a: picture=a is none of these: write image=KEY',
+        '--record_keys=picture=a: unknown entry picture=a; write image=KEY',
     ),
-    'no key': ({'record_keys': ('image=', 'label=b')}, '--record_keys=image=,label=b: image= is none of these: write'),
+    'no key': ({'record_keys': ('image=', 'label=b')}, '--record_keys=image=,label=b: unknown entry image=; write'),
     'twice': ({'record_keys': ('image=a', 'image=b')}, '--record_keys=image=a,image=b: image is named twice'),
     'braces': (
         {'file_pattern': '{name}-*'},
-        '--file_pattern={name}-*: only {split}, the name of a split, may stand in',
+        '--file_pattern={name}-*: only {split}, the name of the split, may appear in',
     ),
     'open brace': (
         {'file_pattern': '{split'},
-        '--file_pattern={split: only {split}, the name of a split, may stand in',
+        '--file_pattern={split: only {split}, the name of the split, may appear in',
     ),
-    'method': ({'file_pattern': '{split.upper}'}, '--file_pattern={split.upper}: only {split}, the name of a split, '),
-    'folders': ({'file_pattern': 'a/*'}, '--file_pattern=a/*: a pattern of names in --dataset_dir, without folders'),
+    'method': (
+        {'file_pattern': '{split.upper}'},
+        '--file_pattern={split.upper}: only {split}, the name of the split, ',
+    ),
+    'folders': (
+        {'file_pattern': 'a/*'},
+        '--file_pattern=a/*: must be a pattern of file names in --dataset_dir, without folders',
+    ),
 }
 
 
@@ -217,7 +223,7 @@ def test_compressed_files_are_named_and_unpacked(
         get_dataset('flowers', str(folder), 'train')
     path = f'{folder}/flowers_train_00000-of-00002.tfrecord'
     assert str(raised.value) == (
-        f'{path}: compressed ({compression}), so that its records cannot be read at their offsets; unpack the folder '
+        f'{path}: compressed ({compression}), so its records cannot be read by offset; unpack the folder '
         f'with: python download_and_convert_data.py --unpack {shlex.quote(f"--source_dir={folder}")} '
         '--dataset_dir=NEW_FOLDER'
     )
@@ -254,7 +260,7 @@ def test_what_unpacking_refuses(made_inputs: Path, tmp_path: Path) -> None:
     assert message(source_dir=str(source)).startswith('--dataset_dir is missing')
     assert message(source_dir=str(source), dataset_dir=str(source)).endswith('must be another folder than --source_dir')
     assert message(source_dir=str(source), dataset_dir='gs://x').endswith(
-        'must be a folder of this machine, without ://'
+        'must be a folder on this machine, without ://'
     )
     both = {'source_dir': str(source), 'dataset_dir': str(tmp_path / 'x')}
     assert message(**both, dataset_name='flowers').startswith(

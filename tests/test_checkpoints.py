@@ -155,17 +155,17 @@ def test_every_optimizer_of_tensorflow_1_goes_on(run_of_slims, digits_dir, optim
     [
         ('momentum', {'optimizer': 'rmsprop'}, 'it has the slots of --optimizer=momentum, not of rmsprop; go on with'),
         ('adam', {'optimizer': 'momentum'}, 'it has the slots of --optimizer=adam, not of momentum; go on with'),
-        ('sgd', {'optimizer': 'adam'}, 'it lacks the slots of --optimizer=adam; go on with --optimizer=sgd, which'),
+        ('sgd', {'optimizer': 'adam'}, 'it lacks the slots of --optimizer=adam; resume with --optimizer=sgd, which'),
     ],
 )
 def test_a_run_does_not_go_on_with_another_optimizer(run_of_slims, digits_dir, before, options, message):
     train_dir = run_of_slims(before)
     prefix = str(train_dir / 'model.ckpt-1')
     state = state_of(digits_dir, train_dir, **options)
-    with pytest.raises(InputError, match=re.escape(f'{prefix} cannot go on so: {message}')) as error:
+    with pytest.raises(InputError, match=re.escape(f'{prefix} cannot be resumed: {message}')) as error:
         restore_run(checkpoints.Checkpoint(prefix), state, labels_offset=0)
     assert str(error.value).endswith(
-        f', or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
+        f', or start a new run from its weights in another --train_dir: --checkpoint_path={prefix}'
     )
     assert len(str(error.value).splitlines()) == 1
 
@@ -338,7 +338,7 @@ def test_a_checkpoint_of_one_file_is_read(tmp_path, name):
         ('full/model.ckpt-8', r'no such checkpoint; \S+/full holds model.ckpt-7'),
         ('empty/model.ckpt-8', 'no such checkpoint; .* holds none'),
         ('nowhere', r'no such checkpoint'),
-        ('nowhere/model.ckpt-1', r'no such file, and no folder \S+/nowhere'),
+        ('nowhere/model.ckpt-1', r'no such file; its folder \S+/nowhere does not exist'),
     ],
 )
 def test_a_checkpoint_that_is_not_there(tmp_path, path, message):

@@ -333,7 +333,7 @@ def test_who_does_not_come_is_named() -> None:
     results = meet(tasks, lambda cluster: None, options_of(join_timeout=0.3))
     message = (
         'worker 0 of 4 (SLURM) has waited 0.3 s (--worker_join_timeout_secs) for workers 1, 3 to come to '
-        f'{HOST}:{port}; start all workers, and see that they reach that address'
+        f'{HOST}:{port}; start all workers, and check that they can reach that address'
     )
     assert [str(result) for result in results] == [message] * 2
     check_port_is_free(f'{HOST}:{port}', 'SLURM')
@@ -342,7 +342,7 @@ def test_who_does_not_come_is_named() -> None:
 def test_a_chief_that_does_not_come_is_named() -> None:
     message = (
         r'^worker 1 of 3 \(SLURM\) has waited 0.3 s \(--worker_join_timeout_secs\) for worker 0 at 127.0.0.1:\d+; '
-        'start all workers, and see that they reach that address$'
+        'start all workers, and check that they can reach that address$'
     )
     with pytest.raises(InputError, match=message):
         join(task_of(1, 3, free_port(HOST)), options_of(join_timeout=0.3), {})

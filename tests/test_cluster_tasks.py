@@ -126,12 +126,16 @@ def test_first_host_of_slurm(nodes: str, first: str) -> None:
 @pytest.mark.parametrize(
     ('flags', 'environment', 'message'),
     [
-        ({'worker_hosts': HOSTS}, {}, '--worker_hosts=node1:2222,node2:2222,node1:2223: --task is missing'),
+        (
+            {'worker_hosts': HOSTS},
+            {},
+            '--worker_hosts=node1:2222,node2:2222,node1:2223: --task, the index of this process from 0, is missing',
+        ),
         ({'worker_hosts': HOSTS, 'task': 3}, {}, '--task=3: must be from 0 to 2, one of the --worker_hosts'),
         ({'worker_hosts': HOSTS, 'task': -1}, {}, '--task=-1: must be at least 0'),
-        ({'task': 1}, {}, '--task=1: says which of --worker_hosts this process is; give them too'),
-        ({'task': 1}, TORCH, '--task=1: says which of --worker_hosts'),
-        ({'worker_hosts': ('a:1', 'A:1'), 'task': 0}, {}, '--worker_hosts: A:1 stands there twice'),
+        ({'task': 1}, {}, '--task=1: is an index into --worker_hosts; give --worker_hosts too'),
+        ({'task': 1}, TORCH, '--task=1: is an index into --worker_hosts'),
+        ({'worker_hosts': ('a:1', 'A:1'), 'task': 0}, {}, '--worker_hosts: A:1 is listed twice'),
         ({'worker_hosts': ('a:1', 'b'), 'task': 0}, {}, "--worker_hosts: 'b' must be host:port, with an IPv6"),
         ({'worker_hosts': ('a:1', 'b:'), 'task': 0}, {}, "--worker_hosts: 'b:' must be host:port"),
         ({'worker_hosts': ('a:1', 'b:x'), 'task': 0}, {}, "--worker_hosts: 'b:x' must be host:port"),
@@ -143,7 +147,7 @@ def test_first_host_of_slurm(nodes: str, first: str) -> None:
         (
             {'launch_workers': 2, 'worker_hosts': HOSTS},
             {},
-            '--launch_workers=2 finds the addresses of its workers itself',
+            '--launch_workers=2 chooses the addresses of its workers itself',
         ),
         ({'launch_workers': 65}, {}, '--launch_workers=65: must be at most 64'),
         ({'cluster': 'slurm'}, {}, '--cluster=slurm: must be one of auto, none'),
@@ -165,7 +169,7 @@ def test_first_host_of_slurm(nodes: str, first: str) -> None:
         ({}, tf_config(('chief', 0), worker=['a:1']), 'TF_CONFIG: task is chief 0, but cluster has 0 of them, from 0'),
         ({}, tf_config(worker='a:1'), 'TF_CONFIG: worker of cluster is "a:1"; it must be a list of "host:port"'),
         ({}, tf_config(worker=[1]), 'TF_CONFIG: worker of cluster is [1]; it must be a list'),
-        ({}, tf_config(worker=['a:1', 'a:1']), 'TF_CONFIG: a:1 stands there twice'),
+        ({}, tf_config(worker=['a:1', 'a:1']), 'TF_CONFIG: a:1 is listed twice'),
         ({}, tf_config(worker=['a', 'b:1']), "TF_CONFIG: 'a' must be host:port"),
         ({}, tf_config(chief=['a:1', 'b:1'], worker=['c:1']), 'TF_CONFIG: cluster has 2 chiefs; it may have one'),
         (
@@ -197,7 +201,7 @@ def test_first_host_of_slurm(nodes: str, first: str) -> None:
         (
             {},
             {**TORCH, 'MASTER_ADDR': 'node1:1'},
-            'MASTER_ADDR=node1:1: must be a host alone; MASTER_PORT says the port',
+            'MASTER_ADDR=node1:1: must be a host without a port; MASTER_PORT gives the port',
         ),
         ({}, {**TORCH, 'MASTER_ADDR': 'a::x'}, "MASTER_ADDR: 'a::x' is no IPv6 address"),
         ({}, {**TORCH, 'MASTER_ADDR': 'no de'}, "MASTER_ADDR: 'no de:29500' must be host:port"),

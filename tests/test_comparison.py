@@ -106,7 +106,7 @@ def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ({'eval_dir': 'x'}, '--eval_dir=x: --compare evaluates each once, in one process; leave it out'),
+        ({'eval_dir': 'x'}, '--eval_dir=x: --compare evaluates each file once, in a single process; leave it out'),
         ({'worker_hosts': ('a:1', 'b:1'), 'task': 0}, r"--worker_hosts=\('a:1', 'b:1'\): --compare evaluates each"),
     ],
 )
@@ -194,11 +194,11 @@ def test_a_shape_says_layout_and_size(load, shape, asked, foreign, layout, size,
     [
         ((1, 64, 64, 3), {}, {}, 'net.onnx does not say how its images are prepared: give --preprocessing_name, for'),
         ((1, 64), VGG, {}, r'net.onnx takes \[1, 64\]; images have four axes'),
-        ((1, 64, 32, 3), VGG, {}, 'takes images of 64x32 pixels; only square ones'),
+        ((1, 64, 32, 3), VGG, {}, 'takes images of 64x32 pixels; only square images'),
         ((None, None, None, 3), VGG, {}, 'takes images of any size: give --image_size'),
-        ((1, 64, 64, 3), VGG, {'layout': 'NCHW'}, 'only square ones'),
-        ((1, 10**9, 10**9, 3), VGG, {}, r'takes images of 1000000000 pixels; at most 8192 are prepared here'),
-        ((1, 64, 64, 4), VGG, {}, 'takes images of 4 channels with --layout=NHWC; 3 and 1 are known'),
+        ((1, 64, 64, 3), VGG, {'layout': 'NCHW'}, 'only square images'),
+        ((1, 10**9, 10**9, 3), VGG, {}, r'takes images of 1000000000 pixels; at most 8192 are supported'),
+        ((1, 64, 64, 4), VGG, {}, 'takes images of 4 channels with --layout=NHWC; only 3 and 1 are supported'),
         ((1, 64, 64, 3), {**VGG, 'image_size': 32}, {}, r'--image_size=32, but net.onnx takes images of 64 pixels'),
     ],
 )
@@ -233,13 +233,13 @@ def test_a_file_that_describes_itself_needs_nothing(load, trained):
         ({'global_step': 10**400}, (None, 8, 8, 1), {}, {}, 'global_step is not from 0 to'),
         ({'model': None}, (None, 8, 8, 1), {}, {}, 'damaged, or by another version: no net'),
         ({'normalization': {}}, (None, 8, 8, 1), {}, {}, 'its normalization is not that of lenet preprocessing'),
-        ({'interface': {'include_preprocessing': 'maybe'}}, (None, 8, 8, 1), {}, {}, "'maybe', neither true nor false"),
+        ({'interface': {'include_preprocessing': 'maybe'}}, (None, 8, 8, 1), {}, {}, "'maybe', not true or false"),
         ({'spec': {'label_names': ['a']}}, (None, 8, 8, 1), {}, {}, '1 label_names for 10 classes'),
         ({'spec': {'label_names': [1] * 10}}, (None, 8, 8, 1), {}, {}, 'label_names are not all text'),
         ({'spec': {'label_names': '0123456789'}}, (None, 8, 8, 1), {}, {}, 'label_names are no list'),
         ({'spec': {'labels_offset': -5}}, (None, 8, 8, 1), {}, {}, 'labels_offset is -5, which is below 0'),
         ({'spec': {'record_keys': [1]}}, (None, 8, 8, 1), {}, {}, 'record_keys are not all text'),
-        ({'spec': {'record_keys': ['x=y']}}, (None, 8, 8, 1), {}, {}, '--record_keys=x=y: x=y is none of these'),
+        ({'spec': {'record_keys': ['x=y']}}, (None, 8, 8, 1), {}, {}, '--record_keys=x=y: unknown entry x=y'),
         ({'spec': {'file_pattern': '{x}'}}, (None, 8, 8, 1), {}, {}, '--file_pattern={x}: only {split}'),
     ],
 )

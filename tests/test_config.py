@@ -96,12 +96,18 @@ def value_of(text: str) -> Any:
         ({'bach_size': 1}, 'no option named bach_size in TrainConfig'),
         ({'num_clones': 10**21}, f'--num_clones={10**21}: must be at most 1024'),
         ({'num_clones': 10**5000}, '--num_clones=(an integer of 16610 bits): must be at most 1024'),
-        ({'eval_every_epochs': 5e-324}, '--eval_every_epochs=5e-324: too small to compute with; the smallest is 1e-30'),
+        (
+            {'eval_every_epochs': 5e-324},
+            '--eval_every_epochs=5e-324: too small to compute with; must be 0 or at least 1e-30',
+        ),
         ({'learning_rate': 1e300}, '--learning_rate=1e+300: must be at most 3.4e+38'),
         ({'save_interval_steps': 2**63}, f'--save_interval_steps={2**63}: must be at most {2**63 - 1}'),
-        ({'train_dir': '/tmp/a\0b'}, "--train_dir='/tmp/a\\x00b': has a zero byte, which no name has"),
-        ({'train_dir': 'a\n--batch_size=1'}, "--train_dir='a\\n--batch_size=1': has a line break, which no flagfile"),
-        ({'dataset_dir': '\udcff'}, "--dataset_dir='\\udcff': not UTF-8, in which TensorFlow writes all names"),
+        ({'train_dir': '/tmp/a\0b'}, "--train_dir='/tmp/a\\x00b': contains a zero byte, which no name may contain"),
+        (
+            {'train_dir': 'a\n--batch_size=1'},
+            "--train_dir='a\\n--batch_size=1': contains a line break, which flagfiles cannot hold",
+        ),
+        ({'dataset_dir': '\udcff'}, "--dataset_dir='\\udcff': not UTF-8, which TensorFlow requires for names"),
     ],
 )
 def test_values_outside_what_an_option_allows(values: dict[str, Any], message: str) -> None:

@@ -203,7 +203,7 @@ def test_a_flag_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 1
     assert finished.stderr == (
-        f"error: --source_dir='{tmp_path}/\\udcff': not UTF-8, in which TensorFlow writes all names; rename it\n"
+        f"error: --source_dir='{tmp_path}/\\udcff': not UTF-8, which TensorFlow requires for names; rename it\n"
     )
 
 
@@ -349,8 +349,8 @@ def test_a_full_disk_leaves_only_whole_files(folder: Path, tmp_path: Path) -> No
     finished = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size, timeout=120)
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1] == (
-        f'error: cannot write to {tmp_path}/records: File too large; finished files are kept; put this right, and the '
-        'same command goes on'
+        f'error: cannot write to {tmp_path}/records: File too large; finished files are kept; fix this, and the same '
+        'command resumes'
     )
     assert sorted(path.name for path in (tmp_path / 'records').iterdir()) == [JOURNAL, LOCK, 'labels.txt']
 
@@ -412,7 +412,9 @@ def test_a_damaged_journal_is_refused(raw_mini: Path, tmp_path: Path, case: str)
 
 def test_a_pipe_for_a_journal_is_refused(raw_mini: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / JOURNAL)
-    with pytest.raises(InputError, match=rf'{JOURNAL}: is a folder, a pipe or a device, and must be a file; remove it'):
+    with pytest.raises(
+        InputError, match=rf'{JOURNAL}: is a folder, a pipe or a device; must be a regular file; remove it'
+    ):
         convert_to(raw_mini, tmp_path, **IMAGENET)
 
 
@@ -433,7 +435,7 @@ def test_a_task_that_fails_or_is_killed_ends_the_work() -> None:
             list(pool.results())
     with WorkerPool(1, os.getpid) as pool:
         pool.submit('d', signal.raise_signal, signal.SIGKILL)
-        message = 'ended with exit code -9 .killed, as for want of memory; try fewer --num_processes'
+        message = 'ended with exit code -9 .killed, perhaps out of memory; try fewer --num_processes'
         with pytest.raises(InputError, match=message):
             list(pool.results())
 
@@ -462,7 +464,7 @@ def test_an_unreadable_image_stops_the_conversion(damaged: Path, tmp_path: Path)
         'a PNG that is damaged or cut short',
         'not an image in a known format (JPEG, PNG, GIF, BMP, WebP)',
     )
-    assert 'leave out up to N unreadable ones by --max_bad_images=N (=0)' in reason
+    assert 'allow N unreadable ones with --max_bad_images=N (=0)' in reason
     assert not list((tmp_path / 'records').glob('.*.part'))
 
 
@@ -503,17 +505,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'no dataset_dir': ({'dataset_dir': None}, '--dataset_dir is missing: the folder for the TFRecords'),
     'folder elsewhere': (
         {'dataset_dir': 'foo://x'},
-        '--dataset_dir=foo://x: must be a folder of this machine, without ://',
+        '--dataset_dir=foo://x: must be a folder on this machine, without ://',
     ),
-    'no source_dir': ({'source_dir': None}, '--source_dir is missing: where the images of image_folder lie'),
+    'no source_dir': ({'source_dir': None}, '--source_dir is missing: the folder of the images of image_folder'),
     'missing source': ({'source_dir': '/no/such'}, '--source_dir=/no/such: no such folder'),
     'source is a device': (
         {'source_dir': '/dev/null'},
-        '--source_dir=/dev/null: not a folder that can be read: Not a directory',
+        '--source_dir=/dev/null: not a readable folder: Not a directory',
     ),
     'quality of nothing': (
         {'jpeg_quality': 80},
-        '--jpeg_quality=80: only for images that are made smaller; give --resize_shorter_side too, or leave it out',
+        '--jpeg_quality=80: applies only to shrunken images; give --resize_shorter_side too, or leave it out',
     ),
     'quality of PNGs': (
         {'dataset_name': 'mnist', 'jpeg_quality': 80, 'resize_shorter_side': 20},
@@ -521,11 +523,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     'into the source': (
         {'dataset_dir': '{source}'},
-        '--dataset_dir={source}: must lie outside of --source_dir={source}',
+        '--dataset_dir={source}: must be outside --source_dir={source}',
     ),
     'below the source': (
         {'dataset_dir': '{source}/records'},
-        '--dataset_dir={source}/records: must lie outside of --source_dir={source}',
+        '--dataset_dir={source}/records: must be outside --source_dir={source}',
     ),
     'into a file': ({'dataset_dir': '{source}/../file/x'}, 'cannot be written to: Not a directory'),
     'flag of another data set': (

@@ -111,7 +111,7 @@ BAD_IMAGENET: dict[str, tuple[dict[str, bytes], str, str]] = {
     'images beside classes': (
         {f'val/{TENCH}/1.JPEG': IMAGE, 'val/2.JPEG': IMAGE},
         '',
-        'images that are in none, such as 2.JPEG',
+        'holds images outside its class folders, such as 2.JPEG',
     ),
     'unknown class tar': (
         train_tar({'dogs.tar': tar_bytes({'1.JPEG': IMAGE})}),
@@ -132,7 +132,7 @@ BAD_IMAGENET: dict[str, tuple[dict[str, bytes], str, str]] = {
     'member twice': (
         train_tar({f'{place}{TENCH}.tar': tar_bytes({'1.JPEG': IMAGE}) for place in ('', './')}),
         '',
-        f'train/{TENCH}/1.JPEG: there twice',
+        f'train/{TENCH}/1.JPEG: found twice',
     ),
     'validation number': ({'val/ILSVRC2012_val_00050001.JPEG': IMAGE}, '', 'has no label: there are 50000 validation'),
     'validation number 0': ({'val/ILSVRC2012_val_00000000.JPEG': IMAGE}, '', 'has no label: there are 50000'),
@@ -147,12 +147,12 @@ BAD_IMAGENET: dict[str, tuple[dict[str, bytes], str, str]] = {
     'labels without validation': (
         TRAIN | {'given': b''},
         'validation_labels_file',
-        '^--validation_labels_file=.*/given: of no use, for .* has no validation images; leave it out$',
+        '^--validation_labels_file=.*/given: has no effect, because .* has no validation images; leave it out$',
     ),
     'labels for class folders': (
         {f'validation/{TENCH}/1.JPEG': IMAGE, 'given': b''},
         'validation_labels_file',
-        '^--validation_labels_file=.*/given: of no use, for .*/validation has class folders; leave it out$',
+        '^--validation_labels_file=.*/given: has no effect, because .*/validation has class folders; leave it out$',
     ),
     'class without name': (
         TRAIN | {'given': f'{TENCH} tench\n'.encode()},

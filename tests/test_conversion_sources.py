@@ -83,20 +83,20 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
 
 
 BAD_FOLDERS = {
-    'empty': ({'x': b''}, 'must hold at least two class folders, and holds none'),
-    'one class': (class_folders('photos/a/1.jpg'), 'must hold at least two class folders, and holds only photos'),
+    'empty': ({'x': b''}, 'must hold at least two class folders, but holds none'),
+    'one class': (class_folders('photos/a/1.jpg'), 'must hold at least two class folders, but holds only photos'),
     'empty class': (class_folders('a/1.jpg', 'b/.keep'), 'b: the class folder holds no images .*.webp'),
     'no image in a class': (class_folders('a/1.jpg', 'b/1.tiff'), 'b: the class folder holds no images'),
     'class that train lacks': (
         class_folders('train/a/1.jpg', 'train/b/1.jpg', 'test/c/1.jpg'),
-        "test/c: 'c' is none of the 2 classes of train",
+        "test/c: 'c' is not one of the 2 classes of train",
     ),
     'class that labels.txt lacks': (
         class_folders('a/1.jpg', 'b/1.jpg') | {'labels.txt': b'0:a\n'},
-        "b: 'b' is none of the 1 classes of train or labels.txt",
+        "b: 'b' is not one of the 1 classes of train or labels.txt",
     ),
     'bad labels.txt': (class_folders('a/1.jpg') | {'labels.txt': b'a\n'}, 'labels.txt, line 1'),
-    'no train': (class_folders('val/a/1.jpg'), 'has neither a folder train nor a labels.txt'),
+    'no train': (class_folders('val/a/1.jpg'), 'has neither a train folder nor a labels.txt'),
     'two validation splits': (class_folders('val/a/1.jpg', 'validation/a/1.jpg'), 'both val and validation'),
     'splits by other names': (
         class_folders('Train/a/1.jpg', 'Train/b/1.jpg', 'Test/a/1.jpg'),
@@ -118,7 +118,7 @@ def test_bad_image_folders_are_refused(case: str, tmp_path: Path) -> None:
 BAD_LINKS = {
     'dangling': ('a/2.jpg', 'gone.jpg', r'a/2.jpg: a symbolic link to gone.jpg, which does not exist'),
     'dangling class': ('c', 'gone', r'c: a symbolic link to gone, which does not exist'),
-    'circle': ('a/deep', '..', 'a/deep/.*a symbolic link to a folder that it lies in'),
+    'circle': ('a/deep', '..', 'a/deep/.*a symbolic link to one of its parent folders'),
     'itself': ('a/2.jpg', '2.jpg', 'a/2.jpg'),
 }
 
@@ -153,7 +153,7 @@ def test_what_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match=f'^{tmp_path}/a: cannot be read: Permission denied$'):
         files.list_subfolders(str(tmp_path))
     monkeypatch.setattr(files.os, 'scandir', refuse)
-    with pytest.raises(InputError, match=f'--source_dir={tmp_path}: not a folder that can be read: Permission denied'):
+    with pytest.raises(InputError, match=f'--source_dir={tmp_path}: not a readable folder: Permission denied'):
         image_folder.open_source(str(tmp_path))
 
 

@@ -188,7 +188,7 @@ FACTORY_ERRORS = {
     ),
     'no dataset_dir': (
         ('imagenet', None, 'train', 0),
-        '--dataset_dir is missing: where the TFRecords of imagenet lie (only digits and synthetic need none)',
+        '--dataset_dir is missing: the folder of the TFRecords of imagenet (only digits and synthetic need none)',
     ),
     'missing folder': (('imagenet', 'nowhere', 'train', 0), '--dataset_dir={dir}: no such folder'),
     'empty folder': (

@@ -28,47 +28,62 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ('--batch_size=0', '--batch_size=0: must be at least 1'),
         (
             '--learning_rate_decay_type=cosine --dataset_dir={here}',
-            'cosine needs to know how long training lasts: give',
+            'cosine needs the length of training: give',
         ),
         ('--learning_rate_decay_type=piecewise', '--learning_rate_decay_type=piecewise needs --learning_rate_boundari'),
         ('--best_metric=f1', '--best_metric=f1: must be one of accuracy, recall_at_5, none'),
-        ('--train_dir={here}/file', '--train_dir={here}/file: is no folder; name another one'),
+        ('--train_dir={here}/file', '--train_dir={here}/file: not a folder; choose another path'),
         (
             '--preprocessing_name=whole --use_bounding_boxes',
-            '--use_bounding_boxes has no effect with --preprocessing_name=whole; inception reads it; leave it out',
+            '--use_bounding_boxes has no effect with --preprocessing_name=whole; only inception uses it; leave it out',
         ),
-        ('--model_name=lenet --global_pool', '--global_pool has no effect with --model_name=lenet; alexnet_v2 reads'),
+        (
+            '--model_name=lenet --global_pool',
+            '--global_pool has no effect with --model_name=lenet; only alexnet_v2 uses',
+        ),
         ('--early_stopping_patience=2 --dataset_dir={here}', 'has no effect without --eval_every_epochs or --eval_ev'),
         ('--train_dir=~no.such/x', "--train_dir=~no.such/x: this machine has no user 'no.such'"),
     ],
     'eval_image_classifier.py': [
-        ('--checkpoint_path={here}/run/model', ': no such file, and no folder {here}/run'),
+        ('--checkpoint_path={here}/run/model', ': no such file; its folder {here}/run does not exist'),
         ('--checkpoint_path={here}/model.ckpt-7', ': no such checkpoint; {here} holds none'),
-        ('--checkpoint_path={here}/file --results_path={here}/none/x', '--results_path={here}/none/x: there is no f'),
+        (
+            '--checkpoint_path={here}/file --results_path={here}/none/x',
+            '--results_path={here}/none/x: folder {here}/none does not exist',
+        ),
         (
             '--checkpoint_path={here}/file --eval_dir={here}/file/x/y',
-            '--eval_dir={here}/file/x/y: {here}/file is no fo',
+            '--eval_dir={here}/file/x/y: {here}/file is not a fo',
         ),
         ('--compare={here}/a.onnx,{here}/b.onnx', '--compare={here}/a.onnx: no such checkpoint'),
     ],
     'predict_image_classifier.py': [
-        ('x.jpg --checkpoint_path={here}/b/model.ckpt-3', 'no such file, and no folder {here}/b'),
+        ('x.jpg --checkpoint_path={here}/b/model.ckpt-3', 'no such file; its folder {here}/b does not exist'),
         ('x.jpg --checkpoint_path={here}/net.tflite', 'no such checkpoint'),
         ('x --checkpoint_path={here}/file --labels_path={here}/none', '--labels_path={here}/none: no such file'),
-        ('x --checkpoint_path={here}/file --output_path={here}/none/y', '--output_path={here}/none/y: there is no fol'),
-        ('x --checkpoint_path={here}/file --visualize={here}', '--visualize={here}: no file can be written there'),
+        (
+            'x --checkpoint_path={here}/file --output_path={here}/none/y',
+            '--output_path={here}/none/y: folder {here}/none does not exist',
+        ),
+        ('x --checkpoint_path={here}/file --visualize={here}', '--visualize={here}: cannot write a file there'),
     ],
     'export_image_classifier.py': [
-        ('--checkpoint_path={here}/file --output_path={here}/file', '--output_path={here}/file exists; give another'),
+        (
+            '--checkpoint_path={here}/file --output_path={here}/file',
+            '--output_path={here}/file already exists; choose another',
+        ),
         (
             '--checkpoint_path={here}/file --format=onnx --verification_images={here}/none',
             '--verification_images={here}/none: no such file',
         ),
-        ('--format=keras --quantize=int8', '--quantize=int8 has no effect with --format=keras; tflite and onnx read'),
+        (
+            '--format=keras --quantize=int8',
+            '--quantize=int8 has no effect with --format=keras; only tflite and onnx use',
+        ),
         ('--format=tflit', "unknown format 'tflit' (did you mean 'tflite'?)"),
         ('--checkpoint_path={here}', 'no checkpoint in this folder'),
-        ('--format=slim --output_path={here}/x.onnx', ': --format=slim writes a folder, but a name that ends in .onnx'),
-        ('--output_path={here}/x.pb', '--output_path={here}/x.pb: no format has files of such a name'),
+        ('--format=slim --output_path={here}/x.onnx', ': --format=slim writes a folder, but names that end in .onnx'),
+        ('--output_path={here}/x.pb', '--output_path={here}/x.pb: no format uses this ending'),
         ('--batch_size=0', '--batch_size=0: must be at least 1'),
         ('--opset=22', '--opset=22: must be at most 21'),
     ],
@@ -86,8 +101,8 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     ],
     'benchmark_image_classifier.py': [
         ('--dataset_name=imagenet --dataset_dir={here}/none', 'no such folder'),
-        ('--results_path={here}/none/x', '--results_path={here}/none/x: there is no folder {here}/none'),
-        ('--summary', '--summary: only train_image_classifier.py prints it; leave it out'),
+        ('--results_path={here}/none/x', '--results_path={here}/none/x: folder {here}/none does not exist'),
+        ('--summary', '--summary: only train_image_classifier.py supports it; leave it out'),
     ],
 }
 
@@ -120,7 +135,7 @@ def test_refused_without_tensorflow(
 def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     early.check_folder_place('eval_dir', str(tmp_path / 'new' / 'one'))
     monkeypatch.setattr(os, 'access', lambda path, mode: path != str(tmp_path))  # for root may write anywhere
-    with pytest.raises(InputError, match=f'^--eval_dir={tmp_path}/new/one: {tmp_path} may not be written to$'):
+    with pytest.raises(InputError, match=f'^--eval_dir={tmp_path}/new/one: {tmp_path} is not writable$'):
         early.check_folder_place('eval_dir', str(tmp_path / 'new' / 'one'))
 
 

@@ -298,7 +298,7 @@ def test_flags_stand_in_for_model_file(trained, without_model_file, digits_dir, 
         ({}, 'no model.json in .* that would name its net: give --model_name=lenet'),
         (
             {'model_name': 'lenet', 'image_size': 8, 'depth_multiplier': 0.25},
-            '--dataset_dir is missing: where the TFRecords of imagenet lie',
+            '--dataset_dir is missing: the folder of the TFRecords of imagenet',
         ),
         ({'dataset_name': 'digits', 'model_name': 'lenet'}, r'is not of this net or run; what differs:\n'),
         ({**DIGITS_NET, 'depth_multiplier': 1.0}, r'LeNet/conv1/weights +5x5x1x32 +5x5x1x8'),
@@ -424,13 +424,13 @@ def test_waiting_for_new_checkpoints(arriving, tmp_path, capsys, options, steps)
 @pytest.mark.parametrize('folder', ['.', 'not_made_yet'])
 def test_no_checkpoint_comes_in_time(tmp_path, folder):
     config = eval_config(tmp_path / folder, eval_interval_secs=0.0, eval_timeout_secs=0.1)
-    with pytest.raises(InputError, match='no checkpoint came'):
+    with pytest.raises(InputError, match='no checkpoint appeared'):
         evaluation.evaluate(config)
 
 
 def test_waiting_needs_a_folder(trained):
     config = eval_config(trained.checkpoint_path, eval_interval_secs=1.0)
-    with pytest.raises(InputError, match='name the folder that they come in'):
+    with pytest.raises(InputError, match='name their folder'):
         evaluation.evaluate(config)
 
 

@@ -352,7 +352,7 @@ KERAS_HARMS = [
 ]
 H5_HARMS = [
     (cut, UNREADABLE),
-    (flip_a_weight, 'LeNet/fc3/weights cannot be read: its checksum does not agree'),
+    (flip_a_weight, 'LeNet/fc3/weights cannot be read: its checksum does not match'),
     (
         replace_h5(VARIABLE, lambda file, name: file.__setitem__(name, h5py.ExternalLink('other.h5', '/a'))),
         'is a link, which is not followed',
@@ -467,12 +467,12 @@ def test_no_code_of_a_keras_file_is_run(exported, tmp_path):
     [
         ({'output_path': ''}, '--output_path=: name a local folder'),
         ({'format': 'keras', 'output_path': 'net.h5'}, r'--output_path=net.h5: .* ends in .keras, for instance net'),
-        ({'output_path': '/'}, '^--output_path=/: name a folder to be made$'),
+        ({'output_path': '/'}, '^--output_path=/: name a folder to create$'),
         (
             {'output_path': '[x]'},
-            r'^--output_path=\[x\]: TensorFlow reads no folder with \[ or \\ in its path',
+            r'^--output_path=\[x\]: TensorFlow cannot read folders from paths with \[ or \\$',
         ),
-        ({'output_path': 'back\\slash/net', 'format': 'saved_model'}, 'TensorFlow reads no folder with'),
+        ({'output_path': 'back\\slash/net', 'format': 'saved_model'}, 'TensorFlow cannot read folders from paths with'),
         (
             {'labels_offset': 1, 'use_grayscale': True},
             r'flags contradict .*: --labels_offset=1 \(0\), --use_grayscale=True \(False\); leave them out',
@@ -497,7 +497,9 @@ def test_an_export_is_replaced_only_when_asked(trained, tmp_path, name):
     path = tmp_path / OUTPUTS[name]
     export(trained.checkpoint_path, path, format=name, moving_average_decay=0.9)
     before = files(path) if path.is_dir() else files(tmp_path)
-    with pytest.raises(InputError, match=f'--output_path={path} exists; give another name, or --overwrite'):
+    with pytest.raises(
+        InputError, match=f'--output_path={path} already exists; choose another path, or add --overwrite'
+    ):
         export(trained.checkpoint_path, path, format=name)
     assert (files(path) if path.is_dir() else files(tmp_path)) == before
     export(trained.checkpoint_path, path, format=name, overwrite=True)
@@ -508,11 +510,11 @@ def test_an_export_is_replaced_only_when_asked(trained, tmp_path, name):
 @pytest.mark.parametrize(
     ('name', 'there', 'message'),
     [
-        ('slim', 'folder', 'holds precious.txt, which is of no export'),
-        ('slim', 'file', 'exists and is no folder'),
-        ('keras', 'folder', 'exists and is no file'),
-        ('keras', 'link to a file', 'exists and is no file'),
-        ('keras', 'pipe', 'exists and is no file'),
+        ('slim', 'folder', 'holds precious.txt, which no export has written'),
+        ('slim', 'file', 'exists and is not a folder'),
+        ('keras', 'folder', 'exists and is not a file'),
+        ('keras', 'link to a file', 'exists and is not a file'),
+        ('keras', 'pipe', 'exists and is not a file'),
     ],
 )
 def test_what_is_no_export_is_never_replaced(trained, tmp_path, name, there, message):
@@ -531,7 +533,7 @@ def test_what_does_not_read_back_is_not_kept(trained, tmp_path, monkeypatch, nam
     monkeypatch.setattr(
         weights, 'compare_spec', lambda *_: checkpoints.compare(checkpoints.find_checkpoint(str(path)), {})
     )
-    with pytest.raises(InputError, match=r'does not read back as it was meant: .*; nothing was kept of it'):
+    with pytest.raises(InputError, match=r'does not read back as written: .*; nothing was kept'):
         export(trained.checkpoint_path, path, format=name, overwrite=True)
     assert_equal(read_all(path), before)
     assert [other.name for other in tmp_path.iterdir()] == [path.name]

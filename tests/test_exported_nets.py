@@ -93,7 +93,9 @@ def test_sample_data_are_written_beside(trained, tmp_path, caplog):
     before = files(tmp_path)
     for name in ('net.onnx', 'net.onnx.json'):
         (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=r'/net\.test_data, which is written beside it, exists; move it, or --overw'):
+    with pytest.raises(
+        InputError, match=r'/net\.test_data, which is written beside it, exists; move it, or add --overw'
+    ):
         export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=1)
     export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', sample_test_data=2, overwrite=True)
     assert set(files(tmp_path)) == set(before)
@@ -152,15 +154,15 @@ def test_a_name_alone_is_enough(trained, tmp_path):
     [
         (
             {'format': 'slim', 'output_path': 'x.onnx'},
-            r'^--output_path=x\.onnx: --format=slim writes a folder, but a name that ends in \.onnx is that of a file; '
-            'leave --format out, or give another name$',
+            r'^--output_path=x\.onnx: --format=slim writes a folder, but names that end in \.onnx are for files; '
+            'leave out --format, or choose another name$',
         ),
         (
             {'output_path': 'x.h5'},
-            r'^--output_path=x\.h5: no format has files of such a name; files end in \.keras, \.onnx, \.tflite, '
-            r'\.weights\.h5, and a folder needs no ending \(slim, or with --format=saved_model a SavedModel\)$',
+            r'^--output_path=x\.h5: no format uses this ending; files end in \.keras, \.onnx, \.tflite, '
+            r'\.weights\.h5; a folder needs no ending \(slim, or with --format=saved_model a SavedModel\)$',
         ),
-        ({'output_path': 'net.pt/'}, 'no format has files of such a name'),
+        ({'output_path': 'net.pt/'}, 'no format uses this ending'),
     ],
 )
 def test_a_format_that_contradicts_the_name_is_refused(options, message):
@@ -255,8 +257,11 @@ def test_where_nothing_can_be_written_is_said_before_any_work(trained, tmp_path,
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'quantize': ({'format': 'tflite', 'quantize': 'qdq'}, r'--quantize=qdq: --format=tflite has none, float16, dyn'),
-    'layout': ({'format': 'slim', 'layout': 'NCHW'}, '--layout=NCHW: --format=slim has no such choice; saved_model, '),
-    'samples': ({'format': 'tflite', 'sample_test_data': 1}, 'has no such choice; onnx has'),
+    'layout': (
+        {'format': 'slim', 'layout': 'NCHW'},
+        '--layout=NCHW: --format=slim does not support it; only saved_model, ',
+    ),
+    'samples': ({'format': 'tflite', 'sample_test_data': 1}, 'does not support it; only onnx does'),
     'type': ({'format': 'tflite', 'inference_type': 'uint8'}, '--inference_type=uint8 is for --quantize=int8 or qdq'),
     'calibration': ({'format': 'onnx', 'calibration_images': 7}, '--calibration_images=7 is for --quantize=int8 or'),
     'format': ({'format': 'coreml'}, "unknown format 'coreml'; valid: keras, onnx, saved_model, slim, tflite, weights"),
@@ -294,6 +299,6 @@ def test_without_data_images_are_random(trained, tmp_path, capsys, monkeypatch):
 
 def test_too_large_a_difference_is_an_error(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(verification._BOUNDS, 'float16', (1e-9, 1e-9, 1.0))
-    with pytest.raises(InputError, match=r'at most 1e-09, 1e-09, and 100% of the images .* nothing was kept of it'):
+    with pytest.raises(InputError, match=r'at most 1e-09, 1e-09, and 100% of the images .* nothing was kept'):
         export(trained.checkpoint_path, tmp_path / 'net.onnx', format='onnx', quantize='float16')
     assert not list(tmp_path.iterdir())

@@ -229,9 +229,9 @@ def test_signals_save_and_go_on_or_end(run, uninterrupted, make_fault, number, s
     stopped = run.last()
     assert len(run.steps()) == 2, run.output()
     assert 0 < saved < stopped < STEPS
-    assert f'stopped at step {stopped}; the same command goes on from there' in run.output()
+    assert f'stopped at step {stopped}; the same command resumes from there' in run.output()
     assert run.finish() == 0, run.output()
-    assert f'continuing from {run.train_dir}/model.ckpt-{stopped}' in run.output()
+    assert f'resuming from {run.train_dir}/model.ckpt-{stopped}' in run.output()
     differences = run.differences(uninterrupted)
     saves.survived(differences)
     ends.survived(differences)
@@ -305,7 +305,7 @@ def test_a_damaged_checkpoint_is_passed_over(begun, uninterrupted, make_fault, d
     assert begun.finish() == 0, begun.output()
     output = begun.output()
     assert f'warning: {latest}' in output
-    assert f'continuing from {begun.train_dir}/model.ckpt-{BEGUN - 5}' in output
+    assert f'resuming from {begun.train_dir}/model.ckpt-{BEGUN - 5}' in output
     aside = [path for path in begun.train_dir.iterdir() if path.name.startswith(f'damaged-model.ckpt-{BEGUN}.')]
     assert aside
     for path in aside:

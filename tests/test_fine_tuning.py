@@ -229,7 +229,7 @@ def test_statistics_of_frozen_layers_move_as_in_slim_unless_they_are_frozen_too(
     kept = {name for name in STATISTICS if '/bn1/' in name} if freeze else set()
     assert moved & STATISTICS == STATISTICS - kept
     assert {name.split('/')[1] for name in moved - STATISTICS} == {'bn2', 'fc8'}
-    said = 'batch normalisation outside of --trainable_scopes keeps updating its moving statistics, as in slim'
+    said = 'batch normalisation outside --trainable_scopes keeps updating its moving statistics, as in slim'
     assert (said in caplog.text) != freeze
 
 

@@ -78,8 +78,8 @@ def test_a_pipe_is_read_once(here: Path) -> None:
             '--flagfile=x: includes a chain of more than 32 flagfiles',
         ),
         ({'x': '--flagfile=none'}, "Unable to open flagfile 'none': No such file or directory"),
-        ({'x': '--flagfile'}, '--flagfile=x: a line says --flagfile alone; write --flagfile=PATH'),
-        ({'x': '\n' * (2**20 + 1)}, '--flagfile=x: longer than 1048576 characters: not a flagfile'),
+        ({'x': '--flagfile'}, '--flagfile=x: a line contains --flagfile without a path; write --flagfile=PATH'),
+        ({'x': '\n' * (2**20 + 1)}, '--flagfile=x: longer than 1048576 characters; not a flagfile'),
         ({'x': '--flagfile=a\0b'}, "Unable to open flagfile 'a\\x00b': embedded null byte"),
     ],
 )
@@ -98,17 +98,19 @@ def test_files_that_editors_of_windows_wrote(here: Path) -> None:
 
 def test_files_that_are_no_text(here: Path) -> None:
     (here / 'x').write_bytes(b'\xff\xfe--alpha=1\n')
-    with pytest.raises(InputError, match="'x': not a text in UTF-8"):
+    with pytest.raises(InputError, match="'x': not UTF-8 text"):
         texts(['--flagfile=x'])
     (here / 'x').write_text('--alpha=1\n', encoding='utf-16')
-    with pytest.raises(InputError, match=r"'x': not a text in UTF-8: it begins as UTF-16 does; save it as UTF-8$"):
+    with pytest.raises(InputError, match=r"'x': not UTF-8 text: it begins as UTF-16 does; save it as UTF-8$"):
         texts(['--flagfile=x'])
     with pytest.raises(InputError, match="'/': Is a directory"):
         texts(['--flagfile=/'])
     with pytest.raises(InputError, match='/dev/zero: longer than'):
         texts(['--flagfile=/dev/zero'])
     os.mkfifo(here / 'pipe')
-    with pytest.raises(InputError, match='--flagfile=pipe: a pipe, and must be a file'):  # for which nobody would write
+    with pytest.raises(
+        InputError, match='--flagfile=pipe: is a pipe; must be a regular file'
+    ):  # for which nobody would write
         texts(['--flagfile=pipe'])
-    with pytest.raises(InputError, match='--flagfile: names no file'):
+    with pytest.raises(InputError, match='--flagfile: no file given'):
         texts(['--flagfile'])

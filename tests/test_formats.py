@@ -202,9 +202,9 @@ def test_unreadable_files_of_a_folder_are_named(photographs: Path, tmp_path: Pat
     [
         ('image_folder', None, 'train', '--dataset_dir is missing: the folder of the images'),
         ('image_folder', 'no_such', 'train', 'no_such: no such folder'),
-        ('image_folder', 'train/class0/0.jpg', 'train', '0.jpg: not a folder that can be read: Not a directory'),
+        ('image_folder', 'train/class0/0.jpg', 'train', '0.jpg: not a readable folder: Not a directory'),
         ('image_folder', '', 'tset', '--dataset_split_name=tset: image_folder has the splits train, validation'),
-        ('image_folder', 'train', None, "image_folder has only the split train, and no other one to evaluate; name a "
+        ('image_folder', 'train', None, "image_folder has only the split train, so none is left to evaluate; name a "
          "part of it that was not trained on, as in --dataset_split_name='train[90%:]'"),
     ],
 )  # fmt: skip

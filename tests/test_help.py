@@ -26,7 +26,7 @@ def test_help_is_in_groups(script: str) -> None:
     assert all(len(line) <= 100 for line in text.splitlines() if 'python' not in line)
     example = text[text.index('Example:') :].split('\n')[1].strip()
     assert example.startswith(f'python {script} --')
-    assert text.index('Example:') < text.index('What most commands need:')
+    assert text.index('Example:') < text.index('Common options:')
 
 
 @pytest.mark.quick('-h-train_image_classifier.py', '-?-predict_image_classifier.py')
@@ -35,7 +35,7 @@ def test_help_is_in_groups(script: str) -> None:
 def test_other_ways_to_ask(script: str, flag: str) -> None:
     finished = run_python(script, flag)
     assert (finished.returncode, finished.stderr) == (0, '')
-    assert 'What most commands need:' in finished.stdout
+    assert 'Common options:' in finished.stdout
 
 
 @pytest.mark.parametrize(('flag', 'words'), [('--helpfull', 'absl.logging'), ('--helpxml', '<name>verbosity</name>')])
@@ -50,7 +50,7 @@ def test_a_reader_that_has_gone() -> None:
     command = f'{sys.executable} train_image_classifier.py --help'
     script = f'set -o pipefail; {command} | head -1'
     finished = subprocess.run(['bash', '-c', script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert finished.stdout.startswith('Trains a net')
+    assert finished.stdout.startswith('Trains an image classifier')
     assert not finished.stderr
 
 
@@ -83,10 +83,10 @@ def test_defaults_and_sections() -> None:
     own = [text.index(f'--{name}=') for name in ('mode', 'num_steps', 'warmup_steps', 'results_path')]
     assert own == sorted(own)
     assert own[-1] < text.index('--dataset_name=')
-    assert '--batch_size=N\n      Examples a step over all devices. (slim: per clone) (default: 32)' in text
-    heading = 'Flags of slim that have no effect here, and are refused where the run would differ:'
+    assert '--batch_size=N\n      Examples per step, over all devices (slim: per clone). (default: 32)' in text
+    heading = 'Flags of slim without effect here; refused if the run would differ:'
     assert heading in ' '.join(text.split())  # wherever the terminal breaks the line
-    last = text[text.index('Flags of slim that have') :]
+    last = text[text.index('Flags of slim without') :]
     assert '--master' in last
     assert '--model_name' not in last
 

@@ -192,7 +192,7 @@ def test_arrays_are_prepared_as_files_of_the_same_pixels():
 BAD: dict[str, tuple[image_files.Image, str]] = {
     'missing': ('none.png', 'no such file'),
     'glob': ('none*.png', 'no file matches'),
-    'pipe': ('pipe', 'a pipe, and must be a file'),  # for which nobody would write
+    'pipe': ('pipe', 'is a pipe; must be a regular file'),  # for which nobody would write
     'zero in the name': ('a\0b', 'no such file'),
     'folder': ('folder', 'a folder without images (.jpg, .jpeg, .jpe, .jfif, .png, .bmp, .gif, .webp)'),
     'below a file': ('text.png/a.png', 'cannot be read: Not a directory'),
@@ -251,7 +251,7 @@ def test_what_may_not_be_read_is_said(tmp_path):
 
 def test_files_without_end_are_given_up(monkeypatch):
     monkeypatch.setattr(image_files, '_MAX_BYTES', 1000)
-    assert prepare(COLOURS, ['/dev/zero']) == ['more than the 1,000 bytes that are allowed']
+    assert prepare(COLOURS, ['/dev/zero']) == ['more than the 1,000 bytes allowed']
 
 
 @pytest.mark.parametrize('preprocessing', [COLOURS, get_preprocessing('whole', 24)], ids=['window', 'all'])

@@ -280,7 +280,7 @@ def test_training_goes_on_from_it_without_slots(imported, train_digits):
 
 def test_another_optimizer_is_told_what_to_do(imported, train_digits):
     before = files(imported)
-    with pytest.raises(InputError, match=r'go on with --optimizer=sgd, .* or begin anew .*: --checkpoint_path='):
+    with pytest.raises(InputError, match=r'resume with --optimizer=sgd, .* or start a new run .*: --checkpoint_path='):
         train_digits(imported, max_number_of_steps=2)
     assert {name: file for name, file in files(imported).items() if name in before} == before
 
@@ -348,7 +348,7 @@ def test_a_damaged_export_is_not_imported(make_run, tmp_path):
     export(make_run('lenet', 28), path)
     flip(path, path.stat().st_size // 2)
     refuse(
-        path, None, tmp_path / 'again', 'its checksum does not agree: damaged, or changed by another program in LeNet/'
+        path, None, tmp_path / 'again', 'its checksum does not match: damaged, or changed by another program in LeNet/'
     )
 
 
@@ -658,7 +658,7 @@ def test_a_softmax_over_something_else(tmp_path):
     graph = write(tmp_path / 'whole.onnx', 'lenet', style)
     run_import(graph, 'lenet', tmp_path / 'whole')
     source = edited(graph, tmp_path / 'net.onnx', set_attribute('Softmax', 'axis', 0))
-    refuse(source, 'lenet', tmp_path / 'run', 'the Softmax behind the logits is not over the classes; give the --model')
+    refuse(source, 'lenet', tmp_path / 'run', 'the Softmax after the logits is not over the classes; give the --model')
 
 
 # ------------------------------------------------------------------------ weights of 16 bits
@@ -732,8 +732,8 @@ DAMAGED_GRAPHS = [
     (cut_weights, "damaged: 'tensor0': "),
     (replace_weights('Gemm', 1, 1, with_nan), r"node 9 \(Gemm '.*'\) takes '.*', in which 2 of \d+ numbers are not"),
     (replace_weights('Conv', 0, 1, np.float64), r"node 0 \(Conv '.*'\) takes 'tensor0' in float64; float32 is needed"),
-    (lambda graph: setattr(node_of(graph, 'Conv'), 'op_type', 'QLinearConv'), r'quantised \(QLinearConv .*in float32'),
-    (set_input([1, 1, 8, 8], np.uint8), "its images 'images' are not floats; give the file in float32"),
+    (lambda graph: setattr(node_of(graph, 'Conv'), 'op_type', 'QLinearConv'), r'quantised \(QLinearConv .*the float32'),
+    (set_input([1, 1, 8, 8], np.uint8), "its images 'images' are not floats; use the float32 file"),
     (set_input([1, 64]), 'must take one batch of images'),
     (set_input([1, 1, 8, 12]), 'its images are 8x12; the nets here take square ones'),
     (set_input([1, 4, 8, 8]), 'its images have 4 channels'),
@@ -824,7 +824,7 @@ def test_pytorchs_weights_of_another_net(tmp_path, torchvision_file, change, row
 OTHER_TENSORS = [
     (
         change_torch('features.0.scale', zeros(4)),
-        "'features.0.scale' is none of weight, bias, running_mean, running_var",
+        "'features.0.scale' is not one of weight, bias, running_mean, running_var",
     ),
     (
         change_torch('features.0.weight', zeros(4, 3, 11, 11, dtype=np.float64)),
@@ -858,7 +858,7 @@ def test_pytorchs_weights_that_cannot_be_taken(tmp_path, torchvision_file, chang
         ({'preprocessing_name': 'caffee'}, "unknown preprocessing 'caffee'"),
         ({'train_dir': None}, '--train_dir=: name a local folder'),
         ({'train_dir': 'gs://bucket/run'}, '--train_dir=gs://bucket/run: name a local folder'),
-        ({'train_dir': 'a[b'}, r'--train_dir=a\[b: TensorFlow reads no checkpoints'),
+        ({'train_dir': 'a[b'}, r'--train_dir=a\[b: TensorFlow cannot read checkpoints'),
         ({'image_size': 28}, '--image_size=28: .*net.onnx takes images of 8 px; leave it out'),
         ({'dataset_name': 'mnits'}, "unknown dataset_name 'mnits'"),
         (
@@ -884,10 +884,10 @@ def test_bad_flags(tmp_path, monkeypatch, lenet_file, options, message):
 @pytest.mark.parametrize(
     ('there', 'message'),
     [
-        ('run', 'holds a run: it is left as it is; give another folder'),
-        ('folder', 'holds precious.txt: it is left as it is; give another folder'),
-        ('file', 'exists and is no folder; give another name'),
-        ('link to a folder', 'exists and is no folder; give another name'),
+        ('run', 'holds a run, which is not replaced; choose another folder'),
+        ('folder', 'holds precious.txt, which is not replaced; choose another folder'),
+        ('file', 'exists and is not a folder; choose another path'),
+        ('link to a folder', 'exists and is not a folder; choose another path'),
     ],
 )
 def test_what_is_there_is_unharmed(tmp_path, lenet_file, trained, there, message):
@@ -908,7 +908,7 @@ def test_an_import_is_replaced_only_when_asked(tmp_path, lenet_file, torchvision
     train_dir.mkdir()  # an empty folder holds nothing that could be harmed
     run_import(lenet_file, 'lenet', train_dir)
     before = files(train_dir)
-    with pytest.raises(InputError, match='holds an earlier import; give another folder, or --overwrite'):
+    with pytest.raises(InputError, match='holds an earlier import; choose another folder, or add --overwrite'):
         run_import(torchvision_file, 'torchvision_alexnet', train_dir)
     with pytest.raises(InputError, match='not lenet'):
         run_import(torchvision_file, 'lenet', train_dir, overwrite=True)

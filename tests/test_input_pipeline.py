@@ -629,7 +629,7 @@ def test_damaged_file_is_named(
     dataset = make_dataset([_example(1)] * 6, NUM_CLASSES)
     damage(dataset, 5)
     assert _explained(dataset, _lenet(), seed) == (
-        f'{_index(dataset).paths[0]}, record 5: corrupt: a checksum does not agree; make or copy this file again'
+        f'{_index(dataset).paths[0]}, record 5: corrupt: a checksum does not match; make or copy this file again'
     )
 
 

@@ -42,8 +42,8 @@ REFUSED = {
     'half a dict': ("{0: 'tench',\n 1: 'gold", 'begins like a list or dict, but is neither JSON nor a Python lit'),
     'code': ("{0: __import__('os').system('true')}", 'neither JSON nor a Python literal: malformed node'),
     'a number missing': ("{0: 'a', 2: 'b', 3: 'c', 4: 'd'}", r"or 1 is missing \('b'\)"),
-    'a line missing': ('0:a\n1:b\n3:c\n4:d', 'class 2 is there twice, or 2 is missing'),
-    'a number twice': ('0:a\n1:b\n1:c\n2:d', 'class 1 is there twice'),
+    'a line missing': ('0:a\n1:b\n3:c\n4:d', 'class 2 is listed twice, or 2 is missing'),
+    'a number twice': ('0:a\n1:b\n1:c\n2:d', 'class 1 is listed twice'),
     'other keys': ('{"a": "x", "b": "y", "c": "z", "d": "w"}', "a dict whose key 'a' is not the number of a class"),
     'lists in a list': ('[[1, 2], [3, 4], [5, 6], [7, 8]]', r"'\[1, 2\]' is not the name of a class"),
     'deep': ('[' * 100_000, 'neither JSON nor a Python literal'),
@@ -94,7 +94,7 @@ def test_a_background_class_is_answered_with_the_flag(tmp_path: Path) -> None:
 def test_files_that_never_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'pipe')
     for path in (str(tmp_path / 'pipe'), '/dev/zero'):
-        with pytest.raises(InputError, match=f'--labels_path={path}: is a pipe or a device, and must be a file'):
+        with pytest.raises(InputError, match=f'--labels_path={path}: is a pipe or a device; must be a regular file'):
             read_label_names(path, 4, 0)
     large = tmp_path / 'large'
     with open(large, 'wb') as file:

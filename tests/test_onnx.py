@@ -351,7 +351,7 @@ UNKNOWN: dict[str, tuple[Callable[[], keras.Model], str]] = {
         lambda: chain(layers.Flatten(), layers.BatchNormalization(name='bn')),
         'layer bn: ONNX .* for BatchNormalization of flattened images; ',
     ),
-    'no chain': (two_ways, 'layer sum of net takes something else than what conv2d.* gives: ONNX export knows only'),
+    'no chain': (two_ways, 'layer sum of net takes something else than what conv2d.* gives: ONNX export supports only'),
 }
 
 
@@ -623,9 +623,9 @@ def one_node(*names: str, **attributes: Any) -> Callable[[], Any]:
 NO_CLASSIFIERS: dict[str, tuple[Callable[[], Any], str]] = {
     'two inputs': (
         identity(tensor_value('a', IMAGES), tensor_value('b', IMAGES)),
-        "must take images and nothing else; its inputs: 'a', 'b'$",
+        "must have images as its only input; its inputs: 'a', 'b'$",
     ),
-    'integers': (identity(tensor_value('a', IMAGES, INT64)), r'takes tensor\(int64\); known are tensor\(float\), '),
+    'integers': (identity(tensor_value('a', IMAGES, INT64)), r'takes tensor\(int64\); supported: tensor\(float\), '),
     'images': (
         identity(tensor_value('a', IMAGES)),
         r"gives 'result', tensor\(float\) \[1, 3, 8, 8\]; a classifier gives one value for each class$",
@@ -692,8 +692,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     'text': (lambda path: path.write_text('hello'), NO_FILE),
     'empty': (lambda path: path.write_bytes(b''), NO_FILE),
     'cut': (lambda path: path.write_bytes(path.read_bytes()[:-9999]), NO_FILE),
-    'weights': (lambda path: flip(path, path.stat().st_size // 2), 'its checksum does not agree: damaged, or changed'),
-    'description': (lambda path: describe(path, '{"model": '), 'what it says of itself is damaged: Expecting value'),
+    'weights': (lambda path: flip(path, path.stat().st_size // 2), 'its checksum does not match: damaged, or changed'),
+    'description': (lambda path: describe(path, '{"model": '), 'its description is damaged: Expecting value'),
     'weights elsewhere': (
         lambda path: move_weights(path).unlink(),
         'cannot be opened: the file with its weights, which belongs beside it, is missing or cut short: .*weights.data',
@@ -787,7 +787,7 @@ def test_damage_is_found_in_what_is_saved_anew_too(exports, tmp_path, how, anew)
     if (how, anew) == (stride_of_first, 'names'):  # a graph of another program, which nothing compares
         return
     for read in (load_classifier, onnx_source.load):
-        with pytest.raises(InputError, match='its checksum does not agree: damaged, or changed by another program in '):
+        with pytest.raises(InputError, match='its checksum does not match: damaged, or changed by another program in '):
             read(str(path))
 
 
@@ -849,5 +849,5 @@ def test_weights_that_float16_cannot_hold_are_found(digits_dir, tmp_path):
     source = make_source('lenet', digits_dir, own_interface('lenet'), quantize='float16')
     source.model.variables[0].assign(source.model.variables[0] * 1e6)
     path = write(source, tmp_path / 'net.onnx')
-    with pytest.raises(InputError, match='it gives values that are not finite; nothing was kept of it'):
+    with pytest.raises(InputError, match='it gives values that are not finite; nothing was kept'):
         compare_probabilities(source, str(path))

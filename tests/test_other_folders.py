@@ -68,9 +68,13 @@ def test_folders_of_splits_without_train_have_the_classes_of_the_run(run, tmp_pa
         (
             ('bee', 'cat'),
             {},
-            'is not divided into splits, so say which split its images are: --dataset_split_name=test',
+            'is not divided into splits; name the split of its images: --dataset_split_name=test',
         ),
-        (('bee', 'dog'), {'dataset_split_name': 'test'}, "'dog' is none of the 3 classes of the net; name the folders"),
+        (
+            ('bee', 'dog'),
+            {'dataset_split_name': 'test'},
+            "'dog' is not one of the 3 classes of the net; name the folders",
+        ),
         (('bee', 'cat'), {'dataset_split_name': 'tets'}, '--dataset_split_name=tets: image_folder has the splits tr'),
         (('bee', 'cat'), {'dataset_split_name': 'test+train'}, r'--dataset_split_name=test\+train: .* is not divided'),
         (('bee', 'dog'), {'dataset_split_name': 'test', 'force': True}, 'has 3 classes, but image_folder in .* has 2'),

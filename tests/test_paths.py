@@ -66,7 +66,7 @@ def test_a_file_whose_name_begins_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('os.path.expanduser', lambda path: path)  # as where there is neither HOME nor a user
-    with pytest.raises(InputError, match='the home folder of this user is not known'):
+    with pytest.raises(InputError, match='the home folder of this user is unknown'):
         make_config(EvalConfig, eval_dir='~/x')
 
 

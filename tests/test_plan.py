@@ -143,16 +143,19 @@ def test_a_recipe_on_a_cluster(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'plan_images_per_second': None}, '--plan needs --plan_images_per_second, that of one device at its share'),
-        ({'plan': False}, '--plan_images_per_second=100.0: of no use without --plan; leave it out'),
+        (
+            {'plan_images_per_second': None},
+            '--plan needs --plan_images_per_second, the speed of one device at its share',
+        ),
+        ({'plan': False}, '--plan_images_per_second=100.0: has no effect without --plan; leave it out'),
         ({'plan_link_gbits': 0.0}, '--plan_link_gbits=0.0: must be greater than 0.0'),
         ({'num_epochs': None}, '--plan: training without --max_number_of_steps or --num_epochs goes on until'),
         ({'plan_workers': 2, 'plan_examples': 1}, 'has 1 examples, fewer than the 2 workers; start fewer'),
-        ({'warmup_epochs': 1.0, 'optimizer': 'ftrl'}, '--warmup_epochs=1.0: begins with a learning rate of 0'),
+        ({'warmup_epochs': 1.0, 'optimizer': 'ftrl'}, '--warmup_epochs=1.0: starts with a learning rate of 0'),
         ({'dataset_name': 'imagenet', 'labels_offset': 1000}, '--labels_offset=1000 leaves 1 of 1001 classes'),
         (
             {'dataset_name': 'imagenet', 'plan_examples': None},
-            '--dataset_dir is missing: where the TFRecords of imagenet lie (only digits and synthetic need none). '
+            '--dataset_dir is missing: the folder of the TFRecords of imagenet (only digits and synthetic need none). '
             'Where the data set is not at hand, give --plan_examples',
         ),
     ],
@@ -175,7 +178,7 @@ def test_nothing_of_a_plan_is_of_the_run() -> None:
     assert '--plan' not in to_flagfile(chosen, without=run_dir.OF_PROCESS)
     assert 'plan' in run_dir.FREE_GROUPS
     assert not [name for name in joining.facts_of(chosen) if name.startswith('--plan')]
-    with pytest.raises(InputError, match=r'^--plan: only train_image_classifier\.py plans; leave it out$'):
+    with pytest.raises(InputError, match=r'^--plan: only train_image_classifier\.py supports it; leave it out$'):
         make_config(BenchmarkConfig, plan=True, plan_images_per_second=1.0)
 
 

@@ -184,7 +184,7 @@ def test_scores_that_are_not_finite_are_an_error(predictor):
 
 
 def test_one_image_alone_is_a_list_too(predictor):
-    with pytest.raises(TypeError, match='a list of them is needed'):
+    with pytest.raises(TypeError, match='must be a list'):
         predictor.predict('cat.jpg')
 
 
@@ -357,17 +357,17 @@ def test_a_page_shows_the_first_64(trained, digits, tmp_path, caplog):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'output_path': '{tmp}/none/out.txt'}, r'--output_path=.*out.txt: there is no folder .*none$'),
-        ({'output_path': '{tmp}'}, r'--output_path=.*: no file can be written there$'),
-        ({'output_path': ''}, r'--output_path=: no file can be written there$'),
+        ({'output_path': '{tmp}/none/out.txt'}, r'--output_path=.*out.txt: folder .*none does not exist$'),
+        ({'output_path': '{tmp}'}, r'--output_path=.*: cannot write a file there$'),
+        ({'output_path': ''}, r'--output_path=: cannot write a file there$'),
         (
             {'output_path': '{tmp}/' + 'x' * 250},
             r'--output_path=.*: the name x{16}\.\.\. has 250 bytes; at most \d+ can be written',
         ),
         ({'visualize': '{tmp}/' + 'é' * 124 + '.png'}, r'--visualize=.*: the name é{16}\.\.\. has 252 bytes'),
         ({'visualize': '{tmp}/out.xyz'}, r'--visualize=.*: the name must end in one of .png, .jpg, .pdf, .svg$'),
-        ({'visualize': '{tmp}/none/out.png'}, r'--visualize=.*: there is no folder'),
-        ({'images': ()}, r'--images: none were named'),
+        ({'visualize': '{tmp}/none/out.png'}, r'--visualize=.*: folder .* does not exist'),
+        ({'images': ()}, r'--images: none given'),
         ({'checkpoint_path': '{tmp}/none'}, r'--checkpoint_path=.*: no such'),
         ({'devices': 'gpu'}, r'--devices=gpu: TensorFlow sees no GPU'),
     ],
@@ -431,7 +431,7 @@ SCRIPT = [sys.executable, str(ROOT / 'predict_image_classifier.py')]
 @pytest.mark.parametrize(
     ('arguments', 'status', 'message'),
     [
-        ([], 2, 'error: no images were named; see predict_image_classifier.py --help'),
+        ([], 2, 'error: no images given; see predict_image_classifier.py --help'),
         (['a.jpg', '--topk=3'], 2, "error: Unknown command line flag 'topk'. Did you mean: top_k ?"),
         (['a.jpg', '--top_k=0'], 1, 'error: --top_k=0: must be at least 1'),
     ],

@@ -76,7 +76,7 @@ EVERY_TEN = {'max_number_of_steps': 60, 'save_interval_steps': 10, 'batch_size':
 def test_recovery_skips_the_batches_since_the_last_checkpoint(train_digits, tmp_path, spoil, caplog):
     spoil(33 * 16 + 3)
     result = train_digits(tmp_path / 'run', recover_from_nonfinite=1, **EVERY_TEN)
-    assert 'is not finite at step 34: going back to step 30 and skipping the 64 images since (recovery 1 of 1)' in (
+    assert 'is not finite at step 34: returning to step 30 and skipping the 64 images since then (recovery 1 of 1)' in (
         caplog.text
     )
     values = saved_values(result.checkpoint_path)
@@ -107,7 +107,7 @@ def test_a_run_killed_after_a_recovery_ends_the_same(train_digits, tmp_path, spo
 def test_recovery_begins_anew_without_a_checkpoint(train_digits, tmp_path, spoil, caplog):
     spoil(3 * 16)
     train_digits(tmp_path, recover_from_nonfinite=1, **EVERY_TEN)
-    assert 'going back to step 0 and skipping the 64 images since' in caplog.text
+    assert 'returning to step 0 and skipping the 64 images since' in caplog.text
 
 
 def test_recovery_has_an_end(train_digits, tmp_path, spoil):
@@ -179,7 +179,7 @@ def test_training_gives_up(train_digits, tmp_path, caplog):
         result = train_digits(tmp_path, **options)
     assert result.step == 15
     assert checkpoints.checkpoint_step(result.checkpoint_path) == 15
-    assert 'no evaluation has raised accuracy above that of step 5 for 2 evaluations' in caplog.text
+    assert 'accuracy has not improved since step 5, for 2 evaluations' in caplog.text
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob('*.index')}
     assert train_digits(tmp_path, **options).step == 15
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob('*.index')} == before
@@ -250,7 +250,7 @@ def test_weights_that_are_not_finite_are_never_the_best(train_digits, tmp_path):
 def test_a_run_cannot_begin_with_weights_that_are_not_finite(trained, train_digits, tmp_path):
     values = {name: value * np.float32(np.nan) for name, value in saved_values(trained.checkpoint_path).items()}
     start = checkpoints.save(str(tmp_path / 'start'), 1, values, max_to_keep=1)
-    with pytest.raises(InputError, match='where the run begins: the weights of --checkpoint_path are not finite'):
+    with pytest.raises(InputError, match='at the start of the run: the weights of --checkpoint_path are not finite'):
         train_digits(
             tmp_path / 'run',
             max_number_of_steps=5,
@@ -277,7 +277,7 @@ def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path,
         caplog.set_level(logging.INFO, logger='absl')
         stopped = train_digits(tmp_path, **options)
     assert (stopped.step, stopped.stopped_by) == (20, signal.SIGTERM)
-    assert 'the evaluation was cut short; it comes first when training goes on' in caplog.text
+    assert 'the evaluation was interrupted; it runs first when training resumes' in caplog.text
     assert [row['step'] for row in history_of(stopped)] == [10]
     assert history_of(train_digits(tmp_path, **options)) == history_of(checked)
 
@@ -483,7 +483,7 @@ def test_only_checkpoints_of_the_run_are_set_aside(train_digits, tmp_path, caplo
     assert [files_of(folder) for folder in (tmp_path / 'other', tmp_path / 'run' / 'best')] == before
     assert not list(tmp_path.rglob('damaged-*'))
     assert (tmp_path / 'run' / 'evaluations.json').exists()
-    assert (f'is left as it is: it does not lie in --train_dir={tmp_path}/run' in caplog.text) == is_read
+    assert (f'is not moved: it is outside --train_dir={tmp_path}/run' in caplog.text) == is_read
 
 
 @pytest.mark.full
@@ -540,7 +540,7 @@ def test_a_flagfile_of_the_run_that_is_none_is_not_compared(train_digits, tmp_pa
     train_digits(tmp_path, max_number_of_steps=2)
     (tmp_path / 'config.cfg').write_text('null\n')
     assert train_digits(tmp_path, max_number_of_steps=4).step == 4
-    assert 'config.cfg: damaged, so that flags are not compared with it: no flagfile' in caplog.text
+    assert 'config.cfg: damaged, so flags are not compared with it: no flagfile' in caplog.text
 
 
 def test_a_checkpoint_that_may_not_be_read_is_not_damaged(train_digits, tmp_path, monkeypatch):

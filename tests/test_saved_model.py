@@ -196,7 +196,7 @@ def test_the_script_compares_what_it_writes(trained, shared_path, tmp_path, caps
     assert f'images of {photographs}: probabilities differ' in capsys.readouterr().out
     assert set(files(folder)) == set(before)
     (folder / 'thesis.txt').write_text('mine')
-    with pytest.raises(InputError, match=r'holds thesis\.txt, which is of no export: the folder is not replaced'):
+    with pytest.raises(InputError, match=r'holds thesis\.txt, which no export has written: the folder is not replaced'):
         export(trained.checkpoint_path, folder, overwrite=True, **options)
 
 
@@ -206,7 +206,7 @@ def test_encoded_results_that_differ_are_refused(digits_dir, tmp_path, monkeypat
     make = serving.make_encoded_computation
     monkeypatch.setattr(serving, 'make_encoded_computation', lambda source: lambda files: make(source)(files)[:, ::-1])
     path = write(source, tmp_path / 'net')
-    with pytest.raises(InputError, match=r'^what was written differs: probabilities of encoded images by 0\.\d+; noth'):
+    with pytest.raises(InputError, match=r'^the export differs: probabilities of encoded images by 0\.\d+; noth'):
         saved_model.verify(source, path)
 
 
@@ -350,13 +350,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     'no graph': (lambda path: os.truncate(path / 'saved_model.pb', 0), NO_MODEL),
     'a constant of the graph': (
         lambda path: flip(path / 'saved_model.pb', (path / 'saved_model.pb').read_bytes().index(b'VALID')),
-        'its checksum does not agree: damaged, or changed by another program; export it again',
+        'its checksum does not match: damaged, or changed by another program; export it again',
     ),
     'no variables': (lambda path: shutil.rmtree(path / 'variables'), NO_MODEL),
     'a weight': (lambda path: flip(next(path.glob('variables/variables.data*')), 1000), NO_MODEL),
     'no description': (
         lambda path: (path / 'assets.extra/slim.json').write_text('{'),
-        'what it says of itself is damaged: Expecting property name',
+        'its description is damaged: Expecting property name',
     ),
 }
 

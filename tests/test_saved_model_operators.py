@@ -254,7 +254,7 @@ def test_a_graph_in_pieces_is_refused(tmp_path: Path) -> None:
     """Other loaders take it instead of the file that is looked through."""
     save(tmp_path / 'net', mean)
     shutil.copy(tmp_path / 'net/saved_model.pb', tmp_path / 'net/saved_model.cpb')
-    with pytest.raises(InputError, match='a graph split over several files, cannot be checked here'):
+    with pytest.raises(InputError, match='a graph split over several files, cannot be checked'):
         load_classifier(str(tmp_path / 'net'), ASKED)
 
 

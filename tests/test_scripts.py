@@ -60,7 +60,7 @@ def test_the_bare_command_trains_and_evaluates_the_embedded_digits(tmp_path: Pat
     length = ('--max_number_of_steps=2', '--batch_size=4')
     finished = run('train', '--model_name=alexnet_v2', f'--train_dir={tmp_path}', narrow, *length)
     assert finished.returncode == 0, finished.stderr
-    assert 'no --dataset_dir was given: using the embedded digits' in finished.stderr
+    assert 'no --dataset_dir: using the embedded digits' in finished.stderr
     assert 'evaluated 360 of 360' in finished.stdout
 
 
@@ -169,7 +169,7 @@ def _wait_for_tags(address: str, runs: int) -> dict[str, set[str]]:
         ('train', ['--modl_name=alexnet_v2'], 2, "Unknown command line flag 'modl_name'. Did you mean: model_name ?"),
         ('train', ['--batch_size=many'], 2, 'flag --batch_size=many'),
         ('train', ['alexnet_v2'], 2, 'not a flag: alexnet_v2'),
-        ('train', ['--worker_replicas=2'], 1, '--worker_replicas=2 cannot be honoured: name the workers with'),
+        ('train', ['--worker_replicas=2'], 1, '--worker_replicas=2 cannot be honoured: list the workers in'),
         ('eval', ['--recall_at=3,x'], 1, '--recall_at=3,x: must be int values separated by commas'),
         ('eval', ['--flagfile=no/such.cfg'], 2, 'Unable to open flagfile'),
     ],
@@ -180,6 +180,6 @@ def test_bad_flags(script: str, flags: list[str], status: int, message: str) -> 
 
 def test_flags_of_slim_without_meaning_are_answered(tmp_path: Path) -> None:
     finished = run('train', '--master=', '--num_readers=8', f'--train_dir={tmp_path}', '--dataset_dir=/no/such')
-    assert '--master is not needed any more: there are no sessions' in finished.stderr
-    assert '--num_readers is not needed any more: the input pipeline tunes' in finished.stderr
+    assert '--master is no longer needed: there are no sessions' in finished.stderr
+    assert '--num_readers is no longer needed: the input pipeline tunes' in finished.stderr
     assert '--dataset_dir=/no/such: no such folder' in only_error(finished, 1)

@@ -18,7 +18,7 @@ from tests.runs import data_service
 from tests.sources import web_server
 
 SERVERS = tf.data.experimental.service
-NO_DISPATCHER = 'what listens there is no dispatcher of a tf.data service ({}); give the address of the DispatchServer'
+NO_DISPATCHER = 'the server there is not a dispatcher of a tf.data service ({}); give the address of the DispatchServer'
 
 
 def start_worker(address: str, worker_address: str | None = None) -> Any:

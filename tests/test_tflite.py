@@ -377,7 +377,7 @@ def test_foreign_files_run_on_any_batch(foreign, name):
     [
         ('two_inputs', r'takes 2 tensors, .*; one of images to one is needed'),
         ('two_outputs', r'gives 2 tensors, '),
-        ('words', r'takes int32; float32, int8 and uint8 are known'),
+        ('words', r'takes int32; float32, int8 and uint8 are supported'),
         ('maps', r'gives values of \[1, 8, 8, 3\]; scores are \[batch, classes\]'),
     ],
 )
@@ -449,7 +449,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, int], object], str]] = {
     'empty': (lambda path, start: cut(path, 0), NO_FILE),
     'half': (lambda path, start: cut(path, start // 2), NO_FILE),
     'noise': (lambda path, start: path.write_bytes(NOISE), NO_FILE),
-    'a weight': (lambda path, start: flip(path, start // 2), 'damaged: its checksum does not agree; export it again'),
+    'a weight': (lambda path, start: flip(path, start // 2), 'damaged: its checksum does not match; export it again'),
     'archive without its end': (
         lambda path, start: cut(path, path.stat().st_size - 10),
         'damaged: it ends in the middle of slim.json',
@@ -458,11 +458,11 @@ DAMAGES: dict[str, tuple[Callable[[Path, int], object], str]] = {
         lambda path, start: flip(path, path.read_bytes().index(b'"model_name"')),
         "damaged: Bad CRC-32 for file 'slim.json'",
     ),
-    'nested JSON': (with_description(b'[' * 100_000), 'what it says of itself is damaged: '),
-    'a list': (with_description(b'[]'), 'what it says of itself is damaged: a list, not an object'),
+    'nested JSON': (with_description(b'[' * 100_000), 'its description is damaged: '),
+    'a list': (with_description(b'[]'), 'its description is damaged: a list, not an object'),
     'a bomb': (
         with_description(b' ' * 10_000_000, zipfile.ZIP_DEFLATED),
-        'damaged: slim.json in it is compressed, as TFLite metadata never is',
+        'damaged: slim.json in it is compressed, but TFLite metadata must not be',
     ),
 }
 

@@ -340,7 +340,7 @@ def test_a_run_that_goes_on_ignores_checkpoint_path(trained, train_digits, tmp_p
         ({'optimizer': 'adam'}, 'optimizer +momentum +adam'),
         (
             {'optimizer': 'adam', 'force_resume': True},
-            'model.ckpt-300 cannot go on so: it has the slots of --optimizer=momentum, not of adam',
+            'model.ckpt-300 cannot be resumed: it has the slots of --optimizer=momentum, not of adam',
         ),
         ({'seed': 1}, 'holds a run that differs:\n +there +now\n +seed +0 +1\n'),
         (
@@ -424,7 +424,7 @@ def test_no_length_is_announced(digits_dir, caplog):
     run = open_run(small_config(digits_dir, ''), SINGLE_PROCESS)
     with caplog.at_level('INFO', logger='absl'):
         log_plan(run, math.inf)
-    assert 'training goes on until it is stopped' in caplog.text
+    assert 'training runs until you stop it' in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -120,14 +120,14 @@ def lines(config_class: type, values: dict[str, Any], given: set[str]) -> list[s
             TrainConfig,
             {'optimizer': 'sgd'},
             {'momentum'},
-            '--momentum=0.9 has no effect with --optimizer=sgd; momentum and lars read it',
+            '--momentum=0.9 has no effect with --optimizer=sgd; only momentum and lars use it',
         ),
         (TrainConfig, {'optimizer': 'sgd'}, {'optimizer'}, None),
         (
             TrainConfig,
             {'momentum': 0.8},
             set(),
-            '--momentum=0.8 has no effect with --optimizer=rmsprop; momentum and lars read it',
+            '--momentum=0.8 has no effect with --optimizer=rmsprop; only momentum and lars use it',
         ),
         (TrainConfig, {'mixup_prob': 0.5}, set(), '--mixup_prob=0.5 has no effect without --mixup_alpha or --cutmix_a'),
         (TrainConfig, {'mixup_prob': 0.5, 'cutmix_alpha': 1.0}, set(), None),
@@ -141,7 +141,7 @@ def lines(config_class: type, values: dict[str, Any], given: set[str]) -> list[s
             TrainConfig,
             {'learning_rate_decay_type': 'fixed', 'num_epochs_per_decay': 4.0},
             set(),
-            '--num_epochs_per_decay=4.0 has no effect with --learning_rate_decay_type=fixed; exponential and',
+            '--num_epochs_per_decay=4.0 has no effect with --learning_rate_decay_type=fixed; only exponential and',
         ),
         (
             TrainConfig,
@@ -156,14 +156,14 @@ def lines(config_class: type, values: dict[str, Any], given: set[str]) -> list[s
             TrainConfig,
             {'preprocessing_name': 'whole'},
             {'min_crop_area'},
-            '--min_crop_area=0.05 has no effect with --preprocessing_name=whole; inception reads it',
+            '--min_crop_area=0.05 has no effect with --preprocessing_name=whole; only inception uses it',
         ),
         (TrainConfig, {'sync_batch_norm': True}, set(), '--sync_batch_norm has no effect with --model_name=alexnet_v2'),
         (
             TrainConfig,
             {'dataset_name': 'cifar10', 'synthetic_images': 'host'},
             set(),
-            '--synthetic_images=host has no effect with --dataset_name=cifar10; synthetic reads it',
+            '--synthetic_images=host has no effect with --dataset_name=cifar10; only synthetic uses it',
         ),
         # The embedded digits are evaluated without being asked to.
         (TrainConfig, {'recall_at': (1,)}, set(), None),
@@ -209,7 +209,7 @@ def test_lines_of_unread_flags(
 def test_layout_of_a_checkpoint(tmp_path: Path) -> None:
     (line,) = lines(PredictConfig, {'checkpoint_path': str(tmp_path), 'layout': 'NCHW'}, set())
     assert line.startswith(
-        '--layout=NCHW has no effect on a checkpoint; SavedModels, .tflite and .onnx files have such'
+        '--layout=NCHW has no effect on a checkpoint; it applies to SavedModels, .tflite and .onnx files'
     )
     (tmp_path / 'saved_model.pb').touch()
     assert not lines(PredictConfig, {'checkpoint_path': str(tmp_path), 'layout': 'NCHW'}, set())
@@ -227,7 +227,7 @@ def test_layout_of_a_checkpoint(tmp_path: Path) -> None:
 def test_epsilon_of_adam(values: dict[str, Any], given: set[str], is_warned: bool) -> None:
     found = advice(make_config(TrainConfig, **values), given)
     assert len(found) == is_warned
-    assert not is_warned or re.search('give --opt_epsilon=1e-7', found[0])
+    assert not is_warned or re.search('set --opt_epsilon=1e-7', found[0])
 
 
 @pytest.mark.parametrize('recipe', sorted(ROOT.glob('configs/*.cfg')), ids=lambda path: path.stem)
@@ -252,15 +252,15 @@ def test_what_a_command_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / 'config.cfg').write_text(to_flagfile(config, without=('cluster', 'plan')))
     in_file = f'--flagfile={tmp_path}/config.cfg'
     assert warnings_of(in_file) == []
-    expected = ['warning: --momentum=0.9 has no effect with --optimizer=sgd; momentum and lars read it']
+    expected = ['warning: --momentum=0.9 has no effect with --optimizer=sgd; only momentum and lars use it']
     assert warnings_of(in_file, '--momentum=0.9') == expected
     assert warnings_of('--optimizer=sgd', '--momentum', '0.9') == expected
     assert warnings_of('--optimizer=sgd', '--norandom_flip', '--preprocessing_name=lenet') == [
-        'warning: --norandom_flip has no effect with --preprocessing_name=lenet; caffe, cifarnet, inception, '
-        'torchvision, vgg and whole read it'
+        'warning: --norandom_flip has no effect with --preprocessing_name=lenet; only caffe, cifarnet, inception, '
+        'torchvision, vgg and whole use it'
     ]
     (adam,) = warnings_of('--optimizer=adam', '--learning_rate=1e-4')
-    assert adam.startswith("warning: --optimizer=adam: slim's --opt_epsilon is 1.0")
+    assert adam.startswith("warning: --optimizer=adam: slim's default --opt_epsilon=1.0 makes")
     assert warnings_of('--optimizer=adam', '--opt_epsilon=1.0') == []
     finished = run_python('train_image_classifier.py', '--optimizer=adam', '--worker_hosts=a:1', '--task=1')
     assert 'opt_epsilon' not in finished.stderr  # the first worker says it

@@ -286,7 +286,7 @@ def test_all_go_back_together_from_what_is_not_finite(make_run: Callable[..., Wo
     for index in (0, 1):
         warnings = {line for line in run.output().splitlines() if line.startswith(f'[worker {index}] warning: ')}
         (going_back,) = warnings
-        assert 'going back to step 1 and skipping the 32 images since (recovery 1 of 1)' in going_back
+        assert 'returning to step 1 and skipping the 32 images since then (recovery 1 of 1)' in going_back
     assert run.steps() == [0, 1]
 
 

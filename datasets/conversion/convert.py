@@ -69,7 +69,7 @@ def _check_quality(options: RecordOptions, layout: Layout) -> None:
         return
     if options.resize_shorter_side is None:
         raise InputError(
-            f'--jpeg_quality={options.jpeg_quality}: only for images that are made smaller; give --resize_shorter_side '
+            f'--jpeg_quality={options.jpeg_quality}: applies only to shrunken images; give --resize_shorter_side '
             'too, or leave it out'
         )
     if layout.keep_png:
@@ -82,7 +82,7 @@ def _check_folders(source_dir: str | None, dataset_dir: str, may_be_inside: bool
         return
     source, target = os.path.realpath(source_dir), os.path.realpath(dataset_dir)
     if source == target or (not may_be_inside and target.startswith(source + os.sep)):
-        raise InputError(f'--dataset_dir={dataset_dir}: must lie outside of --source_dir={source_dir}')
+        raise InputError(f'--dataset_dir={dataset_dir}: must be outside --source_dir={source_dir}')
 
 
 class _Conversion:
@@ -142,7 +142,7 @@ class _Conversion:
         total = sum(len(shard.images) for shard in self._shards)
         done = total - sum(len(shard.images) for shard in unfinished)
         if done:
-            logging.info('going on: %d of %d images are in finished files', done, total)
+            logging.info('resuming: %d of %d images are in finished files', done, total)
         reported = done
         processes = work.num_processes or usable_cores()
         written = write_shards(unfinished, self._recipe(), self._journal, processes, work.max_bad_images)

@@ -57,7 +57,7 @@ def open_source(
     if validation_labels_file is not None and (validation is None or _has_class_folders(validation)):
         why = f'{source_dir} has no validation images' if validation is None else f'{validation} has class folders'
         flag = f'--validation_labels_file={validation_labels_file}'
-        raise InputError(f'{flag}: of no use, for {why}; leave it out')
+        raise InputError(f'{flag}: has no effect, because {why}; leave it out')
     splits = {}
     if train is not None:
         splits['train'] = _list_train(train, labels)
@@ -81,7 +81,7 @@ def _report(source_dir: str, splits: Mapping[str, tuple[SourceImage, ...]], boun
         boxes = f', {sum(bool(image.boxes) for image in images)} of them with boxes' if bounding_box_dir else ''
         logging.info('%s: %d images of %d classes%s', split, len(images), len({image.label for image in images}), boxes)
     if len(splits) == 1:
-        logging.info('%s: only %s is there, so only it is converted', source_dir, next(iter(splits)))
+        logging.info('%s: only %s found, so only it is converted', source_dir, next(iter(splits)))
     if bounding_box_dir and not any(image.boxes for images in splits.values() for image in images):
         raise InputError(f'--bounding_box_dir={bounding_box_dir}: has no box for any image in {source_dir}')
 
@@ -116,7 +116,7 @@ def _list_class_folders(path: str, labels: Mapping[str, int]) -> Iterator[tuple[
     if not wnids:
         raise InputError(f'{path}: has no class folders, such as n01440764')
     if loose := [name for name in list_names(path) if is_image(name)]:
-        raise InputError(f'{path}: holds class folders and also images that are in none, such as {loose[0]}')
+        raise InputError(f'{path}: holds images outside its class folders, such as {loose[0]}')
     left_out = LeftOut()
     for wnid in wnids:
         _check_class(wnid, labels, path)

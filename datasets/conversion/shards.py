@@ -63,7 +63,7 @@ def plan_shards(splits: Mapping[str, Sequence[SourceImage]], counts: Mapping[str
         if count > total:
             flag = 'train_shards' if split == 'train' else 'validation_shards'
             raise InputError(
-                f'--{flag}={count} (or by default): split {split} has only {total} images; give at most so many'
+                f'--{flag}={count} (or by default): split {split} has only {total} images; give at most that many'
             )
         ordered = shuffled(images)
         for number in range(count):
@@ -95,7 +95,7 @@ def write_shards(
     if left < 0:
         raise InputError(
             f'{max_bad_images - left} images were left out already, and are in finished files: '
-            f'--max_bad_images={max_bad_images} must be at least so many'
+            f'--max_bad_images={max_bad_images} must be at least that many'
         )
     with WorkerPool(num_processes, writer.prepare_worker) as pool:
         for number, (shard, parts) in enumerate(tasks):

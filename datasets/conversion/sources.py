@@ -31,7 +31,7 @@ def check_options(options: SourceOptions) -> str:
         if name != 'imagenet' and getattr(options, flag) is not None:
             raise InputError(f'--{flag}={getattr(options, flag)}: only for --dataset_name=imagenet, not for {name}')
     if source_dir is None and name in _FOLDERS:
-        raise InputError(f'--source_dir is missing: where the images of {name} lie')
+        raise InputError(f'--source_dir is missing: the folder of the images of {name}')
     if source_dir is not None:
         check_folder('source_dir', source_dir)
     return name

@@ -65,6 +65,5 @@ def reason(error: Exception) -> str:
 def cannot_write(folder: str, error: Exception) -> InputError:
     """Returns the error for a full or failing disk."""
     return InputError(
-        f'cannot write to {folder}: {reason(error)}; finished files are kept; put this right, and the same command '
-        'goes on'
+        f'cannot write to {folder}: {reason(error)}; finished files are kept; fix this, and the same command resumes'
     )

@@ -116,7 +116,7 @@ class WorkerPool:
             worker.join()
             raise InputError(
                 f'a worker process ended with exit code {worker.exitcode}'
-                f'{" (killed, as for want of memory; try fewer --num_processes)" if worker.exitcode == -9 else ""}'
+                f'{" (killed, perhaps out of memory; try fewer --num_processes)" if worker.exitcode == -9 else ""}'
             ) from None
         if error is not None:
             raise error

@@ -118,7 +118,7 @@ def bad_image(image: SourceImage, why: str, max_bad_images: int) -> InputError:
     on_its_own = os.path.basename(image.path) == os.path.basename(image.name)
     where = image.path if on_its_own else f'{image.path}, {image.name}'
     return InputError(
-        f'{where}: {why}; mend or remove this image, or leave out up to N unreadable ones by --max_bad_images=N '
+        f'{where}: {why}; repair or remove this image, or allow N unreadable ones with --max_bad_images=N '
         f'(={max_bad_images})'
     )
 

@@ -159,7 +159,7 @@ def _only_checkpoint(folder: str, flag: str) -> str:
         raise no_checkpoint_in(folder, names, flag)
     if len(found) > 1:
         raise InputError(
-            f'--{flag}={folder}: several checkpoints and none is named as the latest; give one of them: '
+            f'--{flag}={folder}: several checkpoints, and no file says which is the latest; give one of them: '
             f'{", ".join(os.path.join(folder, name) for name in found)}'
         )
     return os.path.join(folder, found[0])

@@ -73,7 +73,7 @@ class KerasReader:
         self.metadata = _parse(metadata) if metadata is not None else {}
         self._datasets = _by_slims_names(self._file)
         if not self._datasets:
-            raise ValueError('it holds no weights as Keras 3 writes them')
+            raise ValueError('it holds no weights in the format of Keras 3')
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:
         """Returns the shape of each variable by name."""
@@ -87,7 +87,7 @@ class KerasReader:
         value = _numbers(self._datasets[name], self._size)
         checksum = self.metadata.get('crc32', {}).get(name)
         if checksum is not None and checksum != crc32(value):
-            raise ValueError('its checksum does not agree')
+            raise ValueError('its checksum does not match')
         return value
 
 

@@ -61,7 +61,7 @@ class Checkpoint:
         if start and not any(name.startswith(start) for name in found):
             starts = sorted({name.partition('/')[0] for name in found if '/' in name})
             raise InputError(
-                f'--checkpoint_scope={scope}: no name in {prefix} begins so; they begin with {", ".join(starts[:10])}'
+                f'--checkpoint_scope={scope}: no name in {prefix} starts so; they start with {", ".join(starts[:10])}'
             )
         self._names = {name.removeprefix(start): name for name in found if name.startswith(start) or is_counter(name)}
         self.shapes = {name: found[full_name] for name, full_name in self._names.items()}
@@ -135,7 +135,7 @@ def compare(prefix: str, expected: Mapping[str, np.ndarray]) -> str:
     Raises:
         InputError: a tensor differs, is missing, or is not expected.
     """
-    failure = 'what was written does not read back as it was meant: {}; nothing was kept of it'
+    failure = 'the output does not read back as written: {}; nothing was kept'
     checkpoint = Checkpoint(prefix)
     other = checkpoint.shapes.keys() ^ expected.keys()
     if other:

@@ -235,16 +235,16 @@ def _refuse_other_slots(plan: Plan, checkpoint: Checkpoint, wanted: Mapping[str,
         return
     prefix = checkpoint.prefix
     before, now = optimizer_of(checkpoint.shapes), optimizer_of(wanted)
-    anew = f'or begin anew in another --train_dir, from its weights alone: --checkpoint_path={prefix}'
+    anew = f'or start a new run from its weights in another --train_dir: --checkpoint_path={prefix}'
     if before == now:
         advice = (
             f'it lacks slots of --optimizer={now}: {describe_state(missing)}; give the --trainable_scopes of its run'
         )
     elif before == 'sgd':
-        advice = f'it lacks the slots of --optimizer={now}; go on with --optimizer=sgd, which needs none'
+        advice = f'it lacks the slots of --optimizer={now}; resume with --optimizer=sgd, which needs none'
     else:
-        advice = f'it has the slots of --optimizer={before or "another"}, not of {now}; go on with the one of its run'
-    raise InputError(f'{prefix} cannot go on so: {advice}, {anew}')
+        advice = f'it has the slots of --optimizer={before or "another"}, not of {now}; resume with that of its run'
+    raise InputError(f'{prefix} cannot be resumed: {advice}, {anew}')
 
 
 def _reason(plan: Plan, checkpoint: Checkpoint, wanted: Mapping[str, Shape], labels_offset: int | None) -> str:

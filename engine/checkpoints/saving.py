@@ -59,7 +59,7 @@ def save(
         kept = files.latest_checkpoint(train_dir)
         raise InputError(
             f'cannot save {prefix}: {first_line(error)}; the last good checkpoint is {kept or "none"}. Make room, or '
-            'put it right, and start again'
+            'fix the cause, and start again'
         ) from error
     return prefix
 

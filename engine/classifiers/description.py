@@ -52,14 +52,14 @@ def parse(path: str, text: bytes) -> dict[str, Any]:
         if not isinstance(description, dict):
             raise ValueError(f'a {type(description).__name__}, not an object')
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path}: what it says of itself is damaged: {first_line(error)}') from error
+        raise InputError(f'{path}: its description is damaged: {first_line(error)}') from error
     return description
 
 
 def damaged(path: str, where: str = '') -> InputError:
     """Returns the error for a file whose checksum differs from its description; `where` begins with a space."""
     return InputError(
-        f'{path}: its checksum does not agree: damaged, or changed by another program{where}; export it again'
+        f'{path}: its checksum does not match: damaged, or changed by another program{where}; export it again'
     )
 
 

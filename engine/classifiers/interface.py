@@ -34,7 +34,7 @@ class Interface:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, which is not one of {", ".join(allowed)}')
 
         if type(self.include_preprocessing) is not bool:
-            raise ValueError(f'include_preprocessing is {self.include_preprocessing!r}, neither true nor false')
+            raise ValueError(f'include_preprocessing is {self.include_preprocessing!r}, not true or false')
 
     def reverses_channels(self, preprocessing: Preprocessing) -> bool:
         """Returns whether the file's channel order differs from the net's."""

@@ -72,7 +72,7 @@ def _decode(data: bytes) -> str:
     try:
         return decode_text(data)
     except NotUtf8Error as error:
-        raise ValueError(f'not a text in UTF-8: {error}') from error
+        raise ValueError(f'not UTF-8 text: {error}') from error
 
 
 def _advice(names: Sequence[str], num_classes: int, labels_offset: int) -> str:
@@ -109,7 +109,7 @@ def _literal(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     if len(text) > _MAX_LITERAL:
-        raise ValueError(f'neither JSON nor short enough for a literal of Python ({_MAX_LITERAL} bytes)')
+        raise ValueError(f'neither JSON nor short enough for a Python literal ({_MAX_LITERAL} bytes)')
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
@@ -157,7 +157,7 @@ def _in_order(numbered: Sequence[tuple[int, str]]) -> list[str]:
     first = ordered[0][0] if ordered and ordered[0][0] in (0, 1) else 0
     for expected, (number, name) in enumerate(ordered, first):
         if number != expected:
-            raise ValueError(f'class {min(expected, number)} is there twice, or {expected} is missing ({name[:60]!r})')
+            raise ValueError(f'class {min(expected, number)} is listed twice, or {expected} is missing ({name[:60]!r})')
     return [name for _, name in ordered]
 
 

@@ -69,7 +69,7 @@ def load_classifier(
         classifier = make_classifier(loaded)
     else:
         if averages:
-            raise InputError(f'--moving_average_decay: {path} has but one set of weights; leave the flag out')
+            raise InputError(f'--moving_average_decay: {path} has only one set of weights; leave it out')
         if mixed_precision != 'float32':
             raise InputError(f'--mixed_precision={mixed_precision}: {path} computes as it was exported; leave it out')
         classifier = _from_runtime(path.rstrip('/'), open_runtime(path, foreign), net, foreign)
@@ -126,7 +126,7 @@ def _from_runtime(path: str, runtime: Runtime, net: NetOverrides, foreign: Forei
 def _refuse_other_interface(path: str, interface: Interface, foreign: ForeignOptions) -> None:
     if foreign.output_name is not None:
         raise InputError(
-            f'{path}: --output_name={foreign.output_name}: an export of this project has one; leave it out'
+            f'{path}: --output_name={foreign.output_name}: exports of this project have only one; leave it out'
         )
     says = {
         'layout': interface.layout,
@@ -159,16 +159,18 @@ def _spec_of_foreign(
     _, *rest = runtime.input_shape
     channels, height, width = rest if layout == 'NCHW' else (rest[2], *rest[:2])
     if height != width:
-        raise InputError(f'{path} takes images of {height}x{width} pixels; only square ones are prepared here')
+        raise InputError(f'{path} takes images of {height}x{width} pixels; only square images are supported')
     if height and asked.image_size not in (None, height):
         raise InputError(f'--image_size={asked.image_size}, but {path} takes images of {height} pixels')
     size = height or asked.image_size or (net.image_size if net else None)
     if size is None:
         raise InputError(f'{path} takes images of any size: give --image_size')
     if size > _MAX_SIDE:
-        raise InputError(f'{path} takes images of {size} pixels; at most {_MAX_SIDE} are prepared here')
+        raise InputError(f'{path} takes images of {size} pixels; at most {_MAX_SIDE} are supported')
     if channels not in (None, 1, 3):
-        raise InputError(f'{path} takes images of {channels} channels with --layout={layout}; 3 and 1 are known')
+        raise InputError(
+            f'{path} takes images of {channels} channels with --layout={layout}; only 3 and 1 are supported'
+        )
     spec = ModelSpec(
         model_name=asked.model_name or '',
         num_classes=runtime.num_classes,
@@ -213,7 +215,7 @@ def _check_shape(classifier: Classifier, runtime: Runtime) -> None:
     if runtime.num_classes != classifier.spec.num_classes:
         raise InputError(
             f'{classifier.path} gives {runtime.num_classes} values, but says that it has {classifier.spec.num_classes} '
-            'classes: it is damaged, or was put together by hand'
+            'classes: it is damaged or was edited by hand'
         )
 
 

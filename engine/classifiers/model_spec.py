@@ -97,7 +97,7 @@ class ModelSpec:
         preprocessing_name = preprocessing_name or net.preprocessing
         keeps_gray = preprocessing_factory.keeps_grayscale(preprocessing_name)
         if use_grayscale and channels == 3:
-            raise InputError('--channels=3: --use_grayscale gives the net one; leave one of the flags out')
+            raise InputError('--channels=3 contradicts --use_grayscale; leave one of them out')
         of_images = 1 if dataset.channels == 1 and keeps_gray else 3
         use_grayscale = use_grayscale or (channels == 1 and of_images == 3)
         return cls(
@@ -245,7 +245,7 @@ class ModelSpec:
             return cls.from_json(exported)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(
-                f'{checkpoint.prefix}: what it says of its net is damaged, or by another version: {first_line(error)}'
+                f'{checkpoint.prefix}: its description is damaged, or from another version: {first_line(error)}'
             ) from error
 
     @classmethod

@@ -94,9 +94,9 @@ class _Model:
         inputs = self.session.get_inputs()  # without inputs that are also initializers
         if len(inputs) != 1:
             names = ', '.join(repr(value.name) for value in inputs) or 'none'
-            raise InputError(f'{self._path} must take images and nothing else; its inputs: {names}')
+            raise InputError(f'{self._path} must have images as its only input; its inputs: {names}')
         if inputs[0].type not in _DTYPES:
-            raise InputError(f'{self._path} takes {inputs[0].type}; known are {", ".join(_DTYPES)}')
+            raise InputError(f'{self._path} takes {inputs[0].type}; supported: {", ".join(_DTYPES)}')
         return inputs[0]
 
     def _find_output(self, name: str | None) -> Any:

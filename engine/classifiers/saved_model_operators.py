@@ -142,7 +142,7 @@ def refuse_unknown(path: str) -> None:
     """
     if os.path.exists(os.path.join(path, 'saved_model.cpb')):
         raise InputError(
-            f'{path}: saved_model.cpb, a graph split over several files, cannot be checked here: save it as one'
+            f'{path}: saved_model.cpb, a graph split over several files, cannot be checked: save it as a single file'
         )
     try:
         with open(os.path.join(path, 'saved_model.pb'), 'rb') as file:
@@ -161,8 +161,8 @@ def refuse_unknown(path: str) -> None:
         more = f' and {len(shown) - _SHOWN} more' if len(shown) > _SHOWN else ''
         raise InputError(
             f'{path} was not run: it has operators that may do more than compute, such as touching files, processes or '
-            f'Python: {", ".join(shown[:_SHOWN])}{more}. If you trust its author as you would that of a program, give '
-            '--allow_any_operator'
+            f'Python: {", ".join(shown[:_SHOWN])}{more}. If you trust its author as you would the '
+            'author of a program, give --allow_any_operator'
         )
 
 

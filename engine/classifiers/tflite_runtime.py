@@ -108,7 +108,9 @@ class _Model:
             )
         (detail,) = details
         if detail['dtype'] not in (np.float32, *_INTEGERS):
-            raise InputError(f'{self._path} {does} {np.dtype(detail["dtype"]).name}; float32, int8 and uint8 are known')
+            raise InputError(
+                f'{self._path} {does} {np.dtype(detail["dtype"]).name}; float32, int8 and uint8 are supported'
+            )
         return detail
 
     def _count_classes(self) -> int:
@@ -168,12 +170,12 @@ def _described(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
         return {}
     info = archive.getinfo(METADATA)
     if info.compress_type != zipfile.ZIP_STORED:  # so a read cannot exceed the size of the file
-        raise ValueError(f'{METADATA} in it is compressed, as TFLite metadata never is')
+        raise ValueError(f'{METADATA} in it is compressed, but TFLite metadata must not be')
     with archive.open(info) as member:
         found = description.parse(path, member.read(description.MAX_BYTES + 1))
     start = min(member.header_offset for member in archive.infolist())
     if description.CHECKSUM in found and found[description.CHECKSUM] != description.checksum(path, start):
-        raise ValueError('its checksum does not agree; export it again')
+        raise ValueError('its checksum does not match; export it again')
     return found
 
 

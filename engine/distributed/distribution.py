@@ -36,7 +36,7 @@ def make_strategy(options: DeviceOptions, cluster: Cluster = SINGLE_PROCESS) -> 
     """
     devices = _devices(options, cluster)
     if options.all_reduce == 'nccl' and not any('GPU' in device for device in devices):
-        raise InputError('--all_reduce=nccl: sums between GPUs, and there are none; leave it out')
+        raise InputError('--all_reduce=nccl needs GPUs, and there are none; leave it out')
     if cluster.count == 1:
         return _strategy_over(*devices)
     return _strategy_of_workers(cluster, len(devices), is_on_gpus=any('GPU' in device for device in devices))

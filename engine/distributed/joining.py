@@ -125,7 +125,7 @@ class _Waiting:
         if now > self._end:
             raise InputError(
                 f'worker {task.index} of {task.count} ({task.source}) has waited {self.seconds:g} s '
-                f'(--worker_join_timeout_secs) for {who}; start all workers, and see that they reach that address'
+                f'(--worker_join_timeout_secs) for {who}; start all workers, and check that they can reach that address'
             )
         if now > self._next_reminder:
             logging.info('worker %d of %d (%s): waiting for %s', task.index, task.count, task.source, who)

@@ -49,7 +49,7 @@ def set_precision(mixed_precision: str, strategy: tf.distribute.Strategy) -> Non
         logging.warning('--mixed_precision=float16 is very slow on CPUs; %s is not', faster)
     elif mixed_precision == 'bfloat16' and not processor.has_bfloat16 and processor.name != UNKNOWN:
         logging.warning(
-            '--mixed_precision=bfloat16: this processor (%s) has no arithmetic for bfloat16, which takes about %.2g '
+            '--mixed_precision=bfloat16: this processor (%s) has no bfloat16 arithmetic: bfloat16 takes about %.2g '
             'times as long as float32; give --mixed_precision=float32',
             processor.name, 1 / processor.choices.bfloat16_speed,
         )  # fmt: skip

@@ -83,7 +83,7 @@ def find_task(options: ClusterOptions, environment: Environment) -> Task | None:
     if options.worker_hosts:
         task: Task | None = _of_worker_hosts(options)
     elif options.task:
-        raise InputError(f'--task={options.task}: says which of --worker_hosts this process is; give them too')
+        raise InputError(f'--task={options.task}: is an index into --worker_hosts; give --worker_hosts too')
     elif options.cluster == 'none':
         return None
     else:
@@ -99,9 +99,7 @@ def _of_worker_hosts(options: ClusterOptions) -> Task:
     source, hosts = _WORKER_HOSTS, options.worker_hosts
     _check_hosts(source, hosts)
     if options.task is None:
-        raise InputError(
-            f'{source}={",".join(hosts)}: --task is missing, which says from 0 which of them this process is'
-        )
+        raise InputError(f'{source}={",".join(hosts)}: --task, the index of this process from 0, is missing')
     if options.task >= len(hosts):
         raise InputError(f'--task={options.task}: must be from 0 to {len(hosts) - 1}, one of the {source}')
     return _of_hosts(options.task, hosts, source)
@@ -117,7 +115,7 @@ def _check_hosts(name: str, hosts: Sequence[str]) -> None:
     for host in hosts:
         address = _checked_address(name, host)
         if address in seen:
-            raise InputError(f'{name}: {host} stands there twice; each worker has an address of its own')
+            raise InputError(f'{name}: {host} is listed twice; each worker needs its own address')
         seen[address] = host
 
 
@@ -240,7 +238,7 @@ def _master(environment: Environment, source: str, needed: str, after: int = 0) 
     if not host:
         raise InputError(f'{source}: {needed} is missing; {_IGNORE}')
     if re.fullmatch(r'[^:]+:\d+', host):
-        raise InputError(f'MASTER_ADDR={host}: must be a host alone; MASTER_PORT says the port')
+        raise InputError(f'MASTER_ADDR={host}: must be a host without a port; MASTER_PORT gives the port')
     if ':' in host:
         host = host.removeprefix('[').removesuffix(']')
         _check_ipv6('MASTER_ADDR', host)

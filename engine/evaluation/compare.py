@@ -125,4 +125,6 @@ def _refuse_options_of_one(output: EvalOutputOptions, cluster: ClusterOptions) -
     of_one = ('eval_dir', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
     for name in (*of_one, 'worker_hosts', 'launch_workers'):
         if given[name]:
-            raise InputError(f'--{name}={given[name]}: --compare evaluates each once, in one process; leave it out')
+            raise InputError(
+                f'--{name}={given[name]}: --compare evaluates each file once, in a single process; leave it out'
+            )

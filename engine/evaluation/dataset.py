@@ -141,7 +141,7 @@ def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> 
             *(split, trained),
         )
         return None
-    logging.info('evaluating on %s, as while it was trained; --dataset_split_name chooses another split', split)
+    logging.info('evaluating on %s, as during training; --dataset_split_name chooses another split', split)
     return split
 
 

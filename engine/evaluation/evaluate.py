@@ -63,7 +63,7 @@ def evaluate(config: EvalConfig) -> Results:
             if done == (output.max_number_of_evaluations if waits else 1):
                 break
         if results is None:
-            raise damage or InputError(f'--checkpoint_path={path}: no checkpoint came')
+            raise damage or InputError(f'--checkpoint_path={path}: no checkpoint appeared')
         return results
 
 
@@ -78,9 +78,9 @@ def _paths(path: str, output: EvalOutputOptions, num_workers: int) -> Iterator[s
     """Yields paths to evaluate: an exported file, a checkpoint, a folder's checkpoints from the latest, or new ones."""
     if is_file(path):
         if num_workers > 1:
-            raise InputError(f'--checkpoint_path={path}: one process alone runs such a file')
+            raise InputError(f'--checkpoint_path={path}: only a single process can run this file')
         if output.eval_interval_secs is not None:
-            raise InputError(f'--checkpoint_path={path}: no new checkpoints come there; name a folder')
+            raise InputError(f'--checkpoint_path={path}: new checkpoints cannot appear there; name a folder')
         yield path
     elif output.eval_interval_secs is None:
         first = checkpoints.find_checkpoint(path)
@@ -89,9 +89,7 @@ def _paths(path: str, output: EvalOutputOptions, num_workers: int) -> Iterator[s
             yield from (other for other in checkpoints.newest_first(path) if other != first)
     else:
         if not tf.io.gfile.isdir(path) and (tf.io.gfile.exists(f'{path}.index') or tf.io.gfile.exists(path)):
-            raise InputError(
-                f'--checkpoint_path={path}: to wait for new checkpoints, name the folder that they come in'
-            )
+            raise InputError(f'--checkpoint_path={path}: to wait for new checkpoints, name their folder')
         yield from checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
 
 

@@ -161,7 +161,7 @@ def _prepare(preprocessing: Preprocessing, turns: bool, image: Image) -> np.ndar
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     if is_named_pipe(path):
-        raise BadImage('a pipe, and must be a file')
+        raise BadImage('is a pipe; must be a regular file')
     try:
         with open(path, 'rb') as file:
             status = os.fstat(file.fileno())
@@ -175,7 +175,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise BadImage(problem_of(error)) from error
     if max(status.st_size, len(data)) > _MAX_BYTES:
-        raise BadImage(f'more than the {_MAX_BYTES:,} bytes that are allowed')
+        raise BadImage(f'more than the {_MAX_BYTES:,} bytes allowed')
     return data
 
 

@@ -83,7 +83,7 @@ def predict(config: PredictConfig) -> int:
 def _check_places(options: PredictOptions, output: PredictOutputOptions) -> None:
     """Raises InputError before any work if there are no images or an output cannot be written."""
     if not options.images:
-        raise InputError('--images: none were named')
+        raise InputError('--images: none given')
     if output.visualize and not output.visualize.lower().endswith(PICTURE_ENDINGS):
         raise InputError(f'--visualize={output.visualize}: the name must end in one of {", ".join(PICTURE_ENDINGS)}')
     for flag, path in (('output_path', output.output_path), ('visualize', output.visualize)):

@@ -108,7 +108,7 @@ class Predictor:
             InputError: a batch does not fit into memory.
         """
         if isinstance(images, str | bytes):
-            raise TypeError('images: a list of them is needed, also of one')
+            raise TypeError('images: must be a list, even for a single image')
         named = ((os.fspath(image) if isinstance(image, str | os.PathLike) else '', image) for image in images)
         return [prediction for prediction, _ in self.stream(named, top_k)]
 

@@ -183,7 +183,7 @@ class BestCheckpoint:
         self._history = history
         if self.is_exhausted:
             logging.info(
-                'no evaluation has raised %s above that of step %s for %d evaluations: training ends here',
+                '%s has not improved since step %s, for %d evaluations: training stops early',
                 history.metric, history.best_step, history.evaluations_since_best,
             )  # fmt: skip
 

@@ -70,7 +70,7 @@ class Evaluate(Action):
             with _averages_as_weights(self._state):
                 (measured,) = measure([self._net], self._source, self._recall_at, should_stop=self._should_stop)
         except EvaluationStopped:
-            logging.info('the evaluation was cut short; it comes first when training goes on')
+            logging.info('the evaluation was interrupted; it runs first when training resumes')
             return
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
         if self._source.cluster.is_chief:

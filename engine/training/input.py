@@ -59,7 +59,7 @@ class BadImages:
         if len(self._numbers) > self._limit:
             raise input_pipeline.BadExampleError(
                 f'--max_bad_images={self._limit}: more images were skipped, {len(self._numbers)}, all named above; '
-                'mend or remove them, or allow more'
+                'repair or remove them, or raise --max_bad_images'
             )
 
 

@@ -101,17 +101,17 @@ class Recovery:
             raise InputError(
                 f'{error}; the last good checkpoint is {latest or "none"}. A '
                 'lower --learning_rate, --warmup_epochs or --clip_gradient_norm may keep it finite; '
-                '--recover_from_nonfinite=N goes back and skips the batches in question, at most N times (so far '
+                '--recover_from_nonfinite=N returns to it and skips the batches since then, at most N times (so far '
                 f'{recoveries})'
             ) from error
         restored = self._restore()
         if restored is None:  # a run that may recover saves before its first step; this failed
             raise InputError(
-                f'{error}, where the run begins: the weights of --checkpoint_path are not finite'
+                f'{error} at the start of the run: the weights of --checkpoint_path are not finite'
             ) from error
         skipped = error.after.stream - restored.stream
         logging.warning(
-            '%s: going back to step %d and skipping the %d images since (recovery %d of %d)',
+            '%s: returning to step %d and skipping the %d images since then (recovery %d of %d)',
             error, restored.step, skipped, recoveries + 1, self._limit,
         )  # fmt: skip
         return dataclasses.replace(

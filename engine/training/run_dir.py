@@ -45,7 +45,7 @@ def _make(train_dir: str) -> None:
     if not train_dir:
         raise InputError('--train_dir=: name a folder')
     if re.search(r'[\[\\]', train_dir):
-        raise InputError(f'--train_dir={train_dir}: TensorFlow reads no checkpoints where a name has [ or \\ in it')
+        raise InputError(f'--train_dir={train_dir}: TensorFlow cannot read checkpoints from paths with [ or \\')
     try:
         tf.io.gfile.makedirs(train_dir)
     except (OSError, tf.errors.OpError) as error:
@@ -136,7 +136,7 @@ def _load_config(train_dir: str) -> dict[str, Any]:
             raise ValueError('no flagfile')
         return from_flagfile(TrainConfig, text)
     except (ValueError, tf.errors.OpError) as error:
-        logging.warning('%s: damaged, so that flags are not compared with it: %s', path, first_line(error))
+        logging.warning('%s: damaged, so flags are not compared with it: %s', path, first_line(error))
         return {}
 
 

@@ -118,7 +118,9 @@ class Run:
         has_statistics = self.config.net.sync_batch_norm and bool(self.state.moving_statistics)
         exchanges = has_statistics and self.strategy.num_replicas_in_sync > 1
         if exchanges and self.config.devices.xla == 'on':
-            raise InputError('--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out')
+            raise InputError(
+                '--xla=on: XLA cannot compile --sync_batch_norm over several replicas; leave one of them out'
+            )
         return distribution.use_xla(self.config.devices, self.strategy) and not exchanges
 
     def make_input(self, num_steps: float, skips_bad_images: bool = False) -> TrainInput:
@@ -185,7 +187,7 @@ def with_default_dataset(config: TrainConfig) -> TrainConfig:
     if data.dataset_dir is not None:
         return replace_options(config, dataset_name='imagenet')
     logging.info(
-        'no --dataset_dir was given: using the embedded %s (configs/alexnet_v2_digits.cfg learns them better)',
+        'no --dataset_dir: using the embedded %s (configs/alexnet_v2_digits.cfg reaches a higher accuracy)',
         dataset_factory.EMBEDDED,
     )
     every = {} if config.evaluation.is_wanted else {'eval_every_epochs': 5.0}
@@ -257,7 +259,7 @@ def refuse_ftrl_with_warmup(optimizer: OptimizerOptions, schedule: ScheduleOptio
     """Raises InputError for ftrl with a warm-up: ftrl divides by the learning rate, which is 0 at step 0."""
     if optimizer.optimizer == 'ftrl' and schedule.warmup_epochs:
         raise InputError(
-            f'--warmup_epochs={schedule.warmup_epochs}: begins with a learning rate of 0, by which '
+            f'--warmup_epochs={schedule.warmup_epochs}: starts with a learning rate of 0, by which '
             '--optimizer=ftrl divides; leave it out, or choose another optimizer'
         )
 
@@ -277,8 +279,8 @@ def refuse_parts_with_sync(data: DataOptions, net: NetOptions, replicas: int) ->
     parts = data.gradient_accumulation_steps
     if parts > 1 and net.sync_batch_norm and replicas > 1:
         raise InputError(
-            f'--gradient_accumulation_steps={parts}: does not go with --sync_batch_norm over several replicas; leave '
-            'one of them out'
+            f'--gradient_accumulation_steps={parts}: cannot be combined with --sync_batch_norm over several '
+            'replicas; leave one of them out'
         )
 
 

@@ -88,7 +88,9 @@ class TrainingSignals:
             if self.received is not None:
                 return
             self.received, self._received_at = number, now
-            logging.info('%s: saving after the steps under way; once more ends at once', signal.Signals(number).name)
+            logging.info(
+                '%s: saving after the current steps; a second signal ends at once', signal.Signals(number).name
+            )
 
 
 def _leave_to_watcher(number: int, frame: FrameType | None) -> None:

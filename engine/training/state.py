@@ -163,14 +163,14 @@ def _freeze_batch_norm(model: keras.Model, options: CheckpointOptions) -> None:
     ]
     if options.freeze_batch_norm and not frozen:
         raise InputError(
-            f'--freeze_batch_norm: {model.name} has no batch normalisation outside of --trainable_scopes; leave it out'
+            f'--freeze_batch_norm: {model.name} has no batch normalisation outside --trainable_scopes; leave it out'
         )
     if options.freeze_batch_norm:
         for layer in frozen:
             layer.trainable = False
     elif frozen:
         logging.info(
-            'batch normalisation outside of --trainable_scopes keeps updating its moving statistics, as in slim; '
+            'batch normalisation outside --trainable_scopes keeps updating its moving statistics, as in slim; '
             '--freeze_batch_norm freezes them'
         )
 
@@ -217,7 +217,7 @@ def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainSt
     train_dir = options.train_dir
     candidates, damaged = checkpoints.newest_first(train_dir), []
     for prefix in checkpoints.incomplete_checkpoints(train_dir):
-        logging.warning('%s has no .index file: it is not complete, and left alone', prefix)
+        logging.warning('%s has no .index file: it is incomplete and left untouched', prefix)
     for prefix in candidates:
         try:
             checkpoint = checkpoints.Checkpoint(prefix)
@@ -233,7 +233,7 @@ def restore_latest(options: CheckpointOptions, data: DataOptions, state: TrainSt
             if checkpoints.lies_in(other, train_dir):
                 logging.warning('%s is now %s', other, checkpoints.set_aside(other))
             else:
-                logging.warning('%s is left as it is: it does not lie in --train_dir=%s', other, train_dir)
+                logging.warning('%s is not moved: it is outside --train_dir=%s', other, train_dir)
         return position
     if damaged:
         raise InputError(
@@ -259,7 +259,7 @@ def restore_run(checkpoint: checkpoints.Checkpoint, state: TrainState, labels_of
             '--optimizer, --mixed_precision, --trainable_scopes or --moving_average_decay',
             *(checkpoint.prefix, checkpoints.describe_state(left)),
         )
-    logging.info('continuing from %s', checkpoint.prefix)
+    logging.info('resuming from %s', checkpoint.prefix)
 
 
 def warm_start(options: CheckpointOptions, state: TrainState, labels_offset: int) -> None:

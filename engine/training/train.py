@@ -165,9 +165,11 @@ def log_plan(run: Run, last_step: float) -> None:
         spec.model_name, dataset.name, dataset.split, dataset.num_examples, spec.num_classes, spec.image_size,
         spec.preprocessing_name,
     )  # fmt: skip
-    added = f' {data.gradient_accumulation_steps} of which make a step,' if data.gradient_accumulation_steps > 1 else ''
+    added = (
+        f' {data.gradient_accumulation_steps} of which make one update,' if data.gradient_accumulation_steps > 1 else ''
+    )
     logging.info(
-        'batches of %d (%d on each of %d devices),%s %.1f steps an epoch; checkpoints go to %s',
+        'batches of %d (%d on each of %d devices),%s %.1f steps per epoch; checkpoints go to %s',
         data.batch_size, data.batch_size // replicas, replicas, added, dataset.num_examples / data.examples_per_step,
         run.config.checkpoint.train_dir,
     )  # fmt: skip
@@ -175,14 +177,14 @@ def log_plan(run: Run, last_step: float) -> None:
     if not math.isinf(last_step):
         logging.info('training ends at step %d', last_step)
     else:
-        logging.info('no --max_number_of_steps or --num_epochs was given: training goes on until it is stopped')
+        logging.info('neither --max_number_of_steps nor --num_epochs is given: training runs until you stop it')
 
 
 def log_end(step: int, train_dir: str, eval_split: str | None, stopped_by: int | None, is_chief: bool) -> None:
     """Logs how to resume or evaluate the run; only the chief logs the evaluation command."""
     if stopped_by is not None:
         logging.info(
-            'stopped at step %d; the same command goes on from there (%s)',
+            'stopped at step %d; the same command resumes from there (%s)',
             step,
             shlex.join([f'--train_dir={train_dir}']),
         )
