@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from configs import names
-from configs.evaluation import EvalConfig
+from configs.evaluation import EvalConfig, check_predictions_path
 from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
@@ -231,6 +231,7 @@ def check_evaluation(config: EvalConfig) -> None:
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
     check_place('results_path', config.output.results_path)
+    check_predictions_path(config.output.predictions_path)
     check_place('predictions_path', config.output.predictions_path)
     check_folder_place('eval_dir', config.output.eval_dir)
 

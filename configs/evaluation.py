@@ -99,17 +99,6 @@ class EvalOutputOptions(Options):
         None, 'With --eval_interval_secs: stop if no new checkpoint appears for this many seconds.', lower=0.0
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.predictions_path is not None and not self.predictions_path.lower().endswith(PREDICTION_ENDINGS):
-            raise InputError(
-                f'--predictions_path={self.predictions_path}: the name must end in {", ".join(PREDICTION_ENDINGS)}'
-            )
-        if '://' in (path := self.predictions_path or '') and path.lower().endswith('.parquet'):
-            raise InputError(
-                f'--predictions_path={path}: Parquet is written on this machine only; give a .csv or .jsonl'
-            )
-
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
@@ -121,3 +110,13 @@ class EvalConfig:
     output: EvalOutputOptions = EvalOutputOptions()
     devices: DeviceOptions = DeviceOptions()
     cluster: ClusterOptions = ClusterOptions()
+
+
+def check_predictions_path(path: str | None) -> None:
+    """Raises InputError for a `--predictions_path` whose ending names no format, or none that can be written there."""
+    if path is None:
+        return
+    if not path.lower().endswith(PREDICTION_ENDINGS):
+        raise InputError(f'--predictions_path={path}: the name must end in {", ".join(PREDICTION_ENDINGS)}')
+    if '://' in path and path.lower().endswith('.parquet'):
+        raise InputError(f'--predictions_path={path}: Parquet is written on this machine only; give a .csv or .jsonl')

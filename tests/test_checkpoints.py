@@ -153,8 +153,8 @@ def test_every_optimizer_of_tensorflow_1_goes_on(run_of_slims, digits_dir, optim
 @pytest.mark.parametrize(
     ('before', 'options', 'message'),
     [
-        ('momentum', {'optimizer': 'rmsprop'}, 'it has the slots of --optimizer=momentum, not of rmsprop; go on with'),
-        ('adam', {'optimizer': 'momentum'}, 'it has the slots of --optimizer=adam, not of momentum; go on with'),
+        ('momentum', {'optimizer': 'rmsprop'}, 'it has the slots of --optimizer=momentum, not of rmsprop; resume with'),
+        ('adam', {'optimizer': 'momentum'}, 'it has the slots of --optimizer=adam, not of momentum; resume with'),
         ('sgd', {'optimizer': 'adam'}, 'it lacks the slots of --optimizer=adam; resume with --optimizer=sgd, which'),
     ],
 )

@@ -324,7 +324,7 @@ def test_killed_and_terminated_it_goes_on_to_the_same_bytes(folder: Path, tmp_pa
     assert status == 128 + signal.SIGTERM
     assert errors.splitlines()[-1] == 'SIGTERM: finished files are kept; the same command goes on'
     assert (
-        f'going on: {10 * sum(name.startswith("train") for name in kept)} of 400 images are in finished files' in errors
+        f'resuming: {10 * sum(name.startswith("train") for name in kept)} of 400 images are in finished files' in errors
     )
     assert not list(dataset_dir.glob('.*.part'))
 

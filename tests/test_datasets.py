@@ -155,7 +155,7 @@ def test_unfinished_file_is_not_part_of_a_split(tmp_path: Path) -> None:
 
 
 SHARD_WARNINGS = {
-    'one is missing': (['00000-of-00003', '00002-of-00003'], ['2 of 3 shards of split train are there']),
+    'one is missing': (['00000-of-00003', '00002-of-00003'], ['2 of 3 shards of split train found']),
     'two conversions': (
         ['00000-of-00001', '00000-of-00002', '00001-of-00002'],
         ['split train is read from several sets of shards: -of-1 and -of-2'],

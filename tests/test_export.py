@@ -337,7 +337,7 @@ KERAS_HARMS = [
     (with_members(model_weights_h5=b'no HDF5'), UNREADABLE),
     (with_members(slim_json=b'[' * 100_000), UNREADABLE),
     (with_members(slim_json=b'{"global_step": "now"}'), 'not as this project writes it'),
-    (with_members(slim_json=b'{"model": {"a": 1}}'), 'damaged, or by another version'),
+    (with_members(slim_json=b'{"model": {"a": 1}}'), 'damaged, or from another version'),
     (
         with_members(slim_json=b'{"global_step": 1%030d}' % 0),
         'global_step in its slim.json is not from 0 to 9223372036854775807',
@@ -391,7 +391,7 @@ def test_files_that_harm_or_are_damaged_are_refused(exported, tmp_path, name, ha
     with pytest.raises(InputError, match=message):
         export(path, tmp_path / 'again', format='slim')
     assert not (tmp_path / 'again').exists()
-    if message not in ('missing', 'damaged, or by another version'):
+    if message not in ('missing', 'damaged, or from another version'):
         assert inspect([str(path)]) == 1
         assert capsys.readouterr().err.startswith(f'error: {path}: ')
 

@@ -118,8 +118,8 @@ def test_files_are_known_by_endings_in_any_case_and_onnx_by_its_content(
     ('names', 'message'),
     [
         # As TensorFlow Serving has them.
-        (('9/saved_model.pb', '10/saved_model.pb'), 'give the SavedModel in it: {}/10$'),
-        (('net.onnx', 'NET.TFLITE'), 'give the file in it: {0}/NET.TFLITE, {0}/net.onnx$'),
+        (('9/saved_model.pb', '10/saved_model.pb'), 'use the SavedModel inside it: {}/10$'),
+        (('net.onnx', 'NET.TFLITE'), 'use the file inside it: {0}/NET.TFLITE, {0}/net.onnx$'),
     ],
 )
 def test_a_folder_of_what_is_run(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

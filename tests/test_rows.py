@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from configs.evaluation import EvalConfig, EvalOutputOptions
+from configs.evaluation import EvalConfig, EvalOutputOptions, check_predictions_path
 from configs.options import make_config
 from datasets import dataset_factory
 from engine import evaluation
@@ -113,7 +113,7 @@ class _Named:
 )
 def test_names_that_are_refused(path, message):
     with pytest.raises(InputError, match=message):
-        EvalOutputOptions(predictions_path=path)
+        check_predictions_path(path)
 
 
 def test_a_file_that_cannot_be_written(trained, tmp_path):

@@ -157,11 +157,11 @@ AT_ONCE: list[tuple[dict, str]] = [
     ({'num_clones': 3, 'batch_size': 33}, '--num_clones=3: TensorFlow has started with 2 CPU devices'),
     (
         {'num_clones': 2, 'all_reduce': 'nccl'},
-        '^--all_reduce=nccl: sums between GPUs, and there are none; leave it out$',
+        '^--all_reduce=nccl needs GPUs, and there are none; leave it out$',
     ),
     (
         {**SYNCHRONISED, 'gradient_accumulation_steps': 2},
-        '--gradient_accumulation_steps=2: does not go with --sync_batch_norm over several replicas; leave one',
+        '--gradient_accumulation_steps=2: cannot be combined with --sync_batch_norm over several replicas; leave one',
     ),
     (
         {'batch_size': 33, 'mixup_alpha': 0.2},
@@ -171,15 +171,15 @@ AT_ONCE: list[tuple[dict, str]] = [
     ({'batch_size': 6, 'cutmix_alpha': 1.0, 'num_clones': 2}, 'mix pairs, and 3 examples on a replica are odd; make'),
     (
         {'freeze_batch_norm': True},
-        '^--freeze_batch_norm: freezes what lies outside of --trainable_scopes; give these too$',
+        '^--freeze_batch_norm freezes layers outside --trainable_scopes: give --trainable_scopes too$',
     ),
-    ({'channels': 3, 'use_grayscale': True}, '--channels=3: --use_grayscale gives the net one; leave one of the'),
+    ({'channels': 3, 'use_grayscale': True}, '--channels=3 contradicts --use_grayscale; leave one of the'),
     ({'channels': 1, 'preprocessing_name': 'vgg'}, 'vgg preprocessing subtracts three means and cannot make gray'),
 ]
 ONCE_THE_NET_IS_MADE: list[tuple[dict, str]] = [
     (
         {**SYNCHRONISED, 'xla': 'on'},
-        '--xla=on: XLA compiles no --sync_batch_norm over several replicas; leave one of them out',
+        '--xla=on: XLA cannot compile --sync_batch_norm over several replicas; leave one of them out',
     ),
     (
         {'model_name': 'alexnet_v2', 'train_image_size': 259, 'depth_multiplier': 1 / 16},
@@ -191,7 +191,7 @@ ONCE_THE_NET_IS_MADE: list[tuple[dict, str]] = [
     *(
         (
             {**net, 'freeze_batch_norm': True, 'trainable_scopes': scopes},
-            f'^--freeze_batch_norm: {name} has no batch normalisation outside of --trainable_scopes; leave it out$',
+            f'^--freeze_batch_norm: {name} has no batch normalisation outside --trainable_scopes; leave it out$',
         )
         for name, net, scopes in (('LeNet', {}, ('LeNet/fc4',)), ('alexnet_bn', BN, ('alexnet_bn',)))
     ),

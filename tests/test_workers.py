@@ -248,7 +248,7 @@ def test_a_signal_to_one_worker_ends_all(
     stopped = begun.last()
     assert stopped > BEGUN
     for index in (0, 1):
-        assert f'[worker {index}] stopped at step {stopped}; the same command goes on' in begun.output()
+        assert f'[worker {index}] stopped at step {stopped}; the same command resumes from there' in begun.output()
     assert begun.finish_workers() == [0, 0], begun.output()
     fault.survived(begun.differences(uninterrupted))
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from configs.evaluation import PREDICTION_ENDINGS, EvalOutputOptions
+from configs.evaluation import PREDICTION_ENDINGS, EvalOutputOptions, check_predictions_path
 from datasets.dataset_factory import Dataset
 from engine.classifiers import softmax
 from engine.classifiers.model_spec import ModelSpec
@@ -205,6 +205,7 @@ def open_rows(options: EvalOutputOptions, dataset: Dataset, subjects: Sequence[N
     if path is None:
         yield []
         return
+    check_predictions_path(path)
     make_writer = next(make for ending, make in WRITERS.items() if path.lower().endswith(ending))
     with contextlib.ExitStack() as stack:
         with _naming_failures(path):
