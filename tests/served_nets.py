@@ -94,7 +94,7 @@ def occupy(path: Path, kind: str) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Returns what changes when something in a folder is written or replaced."""
+    """Returns inode, time of change and size of each file below a folder: they change with every write."""
     found = {str(path): path.lstat() for path in folder.rglob('*')}
     return {path: (status.st_ino, status.st_mtime_ns, status.st_size) for path, status in found.items()}
 

@@ -50,7 +50,7 @@ def image_file(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """The beginning of a PNG that says that it has so many pixels."""
+    """Returns the header of a PNG of the given size, without its pixels."""
     return b'\x89PNG\r\n\x1a\n' + struct.pack('>I4sII', 13, b'IHDR', width, height) + b'\x08\x02\0\0\0'
 
 

@@ -379,7 +379,7 @@ def test_slices_of_the_draws_give_the_batch(name: str, channels: int, source_cha
 
 @pytest.mark.full
 def test_compiled_once_it_is_the_same_for_all_draws() -> None:
-    """To XLA some of what an operation is given is a constant, for each of which it would compile anew."""
+    """XLA treats some arguments of an operation as constants, and would compile anew for each value."""
     made, batch, seconds = augmented(**EVERYTHING), some_batch(12), []
     compiled = tf.function(made.device_train, jit_compile=True, autograph=False)
     for step in range(3):

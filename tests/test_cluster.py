@@ -286,7 +286,7 @@ def test_another_can_listen_at_the_port_of_the_chief_while_they_are_connected() 
 
 
 def refusals(tasks: Sequence[Task], facts: Sequence[dict[str, Any]] | None = None) -> list[Any]:
-    """Returns the refusals that workers get, the last of which arrives while the others wait."""
+    """Returns the refusals that the workers receive; the last worker arrives while the others wait."""
     facts = facts or [{}] * len(tasks)
 
     def come(number: int) -> Any:
@@ -806,7 +806,7 @@ def test_one_that_does_not_read_keeps_nobody_from_hearing_of_it() -> None:
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[WorkerLostError]:
-    """What would have ended the process, after a fifth of a second."""
+    """Collects the errors that would have ended the process, each after 0.2 s."""
     errors: list[WorkerLostError] = []
     monkeypatch.setattr(connected, '_SECONDS_TO_END', 0.2)
     monkeypatch.setattr(connected, '_end_process', errors.append)

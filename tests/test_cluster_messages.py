@@ -73,7 +73,7 @@ class StrangePeer:
 
 
 def changed_values(chance: random.Random, message: Any) -> Any:
-    """Returns a message of which a value, somewhere, is missing or another one."""
+    """Returns a message with one value, at any depth, removed or replaced."""
     if isinstance(message, dict) and message and chance.random() < 0.9:
         name = chance.choice(list(message))
         if chance.random() < 0.2:
@@ -136,7 +136,7 @@ def test_mutated_hellos(token: str, known: str, outcomes: set[str]) -> None:
 
 
 def refusal_of(meeting: joining.Meeting, peer: StrangePeer) -> str | None:
-    """Returns why a meeting ends the start, or None where it goes on."""
+    """Returns the error with which a meeting ends the start, or None if the start continues."""
     try:
         meeting.take(peer, '10.0.0.9')  # type: ignore[arg-type]
     except InputError as error:

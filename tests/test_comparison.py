@@ -117,7 +117,7 @@ def test_what_several_cannot_have_is_refused(option, message):
 
 @pytest.fixture
 def of_no_data_set(tmp_path) -> Path:
-    """A folder as an import leaves it: a net of 1000 classes, of which nobody knows what it was trained on."""
+    """A folder as written by an import: a net of 1000 classes, trained on unknown data."""
     spec = tiny_spec(num_classes=1000, channels=3)
     folder = tmp_path / 'imported'
     variables = {name: variable.value for name, variable in slim_variables(spec.make_model()).items()}

@@ -34,7 +34,7 @@ OTHER_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def ours(script: str) -> dict[str, Option | RetiredFlag]:
-    """Returns what answers to each flag of a script, former names included."""
+    """Returns the option or retired flag behind each flag of a script, former names included."""
     config_class, retired = (
         (TrainConfig, RETIRED_TRAIN_FLAGS) if script == 'train' else (EvalConfig, RETIRED_EVAL_FLAGS)
     )

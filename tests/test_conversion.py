@@ -616,7 +616,7 @@ def _rewrite(path: Path, change: Callable[[tf.train.Example], None]) -> None:
 
 
 def _set(key: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
-    """Returns what changes the value of a key in the first record of a file."""
+    """Returns a function that changes the value of a key in the first record of a file."""
 
     def apply(example: tf.train.Example) -> None:
         feature = example.features.feature[key]

@@ -228,7 +228,7 @@ def cifar_contents(version: str, images: np.ndarray, labels: list[int]) -> dict[
 
 
 def pickled_by_python_2(planes: np.ndarray, labels: list[int]) -> bytes:
-    """What Python 2 and the NumPy of its time made of `{'data': planes, 'labels': labels}`: the published files."""
+    """Returns `{'data': planes, 'labels': labels}` pickled as by Python 2 and its NumPy, like the published files."""
     raw, count = planes.tobytes(), len(labels)
     data = b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR'
     data += b'(K\x01K' + bytes([count]) + b'M' + struct.pack('<H', planes.shape[1]) + b'\x86'

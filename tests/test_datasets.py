@@ -23,7 +23,7 @@ SharedPath = Callable[[str], Path]
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What a data set's tiny copy among the goldens holds; the embedded digits are complete."""
+    """The content of a data set's tiny copy among the goldens; the embedded digits are complete."""
 
     sizes: dict[str, int]
     num_classes: int
@@ -359,7 +359,7 @@ def test_index_finds_and_names_every_record(shards: list[str]) -> None:
 
 @pytest.mark.parametrize('missing_bytes', [1, 4, 20, -1, -9])
 def test_truncated_file_is_named_with_its_record(shards: list[str], missing_bytes: int) -> None:
-    """A negative number leaves so many bytes of the second record's header."""
+    """If `missing_bytes` is negative, that many bytes of the second record's header remain."""
     path = shards[2]
     second = int(tfrecord.index_files([path]).offsets[1])
     size = os.path.getsize(path)

@@ -87,7 +87,7 @@ def test_the_schema_refuses_what_is_misspelt() -> None:
 
 
 def test_names_in_the_manifests_fit() -> None:
-    """What no schema sees: a name that stands in two places."""
+    """Names that occur in two places agree, which no schema checks."""
     service, name = manifests()['Service'], manifests()['Job']['metadata']['name']
     assert service['spec']['clusterIP'] == 'None', 'in quotes for YAML, or not: the text, which means headless'
     assert service['spec']['selector'] == {'batch.kubernetes.io/job-name': name}

@@ -42,7 +42,7 @@ Parse = Callable[[Path], object]
 
 @dataclasses.dataclass(frozen=True)
 class Parser:
-    """What reads a kind of file.
+    """A parser of one kind of file.
 
     Attributes:
         module: Of the parser, under `datasets`.

@@ -27,7 +27,7 @@ NOT_KNOWN = 'not an image in a known format (JPEG, PNG, GIF, BMP, WebP)'
 
 
 def prepared(preprocessing: Preprocessing, images: Sequence[image_files.Image]) -> list[np.ndarray]:
-    """What all images become, none of which is bad."""
+    """Returns the prepared images, none of which may be bad."""
     found = prepare(preprocessing, images)
     assert not [image for image in found if isinstance(image, str)]
     return [image for image in found if not isinstance(image, str)]

@@ -64,7 +64,7 @@ def _without(key: str) -> tf.train.Example:
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> MakeDataset:
-    """Returns a function that makes a training split of examples, in shards, with so many classes."""
+    """Returns a function that makes a sharded training split of examples with a number of classes."""
 
     def make(
         examples: Sequence[tf.train.Example], num_classes: int, shards: int = 1, labels_offset: int = 0

@@ -67,7 +67,7 @@ KIND = {'none': 'ONNX', 'int8': 'ONNX int8', 'qdq': 'ONNX qdq', 'float16': 'ONNX
 
 
 def own_interface(net: str, layout: str = 'NCHW') -> Interface:
-    """What `export_image_classifier.py` makes without flags."""
+    """Returns the interface of exports made without flags."""
     return Interface(layout, 'BGR' if nets_factory.get_net(net).preprocessing == 'caffe' else 'RGB')
 
 

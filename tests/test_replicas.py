@@ -222,7 +222,7 @@ def statistics_of(values: Values) -> Values:
 
 @pytest.fixture(scope='module')
 def means_over_parts(tmp_path_factory, train_digits) -> dict[int, Values]:
-    """What a step should make of the moving statistics, by the number of parts, each of which was trained on alone."""
+    """Returns the moving statistics expected after a step, by the number of parts that are normalised separately."""
     starts = {'moving_mean': 0.0, 'moving_variance': 1.0}
 
     def means(parts: int) -> Values:

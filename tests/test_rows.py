@@ -15,6 +15,7 @@ from configs.options import make_config
 from datasets import dataset_factory
 from engine import evaluation
 from engine.classifiers import load_classifier, softmax
+from engine.evaluation import rows as rows_of_evaluation
 from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.rows import open_rows
 from support.errors import InputError
@@ -41,8 +42,9 @@ def _value(key: str, text: str) -> Any:
     return (float(text) if text else None) if key == 'probability' else text
 
 
-def test_rows_are_the_scores_of_each_example(trained, tmp_path):
-    """In all formats the same; slim's metrics are those that the rows give."""
+def test_rows_are_the_scores_of_each_example(trained, tmp_path, monkeypatch):
+    """All formats agree, and slim's metrics follow from the rows."""
+    monkeypatch.setattr(rows_of_evaluation, '_ROW_GROUP', 100)
     rows = {}
     for ending in ('csv', 'jsonl', 'parquet'):
         path = tmp_path / f'p.{ending}'
@@ -55,6 +57,7 @@ def test_rows_are_the_scores_of_each_example(trained, tmp_path):
         assert np.mean([row['rank'] <= 2 for row in rows[ending]]) == results['recall_at_2']
         loss = -np.mean(np.log([row['probability'] for row in rows[ending]]))
         assert loss == pytest.approx(results['loss'], rel=1e-4)
+    assert pyarrow.parquet.ParquetFile(tmp_path / 'p.parquet').num_row_groups == 3  # of two, two and one batch
     for row, *others in zip(*rows.values(), strict=True):
         scores = np.array(row['logits'], np.float32)
         assert row['top_k'] == np.argsort(-scores)[:3].tolist()

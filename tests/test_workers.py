@@ -198,7 +198,7 @@ def test_the_number_of_workers_may_change(begun: WorkersRun, make_run: Callable[
 @pytest.mark.quick('1')
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_killed_worker(begun: WorkersRun, uninterrupted: WorkersRun, make_fault, victim: int) -> None:
-    """The kill is noticed by the other, and the next start goes on; the end is the same to the bit."""
+    """The other worker notices the kill, and the restarted run ends with the same bits."""
     fault, moments = make_fault(f'kill -9 of worker {victim}'), random.Random(victim)
     processes = begun.start_workers()
     begun.wait_for_save(processes[0], after=begun.last())

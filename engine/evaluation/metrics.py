@@ -63,21 +63,15 @@ class Counts:
         self._hits = np.zeros(len(recall_at), np.int64)
 
     def observe(self, batch: ScoredBatch) -> None:
-        """Counts a batch.
-
-        A label is among the top k if fewer than k classes have a greater score, so ties count as hits. As in
-        `tf.nn.in_top_k`, a label outside the classes, or a row with a non-finite score, is always a miss.
-        """
+        """Counts a batch."""
         scores, labels = batch.scores[self._index], batch.labels
         self._examples += len(labels)
         with tf.device('CPU:0'):
             self._right += int((tf.argmax(scores, axis=-1).numpy() == labels).sum())
             if self._output == 'logits':
                 self._loss += softmax_cross_entropy(scores, labels).numpy().sum(dtype=np.float64)
-        rankable = (labels >= 0) & (labels < scores.shape[1]) & np.isfinite(scores).all(axis=-1)
-        scores, labels = scores[rankable], labels[rankable]
-        ranks = (scores > np.take_along_axis(scores, labels[:, np.newaxis], axis=-1)).sum(axis=-1)
-        self._hits += [int((ranks < k).sum()) for k in self._recall_at]
+        ranks = label_ranks(scores, labels)
+        self._hits += [int(((ranks > 0) & (ranks <= k)).sum()) for k in self._recall_at]
 
     def results(self) -> dict[str, Any]:
         """Returns num_examples, accuracy, recall_at_<k> and, for logits, loss; without examples they are NaN."""
@@ -87,6 +81,24 @@ class Counts:
             sums['loss'] = self._loss
         means = {name: total / self._examples if self._examples else float('nan') for name, total in sums.items()}
         return {'num_examples': self._examples, **means}
+
+
+def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the rank of each label, int64 [examples]: 1 plus the number of classes with a greater score.
+
+    Ties count in favour of the label. As in `tf.nn.in_top_k`, a label outside the classes, or a row with a non-finite
+    score, is never among the top k: its rank is 0.
+
+    Args:
+        scores: float32 [examples, classes].
+        labels: Integers [examples].
+    """
+    ranks = np.zeros(len(labels), np.int64)
+    rankable = (labels >= 0) & (labels < scores.shape[1]) & np.isfinite(scores).all(axis=-1)
+    scores, labels = scores[rankable], labels[rankable]
+    of_labels = np.take_along_axis(scores, labels[:, np.newaxis], axis=-1)
+    ranks[rankable] = (scores > of_labels).sum(axis=-1) + 1
+    return ranks
 
 
 def count_recognised(logits: tf.Tensor, targets: Targets) -> tf.Tensor:

@@ -18,13 +18,14 @@ from configs.evaluation import PREDICTION_ENDINGS, EvalOutputOptions, check_pred
 from datasets.dataset_factory import Dataset
 from engine.classifiers import softmax
 from engine.classifiers.model_spec import ModelSpec
-from engine.evaluation.metrics import Observer, ScoredBatch
+from engine.evaluation.metrics import Observer, ScoredBatch, label_ranks
 from support import optional_packages
 from support.atomic import atomic_file
 from support.errors import InputError, first_line, io_errors
 from support.tables import csv_cell
 
 Row = dict[str, Any]
+_ROW_GROUP = 10_000  # rows of a group in Parquet; with 1,000 logits each, 40 MB
 
 
 class Named(Protocol):
@@ -61,12 +62,11 @@ class Rows:
         scores, labels = batch.scores[index], batch.labels
         probabilities = softmax(scores) if subject.output == 'logits' else scores
         order = np.argsort(-scores, axis=-1, kind='stable')[:, : self._top_k]
-        finite = np.isfinite(scores).all(axis=-1)
+        ranks = label_ranks(scores, labels).tolist()
         names = self._dataset.label_names or subject.spec.label_names
         rows = []
         for i, number in enumerate(batch.numbers):
             label, top = int(labels[i]), order[i].tolist()
-            is_ranked = bool(finite[i]) and 0 <= label < scores.shape[1]
             row: Row = {'path': subject.path} if len(self._subjects) > 1 else {}
             row |= {
                 'id': self._dataset.examples.describe(int(number)).removeprefix(self._folder),
@@ -75,8 +75,8 @@ class Rows:
                 'prediction': top[0],
                 'prediction_name': _name(names, top[0]),
                 'correct': int(top[0] == label),
-                'rank': int((scores[i] > scores[i, label]).sum()) + 1 if is_ranked else None,
-                'probability': _number(probabilities[i, label]) if is_ranked else None,
+                'rank': ranks[i] or None,
+                'probability': _number(probabilities[i, label]) if ranks[i] else None,
                 'top_k': top,
                 'top_k_names': [_name(names, each) for each in top],
                 'top_k_probabilities': [_number(probabilities[i, each]) for each in top],
@@ -154,15 +154,20 @@ class _Parquet:
         self._parquet = optional_packages.load('pyarrow.parquet', '--predictions_path of a .parquet file')
         self._file = file
         self._writer: Any = None  # created with the first rows, which define the columns
+        self._tables: list[Any] = []  # batches of the next row group: small groups make a large, slow file
 
     def write(self, rows: Sequence[Row]) -> None:
         schema = self._arrow.schema([(name, self._type(name)) for name in rows[0]])
-        table = self._arrow.Table.from_pylist(
-            [{key: _in_utf8(value) for key, value in row.items()} for row in rows], schema=schema
-        )
         if self._writer is None:
             self._writer = self._parquet.ParquetWriter(self._file, schema)
-        self._writer.write_table(table)
+        in_utf8 = [{key: _in_utf8(value) for key, value in row.items()} for row in rows]
+        self._tables.append(self._arrow.Table.from_pylist(in_utf8, schema=schema))
+        if sum(table.num_rows for table in self._tables) >= _ROW_GROUP:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        self._writer.write_table(self._arrow.concat_tables(self._tables))
+        self._tables = []
 
     def _type(self, name: str) -> Any:
         arrow = self._arrow
@@ -178,6 +183,8 @@ class _Parquet:
         return types.get(name, arrow.string())
 
     def close(self) -> None:
+        if self._tables:
+            self._write_group()
         if self._writer is not None:
             self._writer.close()
 
