@@ -30,7 +30,7 @@ def main(config: BenchmarkConfig) -> int:
         cli.silence_tensorflow()
     from engine.speed import benchmark
 
-    benchmark.measure(config)
+    benchmark.benchmark(config)
     return 0
 
 

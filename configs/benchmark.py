@@ -29,7 +29,7 @@ class BenchmarkOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkConfig(TrainConfig):
-    """All that `engine.speed.benchmark.measure` depends on."""
+    """All that `engine.speed.benchmark.benchmark` depends on."""
 
     benchmark: BenchmarkOptions = BenchmarkOptions()
 

@@ -33,7 +33,7 @@ def test_every_mode_gives_consistent_figures(
 ) -> None:
     train_dir, results_path = tmp_path / 'run', tmp_path / 'figures.json'
     options = {'mode': mode, 'train_dir': str(train_dir), 'results_path': str(results_path)}
-    figures = benchmark.measure(config(digits_dir, **options))
+    figures = benchmark.benchmark(config(digits_dir, **options))
 
     assert figures['images'] == 10 * BATCH
     speeds = figures['images_per_second']
@@ -52,18 +52,18 @@ def test_every_mode_gives_consistent_figures(
 
 
 def test_a_block_is_a_tenth_of_the_steps_rounded_up(digits_dir: Path) -> None:
-    figures = benchmark.measure(config(digits_dir, mode='input', num_steps=11, warmup_steps=1, cache='off'))
+    figures = benchmark.benchmark(config(digits_dir, mode='input', num_steps=11, warmup_steps=1, cache='off'))
     assert figures['images'] == 12 * BATCH  # six blocks of two
 
 
 def test_replicas_share_the_batch(digits_dir: Path) -> None:
-    figures = benchmark.measure(config(digits_dir, mode='step', num_clones=2, num_steps=1, warmup_steps=1))
+    figures = benchmark.benchmark(config(digits_dir, mode='step', num_clones=2, num_steps=1, warmup_steps=1))
     assert figures['replicas'] == len(figures['devices']) == 2
     assert figures['images'] == BATCH
 
 
 def test_without_data_the_images_are_synthetic() -> None:
-    figures = benchmark.measure(config(None, dataset_name=None, mode='train', num_steps=1, warmup_steps=1))
+    figures = benchmark.benchmark(config(None, dataset_name=None, mode='train', num_steps=1, warmup_steps=1))
     assert figures['dataset_name'] == 'synthetic'
 
 
@@ -93,7 +93,7 @@ def test_speeds_are_those_of_the_median_block() -> None:
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        benchmark.measure(config(None, **options))
+        benchmark.benchmark(config(None, **options))
 
 
 def test_figures_that_cannot_be_written_are_printed_all_the_same(
@@ -101,7 +101,7 @@ def test_figures_that_cannot_be_written_are_printed_all_the_same(
 ) -> None:
     path = tmp_path / 'missing' / 'figures.json'
     with pytest.raises(InputError, match=f'--results_path={path}: '):
-        benchmark.measure(config(digits_dir, mode='input', num_steps=1, results_path=str(path)))
+        benchmark.benchmark(config(digits_dir, mode='input', num_steps=1, results_path=str(path)))
     assert 'images/s per CPU-second' in capsys.readouterr().out
 
 
@@ -110,7 +110,7 @@ def test_a_record_that_cannot_be_used_is_named(digits_dir: Path, tmp_path: Path)
     folder = Path(shutil.copytree(digits_dir, tmp_path / 'digits'))
     flip(folder / 'digits_train.tfrecord')
     with pytest.raises(InputError, match=r'digits_train\.tfrecord, record \d+: corrupt'):
-        benchmark.measure(config(folder, mode='input', num_steps=100, cache='off'))
+        benchmark.benchmark(config(folder, mode='input', num_steps=100, cache='off'))
 
 
 def test_the_script_answers_a_wrong_flag_in_one_line() -> None:

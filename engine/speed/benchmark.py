@@ -1,6 +1,6 @@
 """Measures the speed of the parts of training: the host stage, the compiled step, both together, evaluation.
 
-    figures = measure(make_config(BenchmarkConfig, mode='input', dataset_dir='/data/imagenet'))
+    figures = benchmark(make_config(BenchmarkConfig, mode='input', dataset_dir='/data/imagenet'))
     figures['images_per_second']['median']
 
 The benchmark runs the same functions as training, with the same flags. The steps after the warm-up are measured in
@@ -25,8 +25,7 @@ from datasets.synthetic import SyntheticExamples
 from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster
 from engine.distributed.joining import join_cluster
-from engine.evaluation.measure import EvalSource
-from engine.evaluation.measure import measure as count
+from engine.evaluation.measure import EvalSource, measure
 from engine.evaluation.results import write_results
 from engine.evaluation.subject import ReplicatedNet
 from engine.optim.reduction import Reduction
@@ -43,7 +42,7 @@ _BLOCKS = 10
 Work = Callable[[int], Block]
 
 
-def measure(config: BenchmarkConfig) -> Figures:
+def benchmark(config: BenchmarkConfig) -> Figures:
     """Runs a benchmark, prints the table and writes the JSON file, as `benchmark_image_classifier.py` does.
 
     Several workers measure together; the figures are their total, by the chief's clock.
@@ -89,7 +88,7 @@ def _measure(config: BenchmarkConfig, cluster: Cluster) -> Figures:
 
 
 def make_work(config: BenchmarkConfig, cluster: Cluster = SINGLE_PROCESS) -> Work:
-    """Returns the function that `measure` times; in `eval` mode a call runs one step or a tenth of --num_steps."""
+    """Returns the function that `benchmark` times; in `eval` mode a call runs one step or a tenth of --num_steps."""
     return _MODES[config.benchmark.mode](_open_run(config, cluster), config.benchmark)
 
 
@@ -179,7 +178,7 @@ def _eval_mode(run: Run, options: BenchmarkOptions) -> Work:
     def work(num_steps: int) -> Block:
         # Only two sources: each has a fixed number of batches, and a new one needs compilation.
         source = make_source(1 if num_steps == 1 else _block_size(options.num_steps))
-        (counted,) = count([net], source, config.evaluation.recall_at)
+        (counted,) = measure([net], source, config.evaluation.recall_at)
         return Block(counted['num_examples'])
 
     return work
