@@ -9,9 +9,8 @@ from typing import Any
 
 import keras
 
-from nets.building import Builder, EndPoints, smallest_side, truncated_normal
+from nets.building import Builder, EndPoints, smallest_side, squeeze, truncated_normal
 from nets.layers import FullyConnectedConv2D
-from support.errors import InputError
 
 # (size, stride) of the unpadded windows: conv1, pool1, pool2, pool5, fc6.
 MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (3, 2), (5, 1)])
@@ -44,47 +43,28 @@ def alexnet_v2(
     Raises:
         InputError: The images are too small, or too large to squeeze.
     """
-    build = Builder('alexnet_v2', inputs, MIN_IMAGE_SIZE, is_fixed=False, **options)
-    decayed = functools.partial(build.weights, weight_decay=weight_decay)
-    glorot = functools.partial(decayed, initializer=keras.initializers.GlorotUniform, bias=0.1)
-    normal = functools.partial(decayed, initializer=truncated_normal(0.005))
-    features = build.apply(
-        [
-            build.conv(64, 11, 4, padding='valid', **glorot('conv1')),
-            build.pool('pool1'),
-            build.conv(192, 5, **glorot('conv2')),
-            build.pool('pool2'),
-            build.conv(384, 3, **glorot('conv3')),
-            build.conv(384, 3, **glorot('conv4')),
-            build.conv(256, 3, **glorot('conv5')),
-            build.pool('pool5'),
-            build.conv(4096, 5, layer=FullyConnectedConv2D, **normal('fc6', bias=0.1)),
-            build.dropout('dropout6'),
-            build.conv(4096, 1, layer=FullyConnectedConv2D, **normal('fc7', bias=0.1)),
-        ]
+    build = Builder(
+        'alexnet_v2', inputs, MIN_IMAGE_SIZE, is_fixed=False, bias=0.1, weight_decay=weight_decay, **options
     )
-    net = features['fc7']
-    end_points = {f'alexnet_v2/{name}': output for name, output in features.items() if name != 'dropout6'}
+    fully_connected = functools.partial(build.conv, layer=FullyConnectedConv2D, initializer=truncated_normal(0.005))
+    net = build.conv(inputs, 64, 11, 'conv1', 4, padding='valid')
+    net = build.max_pool(net, 'pool1')
+    net = build.conv(net, 192, 5, 'conv2')
+    net = build.max_pool(net, 'pool2')
+    net = build.conv(net, 384, 3, 'conv3')
+    net = build.conv(net, 384, 3, 'conv4')
+    net = build.conv(net, 256, 3, 'conv5')
+    net = build.max_pool(net, 'pool5')
+    net = fully_connected(net, 4096, 5, 'fc6')
+    net = build.dropout(net, 'dropout6')
+    net = fully_connected(net, 4096, 1, 'fc7')
+    end_points = {f'alexnet_v2/{name}': output for name, output in build.without('dropout6').items()}
     if global_pool:
-        net = keras.layers.GlobalAveragePooling2D(keepdims=True, name='global_pool', **build.common)(net)
-        end_points['global_pool'] = net
+        net = end_points['global_pool'] = build.global_pool(net)
     if not num_classes:
         return net, end_points
-    net = build.dropout('dropout7')(net)
-    net = FullyConnectedConv2D(num_classes, 1, dtype='float32', **normal('fc8'))(net)
+    net = build.dropout(net, 'dropout7')
+    net = build.conv_logits(net, num_classes, 'fc8', initializer=truncated_normal(0.005), bias=0.0)
     if spatial_squeeze:
-        net = _squeeze(net)
-    end_points['alexnet_v2/fc8'] = net
-    return net, end_points
-
-
-def _squeeze(logits: keras.KerasTensor) -> keras.KerasTensor:
-    """Reshapes [batch, 1, 1, classes] to [batch, classes]; raises InputError for any other height and width."""
-    height, width, classes = logits.shape[1:]
-    if (height, width) != (1, 1):
-        raise InputError(
-            f'alexnet_v2 gives logits at {height}x{width} positions for images of this size, and not one for each '
-            'image: give --global_pool, which averages over them, or smaller images (in Python: pass global_pool=True '
-            'to make_model, or spatial_squeeze=False to keep them)'
-        )
-    return keras.layers.Reshape((classes,), dtype='float32', name='fc8.squeezed')(logits)
+        net = squeeze(net, 'alexnet_v2', 'fc8.squeezed')
+    return net, {**end_points, 'alexnet_v2/fc8': net}

@@ -5,13 +5,11 @@ https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutiona
 response normalisation and Caffe's weights are in `nets.caffe`.
 """
 
-import functools
 from typing import Any
 
 import keras
 
-from nets.building import Builder, EndPoints, smallest_side
-from nets.layers import BatchNormalization
+from nets.building import Builder, EndPoints, Norm, smallest_side
 
 # (size, stride) of conv1, pool1, pool2, pool5; alexnet's conv1 is padded, so one pixel of input is enough for it.
 MIN_IMAGE_SIZE = smallest_side([(1, 4), (3, 2), (3, 2), (3, 2)])
@@ -47,34 +45,30 @@ def alexnet(
         InputError: The image size is too small or unknown.
     """
     net_name, smallest = ('alexnet_bn', BN_MIN_IMAGE_SIZE) if batch_norm else ('alexnet', MIN_IMAGE_SIZE)
-    build = Builder(net_name, inputs, smallest, **options)
     # With He's, the loss of 1000 classes starts near 20 instead of 7, and training diverges at lower learning rates.
-    glorot = functools.partial(build.weights, initializer=keras.initializers.GlorotUniform, weight_decay=weight_decay)
+    build = Builder(net_name, inputs, smallest, weight_decay=weight_decay, **options)
+    norm = Norm(momentum=0.99, epsilon=0.001, scale=True)
 
-    def norm(name: str) -> list[keras.Layer]:
-        return [BatchNormalization(momentum=0.99, epsilon=0.001, dtype=build.policy, name=name)] if batch_norm else []
+    def normalized(net: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        return build.add(name, build.batch_norm(net, name, norm)) if batch_norm else net
 
-    features = build.apply(
-        [
-            build.conv(96, 11, 4, padding='valid' if batch_norm else 'same', **glorot('conv1')),
-            *norm('bn1'),
-            build.pool('pool1'),
-            build.conv(256, 5, **glorot('conv2')),
-            *norm('bn2'),
-            build.pool('pool2'),
-            build.conv(384, 3, **glorot('conv3')),
-            build.conv(384, 3, **glorot('conv4')),
-            build.conv(256, 3, **glorot('conv5')),
-            build.pool('pool5'),
-            build.flatten(),
-            build.dense(4096, **glorot('fc6')),
-            build.dropout('dropout6'),
-            build.dense(4096, **glorot('fc7')),
-        ]
-    )
-    end_points = {f'{net_name}/{name}': output for name, output in features.items() if name != 'dropout6'}
+    net = build.conv(inputs, 96, 11, 'conv1', 4, padding='valid' if batch_norm else 'same')
+    net = normalized(net, 'bn1')
+    net = build.max_pool(net, 'pool1')
+    net = build.conv(net, 256, 5, 'conv2')
+    net = normalized(net, 'bn2')
+    net = build.max_pool(net, 'pool2')
+    net = build.conv(net, 384, 3, 'conv3')
+    net = build.conv(net, 384, 3, 'conv4')
+    net = build.conv(net, 256, 3, 'conv5')
+    net = build.max_pool(net, 'pool5')
+    net = build.flatten(net)
+    net = build.dense(net, 4096, 'fc6')
+    net = build.dropout(net, 'dropout6')
+    net = build.dense(net, 4096, 'fc7')
+    end_points = {f'{net_name}/{name}': output for name, output in build.without('dropout6').items()}
     if not num_classes:
-        return features['fc7'], end_points
-    net = build.dropout('dropout7')(features['fc7'])
-    logits = keras.layers.Dense(num_classes, dtype='float32', **glorot('fc8'))(net)
+        return net, end_points
+    net = build.dropout(net, 'dropout7')
+    logits = build.dense_logits(net, num_classes, 'fc8')
     return logits, {**end_points, f'{net_name}/fc8': logits}

@@ -1,23 +1,27 @@
-"""Shared parts of the nets, in place of slim's arg scopes: width, initial weights and compute type.
+"""Shared parts of the nets, in place of slim's arg scopes: names, width, initial weights, normalisation, compute type.
 
-build = Builder('lenet', inputs, MIN_IMAGE_SIZE, depth_multiplier=0.5)
-normal = functools.partial(build.weights, initializer=truncated_normal(0.1), weight_decay=5e-4)
-end_points = build.apply([build.conv(32, 5, **normal('conv1')), build.pool('pool1', 2)])
+build = Builder('InceptionV1', inputs, MIN_IMAGE_SIZE, norm=Norm(), weight_decay=4e-5)
+net = build.conv(inputs, 64, 7, 'Conv2d_1a_7x7', strides=2)
+with build.scope('Mixed_3b'):
+    branches = [build.conv(net, 64, 1, 'Branch_0.Conv2d_0a_1x1'), build.max_pool(net, 3, 1, 'Branch_3.MaxPool_0a_3x3')]
+    net = build.concat(branches)
 """
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
-from nets.layers import Conv2D, Dropout, L2Regularizer
+from nets.layers import BatchNormalization, Conv2D, DepthwiseConv2D, Dropout, FullyConnectedConv2D, L2Regularizer
 from support.errors import InputError, unknown_name
 
 EndPoints = dict[str, keras.KerasTensor]
+Initializer: TypeAlias = Callable[..., Any]  # returns Keras' initializer for a `seed`
 
 POLICIES = {
     'float32': 'float32',
@@ -39,10 +43,29 @@ def zero_weights() -> Iterator[None]:
         _zero_weights.reset(token)
 
 
-class Builder:
-    """Makes the layers of one net, and applies them to its input.
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """Slim's batch normalisation of a net.
 
     Attributes:
+        momentum: Share of the moving statistics that a step keeps: slim's decay.
+        epsilon: Added to the variance. Slim's 1e-5 is 1.001e-5, the least that TensorFlow's kernel takes.
+        scale: Whether there is a gamma; beta is always there.
+    """
+
+    momentum: float = 0.9997
+    epsilon: float = 0.001
+    scale: bool = False
+
+
+class Builder:
+    """Applies the layers of one net; the defaults are those of the net, which a call may replace.
+
+    A layer's name is that of slim's scope, with '.' in place of '/'.
+
+    Attributes:
+        inputs: The images.
+        outputs: Output of each layer by slim's name inside the net, in the order of the calls: Mixed_3b/Branch_0/...
         common: Arguments for every Keras layer that has a data format.
         policy: Keras' dtype policy of all layers except the logits.
     """
@@ -53,9 +76,15 @@ class Builder:
         inputs: keras.KerasTensor,
         smallest: int,
         *,
+        initializer: Initializer = keras.initializers.GlorotUniform,
+        bias: float = 0.0,
+        weight_decay: float = 0.0,
+        norm: Norm | None = None,
+        activation: str | None = 'relu',
         is_fixed: bool = True,
         groups: int = 1,
         depth_multiplier: float = 1.0,
+        min_depth: int | None = None,
         dropout_keep_prob: float = 0.5,
         dtype: str = 'float32',
         seed: int = 0,
@@ -66,9 +95,16 @@ class Builder:
             net: Name of the net, for messages.
             inputs: Images, float32 [batch, height, width, channels].
             smallest: Smallest side of images that the net accepts, in pixels.
+            initializer: Returns a kernel's initializer for a `seed`. The initial weights depend only on the seed and
+                on the name of the layer.
+            bias: Initial value of the biases.
+            weight_decay: Factor of the kernels' L2 loss; 0 is none, as in slim. Biases never decay.
+            norm: Normalisation after each convolution, which then has no biases; None is none.
+            activation: Of each convolution.
             is_fixed: Whether a layer has a weight per position, so that the image size must be known.
             groups: Groups of channels, each scaled separately by `depth_multiplier`.
             depth_multiplier: Scales the width of every layer except the logits.
+            min_depth: Smallest width that scaling leaves, and widths are rounded down; None rounds to the nearest.
             dropout_keep_prob: Probability, in (0, 1], that dropout keeps a value.
             dtype: float32; or bfloat16 or float16, for all computation except the logits, with float32 variables.
             seed: Seed of the initial weights.
@@ -83,78 +119,236 @@ class Builder:
             raise InputError(f'{net} needs a fixed image size, not {inputs.shape[1:]}')
         if dtype not in POLICIES:
             raise unknown_name('dtype', dtype, POLICIES)
-        self.policy = POLICIES[dtype]
+        self.inputs, self.policy = inputs, POLICIES[dtype]
+        self.outputs: EndPoints = {}
         self.common = {'data_format': 'channels_last', 'dtype': self.policy}
-        self._inputs, self._groups, self._depth_multiplier = inputs, groups, depth_multiplier
+        self.norm, self.weight_decay, self._initializer, self._bias = norm, weight_decay, initializer, bias
+        self._activation, self._groups = activation, groups
+        self._depth_multiplier, self._min_depth = depth_multiplier, min_depth
         self._keep_prob, self._seed = dropout_keep_prob, seed
+        self._scopes: list[str] = []
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Puts a scope before the names of all layers that are applied inside it."""
+        self._scopes.append(name)
+        try:
+            yield
+        finally:
+            self._scopes.pop()
 
     def width(self, channels: int) -> int:
-        """Returns the channels of a layer times the multiplier, rounded; raises InputError if that is 0."""
+        """Returns the channels of a layer times the multiplier; raises InputError if that is 0."""
         of_group = channels // self._groups
         scaled = round(of_group * self._depth_multiplier)
+        if self._min_depth:  # slim's nets with a least width round down
+            scaled = max(int(of_group * self._depth_multiplier), self._min_depth)
         if scaled < 1:
             raise InputError(f'depth_multiplier={self._depth_multiplier} leaves a layer of {of_group} channels none')
         return self._groups * scaled
 
+    def conv(
+        self,
+        net: keras.KerasTensor,
+        filters: int,
+        size: int | tuple[int, int],
+        name: str,
+        strides: int = 1,
+        *,
+        layer: type[keras.layers.Conv2D] = Conv2D,
+        padding: str = 'same',
+        rate: int = 1,
+        **options: Any,
+    ) -> keras.KerasTensor:
+        """Applies a convolution, then the normalisation or biases, then the activation.
+
+        Args:
+            net: [batch, height, width, channels].
+            filters: Number of filters before `width`.
+            size: Height and width of the kernel.
+            name: Name of the layer in the current scope.
+            strides: Of the windows.
+            layer: Keras' layer.
+            padding: 'same', as TensorFlow pads, or 'valid'.
+            rate: Dilation of the kernel.
+            **options: `norm`, `activation`, `initializer`, `bias` and `weight_decay` replace those of the net, and
+                False is no norm and no activation; others go to Keras' layer.
+        """
+        options = {'strides': strides, 'padding': padding, 'dilation_rate': rate, **options}
+        make: Callable[..., keras.Layer] = functools.partial(layer, self.width(filters), size)
+        return self._normalized(net, name, make, **options)
+
+    def depthwise(
+        self, net: keras.KerasTensor, size: int, name: str, strides: int = 1, *, rate: int = 1, **options: Any
+    ) -> keras.KerasTensor:
+        """Applies a convolution of each channel by itself; weights decay only with `weight_decay`. Else as `conv`."""
+        options = {'strides': strides, 'padding': 'same', 'dilation_rate': rate, 'weight_decay': 0.0, **options}
+        return self._normalized(net, name, functools.partial(DepthwiseConv2D, size), **options)
+
+    def _normalized(
+        self,
+        net: keras.KerasTensor,
+        name: str,
+        make: Callable[..., keras.Layer],
+        *,
+        norm: Norm | bool = True,
+        activation: str | bool = True,
+        initializer: Initializer | None = None,
+        bias: float | None = None,
+        weight_decay: float | None = None,
+        **options: Any,
+    ) -> keras.KerasTensor:
+        chosen = norm if isinstance(norm, Norm) else self.norm if norm else None
+        function = activation if isinstance(activation, str) else self._activation if activation else None
+        weights = self.weights(name, initializer, bias=bias, weight_decay=weight_decay)
+        options = {**self.common, **options, **weights}
+        if chosen is None:
+            return self.add(name, make(activation=function, **options)(net))
+        net = make(use_bias=False, **options)(net)
+        net = self.batch_norm(net, f'{name}.BatchNorm', chosen)
+        return self.add(name, self.activate(net, name, function))
+
+    def batch_norm(self, net: keras.KerasTensor, name: str, norm: Norm) -> keras.KerasTensor:
+        """Normalises over batch and positions."""
+        layer = BatchNormalization(
+            momentum=norm.momentum,
+            epsilon=norm.epsilon,
+            scale=norm.scale,
+            dtype=self.policy,
+            name=self.scoped(name),
+        )
+        return layer(net)
+
+    def activate(self, net: keras.KerasTensor, name: str, activation: str | None) -> keras.KerasTensor:
+        """Applies an activation by Keras' name; None is none."""
+        if activation is None:
+            return net
+        return keras.layers.Activation(activation, dtype=self.policy, name=f'{self.scoped(name)}.{activation}')(net)
+
     def weights(
         self,
         name: str,
-        initializer: Callable[..., keras.initializers.Initializer],
+        initializer: Initializer | None = None,
         *,
-        bias: float = 0.0,
-        weight_decay: float = 0.0,
+        bias: float | None = None,
+        weight_decay: float | None = None,
     ) -> dict[str, Any]:
-        """Returns a Keras layer's arguments for its name, initializers and weight decay.
+        """Returns a Keras layer's arguments for its name, initializers and weight decay; None is the net's own.
 
         Args:
-            name: Name of the layer. The initial weights depend only on it and on the builder's seed.
-            initializer: Returns the kernel's initializer for a `seed`.
+            name: Name of the layer in the current scope.
+            initializer: As in `__init__`.
             bias: Initial value of the biases.
-            weight_decay: Factor of the kernel's L2 loss; 0 is none, as in slim. Biases never decay.
+            weight_decay: Factor of the kernel's L2 loss.
         """
-        drawn = None if _zero_weights.get() else initializer(seed=zlib.crc32(f'{self._seed}/{name}'.encode()))
+        name = self.scoped(name)
+        make = initializer or self._initializer
+        decay = self.weight_decay if weight_decay is None else weight_decay
+        drawn = None if _zero_weights.get() else make(seed=zlib.crc32(f'{self._seed}/{name}'.encode()))
         return {
             'name': name,
             'kernel_initializer': drawn or 'zeros',
-            'kernel_regularizer': L2Regularizer(weight_decay) if weight_decay else None,
-            'bias_initializer': keras.initializers.Constant(bias),
+            'kernel_regularizer': L2Regularizer(decay) if decay else None,
+            'bias_initializer': keras.initializers.Constant(self._bias if bias is None else bias),
         }
 
-    def conv(
-        self, filters: int, size: int, strides: int = 1, *, layer: type[keras.layers.Conv2D] = Conv2D, **options: Any
-    ) -> keras.layers.Conv2D:
-        """Returns a convolution, with 'same' padding and ReLU by default."""
-        options = {'padding': 'same', 'activation': 'relu', **options, **self.common}
-        return layer(self.width(filters), size, strides=strides, **options)
+    def max_pool(
+        self, net: keras.KerasTensor, name: str, size: int = 3, strides: int = 2, padding: str = 'valid'
+    ) -> keras.KerasTensor:
+        """Takes the maximum over size x size values."""
+        layer = keras.layers.MaxPooling2D(size, strides, padding=padding, name=self.scoped(name), **self.common)
+        return self.add(name, layer(net))
 
-    def pool(self, name: str, size: int = 3) -> keras.layers.MaxPooling2D:
-        """Returns max pooling over size x size values with stride 2."""
-        return keras.layers.MaxPooling2D(size, 2, name=name, **self.common)
+    def average_pool(
+        self,
+        net: keras.KerasTensor,
+        name: str,
+        size: int | tuple[int, int] = 3,
+        strides: int = 1,
+        padding: str = 'same',
+    ) -> keras.KerasTensor:
+        """Averages over size x size values, of padded windows over those inside the image."""
+        layer = keras.layers.AveragePooling2D(size, strides, padding=padding, name=self.scoped(name), **self.common)
+        return self.add(name, layer(net))
 
-    def dense(self, units: int, **options: Any) -> keras.layers.Dense:
-        """Returns a fully connected layer with ReLU."""
-        return keras.layers.Dense(self.width(units), activation='relu', dtype=self.policy, **options)
+    def global_pool(self, net: keras.KerasTensor, name: str = 'global_pool') -> keras.KerasTensor:
+        """Averages over all positions: [batch, 1, 1, channels]."""
+        layer = keras.layers.GlobalAveragePooling2D(keepdims=True, name=self.scoped(name), **self.common)
+        return self.add(name, layer(net))
 
-    def flatten(self, name: str = 'flatten') -> keras.layers.Flatten:
-        """Returns a flatten layer."""
-        return keras.layers.Flatten(name=name, **self.common)
+    def concat(self, branches: Sequence[keras.KerasTensor], name: str = 'concat') -> keras.KerasTensor:
+        """Joins the channels of branches."""
+        return self.add(name, keras.layers.Concatenate(name=self.scoped(name), dtype=self.policy)(branches))
 
-    def dropout(self, name: str) -> Dropout:
-        """Returns a dropout layer."""
-        return Dropout(self._keep_prob, name=name, dtype=self.policy)
+    def sum(self, branches: Sequence[keras.KerasTensor], name: str = 'add') -> keras.KerasTensor:
+        """Adds branches."""
+        return self.add(name, keras.layers.Add(name=self.scoped(name), dtype=self.policy)(branches))
 
-    def apply(self, layers: Sequence[keras.Layer], net: keras.KerasTensor | None = None) -> EndPoints:
-        """Applies layers in sequence, to the input or to `net`; returns each output by layer name."""
-        net = self._inputs if net is None else net
-        outputs = {}
-        for layer in layers:
-            net = outputs[layer.name] = layer(net)
-        return outputs
+    def dense(self, net: keras.KerasTensor, units: int, name: str, **options: Any) -> keras.KerasTensor:
+        """Applies a fully connected layer with ReLU; options as in `weights`."""
+        layer = keras.layers.Dense(
+            self.width(units), activation='relu', dtype=self.policy, **self.weights(name, **options)
+        )
+        return self.add(name, layer(net))
+
+    def flatten(self, net: keras.KerasTensor, name: str = 'flatten') -> keras.KerasTensor:
+        """Flattens height, width and channels."""
+        return self.add(name, keras.layers.Flatten(name=self.scoped(name), **self.common)(net))
+
+    def dropout(self, net: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Drops values in training."""
+        return self.add(name, Dropout(self._keep_prob, name=self.scoped(name), dtype=self.policy)(net))
+
+    def conv_logits(self, net: keras.KerasTensor, num_classes: int, name: str, **options: Any) -> keras.KerasTensor:
+        """Applies the last layer at each position, in float32; options as in `weights`."""
+        layer = FullyConnectedConv2D(num_classes, 1, dtype='float32', **self.weights(name, **options))
+        return self.add(name, layer(net))
+
+    def dense_logits(self, net: keras.KerasTensor, num_classes: int, name: str, **options: Any) -> keras.KerasTensor:
+        """Applies the last, fully connected layer, in float32; options as in `weights`."""
+        return self.add(name, keras.layers.Dense(num_classes, dtype='float32', **self.weights(name, **options))(net))
+
+    def predictions(self, logits: keras.KerasTensor, name: str = 'Predictions') -> keras.KerasTensor:
+        """Applies a softmax, in float32."""
+        return self.add(name, keras.layers.Softmax(dtype='float32', name=self.scoped(name))(logits))
+
+    def apply(self, layer: keras.Layer, net: keras.KerasTensor) -> keras.KerasTensor:
+        """Applies any other layer, which has a name of its own."""
+        return self.add(layer.name, layer(net))
+
+    def scoped(self, name: str) -> str:
+        """Returns a layer's name with the scopes before it."""
+        return '.'.join([*self._scopes, name])
+
+    def add(self, name: str, output: keras.KerasTensor) -> keras.KerasTensor:
+        """Records an output under its name in the current scope and returns it."""
+        self.outputs[self.scoped(name).replace('.', '/')] = output
+        return output
+
+    def without(self, *names: str) -> EndPoints:
+        """Returns the outputs but those named."""
+        return {name: output for name, output in self.outputs.items() if name not in names}
 
 
-def truncated_normal(stddev: float) -> Callable[..., keras.initializers.Initializer]:
+def truncated_normal(stddev: float) -> Initializer:
     """Returns a maker of TF1's truncated normal, cut at two standard deviations; `stddev` is before the cut."""
     return functools.partial(keras.initializers.TruncatedNormal, stddev=stddev)
+
+
+def squeeze(logits: keras.KerasTensor, net: str, name: str) -> keras.KerasTensor:
+    """Reshapes [batch, 1, 1, classes] to [batch, classes].
+
+    Raises:
+        InputError: There are more positions than one.
+    """
+    height, width, classes = logits.shape[1:]
+    if (height, width) != (1, 1):
+        raise InputError(
+            f'{net} gives logits at {height}x{width} positions for images of this size, and not one for each '
+            'image: give --global_pool, which averages over them, or smaller images (in Python: pass global_pool=True '
+            'to make_model, or spatial_squeeze=False to keep them)'
+        )
+    return keras.layers.Reshape((classes,), dtype='float32', name=name)(logits)
 
 
 def smallest_side(windows: Sequence[tuple[int, int]]) -> int:

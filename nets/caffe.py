@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from nets.building import Builder, EndPoints, smallest_side
+from nets.building import Builder, EndPoints, Initializer, smallest_side
 from nets.layers import GroupedConv2D, LocalResponseNormalization
 
 MIN_IMAGE_SIZE = smallest_side([(11, 4), (3, 2), (3, 2), (2, 2)])  # conv1, pool1, pool2, and pool5, which is padded
@@ -47,43 +47,46 @@ def bvlc_alexnet(
         InputError: The image size is too small or unknown.
     """
     net_name = 'caffenet' if pool_first else 'bvlc_alexnet'
-    build = Builder(net_name, inputs, MIN_IMAGE_SIZE, groups=2, depth_multiplier=depth_multiplier, **options)
+    build = Builder(
+        net_name,
+        inputs,
+        MIN_IMAGE_SIZE,
+        groups=2,
+        depth_multiplier=depth_multiplier,
+        weight_decay=weight_decay,
+        **options,
+    )
     conv = functools.partial(build.conv, layer=GroupedConv2D)
     grouped = functools.partial(conv, groups=2)
 
-    def gaussian(name: str, stddev: float = 0.01, bias: float = 0.0, scale: float = depth_multiplier) -> dict[str, Any]:
+    def gaussian(stddev: float = 0.01, scale: float = depth_multiplier) -> Initializer:
         # With fewer inputs and equal weights, activations shrink from layer to layer, and the loss does not decrease.
-        initializer = functools.partial(keras.initializers.RandomNormal, stddev=stddev / math.sqrt(scale))
-        return build.weights(name, initializer, bias=bias, weight_decay=weight_decay)
+        return functools.partial(keras.initializers.RandomNormal, stddev=stddev / math.sqrt(scale))
 
-    def pool_and_norm(number: int) -> list[keras.Layer]:
+    def pool_and_norm(net: keras.KerasTensor, number: int) -> keras.KerasTensor:
         # Caffe's alpha applies to the sum over all five channels.
         norm = LocalResponseNormalization(2, 1.0, 1e-4 / 5, 0.75, dtype=build.policy, name=f'norm{number}')
-        layers = [build.pool(f'pool{number}'), norm]
-        return layers if pool_first else layers[::-1]
+        if pool_first:
+            return build.apply(norm, build.max_pool(net, f'pool{number}'))
+        return build.max_pool(build.apply(norm, net), f'pool{number}')
 
-    features = build.apply(
-        [
-            conv(96, 11, 4, padding='valid', **gaussian('conv1', scale=1.0)),
-            *pool_and_norm(1),
-            grouped(256, 5, **gaussian('conv2', bias=0.1)),
-            *pool_and_norm(2),
-            conv(384, 3, **gaussian('conv3')),
-            grouped(384, 3, **gaussian('conv4', bias=0.1)),
-            grouped(256, 3, **gaussian('conv5', bias=0.1)),
-            # Zeros do not change a maximum of ReLU outputs.
-            keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name='pad5', **build.common),
-            build.pool('pool5'),
-            build.flatten(),
-            build.dense(4096, **gaussian('fc6', stddev=0.005, bias=0.1)),
-            build.dropout('dropout6'),
-            build.dense(4096, **gaussian('fc7', stddev=0.005, bias=0.1)),
-        ]
-    )
-    hidden = ('pad5', 'dropout6')
-    end_points = {f'{net_name}/{name}': output for name, output in features.items() if name not in hidden}
+    net = conv(inputs, 96, 11, 'conv1', 4, padding='valid', initializer=gaussian(scale=1.0))
+    net = pool_and_norm(net, 1)
+    net = grouped(net, 256, 5, 'conv2', initializer=gaussian(), bias=0.1)
+    net = pool_and_norm(net, 2)
+    net = conv(net, 384, 3, 'conv3', initializer=gaussian())
+    net = grouped(net, 384, 3, 'conv4', initializer=gaussian(), bias=0.1)
+    net = grouped(net, 256, 3, 'conv5', initializer=gaussian(), bias=0.1)
+    # Zeros do not change a maximum of ReLU outputs.
+    net = build.apply(keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name='pad5', **build.common), net)
+    net = build.max_pool(net, 'pool5')
+    net = build.flatten(net)
+    net = build.dense(net, 4096, 'fc6', initializer=gaussian(0.005), bias=0.1)
+    net = build.dropout(net, 'dropout6')
+    net = build.dense(net, 4096, 'fc7', initializer=gaussian(0.005), bias=0.1)
+    end_points = {f'{net_name}/{name}': output for name, output in build.without('pad5', 'dropout6').items()}
     if not num_classes:
-        return features['fc7'], end_points
-    net = build.dropout('dropout7')(features['fc7'])
-    logits = keras.layers.Dense(num_classes, dtype='float32', **gaussian('fc8'))(net)
+        return net, end_points
+    net = build.dropout(net, 'dropout7')
+    logits = build.dense_logits(net, num_classes, 'fc8', initializer=gaussian())
     return logits, {**end_points, f'{net_name}/fc8': logits}

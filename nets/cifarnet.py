@@ -32,29 +32,21 @@ def cifarnet(
     Raises:
         InputError: The image size is too small or unknown.
     """
-    build = Builder('cifarnet', inputs, MIN_IMAGE_SIZE, **options)
+    build = Builder('cifarnet', inputs, MIN_IMAGE_SIZE, initializer=truncated_normal(0.05), **options)
     conv = functools.partial(build.conv, layer=keras.layers.Conv2D)
-    of_conv = functools.partial(build.weights, initializer=truncated_normal(0.05))
-    of_dense = functools.partial(build.weights, initializer=truncated_normal(0.04), bias=0.1, weight_decay=weight_decay)
-    outputs = build.apply(
-        [
-            conv(64, 5, **of_conv('conv1')),
-            build.pool('pool1', 2),
-            LocalResponseNormalization(name='norm1', dtype=build.policy),
-            conv(64, 5, **of_conv('conv2')),
-            LocalResponseNormalization(name='norm2', dtype=build.policy),
-            build.pool('pool2', 2),
-            build.flatten('Flatten'),
-            build.dense(384, **of_dense('fc3')),
-            build.dropout('dropout3'),
-            build.dense(192, **of_dense('fc4')),
-        ]
-    )
-    hidden = ('norm1', 'norm2', 'dropout3')
-    end_points = {name: output for name, output in outputs.items() if name not in hidden}
+    decayed = {'initializer': truncated_normal(0.04), 'bias': 0.1, 'weight_decay': weight_decay}
+    net = conv(inputs, 64, 5, 'conv1')
+    net = build.max_pool(net, 'pool1', 2)
+    net = build.apply(LocalResponseNormalization(name='norm1', dtype=build.policy), net)
+    net = conv(net, 64, 5, 'conv2')
+    net = build.apply(LocalResponseNormalization(name='norm2', dtype=build.policy), net)
+    net = build.max_pool(net, 'pool2', 2)
+    net = build.flatten(net, 'Flatten')
+    net = build.dense(net, 384, 'fc3', **decayed)
+    net = build.dropout(net, 'dropout3')
+    net = build.dense(net, 192, 'fc4', **decayed)
+    end_points = build.without('norm1', 'norm2', 'dropout3')
     if not num_classes:
-        return outputs['fc4'], end_points
-    of_logits = build.weights('logits', truncated_normal(1 / 192))
-    logits = keras.layers.Dense(num_classes, dtype='float32', **of_logits)(outputs['fc4'])
-    predictions = keras.layers.Softmax(dtype='float32', name='Predictions')(logits)
-    return logits, {**end_points, 'Logits': logits, 'Predictions': predictions}
+        return net, end_points
+    logits = build.dense_logits(net, num_classes, 'logits', initializer=truncated_normal(1 / 192))
+    return logits, {**end_points, 'Logits': logits, 'Predictions': build.predictions(logits)}

@@ -32,23 +32,19 @@ def lenet(
     Raises:
         InputError: The image size is too small or unknown.
     """
-    build = Builder('lenet', inputs, MIN_IMAGE_SIZE, **options)
-    normal = functools.partial(build.weights, initializer=truncated_normal(0.1), weight_decay=weight_decay)
-    conv = functools.partial(build.conv, layer=keras.layers.Conv2D)
-    end_points = build.apply(
-        [
-            conv(32, 5, **normal('conv1')),
-            build.pool('pool1', 2),
-            conv(64, 5, **normal('conv2')),
-            build.pool('pool2', 2),
-            build.flatten('Flatten'),
-            build.dense(1024, **normal('fc3')),
-        ]
+    build = Builder(
+        'lenet', inputs, MIN_IMAGE_SIZE, initializer=truncated_normal(0.1), weight_decay=weight_decay, **options
     )
-    net = end_points['fc3']
+    conv = functools.partial(build.conv, layer=keras.layers.Conv2D)
+    net = conv(inputs, 32, 5, 'conv1')
+    net = build.max_pool(net, 'pool1', 2)
+    net = conv(net, 64, 5, 'conv2')
+    net = build.max_pool(net, 'pool2', 2)
+    net = build.flatten(net, 'Flatten')
+    net = build.dense(net, 1024, 'fc3')
     if not num_classes:
-        return net, end_points
-    net = build.dropout('dropout3')(net)
-    logits = keras.layers.Dense(num_classes, dtype='float32', **normal('fc4'))(net)
-    predictions = keras.layers.Softmax(dtype='float32', name='Predictions')(logits)
-    return logits, {**end_points, 'dropout3': net, 'Logits': logits, 'Predictions': predictions}
+        return net, build.outputs
+    net = build.dropout(net, 'dropout3')
+    logits = build.dense_logits(net, num_classes, 'fc4')
+    predictions = build.predictions(logits)
+    return logits, {**build.without('fc4', 'Predictions'), 'Logits': logits, 'Predictions': predictions}

@@ -38,37 +38,30 @@ def torchvision_alexnet(
     Raises:
         InputError: The image size is too small or unknown.
     """
-    build = Builder('torchvision_alexnet', inputs, MIN_IMAGE_SIZE, **options)
-    of_pytorch = functools.partial(keras.initializers.VarianceScaling, 1 / 3, mode='fan_in', distribution='uniform')
-    uniform = functools.partial(build.weights, initializer=of_pytorch, weight_decay=weight_decay)
-    features = build.apply(
-        [
-            # 'same' would pad more at the end than at the start.
-            keras.layers.ZeroPadding2D(_CONV1_PADDING, name='pad1', **build.common),
-            build.conv(64, 11, 4, padding='valid', **uniform('conv1')),
-            build.pool('pool1'),
-            build.conv(192, 5, **uniform('conv2')),
-            build.pool('pool2'),
-            build.conv(384, 3, **uniform('conv3')),
-            build.conv(256, 3, **uniform('conv4')),
-            build.conv(256, 3, **uniform('conv5')),
-            build.pool('pool5'),
-        ]
+    uniform = functools.partial(keras.initializers.VarianceScaling, 1 / 3, mode='fan_in', distribution='uniform')
+    build = Builder(
+        'torchvision_alexnet', inputs, MIN_IMAGE_SIZE, initializer=uniform, weight_decay=weight_decay, **options
     )
-    is_pooled = features['pool5'].shape[1:3] == _POSITIONS
-    average = [] if is_pooled else [AdaptiveAveragePooling2D(_POSITIONS, name='avgpool', dtype=build.policy)]
-    head = [
-        *average,
-        build.flatten(),
-        build.dropout('dropout5'),
-        build.dense(4096, **uniform('fc6')),
-        build.dropout('dropout6'),
-        build.dense(4096, **uniform('fc7')),
-    ]
-    features |= build.apply(head, features['pool5'])
+    # 'same' would pad more at the end than at the start.
+    net = build.apply(keras.layers.ZeroPadding2D(_CONV1_PADDING, name='pad1', **build.common), inputs)
+    net = build.conv(net, 64, 11, 'conv1', 4, padding='valid')
+    net = build.max_pool(net, 'pool1')
+    net = build.conv(net, 192, 5, 'conv2')
+    net = build.max_pool(net, 'pool2')
+    net = build.conv(net, 384, 3, 'conv3')
+    net = build.conv(net, 256, 3, 'conv4')
+    net = build.conv(net, 256, 3, 'conv5')
+    net = build.max_pool(net, 'pool5')
+    if net.shape[1:3] != _POSITIONS:
+        net = build.apply(AdaptiveAveragePooling2D(_POSITIONS, name='avgpool', dtype=build.policy), net)
+    net = build.flatten(net)
+    net = build.dropout(net, 'dropout5')
+    net = build.dense(net, 4096, 'fc6')
+    net = build.dropout(net, 'dropout6')
+    net = build.dense(net, 4096, 'fc7')
     hidden = ('pad1', 'dropout5', 'dropout6')
-    end_points = {f'torchvision_alexnet/{name}': output for name, output in features.items() if name not in hidden}
+    end_points = {f'torchvision_alexnet/{name}': output for name, output in build.without(*hidden).items()}
     if not num_classes:
-        return features['fc7'], end_points
-    logits = keras.layers.Dense(num_classes, dtype='float32', **uniform('fc8'))(features['fc7'])
+        return net, end_points
+    logits = build.dense_logits(net, num_classes, 'fc8')
     return logits, {**end_points, 'torchvision_alexnet/fc8': logits}

@@ -2,13 +2,14 @@
 
 from nets.layers.basic import AdaptiveAveragePooling2D, L2Regularizer, LocalResponseNormalization, averaging_matrix
 from nets.layers.batch_norm import BatchNormalization, batch_statistics, update_moving
-from nets.layers.convolutions import Conv2D, FullyConnectedConv2D, GroupedConv2D, fast_convolutions
+from nets.layers.convolutions import Conv2D, DepthwiseConv2D, FullyConnectedConv2D, GroupedConv2D, fast_convolutions
 from nets.layers.dropout import Dropout, step_randomness
 
 __all__ = [
     'AdaptiveAveragePooling2D',
     'BatchNormalization',
     'Conv2D',
+    'DepthwiseConv2D',
     'Dropout',
     'FullyConnectedConv2D',
     'GroupedConv2D',

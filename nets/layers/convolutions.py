@@ -156,3 +156,18 @@ def _connect(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients
         return inputs_gradient, kernel_gradient
 
     return tf.matmul(inputs, kernel), gradients
+
+
+@_register
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """Keras' convolution of each channel by itself, which takes its weights' arguments by a convolution's names."""
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        kernel_initializer: Any = 'glorot_uniform',
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        own = {'depthwise_initializer': kernel_initializer, 'depthwise_regularizer': kernel_regularizer}
+        super().__init__(kernel_size, **{**own, **kwargs})
