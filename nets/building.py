@@ -175,7 +175,7 @@ class Builder:
                 False is no norm and no activation; others go to Keras' layer.
         """
         options = {'strides': strides, 'padding': padding, 'dilation_rate': rate, **options}
-        make: Callable[..., keras.Layer] = functools.partial(layer, self.width(filters), size)
+        make = functools.partial(layer, self.width(filters), size)  # type: ignore[misc]  # keras is not typed
         return self._normalized(net, name, make, **options)
 
     def depthwise(
@@ -253,7 +253,12 @@ class Builder:
         }
 
     def max_pool(
-        self, net: keras.KerasTensor, name: str, size: int = 3, strides: int = 2, padding: str = 'valid'
+        self,
+        net: keras.KerasTensor,
+        name: str,
+        size: int | tuple[int, int] = 3,
+        strides: int = 2,
+        padding: str = 'valid',
     ) -> keras.KerasTensor:
         """Takes the maximum over size x size values."""
         layer = keras.layers.MaxPooling2D(size, strides, padding=padding, name=self.scoped(name), **self.common)
@@ -275,6 +280,15 @@ class Builder:
         """Averages over all positions: [batch, 1, 1, channels]."""
         layer = keras.layers.GlobalAveragePooling2D(keepdims=True, name=self.scoped(name), **self.common)
         return self.add(name, layer(net))
+
+    def window_pool(self, net: keras.KerasTensor, name: str, size: int) -> keras.KerasTensor:
+        """Averages over size x size positions, or over all where there are fewer, without padding."""
+        return self.average_pool(net, name, self.reduced(net, size), 1, padding='valid')
+
+    @staticmethod
+    def reduced(net: keras.KerasTensor, size: int) -> tuple[int, int]:
+        """Returns the height and width of a window that a small image makes smaller."""
+        return tuple(size if side is None else min(size, side) for side in net.shape[1:3])
 
     def concat(self, branches: Sequence[keras.KerasTensor], name: str = 'concat') -> keras.KerasTensor:
         """Joins the channels of branches."""

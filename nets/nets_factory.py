@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 import keras
 
-from nets import alexnet, alexnet_2012, caffe, cifarnet, lenet, torchvision
+from nets import alexnet, alexnet_2012, caffe, cifarnet, lenet, overfeat, resnet, torchvision, vgg
 from nets.building import EndPoints
+from nets.inception import v3
+from nets.mobilenet import v1 as mobilenet_v1
 from support.errors import InputError, unknown_name
 
 
@@ -57,6 +59,27 @@ NETS = {
     'lenet': Net(lenet.lenet, 'LeNet', 28, lenet.MIN_IMAGE_SIZE, 'lenet'),
     'torchvision_alexnet': Net(_TORCHVISION, 'torchvision_alexnet', 224, torchvision.MIN_IMAGE_SIZE, 'torchvision'),
 }
+NETS |= {
+    f'resnet_v{version}_{depth}': Net(
+        functools.partial(resnet.resnet, version=version, depth=depth),
+        f'resnet_v{version}_{depth}',
+        224,
+        resnet.MIN_IMAGE_SIZE,
+        'vgg',
+        fully_convolutional=True,
+    )
+    for version in (1, 2)
+    for depth in resnet.UNITS
+}
+NETS |= {
+    name: Net(functools.partial(vgg.vgg, name=name), name, 224, vgg.MIN_IMAGE_SIZE, 'vgg', fully_convolutional=True)
+    for name in vgg.CONVOLUTIONS
+}
+NETS['overfeat'] = Net(overfeat.overfeat, 'overfeat', 231, overfeat.MIN_IMAGE_SIZE, 'vgg', fully_convolutional=True)
+NETS['inception_v3'] = Net(
+    v3.inception_v3, 'InceptionV3', 299, v3.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
+)
+NETS['mobilenet_v1'] = Net(mobilenet_v1.mobilenet_v1, 'MobilenetV1', 224, 1, 'inception', fully_convolutional=True)
 
 
 def get_net(name: str) -> Net:

@@ -1,0 +1,154 @@
+"""Inception v3.
+
+Sources: 'Rethinking the Inception Architecture for Computer Vision', https://arxiv.org/abs/1512.00567;
+research/slim/nets/inception_v3.py in tensorflow/models, with its names: some say another size than the kernel has.
+"""
+
+from typing import Any
+
+import keras
+
+from nets.building import Builder, EndPoints, Norm, smallest_side, squeeze, truncated_normal
+from nets.inception.towers import Layer, apply, block
+
+# (size, stride) of the unpadded windows: the stem, Mixed_6a, Mixed_7a, and Conv2d_2a_5x5 of the auxiliary head.
+MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
+
+_STRIDED = {'strides': 2, 'padding': 'valid'}
+
+
+def inception_v3(
+    inputs: keras.KerasTensor,
+    num_classes: int | None = 1000,
+    *,
+    weight_decay: float = 4e-5,
+    spatial_squeeze: bool = True,
+    global_pool: bool = False,
+    **options: Any,
+) -> tuple[keras.KerasTensor, EndPoints]:
+    """Builds slim's inception_v3 with its auxiliary head, the end point AuxLogits.
+
+    Args:
+        inputs: float32 [batch, height, width, channels].
+        num_classes: Number of classes; None or 0 returns the features, without the auxiliary head.
+        weight_decay: L2 factor of the kernels.
+        spatial_squeeze: Whether to return logits [batch, num_classes] instead of [batch, height, width, num_classes].
+        global_pool: Whether to average over all positions before the logits, and not over 8x8.
+        **options: Options of `Builder`.
+
+    Returns:
+        The logits in float32, or the features without classes; and slim's end points by name.
+
+    Raises:
+        InputError: The images are too small, or too large to squeeze.
+    """
+    build = Builder(
+        'inception_v3',
+        inputs,
+        MIN_IMAGE_SIZE,
+        initializer=keras.initializers.VarianceScaling,
+        weight_decay=weight_decay,
+        norm=Norm(),
+        is_fixed=False,
+        **{'min_depth': 16, 'dropout_keep_prob': 0.8, **options},
+    )
+    net = apply(build, inputs, 'Conv2d_1a_3x3', 32, **_STRIDED)
+    net = apply(build, net, 'Conv2d_2a_3x3', 32, padding='valid')
+    net = apply(build, net, 'Conv2d_2b_3x3', 64)
+    net = apply(build, net, 'MaxPool_3a_3x3', **_STRIDED)
+    net = apply(build, net, 'Conv2d_3b_1x1', 80, padding='valid')
+    net = apply(build, net, 'Conv2d_4a_3x3', 192, padding='valid')
+    net = apply(build, net, 'MaxPool_5a_3x3', **_STRIDED)
+    net = block(build, net, 'Mixed_5b', _mixed_5(32))
+    net = block(build, net, 'Mixed_5c', _mixed_5(64, ('Conv2d_0b_1x1', 'Conv_1_0c_5x5')))
+    net = block(build, net, 'Mixed_5d', _mixed_5(64))
+    net = block(
+        build,
+        net,
+        'Mixed_6a',
+        [
+            [('Conv2d_1a_1x1', 384, 3, _STRIDED)],
+            [('Conv2d_0a_1x1', 64), ('Conv2d_0b_3x3', 96), ('Conv2d_1a_1x1', 96, 3, _STRIDED)],
+            [('MaxPool_1a_3x3', 0, None, _STRIDED)],
+        ],
+    )
+    for name, depth in (('Mixed_6b', 128), ('Mixed_6c', 160), ('Mixed_6d', 160), ('Mixed_6e', 192)):
+        net = block(build, net, name, _mixed_6(depth))
+    features = net
+    net = block(
+        build,
+        net,
+        'Mixed_7a',
+        [
+            [('Conv2d_0a_1x1', 192), ('Conv2d_1a_3x3', 320, None, _STRIDED)],
+            [
+                ('Conv2d_0a_1x1', 192),
+                ('Conv2d_0b_1x7', 192),
+                ('Conv2d_0c_7x1', 192),
+                ('Conv2d_1a_3x3', 192, None, _STRIDED),
+            ],
+            [('MaxPool_1a_3x3', 0, None, _STRIDED)],
+        ],
+    )
+    net = block(build, net, 'Mixed_7b', _mixed_7('Conv2d_0b_3x1'))
+    net = block(build, net, 'Mixed_7c', _mixed_7('Conv2d_0c_3x1'))
+    end_points = build.without(*(name for name in build.outputs if '/' in name))
+    if num_classes:
+        end_points['AuxLogits'] = _auxiliary_head(build, features, num_classes, spatial_squeeze)
+    with build.scope('Logits'):
+        if global_pool:
+            net = end_points['global_pool'] = build.global_pool(net, 'GlobalPool')
+        else:
+            net = end_points['AvgPool_1a'] = build.window_pool(net, 'AvgPool_1a', 8)
+        if not num_classes:
+            return net, end_points
+        net = end_points['PreLogits'] = build.dropout(net, 'Dropout_1b')
+        net = build.conv_logits(net, num_classes, 'Conv2d_1c_1x1')
+        if spatial_squeeze:
+            net = squeeze(net, 'inception_v3', build.scoped('SpatialSqueeze'))
+    return net, {**end_points, 'Logits': net, 'Predictions': build.predictions(net)}
+
+
+def _mixed_5(pooled: int, names: tuple[str, str] = ('Conv2d_0a_1x1', 'Conv2d_0b_5x5')) -> list[list[Layer]]:
+    return [
+        [('Conv2d_0a_1x1', 64)],
+        [(names[0], 48), (names[1], 64)],
+        [('Conv2d_0a_1x1', 64), ('Conv2d_0b_3x3', 96), ('Conv2d_0c_3x3', 96)],
+        [('AvgPool_0a_3x3',), ('Conv2d_0b_1x1', pooled)],
+    ]
+
+
+def _mixed_6(depth: int) -> list[list[Layer]]:
+    return [
+        [('Conv2d_0a_1x1', 192)],
+        [('Conv2d_0a_1x1', depth), ('Conv2d_0b_1x7', depth), ('Conv2d_0c_7x1', 192)],
+        [
+            ('Conv2d_0a_1x1', depth),
+            ('Conv2d_0b_7x1', depth),
+            ('Conv2d_0c_1x7', depth),
+            ('Conv2d_0d_7x1', depth),
+            ('Conv2d_0e_1x7', 192),
+        ],
+        [('AvgPool_0a_3x3',), ('Conv2d_0b_1x1', 192)],
+    ]
+
+
+def _mixed_7(second: str) -> list[list[Any]]:
+    return [
+        [('Conv2d_0a_1x1', 320)],
+        [('Conv2d_0a_1x1', 384), [('Conv2d_0b_1x3', 384), (second, 384)]],
+        [('Conv2d_0a_1x1', 448), ('Conv2d_0b_3x3', 384), [('Conv2d_0c_1x3', 384), ('Conv2d_0d_3x1', 384)]],
+        [('AvgPool_0a_3x3',), ('Conv2d_0b_1x1', 192)],
+    ]
+
+
+def _auxiliary_head(
+    build: Builder, features: keras.KerasTensor, num_classes: int, spatial_squeeze: bool
+) -> keras.KerasTensor:
+    with build.scope('AuxLogits'):
+        net = build.average_pool(features, 'AvgPool_1a_5x5', 5, 3, padding='valid')
+        net = build.conv(net, 128, 1, 'Conv2d_1b_1x1')
+        size = build.reduced(net, 5)
+        net = build.conv(net, 768, size, 'Conv2d_2a_5x5', padding='valid', initializer=truncated_normal(0.01))
+        net = build.conv_logits(net, num_classes, 'Conv2d_2b_1x1', initializer=truncated_normal(0.001))
+        return squeeze(net, 'inception_v3', build.scoped('SpatialSqueeze')) if spatial_squeeze else net
