@@ -318,6 +318,12 @@ class Builder:
         layer = FullyConnectedConv2D(num_classes, 1, dtype='float32', **self.weights(name, **options))
         return self.add(name, layer(net))
 
+    def mean_logits(self, logits: keras.KerasTensor) -> keras.KerasTensor:
+        """Averages logits over all positions: [batch, classes], in float32."""
+        return keras.layers.GlobalAveragePooling2D(
+            data_format='channels_last', dtype='float32', name=self.scoped('SpatialSqueeze')
+        )(logits)
+
     def dense_logits(self, net: keras.KerasTensor, num_classes: int, name: str, **options: Any) -> keras.KerasTensor:
         """Applies the last, fully connected layer, in float32; options as in `weights`."""
         return self.add(name, keras.layers.Dense(num_classes, dtype='float32', **self.weights(name, **options))(net))

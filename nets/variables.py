@@ -10,7 +10,13 @@ import keras
 SEPARATOR = '.'
 
 # Keras' names of variables -> slim's; those of batch normalisation are equal.
-SLIM_NAMES = {'kernel': 'weights', 'bias': 'biases'}
+SLIM_NAMES = {
+    'kernel': 'weights',
+    'bias': 'biases',
+    'depthwise_kernel': 'depthwise_weights',
+    'pointwise_kernel': 'pointwise_weights',
+}
+_OF_DEPTHWISE = {**SLIM_NAMES, 'kernel': 'depthwise_weights'}
 
 
 def slim_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -22,6 +28,7 @@ def slim_variables(model: keras.Model) -> dict[str, keras.Variable]:
     named = {}
     for layer in model.layers:
         scope = '/'.join([model.name, *layer.name.split(SEPARATOR)])
+        names = _OF_DEPTHWISE if isinstance(layer, keras.layers.DepthwiseConv2D) else SLIM_NAMES
         for variable in layer.variables:
-            named[f'{scope}/{SLIM_NAMES.get(variable.name, variable.name)}'] = variable
+            named[f'{scope}/{names.get(variable.name, variable.name)}'] = variable
     return named

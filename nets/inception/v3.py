@@ -10,6 +10,7 @@ import keras
 
 from nets.building import Builder, EndPoints, Norm, smallest_side, squeeze, truncated_normal
 from nets.inception.towers import Layer, apply, block
+from nets.layers import AuxiliaryHead
 
 # (size, stride) of the unpadded windows: the stem, Mixed_6a, Mixed_7a, and Conv2d_2a_5x5 of the auxiliary head.
 MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
@@ -93,8 +94,7 @@ def inception_v3(
     net = block(build, net, 'Mixed_7b', _mixed_7('Conv2d_0b_3x1'))
     net = block(build, net, 'Mixed_7c', _mixed_7('Conv2d_0c_3x1'))
     end_points = build.without(*(name for name in build.outputs if '/' in name))
-    if num_classes:
-        end_points['AuxLogits'] = _auxiliary_head(build, features, num_classes, spatial_squeeze)
+    auxiliary = _auxiliary_head(build, features, num_classes) if num_classes else None
     with build.scope('Logits'):
         if global_pool:
             net = end_points['global_pool'] = build.global_pool(net, 'GlobalPool')
@@ -106,7 +106,8 @@ def inception_v3(
         net = build.conv_logits(net, num_classes, 'Conv2d_1c_1x1')
         if spatial_squeeze:
             net = squeeze(net, 'inception_v3', build.scoped('SpatialSqueeze'))
-    return net, {**end_points, 'Logits': net, 'Predictions': build.predictions(net)}
+    net = AuxiliaryHead(name='AuxiliaryHead', dtype='float32')([net, auxiliary])
+    return net, {**end_points, 'AuxLogits': auxiliary, 'Logits': net, 'Predictions': build.predictions(net)}
 
 
 def _mixed_5(pooled: int, names: tuple[str, str] = ('Conv2d_0a_1x1', 'Conv2d_0b_5x5')) -> list[list[Layer]]:
@@ -142,13 +143,12 @@ def _mixed_7(second: str) -> list[list[Any]]:
     ]
 
 
-def _auxiliary_head(
-    build: Builder, features: keras.KerasTensor, num_classes: int, spatial_squeeze: bool
-) -> keras.KerasTensor:
+def _auxiliary_head(build: Builder, features: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
     with build.scope('AuxLogits'):
         net = build.average_pool(features, 'AvgPool_1a_5x5', 5, 3, padding='valid')
         net = build.conv(net, 128, 1, 'Conv2d_1b_1x1')
         size = build.reduced(net, 5)
         net = build.conv(net, 768, size, 'Conv2d_2a_5x5', padding='valid', initializer=truncated_normal(0.01))
         net = build.conv_logits(net, num_classes, 'Conv2d_2b_1x1', initializer=truncated_normal(0.001))
-        return squeeze(net, 'inception_v3', build.scoped('SpatialSqueeze')) if spatial_squeeze else net
+        # Of larger images, unlike slim's, the mean over the positions: the loss takes logits of an image.
+        return build.mean_logits(net)

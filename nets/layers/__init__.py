@@ -1,5 +1,6 @@
 """Layers of slim that Keras lacks. Importing this package registers them with Keras, so that saved models load."""
 
+from nets.layers.auxiliary import AuxiliaryHead, auxiliary_logits
 from nets.layers.basic import AdaptiveAveragePooling2D, L2Regularizer, LocalResponseNormalization, averaging_matrix
 from nets.layers.batch_norm import BatchNormalization, batch_statistics, update_moving
 from nets.layers.convolutions import Conv2D, DepthwiseConv2D, FullyConnectedConv2D, GroupedConv2D, fast_convolutions
@@ -7,6 +8,7 @@ from nets.layers.dropout import Dropout, step_randomness
 
 __all__ = [
     'AdaptiveAveragePooling2D',
+    'AuxiliaryHead',
     'BatchNormalization',
     'Conv2D',
     'DepthwiseConv2D',
@@ -15,6 +17,7 @@ __all__ = [
     'GroupedConv2D',
     'L2Regularizer',
     'LocalResponseNormalization',
+    'auxiliary_logits',
     'averaging_matrix',
     'batch_statistics',
     'fast_convolutions',
