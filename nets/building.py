@@ -17,7 +17,15 @@ from typing import Any, TypeAlias
 
 import keras
 
-from nets.layers import BatchNormalization, Conv2D, DepthwiseConv2D, Dropout, FullyConnectedConv2D, L2Regularizer
+from nets.layers import (
+    BatchNormalization,
+    Conv2D,
+    DepthwiseConv2D,
+    Dropout,
+    FullyConnectedConv2D,
+    L2Regularizer,
+    SeparableConv2D,
+)
 from support.errors import InputError, unknown_name
 
 EndPoints = dict[str, keras.KerasTensor]
@@ -79,6 +87,7 @@ class Builder:
         initializer: Initializer = keras.initializers.GlorotUniform,
         bias: float = 0.0,
         weight_decay: float = 0.0,
+        bias_decay: float = 0.0,
         norm: Norm | None = None,
         activation: str | None = 'relu',
         is_fixed: bool = True,
@@ -98,7 +107,8 @@ class Builder:
             initializer: Returns a kernel's initializer for a `seed`. The initial weights depend only on the seed and
                 on the name of the layer.
             bias: Initial value of the biases.
-            weight_decay: Factor of the kernels' L2 loss; 0 is none, as in slim. Biases never decay.
+            weight_decay: Factor of the kernels' L2 loss; 0 is none, as in slim.
+            bias_decay: Factor of the biases' L2 loss.
             norm: Normalisation after each convolution, which then has no biases; None is none.
             activation: Of each convolution.
             is_fixed: Whether a layer has a weight per position, so that the image size must be known.
@@ -123,7 +133,7 @@ class Builder:
         self.outputs: EndPoints = {}
         self.common = {'data_format': 'channels_last', 'dtype': self.policy}
         self.norm, self.weight_decay, self._initializer, self._bias = norm, weight_decay, initializer, bias
-        self._activation, self._groups = activation, groups
+        self._activation, self._groups, self._bias_decay = activation, groups, bias_decay
         self._depth_multiplier, self._min_depth = depth_multiplier, min_depth
         self._keep_prob, self._seed = dropout_keep_prob, seed
         self._scopes: list[str] = []
@@ -176,6 +186,27 @@ class Builder:
         """
         options = {'strides': strides, 'padding': padding, 'dilation_rate': rate, **options}
         make = functools.partial(layer, self.width(filters), size)  # type: ignore[misc]  # keras is not typed
+        return self._normalized(net, name, make, **options)
+
+    def conv_to(self, net: keras.KerasTensor, channels: int, size: int, name: str, **options: Any) -> keras.KerasTensor:
+        """Applies a convolution to exactly so many channels, whatever the multiplier; else as `conv`."""
+        make = functools.partial(Conv2D, channels, size, padding='same')  # type: ignore[misc]  # keras is not typed
+        return self._normalized(net, name, make, **options)
+
+    def separable(
+        self,
+        net: keras.KerasTensor,
+        filters: int,
+        size: int,
+        name: str,
+        strides: int = 1,
+        *,
+        depth_multiplier: int = 1,
+        **options: Any,
+    ) -> keras.KerasTensor:
+        """Applies `depth_multiplier` filters to each channel, then a convolution of 1x1; else as `conv`."""
+        options = {'strides': strides, 'padding': 'same', 'weight_decay': 0.0, **options}
+        make = functools.partial(SeparableConv2D, self.width(filters), size, depth_multiplier=depth_multiplier)
         return self._normalized(net, name, make, **options)
 
     def depthwise(
@@ -250,6 +281,7 @@ class Builder:
             'kernel_initializer': drawn or 'zeros',
             'kernel_regularizer': L2Regularizer(decay) if decay else None,
             'bias_initializer': keras.initializers.Constant(self._bias if bias is None else bias),
+            'bias_regularizer': L2Regularizer(self._bias_decay) if self._bias_decay else None,
         }
 
     def max_pool(

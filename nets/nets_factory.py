@@ -15,7 +15,8 @@ import keras
 
 from nets import alexnet, alexnet_2012, caffe, cifarnet, lenet, overfeat, resnet, torchvision, vgg
 from nets.building import EndPoints
-from nets.inception import v3
+from nets.inception import resnet_v2 as inception_resnet_v2
+from nets.inception import v1, v2, v3, v4
 from nets.mobilenet import v1 as mobilenet_v1
 from support.errors import InputError, unknown_name
 
@@ -78,6 +79,16 @@ NETS |= {
 NETS['overfeat'] = Net(overfeat.overfeat, 'overfeat', 231, overfeat.MIN_IMAGE_SIZE, 'vgg', fully_convolutional=True)
 NETS['inception_v3'] = Net(
     v3.inception_v3, 'InceptionV3', 299, v3.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
+)
+NETS['inception_v1'] = Net(
+    v1.inception_v1, 'InceptionV1', 224, v1.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
+)
+NETS['inception_v2'] = Net(
+    v2.inception_v2, 'InceptionV2', 224, v2.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
+)
+NETS['inception_v4'] = Net(v4.inception_v4, 'InceptionV4', 299, v4.MIN_IMAGE_SIZE, 'inception')
+NETS['inception_resnet_v2'] = Net(
+    inception_resnet_v2.inception_resnet_v2, 'InceptionResnetV2', 299, inception_resnet_v2.MIN_IMAGE_SIZE, 'inception'
 )
 NETS['mobilenet_v1'] = Net(mobilenet_v1.mobilenet_v1, 'MobilenetV1', 224, 1, 'inception', fully_convolutional=True)
 

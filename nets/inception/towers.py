@@ -13,17 +13,25 @@ from typing import Any
 
 import keras
 
-from nets.building import Builder
+from nets.building import Builder, EndPoints, Norm, squeeze, truncated_normal
+from nets.layers import AuxiliaryHead
 
 Layer = tuple[Any, ...]
+NORM = Norm()
+STRIDED = {'strides': 2, 'padding': 'valid'}
 
 
 def block(build: Builder, net: keras.KerasTensor, name: str, towers: Sequence[Sequence[Layer]]) -> keras.KerasTensor:
     """Applies towers, Branch_0 and so on, to `net` and joins their channels."""
     with build.scope(name):
-        outputs = [tower(build, net, f'Branch_{i}', layers) for i, layers in enumerate(towers)]
-        joined = keras.layers.Concatenate(name=build.scoped('concat'), dtype=build.policy)(outputs)
+        joined = join(build, net, towers)
     return build.add(name, joined)
+
+
+def join(build: Builder, net: keras.KerasTensor, towers: Sequence[Sequence[Layer]]) -> keras.KerasTensor:
+    """Applies towers, Branch_0 and so on, in the current scope and joins their channels."""
+    outputs = [tower(build, net, f'Branch_{i}', layers) for i, layers in enumerate(towers)]
+    return keras.layers.Concatenate(name=build.scoped('concat'), dtype=build.policy)(outputs)
 
 
 def tower(build: Builder, net: keras.KerasTensor, scope: str, layers: Sequence[Layer]) -> keras.KerasTensor:
@@ -57,3 +65,88 @@ def apply(
     if name.startswith('AvgPool'):
         return build.average_pool(net, name, window, **options)
     return build.conv(net, filters, window, name, **options)
+
+
+def head(
+    build: Builder,
+    net: keras.KerasTensor,
+    num_classes: int | None,
+    net_name: str,
+    names: tuple[str, str, str],
+    size: int,
+    spatial_squeeze: bool,
+    global_pool: bool,
+    auxiliary: keras.KerasTensor | None = None,
+) -> tuple[keras.KerasTensor, EndPoints]:
+    """Averages over size x size positions, drops, and applies a convolution of 1x1 to the logits.
+
+    Args:
+        build: The builder; its outputs outside blocks are end points.
+        net: The features.
+        num_classes: As in the nets.
+        net_name: For messages.
+        names: Of the three layers in the scope Logits.
+        size: Of the window; smaller images make it smaller.
+        spatial_squeeze: As in the nets.
+        global_pool: As in the nets.
+        auxiliary: Logits of an auxiliary head.
+
+    Returns:
+        The logits, or the averages without classes; and the end points.
+    """
+    end_points = _outside_blocks(build)
+    if auxiliary is not None:
+        end_points['AuxLogits'] = auxiliary
+    with build.scope('Logits'):
+        if global_pool:
+            net = end_points['global_pool'] = build.global_pool(net)
+        else:
+            net = end_points[_POOL_POINTS.get(names[0], names[0])] = build.window_pool(net, names[0], size)
+        if not num_classes:
+            return net, end_points
+        net = build.dropout(net, names[1])
+        if net_name == 'inception_v3':
+            end_points['PreLogits'] = net
+        net = build.conv_logits(net, num_classes, names[2])
+        if spatial_squeeze:
+            net = squeeze(net, net_name, build.scoped('SpatialSqueeze'))
+    if auxiliary is not None:
+        net = AuxiliaryHead(name='AuxiliaryHead', dtype='float32')([net, auxiliary])
+    return net, {**end_points, 'Logits': net, 'Predictions': build.predictions(net)}
+
+
+def auxiliary_head(
+    build: Builder, features: keras.KerasTensor, num_classes: int, names: tuple[str, str, str, str]
+) -> keras.KerasTensor:
+    """Returns logits, float32 [batch, num_classes], of a fully connected layer over features from inside the net."""
+    with build.scope('AuxLogits'):
+        net = build.average_pool(features, names[0], 5, 3, padding='valid')
+        net = build.conv(net, 128, 1, names[1])
+        net = build.conv(net, 768, net.shape[1:3], names[2], padding='valid', initializer=truncated_normal(0.01))
+        net = build.flatten(net, 'Flatten')
+        return build.dense_logits(net, num_classes, names[3])
+
+
+def dense_head(
+    build: Builder, net: keras.KerasTensor, num_classes: int | None, auxiliary: keras.KerasTensor | None
+) -> tuple[keras.KerasTensor, EndPoints]:
+    """Averages over all positions, drops, and applies a fully connected layer; as `head` otherwise."""
+    end_points = _outside_blocks(build)
+    if auxiliary is not None:
+        end_points['AuxLogits'] = auxiliary
+    with build.scope('Logits'):
+        net = end_points['global_pool'] = build.global_pool(net, 'AvgPool_1a')
+        if not num_classes:
+            return net, end_points
+        net = build.flatten(net, 'Flatten')
+        net = end_points['PreLogitsFlatten'] = build.dropout(net, 'Dropout_1b')
+        net = build.dense_logits(net, num_classes, 'Logits')
+    net = AuxiliaryHead(name='AuxiliaryHead', dtype='float32')([net, auxiliary])
+    return net, {**end_points, 'Logits': net, 'Predictions': build.predictions(net)}
+
+
+def _outside_blocks(build: Builder) -> EndPoints:
+    return {name: output for name, output in build.outputs.items() if '/' not in name}
+
+
+_POOL_POINTS = {'AvgPool_1a_7x7': 'AvgPool_1a', 'AvgPool_1a_8x8': 'AvgPool_1a'}

@@ -8,14 +8,11 @@ from typing import Any
 
 import keras
 
-from nets.building import Builder, EndPoints, Norm, smallest_side, squeeze, truncated_normal
-from nets.inception.towers import Layer, apply, block
-from nets.layers import AuxiliaryHead
+from nets.building import Builder, EndPoints, smallest_side, truncated_normal
+from nets.inception.towers import NORM, STRIDED, Layer, apply, block, head
 
 # (size, stride) of the unpadded windows: the stem, Mixed_6a, Mixed_7a, and Conv2d_2a_5x5 of the auxiliary head.
 MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
-
-_STRIDED = {'strides': 2, 'padding': 'valid'}
 
 
 def inception_v3(
@@ -49,17 +46,17 @@ def inception_v3(
         MIN_IMAGE_SIZE,
         initializer=keras.initializers.VarianceScaling,
         weight_decay=weight_decay,
-        norm=Norm(),
+        norm=NORM,
         is_fixed=False,
         **{'min_depth': 16, 'dropout_keep_prob': 0.8, **options},
     )
-    net = apply(build, inputs, 'Conv2d_1a_3x3', 32, **_STRIDED)
+    net = apply(build, inputs, 'Conv2d_1a_3x3', 32, **STRIDED)
     net = apply(build, net, 'Conv2d_2a_3x3', 32, padding='valid')
     net = apply(build, net, 'Conv2d_2b_3x3', 64)
-    net = apply(build, net, 'MaxPool_3a_3x3', **_STRIDED)
+    net = apply(build, net, 'MaxPool_3a_3x3', **STRIDED)
     net = apply(build, net, 'Conv2d_3b_1x1', 80, padding='valid')
     net = apply(build, net, 'Conv2d_4a_3x3', 192, padding='valid')
-    net = apply(build, net, 'MaxPool_5a_3x3', **_STRIDED)
+    net = apply(build, net, 'MaxPool_5a_3x3', **STRIDED)
     net = block(build, net, 'Mixed_5b', _mixed_5(32))
     net = block(build, net, 'Mixed_5c', _mixed_5(64, ('Conv2d_0b_1x1', 'Conv_1_0c_5x5')))
     net = block(build, net, 'Mixed_5d', _mixed_5(64))
@@ -68,9 +65,9 @@ def inception_v3(
         net,
         'Mixed_6a',
         [
-            [('Conv2d_1a_1x1', 384, 3, _STRIDED)],
-            [('Conv2d_0a_1x1', 64), ('Conv2d_0b_3x3', 96), ('Conv2d_1a_1x1', 96, 3, _STRIDED)],
-            [('MaxPool_1a_3x3', 0, None, _STRIDED)],
+            [('Conv2d_1a_1x1', 384, 3, STRIDED)],
+            [('Conv2d_0a_1x1', 64), ('Conv2d_0b_3x3', 96), ('Conv2d_1a_1x1', 96, 3, STRIDED)],
+            [('MaxPool_1a_3x3', 0, None, STRIDED)],
         ],
     )
     for name, depth in (('Mixed_6b', 128), ('Mixed_6c', 160), ('Mixed_6d', 160), ('Mixed_6e', 192)):
@@ -81,33 +78,21 @@ def inception_v3(
         net,
         'Mixed_7a',
         [
-            [('Conv2d_0a_1x1', 192), ('Conv2d_1a_3x3', 320, None, _STRIDED)],
+            [('Conv2d_0a_1x1', 192), ('Conv2d_1a_3x3', 320, None, STRIDED)],
             [
                 ('Conv2d_0a_1x1', 192),
                 ('Conv2d_0b_1x7', 192),
                 ('Conv2d_0c_7x1', 192),
-                ('Conv2d_1a_3x3', 192, None, _STRIDED),
+                ('Conv2d_1a_3x3', 192, None, STRIDED),
             ],
-            [('MaxPool_1a_3x3', 0, None, _STRIDED)],
+            [('MaxPool_1a_3x3', 0, None, STRIDED)],
         ],
     )
     net = block(build, net, 'Mixed_7b', _mixed_7('Conv2d_0b_3x1'))
     net = block(build, net, 'Mixed_7c', _mixed_7('Conv2d_0c_3x1'))
-    end_points = build.without(*(name for name in build.outputs if '/' in name))
     auxiliary = _auxiliary_head(build, features, num_classes) if num_classes else None
-    with build.scope('Logits'):
-        if global_pool:
-            net = end_points['global_pool'] = build.global_pool(net, 'GlobalPool')
-        else:
-            net = end_points['AvgPool_1a'] = build.window_pool(net, 'AvgPool_1a', 8)
-        if not num_classes:
-            return net, end_points
-        net = end_points['PreLogits'] = build.dropout(net, 'Dropout_1b')
-        net = build.conv_logits(net, num_classes, 'Conv2d_1c_1x1')
-        if spatial_squeeze:
-            net = squeeze(net, 'inception_v3', build.scoped('SpatialSqueeze'))
-    net = AuxiliaryHead(name='AuxiliaryHead', dtype='float32')([net, auxiliary])
-    return net, {**end_points, 'AuxLogits': auxiliary, 'Logits': net, 'Predictions': build.predictions(net)}
+    names = ('AvgPool_1a_8x8', 'Dropout_1b', 'Conv2d_1c_1x1')
+    return head(build, net, num_classes, 'inception_v3', names, 8, spatial_squeeze, global_pool, auxiliary)
 
 
 def _mixed_5(pooled: int, names: tuple[str, str] = ('Conv2d_0a_1x1', 'Conv2d_0b_5x5')) -> list[list[Layer]]:

@@ -171,3 +171,23 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     ) -> None:
         own = {'depthwise_initializer': kernel_initializer, 'depthwise_regularizer': kernel_regularizer}
         super().__init__(kernel_size, **{**own, **kwargs})
+
+
+@_register
+class SeparableConv2D(keras.layers.SeparableConv2D):
+    """Keras' depthwise convolution followed by one of 1x1; takes its weights' arguments by a convolution's names."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        kernel_initializer: Any = 'glorot_uniform',
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        own = {
+            f'{part}_{what}': value
+            for part in ('depthwise', 'pointwise')
+            for what, value in (('initializer', kernel_initializer), ('regularizer', kernel_regularizer))
+        }
+        super().__init__(filters, kernel_size, **{**own, **kwargs})
