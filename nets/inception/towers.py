@@ -105,7 +105,7 @@ def head(
         if not num_classes:
             return net, end_points
         net = build.dropout(net, names[1])
-        if net_name == 'inception_v3':
+        if net_name != 'inception_v1':  # as in slim
             end_points['PreLogits'] = net
         net = build.conv_logits(net, num_classes, names[2])
         if spatial_squeeze:

@@ -39,7 +39,7 @@ def inception_v2(
     global_pool: bool = False,
     **options: Any,
 ) -> tuple[keras.KerasTensor, EndPoints]:
-    """Builds slim's inception_v2; the kernels of its separable first convolution, which is not normalised, do not decay.
+    """Builds slim's inception_v2; its first convolution, a separable one, is not normalised and does not decay.
 
     Args:
         inputs: float32 [batch, height, width, channels].
