@@ -190,6 +190,7 @@ class Builder:
 
     def conv_to(self, net: keras.KerasTensor, channels: int, size: int, name: str, **options: Any) -> keras.KerasTensor:
         """Applies a convolution to exactly so many channels, whatever the multiplier; else as `conv`."""
+        options['dilation_rate'] = options.pop('rate', 1)
         make = functools.partial(Conv2D, channels, size, padding='same')  # type: ignore[misc]  # keras is not typed
         return self._normalized(net, name, make, **options)
 

@@ -18,6 +18,8 @@ from nets.building import EndPoints
 from nets.inception import resnet_v2 as inception_resnet_v2
 from nets.inception import v1, v2, v3, v4
 from nets.mobilenet import v1 as mobilenet_v1
+from nets.mobilenet import v2 as mobilenet_v2
+from nets.mobilenet import v3 as mobilenet_v3
 from support.errors import InputError, unknown_name
 
 
@@ -89,6 +91,40 @@ NETS['inception_v2'] = Net(
 NETS['inception_v4'] = Net(v4.inception_v4, 'InceptionV4', 299, v4.MIN_IMAGE_SIZE, 'inception')
 NETS['inception_resnet_v2'] = Net(
     inception_resnet_v2.inception_resnet_v2, 'InceptionResnetV2', 299, inception_resnet_v2.MIN_IMAGE_SIZE, 'inception'
+)
+_NARROW = {'_075': 0.75, '_050': 0.5, '_025': 0.25}
+NETS |= {
+    f'mobilenet_v1{suffix}': Net(
+        functools.partial(mobilenet_v1.mobilenet_v1, multiplier=multiplier), 'MobilenetV1', 224, 1, 'inception', True
+    )
+    for suffix, multiplier in _NARROW.items()
+}
+NETS |= {
+    f'mobilenet_v2{suffix}': Net(
+        functools.partial(mobilenet_v2.mobilenet_v2, multiplier=multiplier, fine_grained=multiplier < 1),
+        'MobilenetV2',
+        224,
+        1,
+        'inception',
+    )
+    for suffix, multiplier in {'': 1.0, '_140': 1.4, '_035': 0.35}.items()
+}
+NETS |= {
+    name: Net(
+        functools.partial(mobilenet_v3.mobilenet_v3, name=name),
+        'MobilenetEdgeTPU' if name == 'mobilenet_edgetpu' else 'MobilenetV3',
+        224,
+        1,
+        'inception',
+    )
+    for name in mobilenet_v3.TABLES
+}
+NETS['mobilenet_edgetpu_075'] = Net(
+    functools.partial(mobilenet_v3.mobilenet_v3, name='mobilenet_edgetpu', multiplier=0.75, fine_grained=True),
+    'MobilenetEdgeTPU',
+    224,
+    1,
+    'inception',
 )
 NETS['mobilenet_v1'] = Net(mobilenet_v1.mobilenet_v1, 'MobilenetV1', 224, 1, 'inception', fully_convolutional=True)
 

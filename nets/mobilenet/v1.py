@@ -31,6 +31,8 @@ def mobilenet_v1(
     num_classes: int | None = 1000,
     *,
     weight_decay: float = 4e-5,
+    depth_multiplier: float = 1.0,
+    multiplier: float = 1.0,
     spatial_squeeze: bool = True,
     global_pool: bool = False,
     **options: Any,
@@ -41,6 +43,8 @@ def mobilenet_v1(
         inputs: float32 [batch, height, width, channels].
         num_classes: Number of classes; None or 0 returns the features.
         weight_decay: L2 factor of the other kernels.
+        depth_multiplier: Scales the filters of every layer but the logits; at least 8 are left.
+        multiplier: Of the net's name, which `depth_multiplier` multiplies.
         spatial_squeeze: Whether to return logits [batch, num_classes] instead of [batch, height, width, num_classes].
         global_pool: Whether to average over all positions before the logits, and not over 7x7.
         **options: Options of `Builder`.
@@ -57,6 +61,7 @@ def mobilenet_v1(
         MIN_IMAGE_SIZE,
         initializer=truncated_normal(0.09),
         weight_decay=weight_decay,
+        depth_multiplier=multiplier * depth_multiplier,
         norm=Norm(scale=True),
         activation='relu6',
         is_fixed=False,
