@@ -12,6 +12,7 @@ from configs.options import Options, option
 from support.errors import InputError
 
 PREDICTION_ENDINGS = ('.csv', '.jsonl', '.parquet')
+CLASS_MAPS = ('names', 'numbers')  # values of --class_map that are no file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,19 @@ class EvalOptions(Options):
     record_keys: tuple[str, ...] = option(
         (),
         'Feature keys in the records, in the format of training: image=image_raw,label=label. Default: as in training.',
+    )
+    class_map: str | None = option(
+        None,
+        "Evaluate on a data set whose classes are a subset of the net's, and score only these: names finds them by "
+        'name or WordNet id, numbers takes their names for class numbers; or a file with a line per class: its name, '
+        "a tab or comma, and the name or number of the net's class.",
+        path=True,
+    )
+    real_labels: str | None = option(
+        None,
+        'JSON file with a list of right classes for each validation image of ImageNet, such as real.json of ImageNet '
+        'ReaL; images with an empty list are left out.',
+        path=True,
     )
     batch_size: int = option(100, 'Examples per batch; results do not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(

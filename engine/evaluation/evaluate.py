@@ -17,7 +17,8 @@ from engine.distributed import distribution, joining
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
-from engine.evaluation.dataset import check_classes, find_dataset
+from engine.evaluation.dataset import find_dataset
+from engine.evaluation.label_sets import open_label_set
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.outcomes import Collector
@@ -102,21 +103,21 @@ class _Evaluation:
         options, output = config.evaluation, config.output
         self._config, self._cluster = config, cluster
         self._subject = subject = open_subject(path, config, strategy, cluster)
-        self._dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
-        check_classes(subject.path, subject.spec, self._dataset, config.net.force)
-        cluster.check_same({'examples': self._dataset.identity()})
+        dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
+        cluster.check_same({'examples': dataset.identity()})
         self._source = EvalSource(
-            self._dataset,
+            dataset,
             strategy,
             batch_size=options.batch_size,
             max_batches=options.max_num_batches,
             cluster=cluster,
         )
-        self._recall_at = clip_recall_at(options.recall_at, self._dataset.num_classes, warn=True)
+        self._label_set = open_label_set(options, self._source, [subject], force=config.net.force)
+        self._recall_at = clip_recall_at(options.recall_at, self._label_set.dataset.num_classes, warn=True)
         self._averages = bool(options.moving_average_decay)
         folder = os.path.dirname(subject.path)
         self._writer = SummaryWriter(
-            output.eval_dir or outputs.eval_dir(folder, self._dataset.split, self._averages),
+            output.eval_dir or outputs.eval_dir(folder, dataset.split + self._label_set.suffix, self._averages),
             required=output.eval_dir is not None,
         )
 
@@ -127,12 +128,15 @@ class _Evaluation:
 
     def run(self) -> Results:
         """Evaluates the current weights, prints the results, and writes JSON and event files."""
-        subject, dataset = self._subject, self._dataset
+        subject, label_set = self._subject, self._label_set
+        dataset = label_set.dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         collector = Collector()
         with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([subject], self._source, self._recall_at, [collector, *observers])
+            (measured,) = measure(
+                [subject], self._source, self._recall_at, [collector, *observers], relabel=label_set.relabel
+            )
         statistics = compute(collector.outcomes(), self._recall_at)
         results = {
             **measured,
@@ -143,6 +147,7 @@ class _Evaluation:
             'dataset_name': dataset.name,
             'dataset_split_name': dataset.split,
             'moving_averages': self._averages,
+            **({'label_set': label_set.facts} if label_set.facts else {}),
             **statistics.to_json(dataset.label_names),
         }
         if self._cluster.is_chief:
