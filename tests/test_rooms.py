@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         'preprocessing',
         'support',
     ),
+    'engine.runs': ('configs', 'support'),
     'engine.evaluation': (
         'configs',
         'datasets',
@@ -38,6 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         'engine.classifiers',
         'engine.distributed',
         'engine.optim',
+        'engine.runs',
         'nets',
         'preprocessing',
         'support',
