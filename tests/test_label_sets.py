@@ -19,13 +19,13 @@ from datasets import tfds as reader
 from datasets import tfrecord
 from datasets.conversion.imagenet_labels import load_wnids
 from datasets.dataset_factory import get_dataset
-from datasets.input_pipeline import evaluation_batches
 from engine import checkpoints, evaluation
 from engine.classifiers import load_classifier, softmax
-from engine.evaluation.class_map import map_classes
+from engine.evaluation.class_map import find_labels, map_classes
 from engine.evaluation.label_sets import LabelSet
 from engine.evaluation.metrics import Counts, ScoredBatch
 from engine.evaluation.outcomes import Collector
+from engine.evaluation.real_labels import read_right_classes
 from engine.evaluation.report.__main__ import report
 from nets.variables import slim_variables
 from support.errors import InputError
@@ -71,9 +71,9 @@ def logits_and_labels(net: Path, name: str, folder: Path, split: str, offset: in
     """What a net gives for each example of a split."""
     classifier = load_classifier(str(net))
     dataset = get_dataset(name, str(folder), split, offset, classes_of_net=())
-    count = dataset.num_examples
-    (batch,) = evaluation_batches(dataset, classifier.preprocessing, count, count)
-    return classifier.scores(batch['image'].numpy()), batch['label'].numpy()
+    examples = [dataset.examples.check(number) for number in range(dataset.num_examples)]
+    prepared = [classifier.preprocessing.host_eval(example['image']).numpy() for example in examples]
+    return classifier.scores(np.stack(prepared)), np.array([int(example['label']) - offset for example in examples])
 
 
 def evaluate(net: Path, tmp_path: Path, **options: Any) -> dict[str, Any]:
@@ -95,6 +95,7 @@ def check_subset(results: dict[str, Any], logits: np.ndarray, labels: np.ndarray
     assert results['loss'] == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.quick('1001')
 @pytest.mark.parametrize('num_classes', [1000, 1001])
 def test_folders_of_wnids_are_scored_over_their_classes(nets, tmp_path, num_classes):
     folder = write_folders(tmp_path / 'imagenet-x', *(WNIDS[index] for index in CHOSEN))
@@ -111,9 +112,8 @@ def test_folders_of_wnids_are_scored_over_their_classes(nets, tmp_path, num_clas
     assert {row['label_name'] for row in written} == {WNIDS[index] for index in CHOSEN}
     np.testing.assert_allclose([row['logits'] for row in written], logits[:, classes], rtol=1e-5)
     assert json.loads(path.read_text())['label_set'] == {'class_map': 'names', 'num_classes': 3}
-    # A part of the split, without some classes, is scored over the same ones.
-    part = evaluate(nets[num_classes], tmp_path, **{**options, 'dataset_split_name': 'test[:2]'})
-    check_subset(part, logits[:2], labels[:2], classes)
+    part = get_dataset('image_folder', str(folder), 'test[:2]', classes_of_net=())
+    assert find_labels(part) == [0, 1, 2], 'a slice is scored over the classes of its split'
 
 
 class PartOfImagenet(tfds.core.GeneratorBasedBuilder):
@@ -167,7 +167,6 @@ def test_folders_that_are_numbers(nets, tmp_path):
     net = make_net(tmp_path / 'net', 12)
     with pytest.raises(InputError, match=r'numbers in the order of text, 0, 1, 10, ...; --class_map=numbers takes'):
         evaluate(net, tmp_path, **options)
-    assert evaluate(net, tmp_path, force=True, **options)['num_examples'] == 60
 
 
 def test_classes_in_another_order_have_the_names_of_the_net(tmp_path):
@@ -290,6 +289,7 @@ NUMBERS = (4, 1, 6, 3, 2, 5)
 REAL = [[1], [2, 900], [], [4, 5, 6], [17, 5], [6]]  # of images 1 to 6
 
 
+@pytest.mark.quick('1001')
 @pytest.mark.parametrize('num_classes', [1000, 1001])
 def test_real_labels_are_those_of_the_images_numbers(nets, tmp_path, num_classes, caplog):
     records = write_validation(tmp_path / 'data', NUMBERS)
@@ -330,43 +330,44 @@ def test_real_labels_are_those_of_the_images_numbers(nets, tmp_path, num_classes
     assert 'images have their own label' not in caplog.text
 
 
-def test_nets_with_and_without_background_are_compared(nets, tmp_path, capsys):
+def test_nets_with_and_without_background_are_compared(nets, tmp_path):
     folder = write_folders(tmp_path / 'imagenet-x', *(WNIDS[index] for index in CHOSEN))
     options = {'dataset_name': 'image_folder', 'dataset_dir': str(folder), 'dataset_split_name': 'test'}
-    options |= {'class_map': 'names', 'recall_at': (1, 2)}
-    alone = [evaluate(nets[count], tmp_path, **options) for count in (1000, 1001)]
-    path = tmp_path / 'r.json'
-    both = tuple(str(nets[count]) for count in (1000, 1001))
-    results = evaluation.compare(make_config(EvalConfig, compare=both, results_path=str(path), **options))
-    for compared, one in zip(results, alone, strict=True):
-        assert {name: compared[name] for name in ('accuracy', 'recall_at_2', 'confusion')} == {
-            name: one[name] for name in ('accuracy', 'recall_at_2', 'confusion')
-        }
+    path, both = tmp_path / 'r.json', tuple(map(str, nets.values()))
+    options |= {'class_map': 'names', 'recall_at': (1, 2), 'results_path': str(path)}
+    for count, results in zip(nets, evaluation.compare(make_config(EvalConfig, compare=both, **options)), strict=True):
+        logits, labels = logits_and_labels(nets[count], 'image_folder', folder, 'test')
+        check_subset(results, logits, labels, [index + count - 1000 for index in sorted(CHOSEN)])
     assert json.loads(path.read_text())['label_set'] == {'class_map': 'names', 'num_classes': 3}
+
+
+def test_several_right_classes_in_a_comparison(nets, tmp_path, capsys):
     records = write_validation(tmp_path / 'data', NUMBERS)
     (tmp_path / 'real.json').write_text(json.dumps(REAL))
-    capsys.readouterr()
-    real = {'dataset_name': 'imagenet', 'dataset_dir': str(records), 'real_labels': str(tmp_path / 'real.json')}
-    first, second = evaluation.compare(make_config(EvalConfig, compare=(both[1],) * 2, **real))
-    assert (first['num_examples'], first['accuracy']) == (5, second['accuracy'])
-    assert 'evaluated 5 of 6' in capsys.readouterr().out
-    first, _ = evaluation.compare(
-        make_config(EvalConfig, compare=(both[1],) * 2, max_num_batches=2, batch_size=2, **real)
-    )
-    assert first['num_examples'] == 3  # of 4, 1, 6 and 3, the last has no right class
+    options = {'dataset_name': 'imagenet', 'dataset_dir': str(records), 'real_labels': str(tmp_path / 'real.json')}
+    options |= {'max_num_batches': 2, 'batch_size': 2}
+    first, second = evaluation.compare(make_config(EvalConfig, compare=(str(nets[1001]),) * 2, **options))
+    assert first['num_examples'] == 3, 'of 4, 1, 6 and 3, the last has no right class'
+    assert first['accuracy'] == second['accuracy']
+    assert 'evaluated 3 of 6' in capsys.readouterr().out
 
 
-def test_images_without_names_are_in_the_order_of_the_file(nets, tmp_path, caplog):
+def read_classes(records: Path, content: Any) -> np.ndarray:
+    """The right classes by a file, bool [examples, 1001]."""
+    path = records / 'real.json'
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    dataset = get_dataset('imagenet', str(records), 'validation')
+    return read_right_classes(str(path), dataset, dataset.num_examples, np.arange(1, 1001)).toarray()
+
+
+def test_images_without_names_are_in_the_order_of_the_file(tmp_path, caplog):
     records = write_validation(tmp_path / 'data', NUMBERS, prefix='')
-    path = tmp_path / 'real.json'
-    path.write_text(json.dumps(REAL))
-    options = {'dataset_name': 'imagenet', 'dataset_dir': str(records), 'real_labels': str(path)}
-    assert evaluate(nets[1001], tmp_path, **options)['num_examples'] == 5
+    right = read_classes(records, REAL)
+    assert [(np.flatnonzero(row) - 1).tolist() for row in right] == [sorted(each) for each in REAL]
     assert 'the examples have no file names, and are taken to be in the order of the file' in caplog.text
     assert 'only 0 of 5 images have their own label among the right classes; is this the file' in caplog.text
-    path.write_text(json.dumps(REAL[1:]))
     with pytest.raises(InputError, match='its 5 lists cannot be matched with the 6 examples of imagenet, split val'):
-        evaluate(nets[1001], tmp_path, **options)
+        read_classes(records, REAL[1:])
 
 
 @pytest.mark.parametrize(
@@ -381,38 +382,38 @@ def test_images_without_names_are_in_the_order_of_the_file(nets, tmp_path, caplo
         ('[[1], [2], [-1], [], [], []]', 'item 2 has the class -1, must be from 0 to 999'),
         ('[[1], [2], [3]]', 'has 3 lists, and none for .*, record 0, ILSVRC2012_val_00000004'),
         ('[[], [], [], [], [], []]', 'none of the images to evaluate has a right class'),
+        ('[]', 'has 0 lists'),
     ],
 )
-def test_real_labels_that_are_refused(nets, tmp_path, content, message):
+def test_real_labels_that_are_refused(tmp_path, content, message):
     records = write_validation(tmp_path / 'data', NUMBERS)
-    path = tmp_path / 'real.json'
-    path.write_text(content)
-    with pytest.raises(InputError, match=f'^--real_labels={path}: {message}') as raised:
-        evaluate(nets[1001], tmp_path, dataset_name='imagenet', dataset_dir=str(records), real_labels=str(path))
+    with pytest.raises(InputError, match=f'^--real_labels={records}/real.json: {message}') as raised:
+        read_classes(records, content)
     assert '\n' not in str(raised.value)
 
 
-def test_images_with_other_names_are_refused(nets, tmp_path):
+def test_images_with_other_names_are_refused(tmp_path):
     records = write_validation(tmp_path / 'data', NUMBERS, prefix='n01440764_')
-    (tmp_path / 'real.json').write_text(json.dumps(REAL))
-    options = {'dataset_name': 'imagenet', 'dataset_dir': str(records), 'real_labels': str(tmp_path / 'real.json')}
     with pytest.raises(InputError, match=r"record 0 has the file name 'n01440764_00000004.JPEG', but images must be"):
-        evaluate(nets[1001], tmp_path, **options)
+        read_classes(records, REAL)
 
 
-def test_the_records_of_imagenet_have_names(shared_path, nets, tmp_path):
-    records = shared_path('data/imagenet_mini')
-    dataset = get_dataset('imagenet', str(records), 'validation')
-    real = [[] for _ in range(50_000)]
+def test_a_damaged_record_is_left_to_the_evaluation(tmp_path):
+    """Which names file and record."""
+    records = write_validation(tmp_path / 'data', NUMBERS)
+    path = records / 'validation-00000-of-00001'
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match='record 3: corrupt: a checksum does not match'):
+        read_classes(records, REAL)
+
+
+def test_the_records_of_imagenet_have_names(shared_path):
+    records = str(shared_path('data/imagenet_mini'))
+    dataset = get_dataset('imagenet', records, 'validation')
     for number in range(dataset.num_examples):
-        name = dataset.examples.file_name(number).numpy().decode()
-        real[int(name[15:23]) - 1] = [int(dataset.examples.check(number)['label']) - 1]
-    (tmp_path / 'real.json').write_text(json.dumps(real))
-    options = {'dataset_name': 'imagenet', 'dataset_dir': str(records)}
-    plain = evaluate(nets[1001], tmp_path, **options)
-    results = evaluate(nets[1001], tmp_path, real_labels=str(tmp_path / 'real.json'), **options)
-    for name in ('num_examples', 'accuracy', 'recall_at_2', 'loss', 'confusion'):
-        assert results[name] == plain[name], 'each image has its own label as the only right class'
+        assert dataset.examples.file_name(number).numpy().startswith(b'ILSVRC2012_val_000')
 
 
 def test_targets_are_the_right_classes_of_the_highest_score():

@@ -83,7 +83,11 @@ def _read(path: str, num_classes: int) -> list[list[int]]:
 
 
 def _names_and_labels(dataset: Dataset, num_examples: int) -> tuple[list[str], list[int]]:
-    """Returns file name and label of each example; '' and -1 for a damaged one, which is reported when it is scored."""
+    """Returns file name and label of each example.
+
+    Raises:
+        InputError: a record is damaged.
+    """
     examples = dataset.examples
     assert isinstance(examples, StoredExamples)
     found = (
@@ -95,8 +99,15 @@ def _names_and_labels(dataset: Dataset, num_examples: int) -> tuple[list[str], l
         .ignore_errors()
     )
     names, labels = [''] * num_examples, [-1] * num_examples
+    unread = set(range(num_examples))
     for number, name, label in found.as_numpy_iterator():
         names[number], labels[number] = name.decode(errors='replace'), int(label) - dataset.labels_offset
+        unread.remove(number)
+    for number in sorted(unread):
+        try:
+            examples.check(number)
+        except InputError as error:
+            raise InputError(f'{examples.describe(number)}: {error}') from error
     return names, labels
 
 
