@@ -19,6 +19,7 @@ from datasets import tfds as reader
 from datasets import tfrecord
 from datasets.conversion.imagenet_labels import load_wnids
 from datasets.dataset_factory import get_dataset
+from datasets.examples import StoredExamples
 from engine import checkpoints, evaluation
 from engine.classifiers import load_classifier, softmax
 from engine.evaluation.class_map import find_labels, map_classes
@@ -279,8 +280,8 @@ def write_validation(
         image.save(file, 'PNG')
         name = f'{prefix}{number:08d}.JPEG' if prefix else ''
         label = labels[i] if labels else 1 + number
-        texts = {'synset': '', 'text': '', 'filename': name}
-        examples.append(tfrecord.imagenet_example(file.getvalue(), 8, 8, label, **texts))
+        encoded = file.getvalue()
+        examples.append(tfrecord.imagenet_example(encoded, 8, 8, label, synset='', text='', filename=name))
     tfrecord.write_records(str(folder / 'validation-00000-of-00001'), examples)
     return folder
 
@@ -294,18 +295,15 @@ REAL = [[1], [2, 900], [], [4, 5, 6], [17, 5], [6]]  # of images 1 to 6
 def test_real_labels_are_those_of_the_images_numbers(nets, tmp_path, num_classes, caplog):
     records = write_validation(tmp_path / 'data', NUMBERS)
     offset = 1001 - num_classes
-    imagenet = {'dataset_name': 'imagenet', 'dataset_dir': str(records)}
+    imagenet: dict[str, Any] = {'dataset_name': 'imagenet', 'dataset_dir': str(records)}
     logits, _ = logits_and_labels(nets[num_classes], 'imagenet', records, 'validation', offset)
     # The net is made to be right about image 2, by ReaL's other class.
     best = int(logits[NUMBERS.index(2)].argmax()) + offset - 1
     real = [*REAL[:1], [2, best], *REAL[2:]]
     (tmp_path / 'real.json').write_text(json.dumps(real))
     rows = tmp_path / 'p.csv'
-    results = evaluate(
-        *(nets[num_classes], tmp_path),
-        **{**imagenet, 'real_labels': str(tmp_path / 'real.json'), 'predictions_path': str(rows), 'batch_size': 2},
-        recall_at=(1, 100),
-    )
+    imagenet |= {'real_labels': str(tmp_path / 'real.json'), 'predictions_path': str(rows), 'batch_size': 2}
+    results = evaluate(nets[num_classes], tmp_path, recall_at=(1, 100), **imagenet)
     kept = [(row, real[number - 1]) for row, number in zip(logits, NUMBERS, strict=True) if real[number - 1]]
     shift = num_classes - 1000
     best_ranks = [min((row > row[each + shift]).sum() + 1 for each in right) for row, right in kept]
@@ -334,8 +332,9 @@ def test_nets_with_and_without_background_are_compared(nets, tmp_path):
     folder = write_folders(tmp_path / 'imagenet-x', *(WNIDS[index] for index in CHOSEN))
     options = {'dataset_name': 'image_folder', 'dataset_dir': str(folder), 'dataset_split_name': 'test'}
     path, both = tmp_path / 'r.json', tuple(map(str, nets.values()))
-    options |= {'class_map': 'names', 'recall_at': (1, 2), 'results_path': str(path)}
-    for count, results in zip(nets, evaluation.compare(make_config(EvalConfig, compare=both, **options)), strict=True):
+    options |= {'class_map': 'names', 'results_path': str(path)}
+    compared = evaluation.compare(make_config(EvalConfig, compare=both, recall_at=(1, 2), **options))
+    for count, results in zip(nets, compared, strict=True):
         logits, labels = logits_and_labels(nets[count], 'image_folder', folder, 'test')
         check_subset(results, logits, labels, [index + count - 1000 for index in sorted(CHOSEN)])
     assert json.loads(path.read_text())['label_set'] == {'class_map': 'names', 'num_classes': 3}
@@ -345,8 +344,8 @@ def test_several_right_classes_in_a_comparison(nets, tmp_path, capsys):
     records = write_validation(tmp_path / 'data', NUMBERS)
     (tmp_path / 'real.json').write_text(json.dumps(REAL))
     options = {'dataset_name': 'imagenet', 'dataset_dir': str(records), 'real_labels': str(tmp_path / 'real.json')}
-    options |= {'max_num_batches': 2, 'batch_size': 2}
-    first, second = evaluation.compare(make_config(EvalConfig, compare=(str(nets[1001]),) * 2, **options))
+    config = make_config(EvalConfig, compare=(str(nets[1001]),) * 2, max_num_batches=2, batch_size=2, **options)
+    first, second = evaluation.compare(config)
     assert first['num_examples'] == 3, 'of 4, 1, 6 and 3, the last has no right class'
     assert first['accuracy'] == second['accuracy']
     assert 'evaluated 3 of 6' in capsys.readouterr().out
@@ -412,6 +411,7 @@ def test_a_damaged_record_is_left_to_the_evaluation(tmp_path):
 def test_the_records_of_imagenet_have_names(shared_path):
     records = str(shared_path('data/imagenet_mini'))
     dataset = get_dataset('imagenet', records, 'validation')
+    assert isinstance(dataset.examples, StoredExamples)
     for number in range(dataset.num_examples):
         assert dataset.examples.file_name(number).numpy().startswith(b'ILSVRC2012_val_000')
 
