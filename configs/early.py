@@ -127,11 +127,13 @@ def check_file(flag: str, path: str | None, words: tuple[str, ...] = ()) -> None
         raise InputError(f'--{flag}={path}: no such file{others}')
 
 
-def check_place(flag: str, path: str | None) -> None:
-    """Raises InputError if no file can be written at a path."""
+def check_place(flag: str, path: str | None, to_be_made: str | None = None) -> None:
+    """Raises InputError if no file can be written at a path; the folder `to_be_made` may be missing."""
     if path is None or _is_remote(path):
         return
     folder = os.path.dirname(path) or '.'
+    if to_be_made and not os.path.lexists(folder) and os.path.abspath(folder) == os.path.abspath(to_be_made):
+        return
     if not os.path.isdir(folder):
         raise InputError(f'--{flag}={path}: folder {folder} does not exist')
     if not path or os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
@@ -233,10 +235,11 @@ def check_evaluation(config: EvalConfig) -> None:
     check_file('labels_path', config.foreign.labels_path)
     check_file('class_map', options.class_map, CLASS_MAPS)
     check_file('real_labels', options.real_labels)
-    check_place('results_path', config.output.results_path)
     check_predictions_path(config.output.predictions_path)
-    check_place('predictions_path', config.output.predictions_path)
     check_folder_place('eval_dir', config.output.eval_dir)
+    check_folder_place('report_dir', config.output.report_dir)
+    for flag in ('results_path', 'predictions_path'):
+        check_place(flag, getattr(config.output, flag), config.output.report_dir)
 
 
 def _has_checkpoints(folder: str) -> bool:

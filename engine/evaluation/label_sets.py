@@ -59,6 +59,11 @@ class LabelSet:
         return batch
 
     @property
+    def first_subset(self) -> np.ndarray | None:
+        """The first classifier's class for each class of the set; None if they are the same."""
+        return self.subsets[0] if self.subsets else None
+
+    @property
     def suffix(self) -> str:
         """What the name of a folder of results has after the split: '', '_real', '_subset' or '_subset_real'."""
         return ('' if self.labels is None else '_subset') + ('' if self.right is None else '_real')
