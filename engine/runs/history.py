@@ -48,11 +48,13 @@ class History:
         training: Those of its log lines, such as `losses/total_loss`, `accuracy`, `images_per_second`.
         evaluations: Those of its evaluations, such as `accuracy`, `losses/cross_entropy`, by what follows `eval_` in
             the folder's name: the split, such as `test`, or, of averaged weights, `test_averages`.
+        began: When training last started, resumed or went back, in seconds since 1970; 0 if that is not known.
         damaged: A line for each event file of which only the beginning could be read.
     """
 
     training: dict[str, Series]
     evaluations: dict[str, dict[str, Series]]
+    began: float
     damaged: tuple[str, ...]
 
 
@@ -92,7 +94,7 @@ class HistoryReader:
         damaged = (line for name in folders for line in self._folders[name].damaged.values())
         training = scalars.pop('')
         evaluations = {name.removeprefix(_EVAL_FOLDER): found for name, found in scalars.items() if found}
-        return History(training, evaluations, tuple(damaged))
+        return History(training, evaluations, self._folders[''].began, tuple(damaged))
 
 
 class _Folder:
@@ -102,6 +104,7 @@ class _Folder:
         self._path = path
         self._offsets: dict[str, int] = {}  # of the first byte not read, by file, in the order of their beginnings
         self._values: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        self.began = 0.0
         self.damaged: dict[str, str] = {}
 
     def read(self) -> None:
@@ -120,6 +123,7 @@ class _Folder:
 
     def _add(self, event: Any) -> None:
         if event.session_log.status == event_pb2.SessionLog.START:
+            self.began = event.wall_time
             for tag, values in self._values.items():
                 self._values[tag] = {step: value for step, value in values.items() if step < event.step}
         for value in event.summary.value:
