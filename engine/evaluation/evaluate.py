@@ -20,7 +20,9 @@ from engine.evaluation import results as outputs
 from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
+from engine.evaluation.outcomes import Collector
 from engine.evaluation.rows import open_rows
+from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
 from support.errors import InputError, first_line
@@ -33,7 +35,7 @@ def evaluate(config: EvalConfig) -> Results:
 
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
-        images_per_second, step, checkpoint_path, and names of the net and the data set.
+        images_per_second, step, checkpoint_path, names of the net and the data set, and `Statistics.to_json`.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
@@ -128,8 +130,10 @@ class _Evaluation:
         subject, dataset = self._subject, self._dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
+        collector = Collector()
         with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([subject], self._source, self._recall_at, observers)
+            (measured,) = measure([subject], self._source, self._recall_at, [collector, *observers])
+        statistics = compute(collector.outcomes(), self._recall_at)
         results = {
             **measured,
             'step': subject.step,
@@ -139,17 +143,19 @@ class _Evaluation:
             'dataset_name': dataset.name,
             'dataset_split_name': dataset.split,
             'moving_averages': self._averages,
+            **statistics.to_json(dataset.label_names),
         }
         if self._cluster.is_chief:
             outputs.report(results, dataset.num_examples)
-            self._write(results)
+            outputs.print_statistics(statistics)
+            self._write(results, statistics)
         return results
 
-    def _write(self, results: Results) -> None:
+    def _write(self, results: Results, statistics: Statistics) -> None:
         output = self._config.output
         if output.results_path:
             outputs.write_results(output.results_path, results)
         try:
-            outputs.write_summaries(self._writer, results)
+            outputs.write_summaries(self._writer, results, statistics)
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'--eval_dir={output.eval_dir}: {first_line(error)}') from error

@@ -8,7 +8,6 @@ picture.save('/tmp/seen.png')
 import math
 import textwrap
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +17,7 @@ from datasets.files import shown
 from engine.prediction.predictor import Prediction
 from support.atomic import atomic_file
 from support.errors import InputError
+from support.tables import shortest_names
 
 MAX_IMAGES = 64
 _COLUMNS = 8
@@ -83,21 +83,6 @@ class PredictionPicture:
         axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap='gray', vmin=0, vmax=1)
         lines = [f'{guess.probability:.3f}  {shown(guess.label)}' for guess in prediction.top_k[:_GUESSES]]
         axes.set_xlabel('\n'.join(map(_cut, lines)), fontsize=7, loc='left', parse_math=False)
-
-
-def shortest_names(paths: Sequence[str]) -> list[str]:
-    """Returns the shortest unique end of each path: its name, with as many parent folders as needed."""
-    known = {path: path.rstrip('/').split('/') for path in paths}
-
-    def shortest(path: str) -> str:
-        parts = known[path]
-        for count in range(1, len(parts)):
-            end = parts[-count:]
-            if not any(other[-count:] == end for name, other in known.items() if name != path):
-                return '/'.join(end)
-        return path
-
-    return [shortest(path) for path in paths]
 
 
 def _cut(text: str) -> str:
