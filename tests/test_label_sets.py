@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from configs.devices import DeviceOptions
 from configs.evaluation import EvalConfig
 from configs.options import make_config
 from datasets import tfds as reader
@@ -22,12 +24,16 @@ from datasets.dataset_factory import get_dataset
 from datasets.examples import StoredExamples
 from engine import checkpoints, evaluation
 from engine.classifiers import load_classifier, softmax
+from engine.distributed.cluster import SINGLE_PROCESS
+from engine.distributed.distribution import make_strategy
 from engine.evaluation.class_map import find_labels, map_classes
 from engine.evaluation.label_sets import LabelSet
 from engine.evaluation.metrics import Counts, ScoredBatch
 from engine.evaluation.outcomes import Collector
 from engine.evaluation.real_labels import read_right_classes
 from engine.evaluation.report.__main__ import report
+from engine.evaluation.report.gathering import _explainer
+from engine.evaluation.subject import open_subject
 from nets.variables import slim_variables
 from support.errors import InputError
 from tests.runs import eval_config, tiny_spec
@@ -266,6 +272,18 @@ def test_probabilities_of_a_subset_sum_to_one(digits_dir):
     assert np.isnan(given[3]).all()
 
 
+def test_a_report_explains_the_class_of_the_net(nets):
+    strategy = make_strategy(DeviceOptions())
+    subject = open_subject(str(nets[1001]), eval_config(nets[1001]), strategy, SINGLE_PROCESS)
+    batch = tf.constant(np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3)), tf.float32)
+    subset = np.array([7, 900])
+    explain, of_net = _explainer(subject, subset), _explainer(subject, None)
+    assert explain is not None
+    assert of_net is not None
+    np.testing.assert_array_equal(explain(batch, np.array([1])), of_net(batch, np.array([900])))
+    assert (of_net(batch, np.array([900])) != of_net(batch, np.array([7]))).any()
+
+
 # ------------------------------------------------------------------------ several right classes
 
 
@@ -325,7 +343,7 @@ def test_real_labels_are_those_of_the_images_numbers(nets, tmp_path, num_classes
     again = json.loads((tmp_path / 'again.json').read_text())
     for name in ('num_examples', 'accuracy', 'recall_at_100', 'f1_macro', 'confusion'):
         assert again[name] == results[name]
-    assert 'images have their own label' not in caplog.text
+    assert 'have their own label' not in caplog.text
 
 
 def test_nets_with_and_without_background_are_compared(nets, tmp_path):
@@ -364,7 +382,7 @@ def test_images_without_names_are_in_the_order_of_the_file(tmp_path, caplog):
     right = read_classes(records, REAL)
     assert [(np.flatnonzero(row) - 1).tolist() for row in right] == [sorted(each) for each in REAL]
     assert 'the examples have no file names, and are taken to be in the order of the file' in caplog.text
-    assert 'only 0 of 5 images have their own label among the right classes; is this the file' in caplog.text
+    assert 'only 0 of 5 images looked at have their own label among the right classes; is this the file' in caplog.text
     with pytest.raises(InputError, match='its 5 lists cannot be matched with the 6 examples of imagenet, split val'):
         read_classes(records, REAL[1:])
 

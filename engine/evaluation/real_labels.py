@@ -20,6 +20,7 @@ from datasets.regular_files import read_file
 from support.errors import InputError, first_line
 
 _VALIDATION_IMAGE = re.compile(r'ILSVRC2012_val_(\d{8})')
+_LOOKED_AT = 200  # images whose own label is compared
 _FEW = 0.5  # ReaL keeps nine of ten of ImageNet's labels
 
 
@@ -40,7 +41,7 @@ def read_right_classes(path: str, dataset: Dataset, num_examples: int, classes: 
     """
     flag = f'--real_labels={path}'
     lists = _read(path, len(classes))
-    names, labels = _names_and_labels(dataset, num_examples)
+    names = _file_names(dataset, num_examples)
     if any(names):
         places = [_place(flag, dataset, number, name, len(lists)) for number, name in enumerate(names)]
     elif len(lists) == dataset.num_examples:
@@ -56,7 +57,7 @@ def read_right_classes(path: str, dataset: Dataset, num_examples: int, classes: 
     known = columns >= 0
     cells = (np.ones(known.sum(), np.bool_), (rows[known], columns[known]))
     right = scipy.sparse.coo_array(cells, shape=(num_examples, dataset.num_classes)).tocsr()
-    _check(flag, right, np.array(labels))
+    _check(flag, dataset, right)
     return right
 
 
@@ -82,33 +83,33 @@ def _read(path: str, num_classes: int) -> list[list[int]]:
     return lists
 
 
-def _names_and_labels(dataset: Dataset, num_examples: int) -> tuple[list[str], list[int]]:
-    """Returns file name and label of each example.
+def _file_names(dataset: Dataset, num_examples: int) -> list[str]:
+    """Returns the file name of each example, '' if unknown.
 
     Raises:
         InputError: a record is damaged.
     """
     examples = dataset.examples
     assert isinstance(examples, StoredExamples)
-    found = (
-        tf.data.Dataset.range(num_examples)
-        .map(
-            lambda number: (number, examples.file_name(number), examples.load(number, with_boxes=False)['label']),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        .ignore_errors()
+    found = tf.data.Dataset.range(num_examples).map(
+        lambda number: (number, examples.file_name(number)), num_parallel_calls=tf.data.AUTOTUNE
     )
-    names, labels = [''] * num_examples, [-1] * num_examples
-    unread = set(range(num_examples))
-    for number, name, label in found.as_numpy_iterator():
-        names[number], labels[number] = name.decode(errors='replace'), int(label) - dataset.labels_offset
+    names = dict.fromkeys(range(num_examples), '')
+    unread = set(names)
+    for number, name in found.ignore_errors().as_numpy_iterator():
+        names[number] = name.decode(errors='replace')
         unread.remove(number)
     for number in sorted(unread):
-        try:
-            examples.check(number)
-        except InputError as error:
-            raise InputError(f'{examples.describe(number)}: {error}') from error
-    return names, labels
+        _check_example(dataset, number)
+    return list(names.values())
+
+
+def _check_example(dataset: Dataset, number: int) -> int:
+    """Returns the label of an example; raises InputError with its place if it is damaged."""
+    try:
+        return int(dataset.examples.check(number)['label']) - dataset.labels_offset
+    except InputError as error:
+        raise InputError(f'{dataset.examples.describe(number)}: {error}') from error
 
 
 def _place(flag: str, dataset: Dataset, number: int, name: str, num_lists: int) -> int:
@@ -124,19 +125,20 @@ def _place(flag: str, dataset: Dataset, number: int, name: str, num_lists: int) 
     return int(match[1]) - 1
 
 
-def _check(flag: str, right: scipy.sparse.csr_array, labels: np.ndarray) -> None:
+def _check(flag: str, dataset: Dataset, right: scipy.sparse.csr_array) -> None:
     """Raises InputError if no example has a right class; warns if few examples' own labels are right."""
     num_right = np.diff(right.indptr)
-    labelled = np.flatnonzero((num_right > 0) & (labels >= 0))
-    if not num_right.any():
+    with_right = np.flatnonzero(num_right)
+    if not len(with_right):
         raise InputError(f'{flag}: none of the images to evaluate has a right class')
-    kept = sum(labels[number] in right.indices[right.indptr[number] : right.indptr[number + 1]] for number in labelled)
-    if kept < _FEW * len(labelled):
+    looked_at = with_right[np.unique(np.linspace(0, len(with_right) - 1, _LOOKED_AT).astype(int))]
+    kept = sum(_check_example(dataset, int(number)) in right[[number]].indices for number in looked_at)
+    if kept < _FEW * len(looked_at):
         logging.warning(
-            '%s: only %d of %d images have their own label among the right classes; is this the file of these images?',
-            *(flag, kept, len(labelled)),
+            '%s: only %d of %d images looked at have their own label among the right classes; is this the file of '
+            'these images?',
+            *(flag, kept, len(looked_at)),
         )
-    if not num_right.all():
-        logging.info(
-            '%s: %d of %d images have no right class, and are left out', flag, (num_right == 0).sum(), len(labels)
-        )
+    if len(with_right) < len(num_right):
+        left_out = len(num_right) - len(with_right)
+        logging.info('%s: %d of %d images have no right class, and are left out', flag, left_out, len(num_right))
