@@ -157,7 +157,7 @@ def check_combinations(config: Any) -> None:
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Raises InputError if a schedule lacks an option, or if no evaluation measures `--best_metric`."""
+    """Raises InputError if a schedule lacks an option, no evaluation measures `--best_metric`, or no step is profiled."""
     schedule, length, name = config.schedule, config.length, config.data.dataset_name
     ends = length.max_number_of_steps is not None or length.num_epochs is not None
     is_embedded = name == 'digits' or (name is None and config.data.dataset_dir is None)  # its length has a default
@@ -165,6 +165,11 @@ def check_schedule(config: TrainConfig) -> None:
         raise needs_length()
     if schedule.learning_rate_decay_type == 'piecewise' and not schedule.learning_rate_boundaries:
         raise needs_boundaries()
+    profiled, steps = config.log.profiled, length.max_number_of_steps
+    if profiled is not None and steps is not None and profiled[0] > steps:
+        raise InputError(
+            f'--profile_steps={config.log.profile_steps}: training ends at step {steps}, of --max_number_of_steps'
+        )
     metric = config.checkpoint.best_metric
     if not re.fullmatch(r'none|accuracy|recall_at_\d+', metric):
         recalls = ''.join(f', recall_at_{k}' for k in config.evaluation.recall_at)

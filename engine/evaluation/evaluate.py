@@ -20,11 +20,12 @@ from engine.evaluation import results as outputs
 from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
-from engine.evaluation.outcomes import Collector
+from engine.evaluation.outcomes import Collector, Outcomes
 from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
+from engine.evaluation.visuals import Visuals
 from support.errors import InputError, first_line
 
 
@@ -131,9 +132,12 @@ class _Evaluation:
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         collector = Collector()
+        visuals = Visuals(dataset, subject.preprocessing) if output.summarize_images else None
         with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([subject], self._source, self._recall_at, [collector, *observers])
-        statistics = compute(collector.outcomes(), self._recall_at)
+            observers = [collector, *observers, *([] if visuals is None else [visuals.curves])]
+            (measured,) = measure([subject], self._source, self._recall_at, observers)
+        outcomes = collector.outcomes()
+        statistics = compute(outcomes, self._recall_at)
         results = {
             **measured,
             'step': subject.step,
@@ -148,14 +152,16 @@ class _Evaluation:
         if self._cluster.is_chief:
             outputs.report(results, dataset.num_examples)
             outputs.print_statistics(statistics)
-            self._write(results, statistics)
+            self._write(results, outcomes, statistics, visuals)
         return results
 
-    def _write(self, results: Results, statistics: Statistics) -> None:
+    def _write(self, results: Results, outcomes: Outcomes, statistics: Statistics, visuals: Visuals | None) -> None:
         output = self._config.output
         if output.results_path:
             outputs.write_results(output.results_path, results)
         try:
+            if visuals is not None:
+                visuals.write(self._writer, max(self._subject.step, 0), outcomes, statistics)
             outputs.write_summaries(self._writer, results, statistics)
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'--eval_dir={output.eval_dir}: {first_line(error)}') from error
