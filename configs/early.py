@@ -157,7 +157,7 @@ def check_combinations(config: Any) -> None:
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Raises InputError if a schedule lacks an option, no evaluation measures `--best_metric`, or no step is profiled."""
+    """Raises InputError for a schedule without its option, a `--best_metric` nobody measures, or no step to profile."""
     schedule, length, name = config.schedule, config.length, config.data.dataset_name
     ends = length.max_number_of_steps is not None or length.num_epochs is not None
     is_embedded = name == 'digits' or (name is None and config.data.dataset_dir is None)  # its length has a default

@@ -70,7 +70,8 @@ class Evaluate(Action):
         variables = {**self._state.saved_variables(), **position.counters()}
         values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
         check_variables(values, position)  # NaN logits would count as the first class
-        collector, visuals = Collector(), Visuals(self._source.dataset, self._net.preprocessing) if self._draws else None
+        collector = Collector()
+        visuals = Visuals(self._source.dataset, self._net.preprocessing) if self._draws else None
         observers = [collector] if visuals is None else [collector, visuals.curves]
         try:
             with _averages_as_weights(self._state):

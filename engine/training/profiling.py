@@ -100,7 +100,6 @@ class Profile(Action):
             tf.profiler.experimental.stop(save=False)
 
 
-
 def make_profile(run: Run, progress: Progress) -> list[Action]:
     """Returns the action of `--profile_steps`, to be the last one so that a step begins after all others; or none."""
     steps = run.config.log.profiled

@@ -1,10 +1,9 @@
-"""Pictures of an evaluation for TensorBoard: the confusion matrix and a gallery of mistakes, at bounded size.
+"""Pictures of an evaluation for TensorBoard: the confusion matrix, and galleries of examples, at bounded size.
 
-image = confusion_chart(statistics.confusion, names)
-image = gallery([Tile(pixels, 'dog', 'cat', 0.93), ...])
+image = draw_confusion(statistics.confusion, names)
+image = draw_gallery(gallery.pictures, names)
 """
 
-import dataclasses
 import math
 import os
 import warnings
@@ -17,9 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from datasets.files import shown
+from engine.evaluation.report.charts import printable
+from engine.evaluation.report.confusion import coarse
+from engine.evaluation.report.content import Picture
 
 _DPI = 100
 _WITH_NUMBERS, _WITH_NAMES = 20, 64  # the largest matrices whose cells hold numbers, whose axes hold names
@@ -28,13 +29,14 @@ _SIDE = 9.0  # inches, of a large matrix
 _PAIRS = 30
 _SQRT = 0.5  # the power of shares which gives the colour: a confusion of 1 % is seen beside a diagonal of 100 %
 
-_TILE = 144  # pixels
+_TILE, _COLUMNS = 144, 6  # pixels, tiles in a row
 _MARGIN, _LINE = 6, 16
 _FONT = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
-_GREEN, _RED = (0, 100, 0), (170, 0, 0)
+_RIGHT, _WRONG = (0, 90, 140), (190, 70, 0)  # which colour-blind people tell apart
+_LETTERS = 24  # of a name
 
 
-def confusion_chart(confusion: scipy.sparse.csr_array, names: Sequence[str]) -> np.ndarray:
+def draw_confusion(confusion: scipy.sparse.csr_array, names: Sequence[str]) -> np.ndarray:
     """Draws a confusion matrix, each row as shares of its label's examples.
 
     Up to 20 classes have their shares in percent, up to 64 their names. Larger matrices are heat maps beside a list of
@@ -42,13 +44,13 @@ def confusion_chart(confusion: scipy.sparse.csr_array, names: Sequence[str]) -> 
 
     Args:
         confusion: int64 [classes, classes], numbers of examples by label (row) and prediction (column).
-        names: Of the classes; '' where unknown, and may be shorter.
+        names: Of the data set's classes; a net may have more, which are numbered.
 
     Returns:
         uint8 [height, width, 3], of at most 1,600 x 1,050 pixels.
     """
     size = max(confusion.shape[0], len(names), 1)
-    titles = [_title(names, index) for index in range(size)]
+    titles = [class_title(names, index) for index in range(size)]
     has_pairs = size > _WITH_NUMBERS
     side = _SIDE if has_pairs else 3.0 + 0.33 * size
     figure = Figure(figsize=(side + (6.5 if has_pairs else 0.5), side), dpi=_DPI, layout='compressed')
@@ -75,23 +77,20 @@ def confusion_chart(confusion: scipy.sparse.csr_array, names: Sequence[str]) -> 
     return _drawn(figure)
 
 
-def _title(names: Sequence[str], index: int) -> str:
-    name = names[index] if index < len(names) else ''
-    return _cut(shown(name), 24) or str(index)
-
-
-def _cut(text: str, letters: int) -> str:
-    return text if len(text) <= letters else f'{text[: letters - 1]}…'
+def class_title(names: Sequence[str], index: int) -> str:
+    """Returns a class's name as far as it can be drawn, else its number."""
+    name = names[index] if 0 <= index < len(names) else ''
+    return printable(name, _LETTERS, str(index)) or str(index)
 
 
 def _row_shares(confusion: scipy.sparse.csr_array, size: int) -> tuple[np.ndarray, int]:
     """Returns float64 [cells, cells], NaN in rows without examples, and how many classes a cell holds along a side."""
-    cell = -(-size // _MOST_CELLS)
-    found, cells = confusion.tocoo(), -(-size // cell)
-    counts = np.zeros((cells, cells))
-    np.add.at(counts, (found.row // cell, found.col // cell), found.data)
+    whole = confusion.copy()
+    whole.resize(size, size)
+    cells, block = coarse(whole, _MOST_CELLS)
+    counts = cells.toarray().astype(np.float64)
     totals = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0), cell
+    return np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0), block
 
 
 def _write_shares(axes: Axes, shares: np.ndarray) -> None:
@@ -131,43 +130,37 @@ def _drawn(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-@dataclasses.dataclass(frozen=True)
-class Tile:
-    """An example of a gallery.
+def draw_gallery(pictures: Sequence[Picture], names: Sequence[str]) -> np.ndarray:
+    """Draws pictures in rows, each above its label and, with its probability, its prediction.
 
-    Attributes:
-        image: float32 [height, width, 1 or 3] in [0, 1].
-        label: Name of its class.
-        prediction: Name of the class that was predicted.
-        confidence: The prediction's probability; NaN if unknown.
-    """
-
-    image: np.ndarray
-    label: str
-    prediction: str
-    confidence: float
-
-
-def gallery(tiles: Sequence[Tile], columns: int = 5) -> np.ndarray:
-    """Draws images in rows, each above its label and its prediction.
+    Args:
+        pictures: At least one.
+        names: Of the data set's classes.
 
     Returns:
-        uint8 [height, width, 3], 156 x 194 pixels a tile.
+        uint8 [height, width, 3], 156 x 194 pixels a picture.
     """
-    width, height = _TILE + 2 * _MARGIN, _TILE + 2 * _MARGIN + 2 * _LINE + _MARGIN
-    columns = max(min(columns, len(tiles)), 1)
-    page = Image.new('RGB', (columns * width, max(math.ceil(len(tiles) / columns), 1) * height), 'white')
-    draw, font = ImageDraw.Draw(page), ImageFont.truetype(_FONT, 12)
-    for i, tile in enumerate(tiles):
+    width, height = _TILE + 2 * _MARGIN, _TILE + 3 * _MARGIN + 2 * _LINE
+    columns = min(_COLUMNS, len(pictures))
+    page = Image.new('RGB', (columns * width, math.ceil(len(pictures) / columns) * height), 'white')
+    draw, font = ImageDraw.Draw(page), ImageFont.truetype(_FONT, 13)
+    for i, picture in enumerate(pictures):
         left, top = i % columns * width + _MARGIN, i // columns * height + _MARGIN
-        pixels = np.round(np.clip(np.nan_to_num(tile.image), 0, 1) * 255).astype(np.uint8)
-        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).convert('RGB')
+        image = Image.fromarray(picture.image)
         # Enlarged pixels stay pixels.
-        how = Image.Resampling.NEAREST if image.width < _TILE else Image.Resampling.LANCZOS
-        page.paste(image.resize((_TILE, _TILE), how), (left, top))
-        percent = '' if math.isnan(tile.confidence) else f' {tile.confidence:.0%}'
-        for line, (text, end, colour) in enumerate(((shown(tile.label), '', _GREEN), (f'→ {shown(tile.prediction)}', percent, _RED))):
-            place = (left, top + _TILE + 4 + line * _LINE)
+        how = Image.Resampling.NEAREST if max(image.size) < _TILE else Image.Resampling.LANCZOS
+        page.paste(ImageOps.pad(image, (_TILE, _TILE), how, color='white'), (left, top))
+        is_right = picture.label == picture.prediction
+        lines = (
+            (class_title(names, picture.label), '', _RIGHT),
+            (
+                f'→ {class_title(names, picture.prediction)}',
+                f' {picture.confidence:.0%}',
+                _RIGHT if is_right else _WRONG,
+            ),
+        )
+        for line, (text, end, colour) in enumerate(lines):
+            place = (left, top + _TILE + 3 + line * _LINE)
             draw.text(place, _fitting(text, end, font), colour, font)
     return np.asarray(page)
 
