@@ -16,7 +16,7 @@ from configs.evaluation import EvalConfig, check_predictions_path
 from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
-from configs.training import TrainConfig
+from configs.training import TrainConfig, steps_to_profile
 from configs.unread import refused
 from support.errors import InputError, unknown_name
 
@@ -167,7 +167,7 @@ def check_schedule(config: TrainConfig) -> None:
         raise needs_length()
     if schedule.learning_rate_decay_type == 'piecewise' and not schedule.learning_rate_boundaries:
         raise needs_boundaries()
-    profiled, steps = config.log.profiled, length.max_number_of_steps
+    profiled, steps = steps_to_profile(config.log.profile_steps), length.max_number_of_steps
     if profiled is not None and steps is not None and profiled[0] > steps:
         raise InputError(
             f'--profile_steps={config.log.profile_steps}: training ends at step {steps}, of --max_number_of_steps'

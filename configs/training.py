@@ -254,20 +254,20 @@ class LogOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.profile_steps is not None and self.profiled is None:
+        if self.profile_steps is not None and steps_to_profile(self.profile_steps) is None:
             raise InputError(
                 f'--profile_steps={self.profile_steps}: must be the first and the last step to trace, counted from 1, '
                 'such as 10:20'
             )
 
-    @property
-    def profiled(self) -> tuple[int, int] | None:
-        """The first and the last step of `profile_steps`; None without it."""
-        given = re.fullmatch(r'(\d{1,18}):(\d{1,18})', self.profile_steps or '', re.ASCII)
-        if given is None:
-            return None
-        first, last = int(given[1]), int(given[2])
-        return (first, last) if 1 <= first <= last else None
+
+def steps_to_profile(text: str | None) -> tuple[int, int] | None:
+    """Returns the first and the last step of a value of `--profile_steps`; None if it is not first:last."""
+    given = re.fullmatch(r'(\d{1,18}):(\d{1,18})', text or '', re.ASCII)
+    if given is None:
+        return None
+    first, last = int(given[1]), int(given[2])
+    return (first, last) if 1 <= first <= last else None
 
 
 @dataclasses.dataclass(frozen=True)

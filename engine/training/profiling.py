@@ -8,6 +8,7 @@ import math
 import tensorflow as tf
 from absl import logging
 
+from configs.training import steps_to_profile
 from engine.training.actions import Action, Interval, LeftToChief, Moment
 from engine.training.setup import Run
 from engine.training.state import Position
@@ -102,7 +103,7 @@ class Profile(Action):
 
 def make_profile(run: Run, progress: Progress) -> list[Action]:
     """Returns the action of `--profile_steps`, to be the last one so that a step begins after all others; or none."""
-    steps = run.config.log.profiled
+    steps = steps_to_profile(run.config.log.profile_steps)
     if steps is None:
         return []
     interval = EachStep(*steps)
