@@ -217,7 +217,7 @@ def test_explained_is_the_most_likely_class(trained: Any, pictures: list[str], m
         tape.watch(values)
         largest = tf.reduce_max(model(values, training=False))
     expected = abs(tape.gradient(largest, values).numpy())[0].max(axis=-1)
-    np.testing.assert_allclose(picture._maps[0], expected / expected.max(), atol=1e-4)
+    np.testing.assert_allclose(picture._tiles[0][2], expected / expected.max(), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ picture.save('/tmp/seen.png')
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from engine.classifiers.explaining import overlay
 from engine.prediction.predictor import Prediction
 from support.atomic import atomic_file
 from support.errors import InputError
+from support.tables import shortest_names
 
 MAX_IMAGES = 64
 _COLUMNS = 8
@@ -47,8 +48,7 @@ class PredictionPicture:
             explanation: Name of the method, such as 'Grad-CAM of conv5'.
         """
         self._host_range, self._explain, self._explanation = host_range, explain, explanation
-        self._tiles: list[tuple[Prediction, np.ndarray | None]] = []
-        self._maps: list[np.ndarray | None] = []
+        self._tiles: list[tuple[Prediction, np.ndarray | None, np.ndarray | None]] = []
 
     def __len__(self) -> int:
         return len(self._tiles)
@@ -57,9 +57,10 @@ class PredictionPicture:
         """Adds an image, float32 [height, width, channels], or None for an unusable one; ignores all after the 64th."""
         if len(self) == MAX_IMAGES:
             return
-        self._tiles.append((prediction, image))
-        is_explained = self._explain is not None and image is not None and prediction.top_k
-        self._maps.append(self._explain(image, prediction.top_k[0].index) if is_explained else None)
+        heat = None
+        if self._explain is not None and image is not None and prediction.top_k:
+            heat = self._explain(image, prediction.top_k[0].index)
+        self._tiles.append((prediction, image, heat))
 
     def save(self, path: str) -> None:
         """Writes the page atomically, in the format of the path's ending.
@@ -88,16 +89,15 @@ class PredictionPicture:
             figure.text(0.5, 1 - 0.5 * caption / height, text, ha='center', va='center', fontsize=8, parse_math=False)
         for axes in grid.flat[len(self) * pictures :]:
             axes.set_axis_off()
-        titles = shortest_names([prediction.path for prediction, _ in self._tiles])
-        drawn = zip(grid.flat[::pictures], titles, self._tiles, strict=False)
-        for axes, title, (prediction, image) in drawn:
-            self._draw_tile(axes, title, prediction, image)
-        if self._explain is not None:
-            for axes, (prediction, image), heat in zip(grid.flat[1::2], self._tiles, self._maps, strict=False):
-                self._draw_explanation(axes, prediction, image, heat)
+        titles = shortest_names([prediction.path for prediction, *_ in self._tiles])
+        places = grid.reshape(-1, pictures)
+        for axes, title, (prediction, image, heat) in zip(places, titles, self._tiles, strict=False):
+            self._draw_image(axes[0], title, prediction, image)
+            if self._explain is not None:
+                self._draw_explanation(axes[1], prediction, image, heat)
         return figure
 
-    def _draw_tile(self, axes: Axes, title: str, prediction: Prediction, image: np.ndarray | None) -> None:
+    def _draw_image(self, axes: Axes, title: str, prediction: Prediction, image: np.ndarray | None) -> None:
         _clear(axes)
         axes.set_title(_without_middle(shown(title)), fontsize=7, parse_math=False)
         if image is None:
@@ -130,21 +130,6 @@ def _clear(axes: Axes) -> None:
     axes.set_anchor((0.5, 0.65))  # the lines under an image take more room than its name
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def shortest_names(paths: Sequence[str]) -> list[str]:
-    """Returns the shortest unique end of each path: its name, with as many parent folders as needed."""
-    known = {path: path.rstrip('/').split('/') for path in paths}
-
-    def shortest(path: str) -> str:
-        parts = known[path]
-        for count in range(1, len(parts)):
-            end = parts[-count:]
-            if not any(other[-count:] == end for name, other in known.items() if name != path):
-                return '/'.join(end)
-        return path
-
-    return [shortest(path) for path in paths]
 
 
 def _cut(text: str) -> str:

@@ -23,7 +23,7 @@ from engine.distributed.kernels import describe_kernels
 from engine.evaluation.dataset import example_ids, run_options
 from engine.evaluation.outcomes import Outcomes
 from engine.evaluation.report.content import Content, Curve, Preparation, Subject
-from engine.evaluation.report.pictures import Explain, draw_filters, make_galleries, make_preparations
+from engine.evaluation.report.galleries import Explain, draw_filters, make_galleries, make_preparations
 from engine.evaluation.statistics import Statistics, compare_pairs
 from engine.evaluation.subject import CheckpointSubject, FileSubject
 from engine.runs.history import History, Series, read_history

@@ -12,7 +12,7 @@ from engine.distributed.distribution import make_strategy
 from engine.evaluation.dataset import find_dataset
 from engine.evaluation.outcomes import make_outcomes
 from engine.evaluation.report.gathering import gather
-from engine.evaluation.report.pictures import draw_filters, make_galleries, make_preparations
+from engine.evaluation.report.galleries import draw_filters, make_galleries, make_preparations
 from engine.evaluation.statistics import compute
 from engine.evaluation.subject import open_subject
 from nets import nets_factory
