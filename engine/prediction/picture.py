@@ -85,7 +85,7 @@ class PredictionPicture:
         grid = figure.subplots(rows, columns * pictures, squeeze=False, gridspec_kw={'hspace': 0.0, 'wspace': 0.1})
         figure.subplots_adjust(left=0.02, right=0.98, bottom=0.0, top=1.0 - caption / height)
         if self._explain is not None:
-            text = f'Images as the net sees them, each beside the {self._explanation} for its most likely class'
+            text = f'As the net sees it, beside {self._explanation} for the most likely class: bright is most'
             figure.text(0.5, 1 - 0.5 * caption / height, text, ha='center', va='center', fontsize=8, parse_math=False)
         for axes in grid.flat[len(self) * pictures :]:
             axes.set_axis_off()
