@@ -14,7 +14,7 @@ from absl import logging
 from configs.evaluation import EvalOptions
 from datasets import dataset_factory, decoded
 from engine.evaluation.measure import EvalSource, EvaluationStopped, Results, measure
-from engine.evaluation.metrics import clip_recall_at
+from engine.evaluation.metrics import Observer, clip_recall_at
 from engine.evaluation.outcomes import Collector
 from engine.evaluation.results import eval_dir, report, write_summaries
 from engine.evaluation.statistics import compute
@@ -72,7 +72,7 @@ class Evaluate(Action):
         check_variables(values, position)  # NaN logits would count as the first class
         collector = Collector()
         visuals = Visuals(self._source.dataset, self._net.preprocessing) if self._draws else None
-        observers = [collector] if visuals is None else [collector, visuals.curves]
+        observers: list[Observer] = [collector, *([] if visuals is None else [visuals.curves])]
         try:
             with _averages_as_weights(self._state):
                 (measured,) = measure([self._net], self._source, self._recall_at, observers, self._should_stop)
