@@ -37,7 +37,7 @@ class Pictures:
         self._room -= len(url)
         classes = ' '.join(filter(None, (class_, 'pixels' if is_small else None))) or None
         size = {'width': picture.width, 'height': picture.height}
-        return element('img', src=url, alt=alt, class_=classes, loading='lazy', decoding='async', **size)
+        return element('img', src=url, alt=alt, class_=classes, decoding='async', **size)
 
 
 def data_url(picture: Image.Image, kind: str, **options: int) -> str:

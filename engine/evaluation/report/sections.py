@@ -23,7 +23,7 @@ MOST_ROWS = 1200  # of the table of classes
 _MOST_NUMBERS = 20  # classes of a confusion matrix that is a table
 _MOST_CELLS = 40_000  # of a map that tell their numbers
 _COARSE = 250  # rows of a map at first sight
-_PAIRS = 20
+_PAIRS = 15
 _MOST_MATRICES = 4
 _DIFFERENT_CLASSES = 10
 _MOST_CHARTS = 24
@@ -39,6 +39,7 @@ _METRICS = {
 }
 _LOWER_IS_BETTER = ('cross_entropy', 'ece')
 _AS_NUMBERS = ('cross_entropy', 'ece')
+_AVERAGES = ('_macro', '_micro', '_weighted')
 
 
 class Draft:
@@ -85,35 +86,43 @@ def section(id_: str, title: str, *children: Child) -> Element:
 
 def headline(draft: Draft) -> Element:
     """Values with intervals: of one subject the most important ones large, and all in a table."""
-    statistics = draft.first.statistics
-    names = list(dict.fromkeys(name for each in draft.content.subjects for name in each.statistics.values))
     return section(
         'headline',
         'Side by side' if draft.is_comparison else 'Results',
         None if draft.is_comparison else _cards(draft.first),
         _warnings(draft),
         _facts_of_subjects(draft),
+        _value_tables(draft),
         _differences(draft),
-        _scroll(
-            'all values',
-            element(
-                'table',
-                element(
-                    'caption',
-                    'Values with 95 % intervals: Wilson’s of Accuracy and Recall@k, the bootstrap’s of the others',
-                ),
-                element('thead', element('tr', _head('Metric'), [_head(title, 'number') for title in _columns(draft)])),
-                element('tbody', [_value_row(draft, name) for name in names]),
-                class_='values',
-            ),
-        )
-        if statistics.num_examples
-        else element('p', 'The split has no examples, so no value is defined.', class_='note'),
     )
 
 
-def _columns(draft: Draft) -> list[str]:
-    return draft.titles if draft.is_comparison else ['Value']
+def _value_tables(draft: Draft) -> Child:
+    names = list(dict.fromkeys(name for each in draft.content.subjects for name in each.statistics.values))
+    if not draft.first.statistics.num_examples:
+        return element('p', 'The split has no examples, so no value is defined.', class_='note')
+    averages = [name for name in names if name.endswith(_AVERAGES)]
+    heads = draft.titles if draft.is_comparison else ['Value']
+    tables = [
+        element(
+            'table',
+            element('caption', caption),
+            element('thead', element('tr', _head('Metric'), [_head(title, 'number') for title in heads])),
+            element('tbody', [_value_row(draft, name) for name in of_table]),
+        )
+        for caption, of_table in (
+            ('All values', [name for name in names if name not in averages]),
+            ('Averages over classes', averages),
+        )
+    ]
+    note = (
+        'Ranges are 95 % intervals: Wilson’s of Accuracy and Recall@k, the bootstrap’s of the others. Macro averages '
+        'weigh classes alike, weighted ones by their examples; micro averages count over all examples.'
+    )
+    return [
+        element('div', [_scroll(table.findtext('caption') or '', table) for table in tables], class_='tables'),
+        element('p', note, class_='note'),
+    ]
 
 
 def _cards(subject: Subject) -> Element:
