@@ -17,6 +17,7 @@ import tensorflow as tf
 from configs.evaluation import PREDICTION_ENDINGS, EvalOutputOptions, check_predictions_path
 from datasets.dataset_factory import Dataset
 from engine.classifiers.model_spec import ModelSpec
+from engine.evaluation.dataset import example_ids
 from engine.evaluation.metrics import Observer, ScoredBatch
 from support import optional_packages
 from support.atomic import atomic_file
@@ -48,7 +49,6 @@ class Rows:
     ):
         self._path, self._writer, self._dataset, self._subjects = path, writer, dataset, subjects
         self._top_k, self._with_logits = min(top_k, dataset.num_classes), with_logits
-        self._folder = f'{dataset.dataset_dir.rstrip("/")}/' if dataset.dataset_dir else ''
 
     def observe(self, batch: ScoredBatch) -> None:
         """Writes the rows of a batch, grouped by example."""
@@ -64,11 +64,11 @@ class Rows:
         of_labels = batch.probabilities(index, np.where(batch.ranks(index) > 0, labels, 0)[:, np.newaxis])[:, 0]
         names = self._dataset.label_names or subject.spec.label_names
         rows = []
-        for i, number in enumerate(batch.numbers):
+        for i, name in enumerate(example_ids(self._dataset, batch.numbers)):
             label, top = int(labels[i]), order[i].tolist()
             row: Row = {'path': subject.path} if len(self._subjects) > 1 else {}
             row |= {
-                'id': self._dataset.examples.describe(int(number)).removeprefix(self._folder),
+                'id': name,
                 'label': label,
                 'label_name': _name(names, label),
                 'prediction': top[0],

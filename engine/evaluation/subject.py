@@ -33,6 +33,7 @@ class ReplicatedNet:
     """A Keras model with its current weights; each replica of a strategy scores its share of a batch.
 
     Attributes:
+        model: The model.
         preprocessing: The preprocessing of its images.
         output: 'logits'.
     """
@@ -46,7 +47,7 @@ class ReplicatedNet:
         strategy: tf.distribute.Strategy,
         devices: DeviceOptions,
     ):
-        self.preprocessing = preprocessing
+        self.model, self.preprocessing = model, preprocessing
         is_fast = distribution.use_fast_convolutions(devices, strategy)
 
         def classify(images: tf.Tensor) -> tf.Tensor:
@@ -88,8 +89,8 @@ class CheckpointSubject(ReplicatedNet):
 
         self.spec = ModelSpec.from_json(_read_on_chief(cluster, find_spec))
         with strategy.scope(), zero_weights():
-            self._model = self.spec.make_model(mixed_precision=config.net.mixed_precision)
-        super().__init__(self._model, self.spec.make_preprocessing(), strategy, config.devices)
+            model = self.spec.make_model(mixed_precision=config.net.mixed_precision)
+        super().__init__(model, self.spec.make_preprocessing(), strategy, config.devices)
         self._restore(prefix, lambda: self._opened)
 
     def restore(self, prefix: str) -> None:
@@ -104,12 +105,12 @@ class CheckpointSubject(ReplicatedNet):
     def _restore(self, prefix: str, open_it: Callable[[], checkpoints.Checkpoint]) -> None:
         def read() -> int:
             checkpoint = open_it()
-            restore_weights(checkpoint, self._model, self._averages)
+            restore_weights(checkpoint, self.model, self._averages)
             return checkpoint.step
 
         self.path, self.step = prefix, _read_on_chief(self._cluster, read)
         if self._cluster.count > 1:
-            weights = [variable.value for variable in slim_variables(self._model).values()]
+            weights = [variable.value for variable in slim_variables(self.model).values()]
             with distribution.naming_lost_workers(self._cluster):
                 broadcast(self._strategy, weights)
 
