@@ -13,7 +13,7 @@ from PIL import Image
 from engine.evaluation.report.markup import Element, element
 
 _SIDE = 192  # pixels; twice the size at which the page shows it, for sharp screens
-_SMALL = 64  # pixels: up to here, lossless and shown enlarged
+_SMALL = 96  # pixels: up to here, lossless and shown enlarged
 _QUALITY = 80
 
 

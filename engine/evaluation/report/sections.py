@@ -1,6 +1,6 @@
 """The sections of a report's page, each from the content alone; None where there is nothing to show.
 
-draft = Draft(content, Pictures(limit=3_000_000))
+draft = Draft(content)
 headline(draft), learning_curves(draft), ...
 """
 
@@ -19,16 +19,17 @@ from engine.evaluation.report.pictures import Pictures, data_url
 from engine.evaluation.statistics import ClassStatistics, Interval
 from support.tables import shortest_names
 
+MOST_SUBJECTS = 6  # of several, those that are drawn
 MOST_ROWS = 1200  # of the table of classes
 _MOST_NUMBERS = 20  # classes of a confusion matrix that is a table
 _MOST_CELLS = 40_000  # of a map that tell their numbers
 _COARSE = 250  # rows of a map at first sight
 _PAIRS = 15
-_MOST_MATRICES = 4
 _DIFFERENT_CLASSES = 10
 _MOST_CHARTS = 24
 _MOST_PICTURES = 24  # of a gallery
 _MOST_FACTS = 400
+_ROOM_OF_GALLERIES, _ROOM_OF_PREPARATIONS = 2_000_000, 700_000  # bytes
 _NAME, _ID, _VALUE = 60, 100, 400  # characters shown
 
 _METRICS = {
@@ -45,10 +46,8 @@ _AVERAGES = ('_macro', '_micro', '_weighted')
 class Draft:
     """A report's content, with what several sections need."""
 
-    def __init__(self, content: Content, pictures: Pictures):
-        """Takes the content, and the room for pictures."""
+    def __init__(self, content: Content):
         self.content = content
-        self.pictures = pictures
         self.titles = [shorten(path, _NAME) for path in shortest_names([each.path for each in content.subjects])]
         self.first = content.subjects[0]
         self.is_comparison = len(content.subjects) > 1
@@ -66,10 +65,37 @@ class Draft:
         chosen = np.array(occurring, np.int64)
         return chosen[confusion.similarity_order(total[chosen][:, chosen].tocsr())] if size else chosen
 
-    def grid(self, subject: Subject) -> confusion.Grid:
-        """Returns a subject's confusion matrix."""
+    @functools.cached_property
+    def grids(self) -> list[confusion.Grid]:
+        """The confusion matrices of the first subjects."""
+        return [self._grid(subject) for subject in self.content.subjects[:MOST_SUBJECTS]]
+
+    def _grid(self, subject: Subject) -> confusion.Grid:
         counts = _sized(subject, int(self.classes.max(initial=-1)) + 1)[self.classes][:, self.classes]
         return confusion.make_grid(counts, np.arange(len(self.classes)), [self.name(int(i)) for i in self.classes])
+
+    @functools.cached_property
+    def curve_panels(self) -> list[charts.Panel]:
+        """Learning curves."""
+        return charts.curve_panels(self.content.curves)[:_MOST_CHARTS]
+
+    @functools.cached_property
+    def class_panels(self) -> list[charts.Panel]:
+        """Accuracy by class, of the first subjects."""
+        return [
+            charts.class_panel(title, each.statistics, [self.name(one.index) for one in each.statistics.classes])
+            for title, each in self.titled('Accuracy by class')
+        ]
+
+    @functools.cached_property
+    def reliability_panels(self) -> list[charts.Panel]:
+        """Reliability diagrams of the first subjects."""
+        return [charts.reliability_panel(title, each.statistics) for title, each in self.titled('Reliability')]
+
+    def titled(self, otherwise: str) -> list[tuple[str, Subject]]:
+        """Returns the first subjects, each with its title; if there is one only, with another title."""
+        titles = self.titles if self.is_comparison else [otherwise]
+        return list(zip(titles, self.content.subjects, strict=True))[:MOST_SUBJECTS]
 
 
 def _sized(subject: Subject, size: int) -> scipy.sparse.csr_array:
@@ -263,15 +289,21 @@ def _differences(draft: Draft) -> Child:
 
 def learning_curves(draft: Draft) -> Element | None:
     """A chart for each scalar of the run."""
-    panels = charts.curve_panels(draft.content.curves)
+    panels = draft.curve_panels
     if not panels:
         return None
-    left_out = f'{len(panels) - _MOST_CHARTS} more are in ' if len(panels) > _MOST_CHARTS else 'All points are in '
+    left_out = len({curve.chart for curve in draft.content.curves}) - len(panels)
     return section(
         'curves',
         'Learning curves',
-        element('div', [_figure(panel) for panel in panels[:_MOST_CHARTS]], class_='charts'),
-        element('p', left_out, _link('learning_curves.csv'), '.', class_='note'),
+        element('div', [_figure(panel) for panel in panels], class_='charts'),
+        element(
+            'p',
+            f'{left_out} more are in ' if left_out else 'All points are in ',
+            _link('learning_curves.csv'),
+            '.',
+            class_='note',
+        ),
     )
 
 
@@ -284,12 +316,11 @@ def confusion_matrix(draft: Draft) -> Element | None:
     if not len(draft.classes):
         return None
     parts: list[Child] = []
-    for title, subject in list(zip(draft.titles, draft.content.subjects, strict=True))[:_MOST_MATRICES]:
+    for (title, _), grid in zip(draft.titled('the net'), draft.grids, strict=True):
         if draft.is_comparison:
             parts.append(element('h3', title))
-        grid = draft.grid(subject)
         parts.append(_matrix(grid) if len(grid.names) <= _MOST_NUMBERS else _map(grid, title))
-    more = len(draft.content.subjects) - _MOST_MATRICES
+    more = len(draft.content.subjects) - MOST_SUBJECTS
     return section(
         'confusion',
         'Confusion matrix',
@@ -393,7 +424,7 @@ def _heat_url(counts: scipy.sparse.csr_array) -> str:
 def confused_pairs(draft: Draft) -> Element | None:
     """The pairs of label and prediction with the most mistakes."""
     parts: list[Child] = []
-    for title, subject in list(zip(draft.titles, draft.content.subjects, strict=True))[:_MOST_MATRICES]:
+    for title, subject in draft.titled('the net'):
         rows = _pair_rows(draft, subject)
         if not rows:
             continue
@@ -449,18 +480,15 @@ def per_class(draft: Draft) -> Element | None:
     rows = [_class_row(draft, index, [each.get(index) for each in by_class], taken_for) for index in shown]
     sortable = [element('th', element('button', title, type='button'), scope='col', class_=c) for title, c in heads]
     table = element('table', element('thead', element('tr', sortable)), element('tbody', rows), class_='sortable')
-    histogram = len(occurring) > 40
-    panels = [
-        charts.class_panel(title, subject.statistics, [draft.name(each.index) for each in subject.statistics.classes])
-        for title, subject in zip(draft.titles, subjects, strict=True)
-    ]
     note = _absent(draft, occurring)
     if len(shown) < len(occurring):
         note = f'The table has the {MOST_ROWS:,} classes with most mistakes of {len(occurring):,}. {note}'
     return section(
         'classes',
         'Classes',
-        element('div', [_figure(panel) for panel in panels[:_MOST_CHARTS]], class_='charts') if histogram else None,
+        element('div', [_figure(panel) for panel in draft.class_panels], class_='charts')
+        if len(occurring) > 40
+        else None,
         element(
             'div',
             element(
@@ -518,8 +546,8 @@ def _class_row(
         for value in (known.precision if known.predicted else math.nan, known.f1):
             cells.append(element('td', percent(value, 1), class_='number', data_value=_sort_key(value)))
         other = taken_for.get(index)
-        text = [element('bdi', draft.name(other[0])), f' {other[1]:,}×'] if other else None
-        cells.append(element('td', text, data_value=other[1] if other else 0))
+        named = [element('bdi', draft.name(other[0])), f' {other[1]:,}×'] if other else None
+        cells.append(element('td', named, data_value=other[1] if other else 0))
     return element('tr', cells)
 
 
@@ -540,29 +568,32 @@ def _sort_key(value: float) -> str:
 
 def galleries(draft: Draft) -> Element | None:
     """Pictures of mistakes and successes."""
+    pictures = Pictures(_ROOM_OF_GALLERIES)
     parts: list[Child] = []
     for gallery in draft.content.galleries:
         if gallery.pictures:
-            cards = [card for each in gallery.pictures[:_MOST_PICTURES] if (card := _card(draft, each)) is not None]
+            cards = [
+                card for each in gallery.pictures[:_MOST_PICTURES] if (card := _card(draft, each, pictures)) is not None
+            ]
             parts += [element('h3', shorten(gallery.title, _NAME)), element('p', gallery.note, class_='note')]
             parts.append(element('ul', cards, class_='gallery'))
     if not parts:
         return None
-    left_out = draft.pictures.left_out
+    left_out = pictures.left_out
     note = element('p', f'{left_out} more pictures are left out: the page is large enough.', class_='note')
     of = f' of {draft.titles[0]}' if draft.is_comparison else ''
     return section('galleries', f'Examples{of}', parts, note if left_out else None)
 
 
-def _card(draft: Draft, picture: Picture) -> Element | None:
+def _card(draft: Draft, picture: Picture, pictures: Pictures) -> Element | None:
     label, prediction = draft.name(picture.label), draft.name(picture.prediction)
     identity = shorten(picture.id, _ID)
-    image = draft.pictures.image(picture.image, f'{identity}: {label}, predicted {prediction}')
+    image = pictures.image(picture.image, f'{identity}: {label}, predicted {prediction}')
     if image is None:
         return None
     explanation = None
     if picture.explanation is not None:
-        explanation = draft.pictures.image(picture.explanation, f'where the net looked in {identity}')
+        explanation = pictures.image(picture.explanation, f'where the net looked in {identity}')
     is_right = picture.label == picture.prediction
     lines = [('label', label, picture.probability), ('predicted', prediction, picture.confidence)]
     if is_right:
@@ -590,11 +621,10 @@ def calibration(draft: Draft) -> Element | None:
     if not any(bin_.count for each in draft.content.subjects for bin_ in each.statistics.calibration):
         return None
     figures = []
-    for title, subject in list(zip(draft.titles, draft.content.subjects, strict=True))[:_MOST_CHARTS]:
+    for (title, subject), panel in zip(draft.titled(''), draft.reliability_panels, strict=True):
         statistics = subject.statistics
         interval = _interval('ece', statistics.intervals.get('ece'))
         caption = f'ECE {_number(statistics.values["ece"])}' + (f' ({interval})' if interval else '')
-        panel = charts.reliability_panel(title, statistics)
         named = [element('b', title), ' · '] if draft.is_comparison else None
         figures.append(element('figure', element('figcaption', named, caption), charts.to_svg(panel)))
     return section(
@@ -634,11 +664,11 @@ def first_layer(draft: Draft) -> Element | None:
 
 def preparations(draft: Draft) -> Element | None:
     """What preprocessing does to training images."""
-    rows = []
+    pictures, rows = Pictures(_ROOM_OF_PREPARATIONS), []
     for each in draft.content.preparations[:8]:
         identity = shorten(each.id, _ID)
-        stored = draft.pictures.image(each.image, f'{identity}, as stored', 'stored')
-        drawn = [draft.pictures.image(image, f'{identity}, as the net sees it') for image in each.prepared[:8]]
+        stored = pictures.image(each.image, f'{identity}, as stored', 'stored')
+        drawn = [pictures.image(image, f'{identity}, as the net sees it') for image in each.prepared[:8]]
         if stored is not None:
             rows.append(
                 element('li', element('div', stored, drawn, class_='strip'), element('p', identity, class_='id'))
