@@ -159,7 +159,11 @@ def curve_panels(curves: Sequence[Curve]) -> list[Panel]:
     for curve in curves:
         charts.setdefault(curve.chart, []).append(curve)
     return [
-        Panel(title, functools.partial(_draw_curves, curves=of_chart), '; '.join(map(_summary, of_chart)))
+        Panel(
+            shorten(title[:1].upper() + title[1:], 60),
+            functools.partial(_draw_curves, curves=of_chart),
+            '; '.join(map(_summary, of_chart)),
+        )
         for title, of_chart in charts.items()
     ]
 
@@ -180,7 +184,7 @@ def _subplots(figure: Figure, left: float = 0.75, bottom: float = 0.55, top: flo
     width, height = figure.get_size_inches()
     margins = {
         'left': left / width,
-        'right': 1 - 0.15 / width,
+        'right': 1 - 0.25 / width,
         'bottom': bottom / height,
         'top': 1 - (_TITLE + top) / height,
     }
@@ -226,10 +230,10 @@ def _draw_reliability(figure: Figure, statistics: Statistics) -> None:
     axes, below = _subplots(figure, nrows=2, sharex=True, height_ratios=(3.4, 1))
     bins = [each for each in statistics.calibration if each.count]
     axes.plot([0, 1], [0, 1], color=_COLORS['muted'], linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(0.03, 0.09, 'perfectly calibrated', color=_COLORS['muted'], fontsize=10)
+    axes.text(0.98, 0.04, 'dashed: perfectly calibrated', color=_COLORS['muted'], fontsize=10, ha='right')
     accuracies, confidences = np.array([each.accuracy for each in bins]), np.array([each.confidence for each in bins])
     bounds = np.array([wilson(round(each.accuracy * each.count), each.count) for each in bins]).reshape(-1, 2)
-    axes.vlines(confidences, accuracies, confidences, color=_COLORS['orange'], linewidth=4, alpha=0.35)
+    axes.vlines(confidences, accuracies, confidences, color=_COLORS['orange'], linewidth=4, alpha=0.6)
     axes.vlines(confidences, *bounds.T, color=_COLORS['blue'], linewidth=1.2)
     axes.plot(confidences, accuracies, 'o', color=_COLORS['blue'], markersize=5)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel='accuracy')

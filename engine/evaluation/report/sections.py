@@ -27,7 +27,7 @@ _COARSE = 250  # rows of a map at first sight
 _PAIRS = 15
 _DIFFERENT_CLASSES = 10
 _MOST_CHARTS = 24
-_MOST_PICTURES = 24  # of a gallery
+_FIRST_PICTURES, _MOST_PICTURES = 12, 24  # of a gallery: at first sight, and in all
 _MOST_FACTS = 400
 _ROOM_OF_GALLERIES, _ROOM_OF_PREPARATIONS = 2_000_000, 700_000  # bytes
 _NAME, _ID, _VALUE = 60, 100, 400  # characters shown
@@ -128,7 +128,7 @@ def _value_tables(draft: Draft) -> Child:
     if not draft.first.statistics.num_examples:
         return element('p', 'The split has no examples, so no value is defined.', class_='note')
     averages = [name for name in names if name.endswith(_AVERAGES)]
-    heads = draft.titles if draft.is_comparison else ['Value']
+    heads = draft.titles if draft.is_comparison else ['Value, 95 % interval']
     tables = [
         element(
             'table',
@@ -308,7 +308,7 @@ def learning_curves(draft: Draft) -> Element | None:
 
 
 def _figure(panel: charts.Panel) -> Element:
-    return element('figure', element('figcaption', shorten(panel.title, _NAME)), charts.to_svg(panel))
+    return element('figure', element('figcaption', panel.title), charts.to_svg(panel))
 
 
 def confusion_matrix(draft: Draft) -> Element | None:
@@ -448,8 +448,8 @@ def _pair_rows(draft: Draft, subject: Subject) -> list[Element]:
     return [
         element(
             'tr',
-            element('td', element('bdi', draft.name(label))),
-            element('td', element('bdi', draft.name(prediction))),
+            element('td', element('bdi', draft.name(label)), class_='name'),
+            element('td', element('bdi', draft.name(prediction)), class_='name'),
             element('td', f'{count:,}', class_='number'),
             element('td', percent(count / supports[label], 1), class_='number'),
             element('td', f'{counts[prediction, label]:,}', class_='number'),
@@ -471,9 +471,10 @@ def per_class(draft: Draft) -> Element | None:
     if len(occurring) > MOST_ROWS:
         mistakes = {i: sum(each[i].support - each[i].correct for each in by_class if i in each) for i in occurring}
         shown = sorted(sorted(occurring, key=lambda i: -mistakes[i])[:MOST_ROWS])
-    heads = [('Class', 'number'), ('Name', None), ('Examples', 'number')]
+    heads = [('Class', 'number'), ('Name', None)]
     heads += [(title if draft.is_comparison else 'Accuracy', 'number') for title in draft.titles]
     heads += [('Difference', 'number')] if len(subjects) == 2 else []
+    heads.append(('Examples', 'number'))
     if not draft.is_comparison:
         heads += [('Precision', 'number'), ('F1', 'number'), ('Most often taken for', None)]
     taken_for = _taken_for(draft)
@@ -491,16 +492,14 @@ def per_class(draft: Draft) -> Element | None:
         else None,
         element(
             'div',
-            element(
-                'label', 'Filter by name ', element('input', type='search', autocomplete='off', spellcheck='false')
-            ),
+            element('label', 'Filter by name ', element('input', type='search', autocomplete='off')),
             element('output', f'{len(shown):,} classes', aria_live='polite'),
             class_='tools filter',
         ),
         _scroll('classes', table, 'tall'),
         element(
             'p',
-            f'{note} Bars and whiskers: accuracy with Wilson’s 95 % interval. All are in '.strip(),
+            f'{note} Bars are accuracies, thin lines their 95 % intervals (Wilson’s). All numbers are in '.lstrip(),
             _link('per_class.csv'),
             '.',
             class_='note',
@@ -534,14 +533,12 @@ def _class_row(
     accuracies = [each.accuracy if each else math.nan for each in of_subjects]
     cells = [
         element('td', str(index), class_='number'),
-        element('th', element('bdi', draft.name(index)), scope='row'),
-        element('td', f'{known.support:,}', class_='number', data_value=known.support),
+        element('th', element('bdi', draft.name(index)), scope='row', title=draft.name(index)),
         [_accuracy_cell(each) for each in of_subjects],
     ]
     if len(of_subjects) == 2:
-        difference = accuracies[1] - accuracies[0]
-        text = f'{difference:+.1%}'.replace('%', '\u00a0%').replace('-', '−') if math.isfinite(difference) else '–'
-        cells.append(element('td', text, class_='number', data_value=_sort_key(difference)))
+        cells.append(_difference_cell(accuracies[1] - accuracies[0]))
+    cells.append(element('td', f'{known.support:,}', class_='number', data_value=known.support))
     if not draft.is_comparison:
         for value in (known.precision if known.predicted else math.nan, known.f1):
             cells.append(element('td', percent(value, 1), class_='number', data_value=_sort_key(value)))
@@ -562,6 +559,15 @@ def _accuracy_cell(each: ClassStatistics | None) -> Element:
     return element('td', bar, text, class_='number accuracy', data_value=f'{each.accuracy:.6f}', title=title)
 
 
+def _difference_cell(difference: float) -> Element:
+    if not math.isfinite(difference):
+        return element('td', '–', class_='number', data_value='')
+    text = f'{difference:+.1%}'.replace('%', '\u00a0%').replace('-', '−')
+    style = f'--l:{0.5 + min(difference, 0) / 2:.4f};--v:{abs(difference) / 2:.4f}'
+    bar = element('span', class_=f'bar {"better" if difference > 0 else "worse"}', style=style, aria_hidden='true')
+    return element('td', bar, text, class_='number', data_value=_sort_key(difference))
+
+
 def _sort_key(value: float) -> str:
     return f'{value:.6f}' if math.isfinite(value) else ''
 
@@ -576,13 +582,19 @@ def galleries(draft: Draft) -> Element | None:
                 card for each in gallery.pictures[:_MOST_PICTURES] if (card := _card(draft, each, pictures)) is not None
             ]
             parts += [element('h3', shorten(gallery.title, _NAME)), element('p', gallery.note, class_='note')]
-            parts.append(element('ul', cards, class_='gallery'))
+            parts.append(element('ul', cards[:_FIRST_PICTURES], class_='gallery'))
+            if more := cards[_FIRST_PICTURES:]:
+                parts.append(_folded(f'{len(more)} more', element('ul', more, class_='gallery')))
     if not parts:
         return None
     left_out = pictures.left_out
     note = element('p', f'{left_out} more pictures are left out: the page is large enough.', class_='note')
     of = f' of {draft.titles[0]}' if draft.is_comparison else ''
     return section('galleries', f'Examples{of}', parts, note if left_out else None)
+
+
+def _folded(summary: str, content: Element) -> Element:
+    return element('details', element('summary', summary), content)
 
 
 def _card(draft: Draft, picture: Picture, pictures: Pictures) -> Element | None:
