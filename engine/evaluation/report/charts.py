@@ -62,7 +62,7 @@ _TITLE = 0.35  # inches at the top of a picture; SVG is cut there, as the page s
 _LETTER = 0.085  # inches, mean width
 _DPI = 144
 _MOST_POINTS = 500  # of a curve
-_MOST_BARS = 40  # classes; above, a histogram
+MOST_BARS = 40  # classes; above, a histogram
 _MOST_NUMBERS, _MOST_NAMES = 20, 60  # classes of a confusion matrix with numbers, with names
 _XLINK = '{http://www.w3.org/1999/xlink}'
 
@@ -259,7 +259,7 @@ def class_panel(title: str, statistics: Statistics, names: Sequence[str]) -> Pan
     known = [(each, name) for each, name in zip(statistics.classes, names, strict=True) if each.support]
     known.sort(key=lambda pair: pair[0].accuracy)
     summary = f'{len(known)} classes, from {known[0][0].accuracy:.1%} to {known[-1][0].accuracy:.1%}' if known else ''
-    if not 1 <= len(known) <= _MOST_BARS:
+    if not 1 <= len(known) <= MOST_BARS:
         values = [each.accuracy for each, _ in known]
         return Panel(title, functools.partial(_draw_histogram, values=values), summary)
     return Panel(title, functools.partial(_draw_bars, known=known), summary, (6.0, 1.2 + 0.24 * len(known)))

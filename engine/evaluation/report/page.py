@@ -12,18 +12,22 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from engine.evaluation.report import charts, sections
+from engine.evaluation.report import charts
+from engine.evaluation.report.class_sections import confused_pairs, confusion_matrix, per_class
 from engine.evaluation.report.content import Content
 from engine.evaluation.report.csv_files import csv_tables
+from engine.evaluation.report.draft import Draft, section
+from engine.evaluation.report.headline import headline
 from engine.evaluation.report.markup import Element, element, raw, shorten, to_html
+from engine.evaluation.report.picture_sections import first_layer, galleries, preparations
+from engine.evaluation.report.sections import calibration, environment, learning_curves, recipe
 from support.atomic import atomic_file, flush_to_disk
 from support.errors import InputError, first_line, io_errors
 
 _PAGE = 'report.html'
 _SECTIONS = (
-    *(sections.headline, sections.learning_curves, sections.confusion_matrix, sections.confused_pairs),
-    *(sections.per_class, sections.galleries, sections.calibration, sections.first_layer),
-    *(sections.preparations, sections.recipe, sections.environment),
+    *(headline, learning_curves, confusion_matrix, confused_pairs, per_class, galleries, calibration, first_layer),
+    *(preparations, recipe, environment),
 )
 
 
@@ -39,7 +43,7 @@ def write_report(folder: str, content: Content) -> None:
     Raises:
         InputError: the folder cannot be made, or a file cannot be written; existing files are unharmed.
     """
-    draft = sections.Draft(content)
+    draft = Draft(content)
     files = {**_pngs(draft), **csv_tables(content)}
     files = {_PAGE: to_html(page(draft, list(files))), **files}
     try:
@@ -54,7 +58,7 @@ def write_report(folder: str, content: Content) -> None:
         raise InputError(f'--report_dir={folder}: {first_line(error)}') from error
 
 
-def page(draft: sections.Draft, files: Sequence[str] = ()) -> Element:
+def page(draft: Draft, files: Sequence[str] = ()) -> Element:
     """Returns the page as a tree.
 
     Args:
@@ -100,10 +104,10 @@ def _counted(count: int, what: str) -> str:
 
 def _files(names: Sequence[str]) -> Element:
     links = [element('li', element('a', name, href=name)) for name in sorted(names)]
-    return sections.section('files', 'Files beside this page', element('ul', links, class_='files'))
+    return section('files', 'Files beside this page', element('ul', links, class_='files'))
 
 
-def _pngs(draft: sections.Draft) -> Mapping[str, bytes]:
+def _pngs(draft: Draft) -> Mapping[str, bytes]:
     """Returns the charts as PNG files, by name."""
     matrices = zip(draft.titled('Confusion matrix'), draft.grids, strict=True)
     panels = {
