@@ -1,5 +1,6 @@
 """The page of a report in a real browser: pictures, tables, keyboard, widths, light and dark."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,7 +64,8 @@ const luminance = (color) => color.slice(0, 3).map((value) => value / 255)
   .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
   .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
 const low = [];
-for (const element of document.querySelectorAll('p, td, th, dt, dd, a, h1, h2, h3, span, bdi, button, output, figcaption')) {
+const texts = 'p, td, th, dt, dd, a, h1, h2, h3, span, bdi, b, button, output, figcaption, summary';
+for (const element of document.querySelectorAll(texts)) {
   if (!element.innerText?.trim() || element.closest('.skip')) continue;
   const behind = [];
   for (let each = element; each; each = each.parentElement) behind.unshift(getComputedStyle(each).backgroundColor);
@@ -141,4 +143,4 @@ def test_the_keyboard_reaches_everything(window, pages):
     levels = window.run('return [...document.querySelectorAll("h1, h2, h3")].map((each) => Number(each.tagName[1]))')
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))

@@ -99,7 +99,9 @@ def with_scores(count: int, **columns) -> Content:
             ['Confusion matrix of 1177 groups of classes', 'The table has the 1,200 classes with most mistakes'],
             id='20000_classes',
         ),
-        pytest.param(content_of([outcomes_of(10, 90)] * 30), ['Side by side', 'are in confusion.csv'], id='30_files'),
+        pytest.param(
+            content_of([outcomes_of(10, 90)] * 8), ['Side by side', 'so are those of 2 more files'], id='8_files'
+        ),
     ],
 )
 def test_contents_of_all_kinds(tmp_path, content, texts):
@@ -107,8 +109,8 @@ def test_contents_of_all_kinds(tmp_path, content, texts):
     shown = page.text + ' '.join(value or '' for _, attributes in page.tags for value in attributes.values())
     assert not [text for text in texts if text not in shown]
     assert {path.name for path in tmp_path.iterdir()} >= ALWAYS
-    assert 'NaN' not in page.text
-    assert 'nan' not in page.text.split()
+    assert 'nan' not in page.text.lower().replace('isnan', '').split()
+    assert 'nan%' not in page.text
 
 
 def test_names_are_escaped_everywhere(tmp_path):
@@ -119,11 +121,10 @@ def test_names_are_escaped_everywhere(tmp_path):
         page = written(tmp_path / folder, content)
         scripts = [attributes.get('type') for tag, attributes in page.tags if tag == 'script']
         assert scripts == (['application/json', None] if classes > 20 else [None])
-        allowed = {'img': {'src', 'alt', 'class', 'width', 'height', 'decoding'}, 'td': None}
         for tag, attributes in page.tags:
             assert not any(name.startswith('on') for name in attributes), attributes
             if tag == 'img':
-                assert attributes.keys() <= allowed['img']
+                assert attributes.keys() <= {'src', 'alt', 'class', 'width', 'height', 'decoding'}
                 assert (attributes['src'] or '').startswith('data:image/')
         assert '日本語の名前' in page.text
         assert 'reversed \\u202e and \\x1b[31m red \\x00' in page.text
@@ -168,7 +169,7 @@ def test_tables_are_those_of_the_statistics(tmp_path):
         assert sum(int(row['count']) for row in bins) == 300
     differing = first.outcomes.correct != second.outcomes.correct
     rows = table(tmp_path / 'differences.csv')
-    assert [row['id'] for row in rows] == [content.example_ids[i] for i in np.flatnonzero(differing)]
+    assert [row['id'] for row in rows] == [content.example_ids[i] for i in np.flatnonzero(differing).tolist()]
     assert [row[f'correct: {first.path}'] for row in rows] == [
         str(int(each)) for each in first.outcomes.correct[differing]
     ]

@@ -45,7 +45,7 @@ def headline(draft: Draft) -> Element:
 
 
 def _cards(subject: Subject) -> Element:
-    values = subject.statistics.values
+    values, intervals = subject.statistics.values, subject.statistics.intervals
     recalls = [name for name in values if name.startswith('recall_at_') and name != 'recall_at_1'][:2]
     names = ['accuracy', *recalls, 'mean_class_accuracy', 'ece']
     return element(
@@ -55,9 +55,7 @@ def _cards(subject: Subject) -> Element:
                 'div',
                 element('dt', _title(name)),
                 element('dd', value_text(name, values.get(name, math.nan)), class_='large'),
-                element(
-                    'dd', interval_text(name, subject.statistics.intervals.get(name)) or 'no interval', class_='note'
-                ),
+                element('dd', interval_text(name, intervals.get(name)) or 'no interval', class_='note'),
             )
             for name in names
         ],
@@ -181,7 +179,7 @@ def _differences(draft: Draft) -> Child:
             'McNemar’s test',
             element(
                 'table',
-                element('thead', element('tr', [head(*head) for head in heads], head('p', 'number'))),
+                element('thead', element('tr', [head(*each) for each in heads], head('p', 'number'))),
                 element('tbody', rows),
             ),
         ),
