@@ -79,7 +79,7 @@ return low;
 
 def column(window: browser.Browser, index: int) -> list[str]:
     rows = 'table.sortable tbody tr:not([hidden])'
-    return window.run(f'return [...document.querySelectorAll("{rows}")].map((row) => row.cells[{index}].innerText)')
+    return window.run(f'return [...document.querySelectorAll("{rows}")].map((row) => row.cells[{index}].textContent)')
 
 
 def test_the_table_sorts_and_filters(window, pages):

@@ -311,6 +311,6 @@ def _draw_confusion(figure: Figure, grid: confusion.Grid, names: Sequence[str], 
     axes.tick_params(length=0, labelsize=10 if len(names) <= _MOST_NUMBERS else 6)
     if len(grid.names) <= _MOST_NUMBERS:
         for row, column in np.argwhere(picture[..., 3] > 0).tolist():
-            color = 'white' if picture[row, column, 3] > 140 else _COLORS['ink']
+            color = 'white' if picture[row, column, 3] > 205 else _COLORS['ink']
             text = str(grid.counts[row, column])
             axes.text(column, row, text, ha='center', va='center', fontsize=8, color=color)

@@ -62,13 +62,12 @@ def _matrix(grid: confusion.Grid) -> Element:
         cells = []
         for column, other in enumerate(grid.names):
             count, strength = int(counts[row, column]), float(strengths[row, column])
-            classes = ['right' if row == column else 'wrong', *(['strong'] if strength > 0.55 else [])]
             share = percent(count / totals[row, 0], 1)
             cells.append(
                 element(
                     'td',
                     f'{count:,}' if count else '',
-                    class_=' '.join(classes),
+                    class_='right' if row == column else 'wrong',
                     style=f'--a:{strength:.2f}' if count else None,
                     title=f'{name} as {other}: {count:,} of {totals[row, 0]:,} ({share})' if count else None,
                 )
