@@ -24,6 +24,7 @@ from engine.evaluation.results import print_differences, write_results
 from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import compare_pairs, compute
 from engine.evaluation.subject import open_subject
+from engine.evaluation.views import describe_views, with_views
 from support.errors import InputError
 from support.tables import format_table
 
@@ -47,7 +48,7 @@ def compare(config: EvalConfig) -> list[Results]:
     for subject in subjects:
         check_classes(subject.path, subject.spec, dataset, config.net.force)
     source = EvalSource(dataset, strategy, batch_size=options.batch_size, max_batches=options.max_num_batches)
-    timed = [_Timed(subject, source) for subject in subjects]
+    timed = [_Timed(with_views(subject, options, strategy), source) for subject in subjects]
     collectors = [Collector(index) for index in range(len(subjects))]
     with open_rows(config.output, dataset, subjects) as observers:
         measured = measure(timed, source, options.recall_at, [*collectors, *observers])

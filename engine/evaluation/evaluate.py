@@ -25,6 +25,7 @@ from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
+from engine.evaluation.views import describe_views, with_views
 from support.errors import InputError, first_line
 
 
@@ -35,7 +36,8 @@ def evaluate(config: EvalConfig) -> Results:
 
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
-        images_per_second, step, checkpoint_path, names of the net and the data set, and `Statistics.to_json`.
+        images_per_second, step, checkpoint_path, names of the net and the data set, eval_crops and eval_scales (if there
+        are several views), and `Statistics.to_json`.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
@@ -104,6 +106,7 @@ class _Evaluation:
         self._subject = subject = open_subject(path, config, strategy, cluster)
         self._dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
         check_classes(subject.path, subject.spec, self._dataset, config.net.force)
+        self._viewed = with_views(subject, options, strategy)
         cluster.check_same({'examples': self._dataset.identity()})
         self._source = EvalSource(
             self._dataset,
@@ -113,10 +116,10 @@ class _Evaluation:
             cluster=cluster,
         )
         self._recall_at = clip_recall_at(options.recall_at, self._dataset.num_classes, warn=True)
-        self._averages = bool(options.moving_average_decay)
+        self._averages, self._views = bool(options.moving_average_decay), describe_views(options)
         folder = os.path.dirname(subject.path)
         self._writer = SummaryWriter(
-            output.eval_dir or outputs.eval_dir(folder, self._dataset.split, self._averages),
+            output.eval_dir or outputs.eval_dir(folder, self._dataset.split, self._averages, bool(self._views)),
             required=output.eval_dir is not None,
         )
 
@@ -132,7 +135,7 @@ class _Evaluation:
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         collector = Collector()
         with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([subject], self._source, self._recall_at, [collector, *observers])
+            (measured,) = measure([self._viewed], self._source, self._recall_at, [collector, *observers])
         statistics = compute(collector.outcomes(), self._recall_at)
         results = {
             **measured,
@@ -143,6 +146,7 @@ class _Evaluation:
             'dataset_name': dataset.name,
             'dataset_split_name': dataset.split,
             'moving_averages': self._averages,
+            **self._views,
             **statistics.to_json(dataset.label_names),
         }
         if self._cluster.is_chief:
