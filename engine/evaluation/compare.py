@@ -72,7 +72,7 @@ def compare(config: EvalConfig) -> list[Results]:
     print_differences(differences)
     print(f'evaluated {source.num_examples} of {dataset.num_examples}', flush=True)
     if config.output.results_path:
-        facts = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split}
+        facts = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split, **describe_views(options)}
         write_results(
             config.output.results_path,
             {**facts, 'compared': results, 'differences': [dataclasses.asdict(each) for each in differences]},

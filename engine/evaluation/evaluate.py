@@ -36,8 +36,8 @@ def evaluate(config: EvalConfig) -> Results:
 
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
-        images_per_second, step, checkpoint_path, names of the net and the data set, eval_crops and eval_scales (if there
-        are several views), and `Statistics.to_json`.
+        images_per_second, step, checkpoint_path, names of the net and the data set, eval_crops and eval_scales (if
+        there are several views), and `Statistics.to_json`.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
