@@ -85,3 +85,11 @@ def describe_views(options: EvalOptions) -> Results:
     if Views(options.eval_crops, options.eval_scales) == Views():
         return {}
     return {'eval_crops': options.eval_crops, 'eval_scales': list(options.eval_scales)}
+
+
+def views_in_report(options: EvalOptions) -> dict[str, str]:
+    """Returns a fact for the report of an evaluation: the views of each image; nothing for one view."""
+    if not describe_views(options):
+        return {}
+    scales = ', '.join(f'{scale:g}' for scale in options.eval_scales)
+    return {'averaged over': f'{options.eval_crops} crops at {scales} times the size'}
