@@ -11,6 +11,7 @@ from configs.foreign import ForeignOptions, NetOverrides
 from configs.options import Options, option
 from support.errors import InputError
 
+_MAX_SCALES = 10  # all views of a batch are in memory
 PREDICTION_ENDINGS = ('.csv', '.jsonl', '.parquet')
 CLASS_MAPS = ('names', 'numbers')  # values of --class_map that are no file
 
@@ -63,12 +64,28 @@ class EvalOptions(Options):
         None, 'Maximum number of batches to evaluate. Default: the whole split.', lower=1
     )
     recall_at: tuple[int, ...] = option((5,), 'Values of k for Recall@k, separated by commas.', lower=1)
+    eval_crops: int = option(
+        1,
+        'Crops of each image, whose probabilities are averaged: 1 is the centre, 5 adds the corners, 10 also their '
+        'mirror images.',
+        choices=(1, 5, 10),
+    )
+    eval_scales: tuple[float, ...] = option(
+        (1.0,),
+        'Average also over these multiples of the size to which images are resized before they are cropped, separated '
+        'by commas: 1,1.125,1.25.',
+        lower=0.25,
+        upper=4.0,
+    )
     moving_average_decay: float | None = option(
         None, 'Any value other than 0: evaluate the moving averages of the weights.', lower=0.0, upper=1.0
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 1 <= len(set(self.eval_scales)) == len(self.eval_scales) <= _MAX_SCALES:
+            shown = ','.join(map(str, self.eval_scales))
+            raise InputError(f'--eval_scales={shown}: must be 1 to {_MAX_SCALES} different numbers')
         RecordNames(self.record_keys, self.file_pattern or '')
 
 

@@ -27,6 +27,7 @@ from engine.evaluation.results import make_report_dir, print_differences, write_
 from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import compare_pairs, compute
 from engine.evaluation.subject import open_subject
+from engine.evaluation.views import describe_views, views_in_report, with_views
 from support.errors import InputError
 from support.tables import format_table
 
@@ -52,7 +53,7 @@ def compare(config: EvalConfig) -> list[Results]:
     label_set = open_label_set(options, source, subjects, force=config.net.force)
     dataset = label_set.dataset
     recall_at = clip_recall_at(options.recall_at, dataset.num_classes)
-    timed = [_Timed(subject, source) for subject in subjects]
+    timed = [_Timed(with_views(subject, options, strategy), source) for subject in subjects]
     collectors = [Collector(index) for index in range(len(subjects))]
     with open_rows(config.output, dataset, subjects) as observers:
         measured = measure(timed, source, recall_at, [*collectors, *observers], relabel=label_set.relabel)
@@ -78,7 +79,7 @@ def compare(config: EvalConfig) -> list[Results]:
     print_differences(differences)
     print(f'evaluated {measured[0]["num_examples"]} of {dataset.num_examples}', flush=True)
     if config.output.results_path:
-        data: Results = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split}
+        data: Results = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split, **describe_views(options)}
         if label_set.facts:
             data['label_set'] = label_set.facts
         write_results(
@@ -92,6 +93,7 @@ def compare(config: EvalConfig) -> list[Results]:
                 'MB': f'{result["bytes"] / 1e6:.2f}',
                 'images per second, net alone': f'{result["images_per_second"]:.0f}',
                 'same class as the first': f'{result["agreement"]:.2%}',
+                **views_in_report(options),
             }
             for result in results
         ]
