@@ -171,14 +171,10 @@ class _Evaluation:
         facts = {'kind': str(results['kind']), 'images per second': f'{results["images_per_second"]:.0f}'}
         if results['step'] >= 0:
             facts['step'] = f'{results["step"]:,}'
-<<<<<<< HEAD
+        facts |= views_in_report(self._config.evaluation)
         dataset, subset = self._label_set.dataset, self._label_set.first_subset
         strategy = self._source.strategy
         content = gather([self._subject], [outcomes], [statistics], [facts], dataset, strategy, subset)
-=======
-        facts |= views_in_report(self._config.evaluation)
-        content = gather([self._subject], [outcomes], [statistics], [facts], self._dataset, self._source.strategy)
->>>>>>> x-views
         write_report(folder, content)
 
     def _write(self, results: Results, outcomes: Outcomes, statistics: Statistics, visuals: Visuals | None) -> None:
