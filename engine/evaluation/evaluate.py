@@ -18,6 +18,7 @@ from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
 from engine.evaluation.dataset import check_classes, find_dataset
+from engine.evaluation.health import Health
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.rows import open_rows
@@ -110,6 +111,9 @@ class _Evaluation:
             max_batches=options.max_num_batches,
             cluster=cluster,
         )
+        # A run's own preprocessing is known.
+        is_foreign = config.net.force or not subject.spec.dataset_name
+        self._health = Health(self._source, subject.variants if is_foreign else dict)
         self._recall_at = clip_recall_at(options.recall_at, self._dataset.num_classes, warn=True)
         self._averages = bool(options.moving_average_decay)
         folder = os.path.dirname(subject.path)
@@ -128,8 +132,9 @@ class _Evaluation:
         subject, dataset = self._subject, self._dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
+        watched = self._health.watch(subject)
         with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([subject], self._source, self._recall_at, observers)
+            (measured,) = measure([watched], self._source, self._recall_at, [watched, *observers])
         results = {
             **measured,
             'step': subject.step,
@@ -143,6 +148,7 @@ class _Evaluation:
         if self._cluster.is_chief:
             outputs.report(results, dataset.num_examples)
             self._write(results)
+        self._health.report(watched, results, subject.path, step=subject.step, images_seen=subject.images_seen)
         return results
 
     def _write(self, results: Results) -> None:

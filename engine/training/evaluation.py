@@ -13,6 +13,7 @@ from absl import logging
 
 from configs.evaluation import EvalOptions
 from datasets import dataset_factory, decoded
+from engine.evaluation.health import Health
 from engine.evaluation.measure import EvalSource, EvaluationStopped, Results, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.results import eval_dir, report, write_summaries
@@ -45,6 +46,7 @@ class Evaluate(Action):
     ):
         self.interval = interval
         self._net, self._source, self._recall_at = net, source, recall_at
+        self._health = Health(source)
         self._state, self._writer, self._best, self._should_stop = state, writer, best, should_stop
         self.results: Results | None = None
 
@@ -66,9 +68,10 @@ class Evaluate(Action):
         variables = {**self._state.saved_variables(), **position.counters()}
         values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
         check_variables(values, position)  # NaN logits would count as the first class
+        watched = self._health.watch(self._net)
         try:
             with _averages_as_weights(self._state):
-                (measured,) = measure([self._net], self._source, self._recall_at, should_stop=self._should_stop)
+                (measured,) = measure([watched], self._source, self._recall_at, [watched], self._should_stop)
         except EvaluationStopped:
             logging.info('the evaluation was interrupted; it runs first when training resumes')
             return
@@ -76,6 +79,9 @@ class Evaluate(Action):
         if self._source.cluster.is_chief:
             report(self.results, self._source.dataset.num_examples)
             write_summaries(self._writer, self.results)
+        self._health.report(
+            watched, measured, f'step {position.step}', step=position.step, images_seen=position.images_seen
+        )
         self._best.take(self.results, values)
         self.ends_training = self._best.is_exhausted
 
