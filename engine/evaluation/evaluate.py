@@ -111,9 +111,9 @@ class _Evaluation:
             max_batches=options.max_num_batches,
             cluster=cluster,
         )
-        # A run's own preprocessing is known.
-        is_foreign = config.net.force or not subject.spec.dataset_name
-        self._health = Health(self._source, subject.variants if is_foreign else dict)
+        # A run's own preprocessing is known. Variants run in a single process.
+        has_variants = (config.net.force or not subject.spec.dataset_name) and cluster.count == 1
+        self._health = Health(self._source, subject.variants if has_variants else dict)
         self._recall_at = clip_recall_at(options.recall_at, self._dataset.num_classes, warn=True)
         self._averages = bool(options.moving_average_decay)
         folder = os.path.dirname(subject.path)

@@ -29,8 +29,7 @@ _FEW = 16  # images whose activations and range are measured in every evaluation
 _LEAST_CONTRAST = 0.1  # of an image, as a share of the range; digits of 0 to 16 stored as pixels have 0.06
 _TOLERANCE = 0.001  # of the range: rounding
 _LEAST_EXAMPLES = 50  # fewer say nothing about predictions
-# A healthy net may still guess until then: alexnet_v2 leaves ln(classes) after 100 steps on the digits, and within the
-# first epoch, 1,280 images per class, on ImageNet.
+# A healthy net may still guess before: on the digits, alexnet_v2 at slim's defaults has a loss of ln(10) at step 250.
 _YOUNG_STEPS, _YOUNG_IMAGES_PER_CLASS = 500, 1000
 _COLLAPSED, _LARGEST_CLASS = 0.95, 0.6  # share of the predictions, and largest share of the labels, of the one class
 _LOSS_TOLERANCE = 0.02  # relative
@@ -99,32 +98,41 @@ class WatchedSubject:
     def _examples(self) -> int:
         return int(self._labels.sum())
 
+    @property
+    def _seen(self) -> int:
+        """The number of images that were measured, without padding."""
+        return min(self._images, self._examples)
+
+    @property
+    def family(self) -> str:
+        """The family of the preprocessing."""
+        return type(self.preprocessing).__name__.lower()
+
     def causes(self) -> dict[str, str]:
         """Returns warnings, by kind, about images, labels and layers; they hold for nets at any step."""
+        if not self._images:  # only the chief looks
+            return {}
         found = {'input': self._input(), 'labels': self._shifted_labels(), 'layer': self._dead_layer()}
         return {kind: text for kind, text in found.items() if text}
 
     def symptoms(self, loss: float) -> dict[str, str]:
         """Returns a warning, by kind, if the net has learned nothing; its loss may be NaN for unknown."""
-        found = {'classes': self._one_class(), 'loss': self._loss_of_guessing(loss)}
+        found = {'loss': self._loss_of_guessing(loss), 'classes': self._one_class()}
         return dict([(kind, text) for kind, text in found.items() if text][:1])
 
     def _input(self) -> str | None:
-        name = type(self.preprocessing).__name__.lower()
         low, high = self.preprocessing.value_range
         margin = _TOLERANCE * (high - low)
-        if not self._images:
-            return None
         if self._contrast < _LEAST_CONTRAST:
             return (
-                f'each of {self._images} images is nearly of one colour: within an image, pixels differ by at most '
+                f'each of {self._seen} images is nearly of one colour: within an image, pixels differ by at most '
                 f'{255 * self._contrast:.3g} of 255. Probably values of another range, such as 0 to 1, were stored as '
                 'pixels: scale them to 0..255 and write the data set again'
             )
         is_outside = self._low < low - margin or self._high > high + margin
         if self._net_contrast < _LEAST_CONTRAST or (is_outside and not self.preprocessing.normalization.per_image):
             return (
-                f"the net's input has values from {self._low:.4g} to {self._high:.4g}, but {name} preprocessing "
+                f"the net's input has values from {self._low:.4g} to {self._high:.4g}, but {self.family} preprocessing "
                 f'declares {low:.4g} to {high:.4g}: it scales twice or not at all. Correct its host_range or '
                 'normalization, or choose another --preprocessing_name'
             )
@@ -151,10 +159,10 @@ class WatchedSubject:
         )
 
     def _dead_layer(self) -> str | None:
-        if not self._zero_layers or not self._images:
+        if not self._zero_layers:
             return None
         return (
-            f'layer {self._zero_layers[0]} is dead: its outputs were all 0 for each of {self._images} images. It gets '
+            f'layer {self._zero_layers[0]} is dead: its outputs were all 0 for each of {self._seen} images. It gets '
             'no gradient and will not recover. Probably the learning rate was too high: train again, or from an '
             'earlier checkpoint, with a lower --learning_rate, --warmup_epochs or --clip_gradient_norm'
         )
@@ -166,8 +174,8 @@ class WatchedSubject:
             return None
         return (
             f'the net predicts class {top} for {predicted:.1%} of the examples, which is the label of {labels:.1%}. '
-            'Probably training diverged, or the learning rate is too high: try a tenth of --learning_rate, or '
-            '--warmup_epochs; check also that images are what the net expects (--preprocessing_name)'
+            'Probably training diverged, or the training examples are nearly all of this class: try a tenth of '
+            '--learning_rate, or --warmup_epochs, and look at the labels of --dataset_split_name'
         )
 
     def _loss_of_guessing(self, loss: float) -> str | None:
@@ -254,10 +262,10 @@ class Health:
         won, lost = int((others[best] & ~given).sum()), int((given & ~others[best]).sum())
         if won - lost < max(_GAIN * len(given), 4 * math.sqrt(won + lost)):
             return None
-        name = type(watched.preprocessing).__name__.lower()
         return (
             f'of {len(given)} examples the net has {others[best].sum()} right with {list(variants)[best]}, and '
-            f'{given.sum()} as given, with {name} preprocessing: give that flag if the net was trained so'
+            f'{given.sum()} as given, with {watched.family} preprocessing: give that flag if the net was '
+            'trained so'
         )
 
 

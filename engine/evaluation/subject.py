@@ -53,7 +53,7 @@ class ReplicatedNet:
         devices: DeviceOptions,
     ):
         self.preprocessing = preprocessing
-        self._model, self._strategy, self._devices = model, strategy, devices
+        self._model, self._strategy = model, strategy
         is_fast = distribution.use_fast_convolutions(devices, strategy)
 
         def classify(images: tf.Tensor) -> tf.Tensor:
@@ -135,11 +135,23 @@ class CheckpointSubject(ReplicatedNet):
     def variants(self) -> dict[str, Subject]:
         """Returns the same net with every other preprocessing that it can have, by flag."""
         return {
-            _PREPROCESSING_FLAG + name: ReplicatedNet(
-                self._model, spec.make_preprocessing(), self._strategy, self._devices
-            )
+            _PREPROCESSING_FLAG + name: _EagerNet(self._model, spec.make_preprocessing(), self._strategy)
             for name, spec in _other_preprocessings(self.spec).items()
         }
+
+
+class _EagerNet:
+    """A net for a few images of a single process: compiling it would take longer."""
+
+    output = 'logits'
+
+    def __init__(self, model: keras.Model, preprocessing: Preprocessing, strategy: tf.distribute.Strategy):
+        self._model, self.preprocessing, self._strategy = model, preprocessing, strategy
+
+    def score(self, images: Any) -> np.ndarray:
+        """Returns logits, float32 [batch, classes]."""
+        inputs = self.preprocessing.device_eval(distribution.local_rows(self._strategy, images))
+        return np.asarray(self._model(inputs, training=False), np.float32)
 
 
 class FileSubject:
