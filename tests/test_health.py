@@ -281,7 +281,7 @@ def test_recipes_have_no_warnings(digits_dir, tmp_path, caplog, options):
     recipe = from_flagfile(TrainConfig, (ROOT / 'configs/alexnet_v2_digits.cfg').read_text()) if not options else {}
     folders = {'dataset_name': 'digits', 'dataset_dir': str(digits_dir), 'train_dir': str(tmp_path)}
     training.train(
-        make_config(TrainConfig, **{**recipe, 'num_epochs': 15.0, 'eval_every_steps': 45, **options, **folders})
+        make_config(TrainConfig, **{**recipe, 'num_epochs': 15.0, 'eval_every_steps': 90, **options, **folders})
     )
     assert warned(caplog) == []
 

@@ -110,8 +110,6 @@ class WatchedSubject:
 
     def causes(self) -> dict[str, str]:
         """Returns warnings, by kind, about images, labels and layers; they hold for nets at any step."""
-        if not self._images:  # only the chief looks
-            return {}
         found = {'input': self._input(), 'labels': self._shifted_labels(), 'layer': self._dead_layer()}
         return {kind: text for kind, text in found.items() if text}
 
@@ -218,7 +216,7 @@ class Health:
         step: int,
         images_seen: int,
     ) -> None:
-        """Logs what an evaluation found. All workers must call it.
+        """Logs what an evaluation found, on the chief.
 
         Args:
             watched: The classifier, after `measure`.
@@ -227,7 +225,7 @@ class Health:
             step: The training step; -1 if unknown.
             images_seen: Examples trained on; -1 if unknown.
         """
-        if results['num_examples'] < _LEAST_EXAMPLES:
+        if results['num_examples'] < _LEAST_EXAMPLES or not self._source.cluster.is_chief:
             return
         classes = self._source.dataset.num_classes
         is_young = 0 <= step < _YOUNG_STEPS or 0 <= images_seen < _YOUNG_IMAGES_PER_CLASS * classes
@@ -237,9 +235,9 @@ class Health:
         if not (found or self._logged or is_young):  # whose cause is not known
             found = watched.symptoms(results.get('loss', math.nan))
         for kind, text in found.items():
-            if self._source.cluster.is_chief and kind not in self._logged:
+            if kind not in self._logged:
                 logging.warning('%s: %s', place, text)
-            self._logged.add(kind)
+        self._logged |= found.keys()
 
     def _better_preparation(self, watched: WatchedSubject) -> str | None:
         """Returns a warning if a classifier is right far more often with another preparation of the same images."""
