@@ -204,7 +204,7 @@ class Health:
         self._source, self._variants, self._logged = source, variants, set[str]()
 
     def watch(self, subject: Subject) -> WatchedSubject:
-        """Returns what to measure in place of a classifier; it is also the observer."""
+        """Returns a classifier to measure in place of the given one, which is also the observer of its predictions."""
         return WatchedSubject(subject, self._source, self._logged)
 
     def report(
