@@ -219,7 +219,7 @@ _EVAL: dict[str, Reader] = {
     'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
     'file_pattern': With('dataset_name', RECORD_DATASETS, refused=True),
     **_OF_RUN_FILES,
-    **dict.fromkeys(('eval_dir', 'results_path', 'predictions_path', 'eval_interval_secs')),
+    **dict.fromkeys(('eval_dir', 'results_path', 'predictions_path', 'report_dir', 'eval_interval_secs')),
     **dict.fromkeys(('predictions_top_k', 'predictions_logits'), Without(('predictions_path',))),
     'max_number_of_evaluations': Without(('eval_interval_secs',)),
     'eval_timeout_secs': Without(('eval_interval_secs',)),
@@ -231,6 +231,8 @@ _EVAL: dict[str, Reader] = {
 _PREDICT: dict[str, Reader] = {
     **dict.fromkeys(('images', 'checkpoint_path', 'moving_average_decay', 'mixed_precision', 'devices', 'batch_size')),
     **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation')),
+    'explain': Without(('visualize',), refused=True),
+    'explain_layer': With('explain', ('grad_cam',), refused=True),
     **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
     **dict.fromkeys(('channels', 'depth_multiplier', 'global_pool')),
     **_OF_RUN_FILES,

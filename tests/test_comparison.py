@@ -16,10 +16,10 @@ from engine.classifiers import Classifier, Runtime, in_batches, load_classifier,
 from engine.classifiers.interface import Interface
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.distributed.distribution import make_strategy
-from engine.evaluation.compare import Agreement
 from engine.evaluation.dataset import find_dataset
 from engine.evaluation.measure import EvalSource, measure
 from engine.evaluation.metrics import ScoredBatch
+from engine.evaluation.outcomes import Collector
 from engine.evaluation.subject import FileSubject
 from nets.variables import slim_variables
 from preprocessing.preprocessing_factory import get_preprocessing
@@ -59,7 +59,9 @@ def test_each_has_the_numbers_of_its_own_evaluation(trained, tmp_path, capsys):
         assert result['images_per_second'] > 0
     (of_averages,) = compare(trained.checkpoint_path, moving_average_decay=0.9)
     assert of_averages['accuracy'] == averaged['accuracy']
-    assert json.loads(path.read_text())['compared'] == [first, second]
+    written = json.loads(path.read_text())
+    assert [each['per_class'] for each in written['compared']] == [first['per_class'], second['per_class']]
+    assert [each['loss'] for each in written['compared']] == [first['loss'], second['loss']]
     heading, *rows = capsys.readouterr().out.splitlines()[:3]
     assert heading.split() == ['file', 'kind', 'MB', 'Accuracy', 'Recall_2', 'Recall_5', 'images/s', 'agreement']
     assert [row.split()[3] for row in rows] == [f'{raw["accuracy"]:.2%}'] * 2
@@ -75,7 +77,7 @@ class Seen:
         self.batches.append(batch)
 
 
-def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
+def test_every_observer_sees_each_example_once_with_all_scores(trained):
     """Beside the net stands one that says class 3 of every image, and prepares images in another way."""
     net, strategy = load_classifier(trained.checkpoint_path), make_strategy(DeviceOptions(devices='cpu'))
     spec = dataclasses.replace(net.spec, preprocessing_name='inception', channels=3)
@@ -84,13 +86,13 @@ def test_agreement_counts_the_images_of_which_two_say_the_same(trained):
     )
     config = eval_config('')
     dataset = find_dataset(config.evaluation, config.net, net.path, net.spec, SINGLE_PROCESS)
-    agreement, seen = Agreement(2), Seen()
+    seen, collector = Seen(), Collector(1)
     source = EvalSource(dataset, strategy, batch_size=100)
     subjects = [FileSubject(each, strategy) for each in (net, constant)]
-    _, second = measure(subjects, source, (1, 5), [agreement, seen])
+    _, second = measure(subjects, source, (1, 5), [collector, seen])
     batch = next(iter(evaluation_batches(dataset, net.preprocessing, dataset.num_examples)))
     scores = net.scores(batch['image'].numpy())
-    assert agreement.counts == [360, np.sum(scores.argmax(axis=-1) == 3)]
+    assert (collector.outcomes().predictions == 3).all()
     assert second['accuracy'] == np.mean(batch['label'].numpy() == 3)
     assert [len(each.numbers) for each in seen.batches] == [100, 100, 100, 60]
     np.testing.assert_array_equal(np.concatenate([each.numbers for each in seen.batches]), np.arange(360))

@@ -65,7 +65,7 @@ def results(
     counts = Counts(recall_at)
     for first in range(0, len(labels), batch_size):
         rows = slice(first, first + batch_size)
-        counts.observe(ScoredBatch(np.arange(len(labels))[rows], labels[rows], (logits[rows],)))
+        counts.observe(ScoredBatch(np.arange(len(labels))[rows], labels[rows], (logits[rows],), ('logits',)))
     return counts.results()
 
 

@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         'preprocessing',
         'support',
     ),
+    'engine.runs': ('configs', 'support'),
     'engine.evaluation': (
         'configs',
         'datasets',
@@ -37,6 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         'engine.classifiers',
         'engine.distributed',
         'engine.optim',
+        'engine.runs',
         'nets',
         'preprocessing',
         'support',
@@ -58,6 +60,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         'engine.distributed',
         'engine.evaluation',
         'engine.optim',
+        'engine.runs',
         'nets',
         'preprocessing',
         'support',

@@ -92,7 +92,7 @@ def test_ties_labels_that_are_no_class_and_scores_that_are_not_finite(trained, d
     scores[2, 4] = np.nan
     options = make_config(EvalConfig, predictions_path=str(path), predictions_top_k=2).output
     with open_rows(options, dataset, [_Named(subject)]) as (rows,):
-        rows.observe(ScoredBatch(np.arange(3), np.array([7, 10, 4]), (scores,)))
+        rows.observe(ScoredBatch(np.arange(3), np.array([7, 10, 4]), (scores,), ('logits',)))
     tied, no_class, not_finite = read(path)
     assert (tied['rank'], tied['probability'], tied['correct']) == (1, pytest.approx(0.1), 0)
     assert tied['top_k'] == [0, 1]
@@ -101,10 +101,10 @@ def test_ties_labels_that_are_no_class_and_scores_that_are_not_finite(trained, d
 
 
 class _Named:
-    """A classifier's path, classes and output, as an evaluation has them."""
+    """A classifier's path and classes, as an evaluation has them."""
 
     def __init__(self, classifier: Any):
-        self.path, self.spec, self.output = classifier.path, classifier.spec, classifier.interface.output
+        self.path, self.spec = classifier.path, classifier.spec
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,8 @@ def test_an_evaluation_that_fails_leaves_the_file_as_it_was(trained, digits_dir,
     subject = _Named(load_classifier(trained.checkpoint_path))
     options = EvalOutputOptions(predictions_path=str(path))
     with contextlib.suppress(KeyboardInterrupt), open_rows(options, dataset, [subject]) as (rows,):
-        rows.observe(ScoredBatch(np.arange(3), np.zeros(3, int), (np.zeros((3, 10), np.float32),)))
+        scores = np.zeros((3, 10), np.float32)
+        rows.observe(ScoredBatch(np.arange(3), np.zeros(3, int), (scores,), ('logits',)))
         raise KeyboardInterrupt
     assert [file.name for file in tmp_path.iterdir()] == ['p.csv']
     assert path.read_text() == 'before'

@@ -106,7 +106,7 @@ def make_classifier(net: CheckpointNet) -> Classifier:
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(compiled(tf.constant(images)), np.float32)
 
-    return Classifier(net.prefix, 'checkpoint', net.spec, net.step, Interface(channel_order=order), run)
+    return Classifier(net.prefix, 'checkpoint', net.spec, net.step, Interface(channel_order=order), run, net.model)
 
 
 def with_labels_offset(spec: ModelSpec, asked: int | None) -> ModelSpec:

@@ -6,6 +6,7 @@ check_classes(path, spec, dataset, force=False)
 
 import functools
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -18,9 +19,10 @@ from configs.training import TrainConfig
 from datasets import dataset_factory, slices
 from datasets.dataset_factory import Dataset
 from datasets.records import names_from
-from engine.checkpoints.files import BEST, CONFIG
+from engine.checkpoints.files import BEST
 from engine.classifiers.model_spec import ModelSpec
 from engine.distributed.cluster import Cluster
+from engine.runs.files import CONFIG
 from support.errors import InputError
 
 
@@ -115,6 +117,12 @@ def _fitting(spec: ModelSpec, dataset: Dataset) -> str:
     return 'choose another data set, or another --labels_offset'
 
 
+def example_ids(dataset: Dataset, numbers: Iterable[int]) -> list[str]:
+    """Returns the examples at positions of a split: file, or shard and record, relative to the data set's folder."""
+    folder = f'{dataset.dataset_dir.rstrip("/")}/' if dataset.dataset_dir else ''
+    return [dataset.examples.describe(int(number)).removeprefix(folder) for number in numbers]
+
+
 def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> str | None:
     """Returns the run's `--eval_split_name`; None if it had none, or if that split overlaps the training split.
 
@@ -125,7 +133,7 @@ def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> 
         dataset_name: The data set to evaluate on.
         dataset_dir: Its folder.
     """
-    options = _read_options(folder)
+    options = run_options(folder)
     split, trained = options.get('eval_split_name'), options.get('dataset_split_name')
     if split is None or trained is None or options.get('dataset_name') != dataset_name:
         return None
@@ -145,7 +153,7 @@ def evaluated_split(folder: str, dataset_name: str, dataset_dir: str | None) -> 
     return split
 
 
-def _read_options(folder: str) -> dict[str, Any]:
+def run_options(folder: str) -> dict[str, Any]:
     """Returns a run's options from its config.cfg, for `best` its parent's; empty if it is missing or damaged."""
     folders = [folder]
     if os.path.basename(folder) == BEST:

@@ -21,7 +21,11 @@ from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.health import Health
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
+from engine.evaluation.outcomes import Collector, Outcomes
+from engine.evaluation.report.gathering import gather
+from engine.evaluation.report.page import write_report
 from engine.evaluation.rows import open_rows
+from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
 from support.errors import InputError, first_line
@@ -34,13 +38,14 @@ def evaluate(config: EvalConfig) -> Results:
 
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
-        images_per_second, step, checkpoint_path, and names of the net and the data set.
+        images_per_second, step, checkpoint_path, names of the net and the data set, and `Statistics.to_json`.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
     """
     with joining.join_cluster(config) as cluster:
         path, output = config.evaluation.checkpoint_path, config.output
+        cluster.on_chief(lambda: outputs.make_report_dir(output.report_dir))
         waits = output.eval_interval_secs is not None
         strategy = distribution.make_strategy(config.devices, cluster)
         set_precision(config.net.mixed_precision, strategy)
@@ -132,9 +137,10 @@ class _Evaluation:
         subject, dataset = self._subject, self._dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
-        watched = self._health.watch(subject)
+        watched, collector = self._health.watch(subject), Collector()
         with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([watched], self._source, self._recall_at, [watched, *observers])
+            (measured,) = measure([watched], self._source, self._recall_at, [watched, collector, *observers])
+        statistics = compute(collector.outcomes(), self._recall_at)
         results = {
             **measured,
             'step': subject.step,
@@ -144,18 +150,29 @@ class _Evaluation:
             'dataset_name': dataset.name,
             'dataset_split_name': dataset.split,
             'moving_averages': self._averages,
+            **statistics.to_json(dataset.label_names),
         }
         if self._cluster.is_chief:
             outputs.report(results, dataset.num_examples)
-            self._write(results)
+            outputs.print_statistics(statistics)
+            self._write(results, statistics)
+            if output.report_dir:
+                self._write_report(output.report_dir, results, collector.outcomes(), statistics)
         self._health.report(watched, results, subject.path, step=subject.step, images_seen=subject.images_seen)
         return results
 
-    def _write(self, results: Results) -> None:
+    def _write_report(self, folder: str, results: Results, outcomes: Outcomes, statistics: Statistics) -> None:
+        facts = {'kind': str(results['kind']), 'images per second': f'{results["images_per_second"]:.0f}'}
+        if results['step'] >= 0:
+            facts['step'] = f'{results["step"]:,}'
+        content = gather([self._subject], [outcomes], [statistics], [facts], self._dataset, self._source.strategy)
+        write_report(folder, content)
+
+    def _write(self, results: Results, statistics: Statistics) -> None:
         output = self._config.output
         if output.results_path:
             outputs.write_results(output.results_path, results)
         try:
-            outputs.write_summaries(self._writer, results)
+            outputs.write_summaries(self._writer, results, statistics)
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'--eval_dir={output.eval_dir}: {first_line(error)}') from error

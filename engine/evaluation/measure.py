@@ -158,4 +158,5 @@ def _score(subjects: Sequence[Subject], source: EvalSource, batches: dict[Prepro
     numbers, labels = source.gather(batch['number']), source.gather(batch['label'])
     scores = [source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects]
     real = numbers >= 0
-    return ScoredBatch(numbers[real], labels[real], tuple(rows[real] for rows in scores))
+    outputs = tuple(subject.output for subject in subjects)
+    return ScoredBatch(numbers[real], labels[real], tuple(rows[real] for rows in scores), outputs)

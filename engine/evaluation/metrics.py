@@ -6,7 +6,7 @@ counts.results()                           # num_examples, accuracy, recall_at_1
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,15 +31,64 @@ def clip_recall_at(recall_at: Iterable[int], num_classes: int, *, warn: bool = F
 class ScoredBatch:
     """A scored batch for observers, without the padding of the last batch.
 
+    What several observers need is computed once, at the first call.
+
     Attributes:
         numbers: int64 [examples], the position of each in its split.
         labels: int32 [examples], in the net's numbering of classes.
         scores: float32 [examples, classes] for each classifier.
+        outputs: 'logits' or 'probabilities' for each classifier.
     """
 
     numbers: np.ndarray
     labels: np.ndarray
     scores: tuple[np.ndarray, ...]
+    outputs: tuple[str, ...]
+    _computed: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict, init=False, compare=False)
+
+    def predictions(self, index: int) -> np.ndarray:
+        """Returns the classes with the highest scores, int64 [examples]; of equal scores the lowest index.
+
+        As in `tf.argmax`, NaN is below every number.
+        """
+        scores = self.scores[index]
+        return self._once('predictions', index, lambda: np.where(np.isnan(scores), -np.inf, scores).argmax(axis=-1))
+
+    def ranks(self, index: int) -> np.ndarray:
+        """Returns `label_ranks`, int64 [examples]."""
+        return self._once('ranks', index, lambda: label_ranks(self.scores[index], self.labels))
+
+    def probabilities(self, index: int, classes: np.ndarray) -> np.ndarray:
+        """Returns probabilities, by a softmax of logits.
+
+        Args:
+            index: The classifier.
+            classes: Integers [examples, k], classes of each example.
+
+        Returns:
+            float64 [examples, k]; NaN for all classes of an example with scores that are not finite.
+        """
+        scores = self.scores[index]
+        chosen = np.take_along_axis(scores, classes, axis=-1).astype(np.float64)
+        if self.outputs[index] == 'logits':
+            chosen = np.exp(chosen - self._once('normalizers', index, lambda: _log_sum_exp(scores))[:, np.newaxis])
+        return np.where(self.are_finite(index)[:, np.newaxis], chosen, np.nan)
+
+    def are_finite(self, index: int) -> np.ndarray:
+        """Returns whether all scores of an example are finite, bool [examples]."""
+        return self._once('finite', index, lambda: np.isfinite(self.scores[index]).all(axis=-1))
+
+    def _once(self, name: str, index: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        if (name, index) not in self._computed:
+            self._computed[name, index] = compute()
+        return self._computed[name, index]
+
+
+def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """Returns the logarithm of the sum of exponentials, float64 [examples], of float32 [examples, classes]."""
+    with np.errstate(invalid='ignore'):  # of rows that are not finite
+        highest = logits.max(axis=-1, keepdims=True)
+        return highest[:, 0].astype(np.float64) + np.log(np.exp(logits - highest).sum(axis=-1, dtype=np.float64))
 
 
 class Observer(Protocol):
@@ -57,7 +106,7 @@ class Counts:
     """
 
     def __init__(self, recall_at: Sequence[int], output: str = 'logits', index: int = 0):
-        """Takes the values of k, the classifier's output ('logits' or 'probabilities') and its index in `scores`."""
+        """Takes the values of k, the classifier's output ('logits' or 'probabilities') and its index in the batch."""
         self._recall_at, self._output, self._index = recall_at, output, index
         self._examples, self._right, self._loss = 0, 0, 0.0
         self._hits = np.zeros(len(recall_at), np.int64)
@@ -66,11 +115,11 @@ class Counts:
         """Counts a batch."""
         scores, labels = batch.scores[self._index], batch.labels
         self._examples += len(labels)
-        with tf.device('CPU:0'):
-            self._right += int((tf.argmax(scores, axis=-1).numpy() == labels).sum())
-            if self._output == 'logits':
+        self._right += int((batch.predictions(self._index) == labels).sum())
+        if self._output == 'logits':
+            with tf.device('CPU:0'):
                 self._loss += softmax_cross_entropy(scores, labels).numpy().sum(dtype=np.float64)
-        ranks = label_ranks(scores, labels)
+        ranks = batch.ranks(self._index)
         self._hits += [int(((ranks > 0) & (ranks <= k)).sum()) for k in self._recall_at]
 
     def results(self) -> dict[str, Any]:

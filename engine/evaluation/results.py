@@ -7,14 +7,20 @@ write_summaries(SummaryWriter(eval_dir(train_dir, 'test', averages=False)), resu
 import json
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from datasets.text_files import write_text
 from engine.evaluation.measure import Results
+from engine.evaluation.statistics import Difference, Statistics
 from engine.evaluation.summaries import SummaryWriter
 from support.errors import InputError, first_line
+from support.tables import format_table
+
+_CHARTED = ('mean_class_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', 'ece')
 
 
 def report(results: Results, num_examples: int) -> None:
@@ -29,6 +35,49 @@ def report(results: Results, num_examples: int) -> None:
     print(f'evaluated {results["num_examples"]} of {num_examples}', flush=True)
 
 
+def print_statistics(statistics: Statistics) -> None:
+    """Prints the values, except micro and weighted averages, with their intervals."""
+    rows = [('', 'value', '95 % interval')]
+    for name, value in statistics.values.items():
+        if name.endswith(('_micro', '_weighted')):  # micro averages equal accuracy
+            continue
+        show = '{:.4f}'.format if name in ('cross_entropy', 'ece') else '{:.2%}'.format
+        interval = statistics.intervals.get(name)
+        rows.append((name, show(value), f'{show(interval[0])} to {show(interval[1])}' if interval else ''))
+    print(format_table(rows, numbers=True), flush=True)
+    if statistics.num_not_finite:
+        logging.warning(
+            '%d of %d examples have scores that are not finite: they count as wrong in Recall@k, and cross_entropy '
+            'and ece are undefined',
+            *(statistics.num_not_finite, statistics.num_examples),
+        )
+
+
+def print_differences(differences: Sequence[Difference]) -> None:
+    """Prints McNemar's tests of pairs of classifiers as a table."""
+    heading = ('first', 'second', 'only first right', 'only second right', "McNemar's p")
+    rows = [
+        (each.first, each.second, str(each.only_first), str(each.only_second), f'{each.p_value:.3g}')
+        for each in differences
+    ]
+    if rows:
+        print(format_table([heading, *rows], numbers=True), flush=True)
+
+
+def make_report_dir(folder: str | None) -> None:
+    """Makes the folder of a report before the evaluation, so that nothing is lost if it cannot be made.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    if folder is None:
+        return
+    try:
+        tf.io.gfile.makedirs(folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--report_dir={folder}: {first_line(error)}') from error
+
+
 def write_results(path: str, results: Results) -> None:
     """Writes results as JSON, atomically; non-finite numbers become null.
 
@@ -36,7 +85,9 @@ def write_results(path: str, results: Results) -> None:
         InputError: the file cannot be written.
     """
     try:
-        write_text(path, json.dumps(_finite(results), indent=1) + '\n')
+        # One line for each key: a confusion matrix has a number of cells.
+        lines = [f' {json.dumps(key)}: {json.dumps(value)}' for key, value in _finite(results).items()]
+        write_text(path, '{\n' + ',\n'.join(lines) + '\n}\n')
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f'--results_path={path}: {first_line(error)}') from error
 
@@ -55,8 +106,10 @@ def eval_dir(train_dir: str, split: str, averages: bool) -> str:
     return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
 
 
-def write_summaries(writer: SummaryWriter, results: Results) -> None:
+def write_summaries(writer: SummaryWriter, results: Results, statistics: Statistics) -> None:
     """Writes results for TensorBoard: accuracy, recall_at_<k>, loss, num_examples, step, and the checkpoint's path.
+
+    And of the statistics mean_class_accuracy, ece and the macro averages.
 
     The loss has the same tag as in training, so that both appear in one chart.
     """
@@ -64,6 +117,7 @@ def write_summaries(writer: SummaryWriter, results: Results) -> None:
     measured = {name: float(value) for name, value in results.items() if name.startswith(('accuracy', 'recall_at_'))}
     if 'loss' in results:
         measured['losses/cross_entropy'] = float(results['loss'])
+    measured |= {name: statistics.values[name] for name in _CHARTED}
     writer.scalars(step, {**measured, 'num_examples': float(results['num_examples']), 'step': float(step)})
     if results['checkpoint_path']:
         writer.text(step, 'checkpoint_path', str(results['checkpoint_path']))

@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from configs.evaluation import PREDICTION_ENDINGS, EvalOutputOptions, check_predictions_path
 from datasets.dataset_factory import Dataset
-from engine.classifiers import softmax
 from engine.classifiers.model_spec import ModelSpec
-from engine.evaluation.metrics import Observer, ScoredBatch, label_ranks
+from engine.evaluation.dataset import example_ids
+from engine.evaluation.metrics import Observer, ScoredBatch
 from support import optional_packages
 from support.atomic import atomic_file
 from support.errors import InputError, first_line, io_errors
@@ -29,11 +29,10 @@ _ROW_GROUP = 10_000  # rows of a group in Parquet; with 1,000 logits each, 40 MB
 
 
 class Named(Protocol):
-    """The interface of a classifier whose rows are written: path, classes, and kind of output."""
+    """The interface of a classifier whose rows are written: path and classes."""
 
     path: str
     spec: ModelSpec
-    output: str
 
 
 class Rows:
@@ -50,7 +49,6 @@ class Rows:
     ):
         self._path, self._writer, self._dataset, self._subjects = path, writer, dataset, subjects
         self._top_k, self._with_logits = min(top_k, dataset.num_classes), with_logits
-        self._folder = f'{dataset.dataset_dir.rstrip("/")}/' if dataset.dataset_dir else ''
 
     def observe(self, batch: ScoredBatch) -> None:
         """Writes the rows of a batch, grouped by example."""
@@ -60,26 +58,27 @@ class Rows:
 
     def _rows(self, subject: Named, batch: ScoredBatch, index: int) -> list[Row]:
         scores, labels = batch.scores[index], batch.labels
-        probabilities = softmax(scores) if subject.output == 'logits' else scores
         order = np.argsort(-scores, axis=-1, kind='stable')[:, : self._top_k]
-        ranks = label_ranks(scores, labels).tolist()
+        ranks = batch.ranks(index).tolist()
+        of_top = batch.probabilities(index, order)
+        of_labels = batch.probabilities(index, np.where(batch.ranks(index) > 0, labels, 0)[:, np.newaxis])[:, 0]
         names = self._dataset.label_names or subject.spec.label_names
         rows = []
-        for i, number in enumerate(batch.numbers):
+        for i, name in enumerate(example_ids(self._dataset, batch.numbers)):
             label, top = int(labels[i]), order[i].tolist()
             row: Row = {'path': subject.path} if len(self._subjects) > 1 else {}
             row |= {
-                'id': self._dataset.examples.describe(int(number)).removeprefix(self._folder),
+                'id': name,
                 'label': label,
                 'label_name': _name(names, label),
                 'prediction': top[0],
                 'prediction_name': _name(names, top[0]),
                 'correct': int(top[0] == label),
                 'rank': ranks[i] or None,
-                'probability': _number(probabilities[i, label]) if ranks[i] else None,
+                'probability': _number(of_labels[i]) if ranks[i] else None,
                 'top_k': top,
                 'top_k_names': [_name(names, each) for each in top],
-                'top_k_probabilities': [_number(probabilities[i, each]) for each in top],
+                'top_k_probabilities': [_number(value) for value in of_top[i]],
             }
             if self._with_logits:
                 row['logits'] = [_number(value) for value in scores[i]]
@@ -174,7 +173,7 @@ class _Parquet:
         whole, real = arrow.int32(), arrow.float32()
         types: Mapping[str, Any] = {
             **dict.fromkeys(('label', 'prediction', 'correct', 'rank'), whole),
-            'probability': real,
+            'probability': arrow.float64(),  # whose logarithm is the loss: float32 ends at 1e-45
             'top_k': arrow.list_(whole),
             'top_k_names': arrow.list_(arrow.string()),
             'top_k_probabilities': arrow.list_(real),

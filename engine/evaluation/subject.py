@@ -39,6 +39,7 @@ class ReplicatedNet:
     """A Keras model with its current weights; each replica of a strategy scores its share of a batch.
 
     Attributes:
+        model: The model.
         preprocessing: The preprocessing of its images.
         output: 'logits'.
     """
@@ -52,8 +53,7 @@ class ReplicatedNet:
         strategy: tf.distribute.Strategy,
         devices: DeviceOptions,
     ):
-        self.preprocessing = preprocessing
-        self._model, self._strategy = model, strategy
+        self.model, self.preprocessing, self._strategy = model, preprocessing, strategy
         is_fast = distribution.use_fast_convolutions(devices, strategy)
 
         def classify(images: tf.Tensor) -> tf.Tensor:
@@ -74,13 +74,13 @@ class ReplicatedNet:
     @functools.cached_property
     def hidden_layers(self) -> keras.Model:
         """The net from its input to its end points by name, in order, without logits and predictions."""
-        end_points = nets_factory.get_end_points(self._model)
+        end_points = nets_factory.get_end_points(self.model)
         hidden = {
             name: output
             for name, output in end_points.items()
-            if name != 'Predictions' and output is not self._model.output
+            if name != 'Predictions' and output is not self.model.output
         }
-        return keras.Model(self._model.input, hidden)
+        return keras.Model(self.model.input, hidden)
 
 
 class CheckpointSubject(ReplicatedNet):
@@ -123,19 +123,19 @@ class CheckpointSubject(ReplicatedNet):
     def _restore(self, prefix: str, open_it: Callable[[], checkpoints.Checkpoint]) -> None:
         def read() -> list[int]:
             checkpoint = open_it()
-            restore_weights(checkpoint, self._model, self._averages)
+            restore_weights(checkpoint, self.model, self._averages)
             return [checkpoint.step, checkpoint.read_int(checkpoints.IMAGES_SEEN_KEY, -1)]
 
         self.path, (self.step, self.images_seen) = prefix, _read_on_chief(self._cluster, read)
         if self._cluster.count > 1:
-            weights = [variable.value for variable in slim_variables(self._model).values()]
+            weights = [variable.value for variable in slim_variables(self.model).values()]
             with distribution.naming_lost_workers(self._cluster):
                 broadcast(self._strategy, weights)
 
     def variants(self) -> dict[str, Subject]:
         """Returns the same net with every other preprocessing that it can have, by flag."""
         return {
-            _PREPROCESSING_FLAG + name: _EagerNet(self._model, spec.make_preprocessing(), self._strategy)
+            _PREPROCESSING_FLAG + name: _EagerNet(self.model, spec.make_preprocessing(), self._strategy)
             for name, spec in _other_preprocessings(self.spec).items()
         }
 

@@ -16,7 +16,9 @@ from datasets import dataset_factory, decoded
 from engine.evaluation.health import Health
 from engine.evaluation.measure import EvalSource, EvaluationStopped, Results, measure
 from engine.evaluation.metrics import clip_recall_at
+from engine.evaluation.outcomes import Collector
 from engine.evaluation.results import eval_dir, report, write_summaries
+from engine.evaluation.statistics import compute
 from engine.evaluation.subject import ReplicatedNet
 from engine.evaluation.summaries import SummaryWriter
 from engine.training.actions import Action, Interval, Moment, check_variables
@@ -68,17 +70,18 @@ class Evaluate(Action):
         variables = {**self._state.saved_variables(), **position.counters()}
         values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
         check_variables(values, position)  # NaN logits would count as the first class
-        watched = self._health.watch(self._net)
+        watched, collector = self._health.watch(self._net), Collector()
         try:
             with _averages_as_weights(self._state):
-                (measured,) = measure([watched], self._source, self._recall_at, [watched], self._should_stop)
+                (measured,) = measure([watched], self._source, self._recall_at, [watched, collector], self._should_stop)
         except EvaluationStopped:
             logging.info('the evaluation was interrupted; it runs first when training resumes')
             return
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
         if self._source.cluster.is_chief:
             report(self.results, self._source.dataset.num_examples)
-            write_summaries(self._writer, self.results)
+            statistics = compute(collector.outcomes(), self._recall_at, with_intervals=False)
+            write_summaries(self._writer, self.results, statistics)
         self._health.report(
             watched, measured, f'step {position.step}', step=position.step, images_seen=position.images_seen
         )
