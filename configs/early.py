@@ -16,7 +16,7 @@ from configs.evaluation import EvalConfig, check_predictions_path
 from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
-from configs.training import TrainConfig
+from configs.training import TrainConfig, steps_to_profile
 from configs.unread import refused
 from support.errors import InputError, unknown_name
 
@@ -159,7 +159,7 @@ def check_combinations(config: Any) -> None:
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Raises InputError if a schedule lacks an option, or if no evaluation measures `--best_metric`."""
+    """Raises InputError for a schedule without its option, a `--best_metric` nobody measures, or no step to profile."""
     schedule, length, name = config.schedule, config.length, config.data.dataset_name
     ends = length.max_number_of_steps is not None or length.num_epochs is not None
     is_embedded = name == 'digits' or (name is None and config.data.dataset_dir is None)  # its length has a default
@@ -167,6 +167,11 @@ def check_schedule(config: TrainConfig) -> None:
         raise needs_length()
     if schedule.learning_rate_decay_type == 'piecewise' and not schedule.learning_rate_boundaries:
         raise needs_boundaries()
+    profiled, steps = steps_to_profile(config.log.profile_steps), length.max_number_of_steps
+    if profiled is not None and steps is not None and profiled[0] > steps:
+        raise InputError(
+            f'--profile_steps={config.log.profile_steps}: training ends at step {steps}, of --max_number_of_steps'
+        )
     metric = config.checkpoint.best_metric
     if not re.fullmatch(r'none|accuracy|recall_at_\d+', metric):
         recalls = ''.join(f', recall_at_{k}' for k in config.evaluation.recall_at)

@@ -77,6 +77,9 @@ class EvalOutputOptions(Options):
     eval_dir: str | None = option(
         None, 'Folder for event files. Default: eval_<split> beside the checkpoint. (slim: /tmp/tfmodel/)', path=True
     )
+    summarize_images: bool = option(
+        False, 'Also write the confusion matrix, a gallery of mistakes and precision-recall curves for TensorBoard.'
+    )
     results_path: str | None = option(None, 'JSON file for the results of the last evaluation.', path=True)
     predictions_path: str | None = option(
         None,

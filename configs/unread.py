@@ -175,7 +175,10 @@ _TRAIN: dict[str, Reader] = {
     # log
     **dict.fromkeys(('summary', 'log_every_n_steps', 'save_summaries_secs', 'save_summaries_steps')),
     'summarize_histograms': Without(('save_summaries_secs', 'save_summaries_steps')),
-    'summarize_images': Without(('save_summaries_secs', 'save_summaries_steps')),
+    'summarize_images': Without(
+        ('save_summaries_secs', 'save_summaries_steps', 'eval_every_epochs', 'eval_every_steps')
+    ),
+    'profile_steps': None,
     # devices, evaluation
     **dict.fromkeys(('devices', 'num_clones', 'xla', 'fast_convolutions', 'all_reduce')),
     **dict.fromkeys(('eval_every_epochs', 'eval_every_steps')),
@@ -219,7 +222,8 @@ _EVAL: dict[str, Reader] = {
     'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
     'file_pattern': With('dataset_name', RECORD_DATASETS, refused=True),
     **_OF_RUN_FILES,
-    **dict.fromkeys(('eval_dir', 'results_path', 'predictions_path', 'report_dir', 'eval_interval_secs')),
+    **dict.fromkeys(('eval_dir', 'summarize_images', 'results_path', 'predictions_path', 'report_dir')),
+    'eval_interval_secs': None,
     **dict.fromkeys(('predictions_top_k', 'predictions_logits'), Without(('predictions_path',))),
     'max_number_of_evaluations': Without(('eval_interval_secs',)),
     'eval_timeout_secs': Without(('eval_interval_secs',)),

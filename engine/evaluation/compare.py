@@ -134,7 +134,7 @@ def _table(paths: Sequence[str], results: Sequence[Results]) -> str:
 def _refuse_options_of_one(output: EvalOutputOptions, cluster: ClusterOptions) -> None:
     """Raises InputError for options that apply only to a single file."""
     given = {**dataclasses.asdict(output), **dataclasses.asdict(cluster)}
-    of_one = ('eval_dir', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
+    of_one = ('eval_dir', 'summarize_images', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
     for name in (*of_one, 'worker_hosts', 'launch_workers'):
         if given[name]:
             raise InputError(

@@ -28,6 +28,7 @@ from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
+from engine.evaluation.visuals import Visuals
 from support.errors import InputError, first_line
 
 
@@ -138,9 +139,12 @@ class _Evaluation:
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         watched, collector = self._health.watch(subject), Collector()
+        visuals = Visuals(dataset, subject.preprocessing) if output.summarize_images else None
         with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([watched], self._source, self._recall_at, [watched, collector, *observers])
-        statistics = compute(collector.outcomes(), self._recall_at)
+            observers = [watched, collector, *observers, *([] if visuals is None else [visuals.curves])]
+            (measured,) = measure([watched], self._source, self._recall_at, observers)
+        outcomes = collector.outcomes()
+        statistics = compute(outcomes, self._recall_at)
         results = {
             **measured,
             'step': subject.step,
@@ -155,9 +159,9 @@ class _Evaluation:
         if self._cluster.is_chief:
             outputs.report(results, dataset.num_examples)
             outputs.print_statistics(statistics)
-            self._write(results, statistics)
+            self._write(results, outcomes, statistics, visuals)
             if output.report_dir:
-                self._write_report(output.report_dir, results, collector.outcomes(), statistics)
+                self._write_report(output.report_dir, results, outcomes, statistics)
         self._health.report(watched, results, subject.path, step=subject.step, images_seen=subject.images_seen)
         return results
 
@@ -168,11 +172,13 @@ class _Evaluation:
         content = gather([self._subject], [outcomes], [statistics], [facts], self._dataset, self._source.strategy)
         write_report(folder, content)
 
-    def _write(self, results: Results, statistics: Statistics) -> None:
+    def _write(self, results: Results, outcomes: Outcomes, statistics: Statistics, visuals: Visuals | None) -> None:
         output = self._config.output
         if output.results_path:
             outputs.write_results(output.results_path, results)
         try:
+            if visuals is not None:
+                visuals.write(self._writer, max(self._subject.step, 0), outcomes, statistics)
             outputs.write_summaries(self._writer, results, statistics)
         except (OSError, tf.errors.OpError) as error:
             raise InputError(f'--eval_dir={output.eval_dir}: {first_line(error)}') from error
