@@ -126,11 +126,13 @@ def check_file(flag: str, path: str | None) -> None:
         raise InputError(f'--{flag}={path}: no such file')
 
 
-def check_place(flag: str, path: str | None) -> None:
-    """Raises InputError if no file can be written at a path."""
+def check_place(flag: str, path: str | None, to_be_made: str | None = None) -> None:
+    """Raises InputError if no file can be written at a path; the folder `to_be_made` may be missing."""
     if path is None or _is_remote(path):
         return
     folder = os.path.dirname(path) or '.'
+    if to_be_made and not os.path.lexists(folder) and os.path.abspath(folder) == os.path.abspath(to_be_made):
+        return
     if not os.path.isdir(folder):
         raise InputError(f'--{flag}={path}: folder {folder} does not exist')
     if not path or os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
@@ -230,10 +232,11 @@ def check_evaluation(config: EvalConfig) -> None:
     if options.dataset_name is not None:  # else the run's, which may be written or downloaded
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
-    check_place('results_path', config.output.results_path)
     check_predictions_path(config.output.predictions_path)
-    check_place('predictions_path', config.output.predictions_path)
     check_folder_place('eval_dir', config.output.eval_dir)
+    check_folder_place('report_dir', config.output.report_dir)
+    for flag in ('results_path', 'predictions_path'):
+        check_place(flag, getattr(config.output, flag), config.output.report_dir)
 
 
 def _has_checkpoints(folder: str) -> bool:

@@ -92,6 +92,12 @@ class EvalOutputOptions(Options):
     )
     predictions_top_k: int = option(5, 'With --predictions_path: classes of each row, the most likely first.', lower=1)
     predictions_logits: bool = option(False, 'With --predictions_path: write the scores of all classes, too.')
+    report_dir: str | None = option(
+        None,
+        'Folder for a report to read in a browser, report.html, with its charts as PNG and its tables as CSV: metrics '
+        'with intervals, confusion matrix, calibration, learning curves, mistakes with pictures.',
+        path=True,
+    )
     eval_interval_secs: float | None = option(
         None,
         'Keep waiting for new checkpoints and evaluate each, at intervals of at least this many seconds.',

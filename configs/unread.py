@@ -219,7 +219,7 @@ _EVAL: dict[str, Reader] = {
     'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
     'file_pattern': With('dataset_name', RECORD_DATASETS, refused=True),
     **_OF_RUN_FILES,
-    **dict.fromkeys(('eval_dir', 'results_path', 'predictions_path', 'eval_interval_secs')),
+    **dict.fromkeys(('eval_dir', 'results_path', 'predictions_path', 'report_dir', 'eval_interval_secs')),
     **dict.fromkeys(('predictions_top_k', 'predictions_logits'), Without(('predictions_path',))),
     'max_number_of_evaluations': Without(('eval_interval_secs',)),
     'eval_timeout_secs': Without(('eval_interval_secs',)),

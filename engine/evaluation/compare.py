@@ -20,7 +20,9 @@ from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, Subject, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.outcomes import Collector
-from engine.evaluation.results import print_differences, write_results
+from engine.evaluation.report.gathering import gather
+from engine.evaluation.report.page import write_report
+from engine.evaluation.results import make_report_dir, print_differences, write_results
 from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import compare_pairs, compute
 from engine.evaluation.subject import open_subject
@@ -40,6 +42,7 @@ def compare(config: EvalConfig) -> list[Results]:
     """
     options = config.evaluation
     _refuse_options_of_one(config.output, config.cluster)
+    make_report_dir(config.output.report_dir)
     strategy = distribution.make_strategy(config.devices)
     set_precision(config.net.mixed_precision, strategy)
     subjects = [open_subject(path, config, strategy, SINGLE_PROCESS, 'compare') for path in options.compare]
@@ -53,6 +56,7 @@ def compare(config: EvalConfig) -> list[Results]:
         measured = measure(timed, source, options.recall_at, [*collectors, *observers])
     outcomes = [collector.outcomes() for collector in collectors]
     recall_at = clip_recall_at(options.recall_at, dataset.num_classes)
+    statistics = [compute(found, recall_at) for found in outcomes]
     results = [
         {
             'kind': subject.kind,
@@ -62,20 +66,33 @@ def compare(config: EvalConfig) -> list[Results]:
             **counted,
             'images_per_second': round(clock.images / clock.seconds, 1),
             'agreement': float((found.predictions == outcomes[0].predictions).mean()),
-            **compute(found, recall_at).to_json(dataset.label_names),
+            **of_subject.to_json(dataset.label_names),
         }
-        for subject, clock, counted, found in zip(subjects, timed, measured, outcomes, strict=True)
+        for subject, clock, counted, found, of_subject in zip(
+            *(subjects, timed, measured, outcomes, statistics), strict=True
+        )
     ]
     differences = compare_pairs(options.compare, outcomes)
     print(_table(options.compare, results))
     print_differences(differences)
     print(f'evaluated {source.num_examples} of {dataset.num_examples}', flush=True)
     if config.output.results_path:
-        facts = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split}
+        data = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split}
         write_results(
             config.output.results_path,
-            {**facts, 'compared': results, 'differences': [dataclasses.asdict(each) for each in differences]},
+            {**data, 'compared': results, 'differences': [dataclasses.asdict(each) for each in differences]},
         )
+    if config.output.report_dir:
+        facts = [
+            {
+                'kind': result['kind'],
+                'MB': f'{result["bytes"] / 1e6:.2f}',
+                'images per second, net alone': f'{result["images_per_second"]:.0f}',
+                'same class as the first': f'{result["agreement"]:.2%}',
+            }
+            for result in results
+        ]
+        write_report(config.output.report_dir, gather(subjects, outcomes, statistics, facts, dataset, strategy))
     return results
 
 

@@ -20,7 +20,9 @@ from engine.evaluation import results as outputs
 from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
-from engine.evaluation.outcomes import Collector
+from engine.evaluation.outcomes import Collector, Outcomes
+from engine.evaluation.report.gathering import gather
+from engine.evaluation.report.page import write_report
 from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
@@ -42,6 +44,7 @@ def evaluate(config: EvalConfig) -> Results:
     """
     with joining.join_cluster(config) as cluster:
         path, output = config.evaluation.checkpoint_path, config.output
+        cluster.on_chief(lambda: outputs.make_report_dir(output.report_dir))
         waits = output.eval_interval_secs is not None
         strategy = distribution.make_strategy(config.devices, cluster)
         set_precision(config.net.mixed_precision, strategy)
@@ -149,7 +152,16 @@ class _Evaluation:
             outputs.report(results, dataset.num_examples)
             outputs.print_statistics(statistics)
             self._write(results, statistics)
+            if output.report_dir:
+                self._write_report(output.report_dir, results, collector.outcomes(), statistics)
         return results
+
+    def _write_report(self, folder: str, results: Results, outcomes: Outcomes, statistics: Statistics) -> None:
+        facts = {'kind': str(results['kind']), 'images per second': f'{results["images_per_second"]:.0f}'}
+        if results['step'] >= 0:
+            facts['step'] = f'{results["step"]:,}'
+        content = gather([self._subject], [outcomes], [statistics], [facts], self._dataset, self._source.strategy)
+        write_report(folder, content)
 
     def _write(self, results: Results, statistics: Statistics) -> None:
         output = self._config.output

@@ -36,9 +36,11 @@ def report(results: Results, num_examples: int) -> None:
 
 
 def print_statistics(statistics: Statistics) -> None:
-    """Prints the values that `report` does not, and all intervals, as a table."""
+    """Prints the values, except micro and weighted averages, with their intervals."""
     rows = [('', 'value', '95 % interval')]
     for name, value in statistics.values.items():
+        if name.endswith(('_micro', '_weighted')):  # micro averages equal accuracy
+            continue
         show = '{:.4f}'.format if name in ('cross_entropy', 'ece') else '{:.2%}'.format
         interval = statistics.intervals.get(name)
         rows.append((name, show(value), f'{show(interval[0])} to {show(interval[1])}' if interval else ''))
@@ -60,6 +62,20 @@ def print_differences(differences: Sequence[Difference]) -> None:
     ]
     if rows:
         print(format_table([heading, *rows], numbers=True), flush=True)
+
+
+def make_report_dir(folder: str | None) -> None:
+    """Makes the folder of a report before the evaluation, so that nothing is lost if it cannot be made.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    if folder is None:
+        return
+    try:
+        tf.io.gfile.makedirs(folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--report_dir={folder}: {first_line(error)}') from error
 
 
 def write_results(path: str, results: Results) -> None:

@@ -24,7 +24,8 @@ _LONGEST, _SHORTEST = 192, 64  # pixels of a picture's longer side
 _NUM_PREPARED, _VERSIONS = 8, 4
 _MAX_FILTERS, _FILTER_SIDE = 256, 44  # pixels
 
-# Draws where a net looks: prepared images, [batch, height, width, channels], and classes, [batch], to uint8 pictures.
+# Draws where a net looks: images of `host_eval`, [batch, height, width, channels], and classes, [batch], to uint8
+# [batch, height, width, 3].
 Explain = Callable[[tf.Tensor, np.ndarray], np.ndarray]
 
 
@@ -94,8 +95,9 @@ def _picture(
     encoded = dataset.examples.check(number)['image']
     explanation = None
     if explain is not None:
-        prepared = preprocessing.device_eval(preprocessing.host_eval(encoded)[tf.newaxis])
-        explanation = _fitted(explain(prepared, outcomes.predictions[index : index + 1])[0])
+        explanation = _fitted(
+            explain(preprocessing.host_eval(encoded)[tf.newaxis], outcomes.predictions[index : index + 1])[0]
+        )
     return Picture(
         id=example_ids(dataset, outcomes.numbers[index : index + 1])[0],
         image=_stored(encoded, preprocessing),

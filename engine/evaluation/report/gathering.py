@@ -19,6 +19,7 @@ from configs.training import AugmentOptions, TrainConfig
 from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
 from engine.checkpoints.files import BEST
+from engine.classifiers.explaining import make_explainer, overlay
 from engine.distributed.kernels import describe_kernels
 from engine.evaluation.dataset import example_ids, run_options
 from engine.evaluation.outcomes import Outcomes
@@ -136,8 +137,18 @@ def _recipe(options: dict[str, Any]) -> dict[str, str]:
 
 
 def _explainer(subject: CheckpointSubject | FileSubject) -> Explain | None:
-    """Returns a function that draws Grad-CAM over images; None for a net without gradients or convolutions."""
-    return None
+    """Returns a function that draws Grad-CAM over images; None for an exported file and a net without convolutions."""
+    if not isinstance(subject, CheckpointSubject):
+        return None
+    preprocessing = subject.preprocessing
+    try:
+        explain = make_explainer(subject.model, 'grad_cam')
+    except InputError as error:
+        logging.info('the report has no explanations: %s', error)
+        return None
+    return lambda images, classes: overlay(
+        images.numpy() / preprocessing.host_range, explain(preprocessing.device_eval(images), classes)
+    )
 
 
 def _environment(strategy: tf.distribute.Strategy) -> dict[str, str]:
