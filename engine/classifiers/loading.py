@@ -196,8 +196,8 @@ def _spec_of_foreign(
 def _with_temperature(classifier: Classifier, temperature: float) -> Classifier:
     if classifier.interface.output == 'probabilities':
         raise InputError(
-            f'--temperature={temperature:g}: {classifier.path} gives probabilities, not logits; leave it out, or export '
-            'the checkpoint again with it'
+            f'--temperature={temperature:g}: {classifier.path} gives probabilities, not logits; leave it out, or '
+            'export the checkpoint again with it'
         )
     interface = dataclasses.replace(classifier.interface, temperature=temperature)
     return dataclasses.replace(classifier, interface=interface)

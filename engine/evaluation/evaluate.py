@@ -5,18 +5,25 @@
 `measure` computes the metrics; this module opens checkpoints and data, and writes the results.
 """
 
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from configs import early
 from configs.evaluation import EvalConfig, EvalOutputOptions
 from engine import checkpoints
+from engine.classifiers import temperature
+from engine.classifiers.temperature import FittedTemperature, weights_crc32
 from engine.distributed import distribution, joining
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
+from engine.evaluation.calibration import KeptLogits, calibrate, keep_logits
 from engine.evaluation.dataset import check_classes, find_dataset
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
@@ -37,7 +44,8 @@ def evaluate(config: EvalConfig) -> Results:
 
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
-        images_per_second, step, checkpoint_path, names of the net and the data set, and `Statistics.to_json`.
+        images_per_second, step, checkpoint_path, temperature, names of the net and the data set, and
+        `Statistics.to_json`; with `--fit_temperature` also fitted_temperature, a `FittedTemperature` as a dict.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
@@ -98,6 +106,12 @@ def _paths(path: str, output: EvalOutputOptions, num_workers: int) -> Iterator[s
         yield from checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
 
 
+def _check_temperatures(prefix: str) -> None:
+    """Raises InputError before any work if a temperature cannot be stored beside a checkpoint."""
+    early.check_place('fit_temperature', temperature.path_beside(prefix))
+    temperature.load(prefix)
+
+
 class _Evaluation:
     """The net, the data and the outputs of one call of the script."""
 
@@ -117,6 +131,8 @@ class _Evaluation:
         )
         self._recall_at = clip_recall_at(options.recall_at, self._dataset.num_classes, warn=True)
         self._averages = bool(options.moving_average_decay)
+        if output.fit_temperature:
+            cluster.on_chief(lambda: _check_temperatures(subject.path))
         folder = os.path.dirname(subject.path)
         self._writer = SummaryWriter(
             output.eval_dir or outputs.eval_dir(folder, self._dataset.split, self._averages),
@@ -134,8 +150,9 @@ class _Evaluation:
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         collector = Collector()
-        with open_rows(output, dataset, [subject]) as observers:
-            (measured,) = measure([subject], self._source, self._recall_at, [collector, *observers])
+        with open_rows(output, dataset, [subject]) as observers, keep_logits(output.fit_temperature) as kept:
+            (measured,) = measure([subject], self._source, self._recall_at, [collector, *observers, *kept])
+            fitted = self._fit(kept, collector.outcomes()) if self._config.output.fit_temperature else None
         statistics = compute(collector.outcomes(), self._recall_at)
         results = {
             **measured,
@@ -146,15 +163,49 @@ class _Evaluation:
             'dataset_name': dataset.name,
             'dataset_split_name': dataset.split,
             'moving_averages': self._averages,
+            'temperature': subject.temperature,
+            **({} if fitted is None else {'fitted_temperature': fitted}),
             **statistics.to_json(dataset.label_names),
         }
         if self._cluster.is_chief:
             outputs.report(results, dataset.num_examples)
             outputs.print_statistics(statistics)
+            if fitted is not None:
+                outputs.print_temperature(fitted)
             self._write(results, statistics)
             if output.report_dir:
                 self._write_report(output.report_dir, results, collector.outcomes(), statistics)
         return results
+
+    def _fit(self, kept: Sequence[KeptLogits], outcomes: Outcomes) -> dict[str, Any]:
+        """Fits the temperature of the current weights on the chief, and stores it beside their checkpoint."""
+        subject, dataset = self._subject, self._dataset
+        assert isinstance(subject, CheckpointSubject)  # files are refused
+        not_finite = int(np.isnan(outcomes.confidences).sum())
+        if not_finite:
+            raise InputError(
+                f'--fit_temperature: {not_finite} of {len(outcomes)} examples have scores that are not finite: the '
+                f'weights of {subject.path} have diverged; name an earlier checkpoint'
+            )
+
+        def fit_and_store() -> dict[str, Any]:
+            fitted = FittedTemperature(
+                checkpoint=os.path.basename(subject.path),
+                step=subject.step,
+                moving_averages=self._averages,
+                weights_crc32=weights_crc32(subject.model),
+                dataset_name=dataset.name,
+                dataset_split_name=dataset.split,
+                **dataclasses.asdict(calibrate(kept[0], outcomes)),
+            )
+            try:
+                temperature.store(subject.path, fitted)
+            except (OSError, tf.errors.OpError) as error:
+                path = temperature.path_beside(subject.path)
+                raise InputError(f'--fit_temperature: {path}: {first_line(error)}') from error
+            return dataclasses.asdict(fitted)
+
+        return self._cluster.on_chief(fit_and_store)
 
     def _write_report(self, folder: str, results: Results, outcomes: Outcomes, statistics: Statistics) -> None:
         facts = {'kind': str(results['kind']), 'images per second': f'{results["images_per_second"]:.0f}'}

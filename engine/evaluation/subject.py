@@ -19,6 +19,7 @@ from engine.classifiers import Classifier, load_classifier
 from engine.classifiers.checkpoint import resolve_spec, restore_weights
 from engine.classifiers.loading import find_runtime
 from engine.classifiers.model_spec import ModelSpec
+from engine.classifiers.temperature import stored_temperature
 from engine.distributed import distribution
 from engine.distributed.cluster import Cluster
 from engine.optim.reduction import broadcast
@@ -36,9 +37,11 @@ class ReplicatedNet:
         model: The model.
         preprocessing: The preprocessing of its images.
         output: 'logits'.
+        temperature: 1: the probabilities are those of the logits as they are.
     """
 
     output = 'logits'
+    temperature = 1.0
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class CheckpointSubject(ReplicatedNet):
         kind: 'checkpoint'.
         spec: The net and its preprocessing.
         step: The training step of the current checkpoint; -1 if unknown.
+        temperature: Its probabilities are softmax(logits / temperature).
     """
 
     kind = 'checkpoint'
@@ -82,6 +86,8 @@ class CheckpointSubject(ReplicatedNet):
         """Builds the net of a checkpoint and restores its weights; raises as `restore`."""
         self._strategy, self._cluster, self._scope = strategy, cluster, config.foreign.checkpoint_scope
         self._averages = bool(config.evaluation.moving_average_decay)
+        # What is fitted is the temperature of the logits as they are.
+        self._asked = 1.0 if config.output.fit_temperature else config.evaluation.temperature
 
         def find_spec() -> dict[str, Any]:
             self._opened = checkpoints.Checkpoint(prefix, self._scope)
@@ -103,12 +109,13 @@ class CheckpointSubject(ReplicatedNet):
         self._restore(prefix, lambda: checkpoints.Checkpoint(prefix, self._scope))
 
     def _restore(self, prefix: str, open_it: Callable[[], checkpoints.Checkpoint]) -> None:
-        def read() -> int:
+        def read() -> tuple[int, float]:
             checkpoint = open_it()
             restore_weights(checkpoint, self.model, self._averages)
-            return checkpoint.step
+            return checkpoint.step, self._asked or stored_temperature(prefix, self.model)
 
-        self.path, self.step = prefix, _read_on_chief(self._cluster, read)
+        self.path = prefix
+        self.step, self.temperature = _read_on_chief(self._cluster, read)
         if self._cluster.count > 1:
             weights = [variable.value for variable in slim_variables(self.model).values()]
             with distribution.naming_lost_workers(self._cluster):
@@ -125,12 +132,14 @@ class FileSubject:
         step: The training step at which it was written; -1 if unknown.
         preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
+        temperature: Its probabilities are softmax(logits / temperature); if it gives them, it is included.
     """
 
     def __init__(self, classifier: Classifier, strategy: tf.distribute.Strategy):
         self._classifier, self._strategy = classifier, strategy
         self.path, self.kind, self.spec, self.step = classifier.path, classifier.kind, classifier.spec, classifier.step
         self.preprocessing, self.output = classifier.preprocessing, classifier.interface.output
+        self.temperature = classifier.interface.temperature
 
     def score(self, images: Any) -> np.ndarray:
         """Returns scores, float32 [batch, classes]; raises InputError if they are not finite."""
@@ -163,11 +172,19 @@ def open_subject(
     if not is_file(path):
         prefix = cluster.on_chief(lambda: checkpoints.find_checkpoint(path, flag))
         return CheckpointSubject(prefix, config, strategy, cluster)
-    averages = bool(config.evaluation.moving_average_decay)
-    precision = config.net.mixed_precision
-    return FileSubject(
-        load_classifier(path, config.net, config.foreign, averages=averages, mixed_precision=precision), strategy
+    if config.output.fit_temperature:
+        raise InputError(
+            f'--fit_temperature: {path} is an exported file; fit the temperature of its checkpoint, and export again'
+        )
+    classifier = load_classifier(
+        path,
+        config.net,
+        config.foreign,
+        averages=bool(config.evaluation.moving_average_decay),
+        mixed_precision=config.net.mixed_precision,
+        temperature=config.evaluation.temperature,
     )
+    return FileSubject(classifier, strategy)
 
 
 def is_file(path: str) -> bool:
