@@ -64,9 +64,7 @@ def make_source(name: str, digits_dir: Path, interface: Interface | None = None,
     preprocessing = spec.make_preprocessing()
     _spread_results(model, preprocessing)
     interface = interface or Interface(channel_order=preprocessing.normalization.channel_order)
-    return Source(
-        '/run/model.ckpt-7', spec, model, 7, False, interface.temperature, interface, ExportOptions(**options), None, {}
-    )
+    return Source('/run/model.ckpt-7', spec, model, 7, False, interface, ExportOptions(**options), None, {})
 
 
 def with_options(source: Source, **options: Any) -> Source:

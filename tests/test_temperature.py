@@ -1,11 +1,13 @@
 """`--fit_temperature` and `--temperature`: the fit, where it is stored, and which probabilities it changes."""
 
+import contextlib
 import csv
 import dataclasses
 import json
 import shutil
-import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from configs.prediction import PredictConfig
 from engine import checkpoints, evaluation
 from engine.classifiers import load_classifier, softmax
 from engine.classifiers.temperature import FILE_NAME
-from engine.evaluation.calibration import KeptLogits, calibrate, fit_temperature
+from engine.evaluation.calibration import KeptLogits, calibrate, fit_temperature, keep_logits
 from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.outcomes import Collector
 from engine.prediction.predict import predict
@@ -29,14 +31,21 @@ from tests.served_nets import export
 SHARP = 5.0  # factor of the logits of `overconfident`
 
 
-def observed(logits: np.ndarray, labels: np.ndarray, batch: int = 100) -> tuple[KeptLogits, Collector]:
-    kept, collector = KeptLogits(tempfile.TemporaryFile()), Collector()
-    for first in range(0, len(labels), batch):
-        rows = slice(first, first + batch)
-        scored = ScoredBatch(np.arange(len(labels))[rows], labels[rows], (logits[rows],), ('logits',))
-        for observer in (kept, collector):
-            observer.observe(scored)
-    return kept, collector
+@pytest.fixture
+def observed() -> Iterator[Callable[[np.ndarray, np.ndarray], tuple[KeptLogits, Collector]]]:
+    """Shows logits and labels to the observers, in batches."""
+    with contextlib.ExitStack() as stack:
+
+        def observe(logits: np.ndarray, labels: np.ndarray) -> tuple[KeptLogits, Collector]:
+            (kept,), collector = stack.enter_context(keep_logits()), Collector()
+            for first in range(0, len(labels), 100):
+                rows = slice(first, first + 100)
+                scored = ScoredBatch(np.arange(len(labels))[rows], labels[rows], (logits[rows],), ('logits',))
+                for observer in (kept, collector):
+                    observer.observe(scored)
+            return kept, collector
+
+        yield observe
 
 
 def random_logits(classes: int, scale: float, count: int = 2000) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +62,7 @@ def cross_entropy(temperature: float, logits: np.ndarray, labels: np.ndarray) ->
 
 
 @pytest.mark.parametrize(('classes', 'scale'), [(2, 0.2), (10, 1.0), (10, 4.0), (1000, 20.0)])
-def test_the_temperature_is_that_of_the_least_cross_entropy(classes, scale, monkeypatch):
+def test_the_temperature_is_that_of_the_least_cross_entropy(observed, classes, scale, monkeypatch):
     monkeypatch.setattr('engine.evaluation.calibration._CHUNK', 4999)
     logits, labels = random_logits(classes, scale)
     expected = scipy.optimize.minimize_scalar(
@@ -70,7 +79,7 @@ def test_the_temperature_is_that_of_the_least_cross_entropy(classes, scale, monk
         assert fit.ece_after < fit.ece_before
 
 
-def test_large_logits_neither_overflow_nor_vanish():
+def test_large_logits_neither_overflow_nor_vanish(observed):
     logits, labels = random_logits(10, 1.0)
     for factor in (1e-1, 30):  # far from 1, within the bounds
         kept, _ = observed(logits * np.float32(factor), labels)
@@ -88,20 +97,21 @@ def test_large_logits_neither_overflow_nor_vanish():
         ([[2.0, 0.0]], [0], 0.01, 'nearly all examples are right'),
     ],
 )
-def test_no_least_value_ends_at_a_bound_with_a_warning(logits, labels, temperature, warning, caplog):
+def test_no_least_value_ends_at_a_bound_with_a_warning(observed, logits, labels, temperature, warning, caplog):
     kept, _ = observed(np.array(logits, np.float32), np.array(labels, np.int32))
     assert fit_temperature(kept) == temperature
     assert warning in caplog.text
     assert bool(caplog.text) == bool(warning)
 
 
-def test_examples_of_unknown_labels_are_left_out():
+def test_examples_of_unknown_labels_are_left_out(observed):
     logits, labels = random_logits(10, 2.0)
     expected = fit_temperature(observed(logits, labels)[0])
     more = np.concatenate([logits[:50], logits]), np.concatenate([np.full(50, 10, np.int32), labels])
     kept, collector = observed(*more)
     fit = calibrate(kept, collector.outcomes())
-    assert (fit.temperature, fit.num_examples) == (pytest.approx(expected), len(labels))
+    assert fit.temperature == pytest.approx(expected)
+    assert fit.num_examples == len(labels)
     kept, collector = observed(logits[:5], np.full(5, -1, np.int32))
     with pytest.raises(InputError, match='--fit_temperature: no example has a label that is a class of the net'):
         calibrate(kept, collector.outcomes())
@@ -190,7 +200,7 @@ def test_other_weights_have_no_temperature(run, fitted, trained, tmp_path, caplo
     assert [each['checkpoint'] for each in json.loads((tmp_path / FILE_NAME).read_text())] == ['model.ckpt-3']
 
 
-def predicted(path: Path | str, image: Path, **options: object) -> float:
+def predicted(path: Path | str, image: Path, **options: Any) -> float:
     """Returns the probability of the most likely class, as the script writes it."""
     output = image.with_suffix('.csv')
     config = make_config(
@@ -226,6 +236,7 @@ EXPORTS = {
 }
 
 
+@pytest.mark.quick('saved_model', 'tflite_int8', 'onnx')
 @pytest.mark.parametrize('name', EXPORTS)
 def test_exports_of_probabilities_include_it(name, run, fitted, logits, tmp_path):
     file, options, tolerance = EXPORTS[name]

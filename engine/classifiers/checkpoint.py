@@ -44,7 +44,7 @@ class CheckpointNet:
     model: keras.Model
     step: int
     averaged: bool
-    temperature: float
+    temperature: float = dataclasses.field(default=1.0, kw_only=True)
 
 
 def load_checkpoint(

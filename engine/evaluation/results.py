@@ -59,10 +59,11 @@ def print_temperature(fitted: Results) -> None:
         f'temperature {fitted["temperature"]:.6g}, fitted to {fitted["num_examples"]} examples of '
         f'{fitted["dataset_name"]}, split {fitted["dataset_split_name"]}, and stored for {fitted["checkpoint"]}'
     )
-    rows = [('', 'before', 'after')]
-    for name in ('cross_entropy', 'ece'):
-        rows.append((name, *(f'{fitted[f"{name}_{when}"]:.4f}' for when in ('before', 'after'))))
-    print(format_table(rows, numbers=True), flush=True)
+    rows = [
+        (name, *(f'{fitted[f"{name}_{when}"]:.4f}' for when in ('before', 'after')))
+        for name in ('cross_entropy', 'ece')
+    ]
+    print(format_table([('', 'before', 'after'), *rows], numbers=True), flush=True)
 
 
 def print_differences(differences: Sequence[Difference]) -> None:
