@@ -71,7 +71,7 @@ def load_checkpoint(
     restore_weights(checkpoint, model, averages)
     if temperature is None:
         temperature = stored_temperature(checkpoint.prefix, model)
-    return CheckpointNet(checkpoint.prefix, spec, model, max(checkpoint.step, 0), averages, temperature)
+    return CheckpointNet(checkpoint.prefix, spec, model, max(checkpoint.step, 0), averages, temperature=temperature)
 
 
 def resolve_spec(

@@ -37,9 +37,6 @@ class KeptLogits:
         self._labels: list[np.ndarray] = []
         self._classes = 0
 
-    def __len__(self) -> int:
-        return sum(map(len, self._labels))
-
     def observe(self, batch: ScoredBatch) -> None:
         """Keeps a batch.
 
@@ -51,7 +48,6 @@ class KeptLogits:
         self._labels.append(batch.labels[known])
         try:
             self._file.write(np.ascontiguousarray(batch.scores[0][known]).data)
-            self._file.flush()
         except OSError as error:
             raise InputError(
                 f'--fit_temperature: keeps the logits in {tempfile.gettempdir()}: {first_line(error)}; TMPDIR names '
@@ -61,12 +57,14 @@ class KeptLogits:
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields logits less the highest of each example, float64 [examples, classes], and those of the labels."""
         labels = np.concatenate(self._labels)
-        logits = np.memmap(self._file, np.float32, 'r', shape=(len(labels), self._classes))
         size = max(_CHUNK // self._classes, 1)
+        self._file.seek(0)
         for first in range(0, len(labels), size):
-            chunk = logits[first : first + size].astype(np.float64)
-            chunk -= chunk.max(axis=-1, keepdims=True)
-            yield chunk, np.take_along_axis(chunk, labels[first : first + size, np.newaxis], axis=-1)[:, 0]
+            of_chunk = labels[first : first + size, np.newaxis]
+            content = self._file.read(4 * len(of_chunk) * self._classes)
+            logits = np.frombuffer(content, np.float32).reshape(-1, self._classes).astype(np.float64)
+            logits -= logits.max(axis=-1, keepdims=True)
+            yield logits, np.take_along_axis(logits, of_chunk, axis=-1)[:, 0]
 
 
 @contextlib.contextmanager
