@@ -115,6 +115,8 @@ def test_examples_of_unknown_labels_are_left_out(observed):
     kept, collector = observed(logits[:5], np.full(5, -1, np.int32))
     with pytest.raises(InputError, match='--fit_temperature: no example has a label that is a class of the net'):
         calibrate(kept, collector.outcomes())
+    with pytest.raises(InputError, match='--fit_temperature: takes logits, and here are probabilities'):
+        kept.observe(ScoredBatch(np.arange(5), labels[:5], (softmax(logits[:5]),), ('probabilities',)))
 
 
 @pytest.fixture(scope='module')
@@ -224,7 +226,7 @@ def test_prediction_takes_it(run, fitted, tmp_path):
     assert predicted(file, image, temperature=1.0) == pytest.approx(raw, rel=1e-4)
 
 
-EXPORTS = {
+EXPORTS: dict[str, tuple[str, dict[str, Any], float]] = {
     'saved_model': ('net', {'format': 'saved_model'}, 1e-5),
     'saved_model_encoded': ('net', {'format': 'saved_model', 'encoded_input': True}, 1e-5),
     'tflite': ('net.tflite', {}, 1e-5),
