@@ -216,6 +216,7 @@ def check_export(config: ExportConfig) -> None:
 def check_prediction(config: PredictConfig) -> None:
     """Raises InputError for unknown names, a missing net or labels file, and outputs that cannot be written."""
     check_names(config)
+    check_combinations(config)
     check_checkpoint(config.prediction.checkpoint_path)
     check_file('labels_path', config.foreign.labels_path)
     check_place('output_path', config.output.output_path)

@@ -57,6 +57,15 @@ class PredictOutputOptions(Options):
         '.svg file.',
         path=True,
     )
+    explain: str = option(
+        'none',
+        'Draw beside each image of --visualize where its most likely class comes from: grad_cam (regions) or saliency '
+        '(pixels). Only for nets that are restored, not for SavedModels, .tflite and .onnx files.',
+        choices=('none', 'grad_cam', 'saliency'),
+    )
+    explain_layer: str | None = option(
+        None, 'Feature map that --explain=grad_cam uses, such as conv4. Default: the last one, before it is pooled.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -232,6 +232,8 @@ _EVAL: dict[str, Reader] = {
 _PREDICT: dict[str, Reader] = {
     **dict.fromkeys(('images', 'checkpoint_path', 'moving_average_decay', 'mixed_precision', 'devices', 'batch_size')),
     **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation', 'temperature')),
+    'explain': Without(('visualize',), refused=True),
+    'explain_layer': With('explain', ('grad_cam',), refused=True),
     **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
     **dict.fromkeys(('channels', 'depth_multiplier', 'global_pool')),
     **_OF_RUN_FILES,

@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         'engine.distributed',
         'engine.evaluation',
         'engine.optim',
+        'engine.runs',
         'nets',
         'preprocessing',
         'support',

@@ -264,8 +264,8 @@ def test_exports_of_logits_stay_raw_and_say_it(run, fitted, logits, tmp_path):
         assert results[value] == pytest.approx(of_checkpoint[value], rel=1e-4)
     raw = export(run, tmp_path / 'raw.onnx', output='probabilities', temperature=1.0)
     assert load_classifier(str(raw)).interface.temperature == 1
-    export(run, tmp_path / 'net.keras')  # weights alone have none
-    assert load_classifier(str(tmp_path / 'net.keras')).interface.temperature == 1
+    weights = export(run, tmp_path / 'weights')  # alone have none
+    assert load_classifier(str(weights)).interface.temperature == 1
 
 
 def test_what_is_refused(run, tmp_path):

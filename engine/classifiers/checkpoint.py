@@ -117,7 +117,7 @@ def make_classifier(net: CheckpointNet) -> Classifier:
         return np.asarray(compiled(tf.constant(images)), np.float32)
 
     interface = Interface(channel_order=order, temperature=net.temperature)
-    return Classifier(net.prefix, 'checkpoint', net.spec, net.step, interface, run)
+    return Classifier(net.prefix, 'checkpoint', net.spec, net.step, interface, run, net.model)
 
 
 def with_labels_offset(spec: ModelSpec, asked: int | None) -> ModelSpec:

@@ -23,6 +23,7 @@ from support.errors import InputError
 Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+_ALPHA = 0.5  # of the map in an overlay
 _NOT_DEFAULT = (
     FullyConnectedConv2D,
     AdaptiveAveragePooling2D,
@@ -148,6 +149,5 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
         uint8 [..., height, width, 3], RGB.
     """
     gray = np.clip(image, 0, 1).mean(axis=-1, keepdims=True)
-    colors = matplotlib.colormaps['inferno'](heat)[..., :3]
-    alpha = 0.65 * heat[..., np.newaxis]
-    return np.rint(255 * ((1 - alpha) * gray + alpha * colors)).astype(np.uint8)
+    colors = matplotlib.colormaps['inferno'](heat)[..., :3]  # from black: what is dark and gray has no part
+    return np.rint(255 * ((1 - _ALPHA) * gray + _ALPHA * colors)).astype(np.uint8)

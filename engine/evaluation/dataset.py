@@ -19,9 +19,10 @@ from configs.training import TrainConfig
 from datasets import dataset_factory, slices
 from datasets.dataset_factory import Dataset
 from datasets.records import names_from
-from engine.checkpoints.files import BEST, CONFIG
+from engine.checkpoints.files import BEST
 from engine.classifiers.model_spec import ModelSpec
 from engine.distributed.cluster import Cluster
+from engine.runs.files import CONFIG
 from support.errors import InputError
 
 

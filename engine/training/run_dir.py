@@ -20,16 +20,15 @@ from configs.training import TrainConfig
 from datasets.dataset_factory import Dataset
 from datasets.text_files import load_json, write_text
 from engine import checkpoints
-from engine.checkpoints.files import CONFIG
 from engine.classifiers.model_spec import ModelSpec
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import describe_kernels
+from engine.runs.files import CONFIG, DATA, LOCK
 from engine.training.setup import Run
 from support.errors import InputError, first_line
 from support.folder_lock import FolderLock
 from support.tables import brief, format_table
 
-DATA, LOCK = 'data.json', '.lock'
 # Fields that --force_resume cannot override: the variables would have other shapes.
 _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
 # Groups and options that may change on resuming, without a warning: they do not change the results of training.

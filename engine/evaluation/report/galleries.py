@@ -3,7 +3,7 @@
 galleries = make_galleries(outcomes, dataset, preprocessing, explain)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -22,6 +22,7 @@ from preprocessing.images import decode
 GALLERY_SIZE = 24
 _LONGEST, _SHORTEST = 192, 64  # pixels of a picture's longer side
 _NUM_PREPARED, _VERSIONS = 8, 4
+_BATCH = 16  # images that are explained at once: a third of the time of one by one
 _MAX_FILTERS, _FILTER_SIDE = 256, 44  # pixels
 
 # Draws where a net looks: images of `host_eval`, [batch, height, width, channels], and classes, [batch], to uint8
@@ -41,10 +42,8 @@ def make_galleries(
         explain: Draws where the net looked; None leaves these pictures out.
     """
     chosen = {title: (note, found) for title, note, found in _choose(outcomes) if len(found)}
-    pictures = {
-        index: _picture(outcomes, index, dataset, preprocessing, explain)
-        for index in sorted({int(index) for _, found in chosen.values() for index in found})
-    }
+    indices = np.array(sorted({int(index) for _, found in chosen.values() for index in found}))
+    pictures = dict(zip(indices.tolist(), _pictures(outcomes, indices, dataset, preprocessing, explain), strict=True))
     return [Gallery(title, note, [pictures[int(i)] for i in found]) for title, (note, found) in chosen.items()]
 
 
@@ -88,25 +87,28 @@ def _suspicious(outcomes: Outcomes, known: np.ndarray) -> np.ndarray:
     return outcomes.confidences >= means[outcomes.predictions]
 
 
-def _picture(
-    outcomes: Outcomes, index: int, dataset: Dataset, preprocessing: Preprocessing, explain: Explain | None
-) -> Picture:
-    number = int(outcomes.numbers[index])
-    encoded = dataset.examples.check(number)['image']
-    explanation = None
-    if explain is not None:
-        explanation = _fitted(
-            explain(preprocessing.host_eval(encoded)[tf.newaxis], outcomes.predictions[index : index + 1])[0]
-        )
-    return Picture(
-        id=example_ids(dataset, outcomes.numbers[index : index + 1])[0],
-        image=_stored(encoded, preprocessing),
-        explanation=explanation,
-        label=int(outcomes.labels[index]),
-        prediction=int(outcomes.predictions[index]),
-        confidence=float(outcomes.confidences[index]),
-        probability=float(outcomes.probabilities[index]),
-    )
+def _pictures(
+    outcomes: Outcomes, indices: np.ndarray, dataset: Dataset, preprocessing: Preprocessing, explain: Explain | None
+) -> Iterator[Picture]:
+    for first in range(0, len(indices), _BATCH):
+        chosen = indices[first : first + _BATCH]
+        numbers = outcomes.numbers[chosen]
+        encoded = [dataset.examples.check(int(number))['image'] for number in numbers]
+        explanations: Sequence[np.ndarray | None] = [None] * len(chosen)
+        if explain is not None:
+            seen = tf.stack([preprocessing.host_eval(image) for image in encoded])
+            explanations = [_fitted(image) for image in explain(seen, outcomes.predictions[chosen])]
+        ids = example_ids(dataset, numbers)
+        for index, image, name, explanation in zip(chosen, encoded, ids, explanations, strict=True):
+            yield Picture(
+                id=name,
+                image=_stored(image, preprocessing),
+                explanation=explanation,
+                label=int(outcomes.labels[index]),
+                prediction=int(outcomes.predictions[index]),
+                confidence=float(outcomes.confidences[index]),
+                probability=float(outcomes.probabilities[index]),
+            )
 
 
 def _stored(encoded: tf.Tensor, preprocessing: Preprocessing) -> np.ndarray:
@@ -154,7 +156,7 @@ def draw_filters(model: keras.Model, channel_order: str) -> np.ndarray | None:
 
 
 def make_preparations(dataset: Dataset, preprocessing: Preprocessing, seed: int) -> list[Preparation]:
-    """Returns what training's preprocessing does to images that are spread over a split.
+    """Prepares images that are spread over a split as training does.
 
     Args:
         dataset: The training split.
