@@ -7,7 +7,7 @@ import dataclasses
 
 from configs.data import RecordNames
 from configs.devices import ClusterOptions, DeviceOptions
-from configs.foreign import ForeignOptions, NetOverrides
+from configs.foreign import ForeignOptions, NetOverrides, temperature_option
 from configs.options import Options, option
 from support.errors import InputError
 
@@ -80,6 +80,7 @@ class EvalOptions(Options):
     moving_average_decay: float | None = option(
         None, 'Any value other than 0: evaluate the moving averages of the weights.', lower=0.0, upper=1.0
     )
+    temperature: float | None = temperature_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,6 +111,11 @@ class EvalOutputOptions(Options):
     )
     summarize_images: bool = option(
         False, 'Also write the confusion matrix, a gallery of mistakes and precision-recall curves for TensorBoard.'
+    )
+    fit_temperature: bool = option(
+        False,
+        "Fit the temperature by which a checkpoint's logits are divided for its probabilities to the evaluated split, "
+        'and store it beside the checkpoint, for evaluation, prediction and export.',
     )
     results_path: str | None = option(None, 'JSON file for the results of the last evaluation.', path=True)
     predictions_path: str | None = option(

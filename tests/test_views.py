@@ -195,7 +195,7 @@ def test_ten_crops_are_the_five_and_their_mirror_images(trained, digits_dir):
     scored = []
 
     class Recording:
-        output = 'probabilities'
+        output, temperature = 'probabilities', 1.0
         preprocessing = load_classifier(trained.checkpoint_path).preprocessing
 
         def score(self, images: Any) -> np.ndarray:

@@ -36,8 +36,8 @@ def compare(config: EvalConfig) -> list[Results]:
     """Evaluates all files of `--compare` on the same examples and prints a table.
 
     Returns:
-        For each file, the results of `measure`, and kind, bytes, path, step; images_per_second of the net alone,
-        without reading and preparing images; and agreement, the share of images with the first file's top class.
+        For each file, the results of `measure`, and kind, bytes, path, step, temperature; images_per_second of the net
+        alone, without reading and preparing images; and agreement, the share of images with the first file's top class.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
@@ -65,6 +65,7 @@ def compare(config: EvalConfig) -> list[Results]:
             'bytes': size_in_bytes(subject.path),
             'path': subject.path,
             'step': subject.step,
+            'temperature': subject.temperature,
             **counted,
             'images_per_second': round(clock.images / clock.seconds, 1),
             'agreement': float((found.predictions == outcomes[0].predictions).mean()),
@@ -107,7 +108,7 @@ class _Timed:
 
     def __init__(self, subject: Subject, source: EvalSource):
         self._subject, self._source = subject, source
-        self.preprocessing, self.output = subject.preprocessing, subject.output
+        self.preprocessing, self.output, self.temperature = subject.preprocessing, subject.output, subject.temperature
         self.images, self.seconds = 0, 0.0
 
     def score(self, images: Any) -> np.ndarray:
@@ -140,7 +141,14 @@ def _table(paths: Sequence[str], results: Sequence[Results]) -> str:
 def _refuse_options_of_one(output: EvalOutputOptions, cluster: ClusterOptions) -> None:
     """Raises InputError for options that apply only to a single file."""
     given = {**dataclasses.asdict(output), **dataclasses.asdict(cluster)}
-    of_one = ('eval_dir', 'summarize_images', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
+    of_one = (
+        'fit_temperature',
+        'eval_dir',
+        'summarize_images',
+        'eval_interval_secs',
+        'max_number_of_evaluations',
+        'eval_timeout_secs',
+    )
     for name in (*of_one, 'worker_hosts', 'launch_workers'):
         if given[name]:
             raise InputError(

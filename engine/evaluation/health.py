@@ -44,12 +44,14 @@ class WatchedSubject:
         subject: The classifier.
         preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
+        temperature: As of the classifier.
     """
 
     def __init__(self, subject: Subject, source: EvalSource, known: Set[str] = frozenset()):
         """Watches a classifier; what `known` names, by kind of warning, is not looked for."""
         classes = source.dataset.num_classes
         self.preprocessing, self.output = subject.preprocessing, subject.output
+        self.temperature = subject.temperature
         self.subject, self._source = subject, source
         self._predicted, self._labels = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
         self._right = dict.fromkeys((-1, 0, 1), 0)

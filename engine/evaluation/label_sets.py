@@ -50,12 +50,13 @@ class LabelSet:
         if self.labels is not None:
             restricted = zip(batch.scores, batch.outputs, self.subsets, strict=True)
             scores = tuple(_restrict(*of_subject) for of_subject in restricted)
-            batch = ScoredBatch(batch.numbers, self.labels[batch.labels], scores, batch.outputs)
+            batch = dataclasses.replace(batch, labels=self.labels[batch.labels], scores=scores)
         if self.right is not None:
             right = self.right[batch.numbers].toarray()
             kept = right.any(axis=-1)
             scores = tuple(each[kept] for each in batch.scores)
-            batch = ScoredBatch(batch.numbers[kept], batch.labels[kept], scores, batch.outputs, right[kept])
+            numbers, labels = batch.numbers[kept], batch.labels[kept]
+            batch = dataclasses.replace(batch, numbers=numbers, labels=labels, scores=scores, right=right[kept])
         return batch
 
     @property

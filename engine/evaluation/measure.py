@@ -37,10 +37,12 @@ class Subject(Protocol):
     Attributes:
         preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
+        temperature: Its probabilities are softmax(logits / temperature).
     """
 
     preprocessing: Preprocessing
     output: str
+    temperature: float
 
     def score(self, images: Any) -> Any:
         """Returns scores, float32 [batch, classes], of a batch of images; both hold a value per local replica."""
@@ -166,4 +168,7 @@ def _score(subjects: Sequence[Subject], source: EvalSource, batches: dict[Prepro
     scores = [source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects]
     real = numbers >= 0
     outputs = tuple(subject.output for subject in subjects)
-    return ScoredBatch(numbers[real], labels[real], tuple(rows[real] for rows in scores), outputs)
+    temperatures = tuple(subject.temperature for subject in subjects)
+    return ScoredBatch(
+        numbers[real], labels[real], tuple(rows[real] for rows in scores), outputs, temperatures=temperatures
+    )

@@ -39,6 +39,7 @@ class ScoredBatch:
         scores: float32 [examples, classes] for each classifier.
         outputs: 'logits' or 'probabilities' for each classifier.
         right: bool [examples, classes], the right classes, if the label need not be the only one; one at least.
+        temperatures: For each classifier; probabilities are softmax(logits / temperature). Without any, 1 each.
     """
 
     numbers: np.ndarray
@@ -46,6 +47,7 @@ class ScoredBatch:
     scores: tuple[np.ndarray, ...]
     outputs: tuple[str, ...]
     right: np.ndarray | None = None
+    temperatures: tuple[float, ...] = ()
     _computed: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict, init=False, compare=False)
 
     def predictions(self, index: int) -> np.ndarray:
@@ -80,7 +82,7 @@ class ScoredBatch:
         return self._once('ranks', index, lambda: label_ranks(self.scores[index], self.targets(index)))
 
     def probabilities(self, index: int, classes: np.ndarray) -> np.ndarray:
-        """Returns probabilities, by a softmax of logits.
+        """Returns probabilities, by a softmax of logits divided by the temperature.
 
         Args:
             index: The classifier.
@@ -92,7 +94,9 @@ class ScoredBatch:
         scores = self.scores[index]
         chosen = np.take_along_axis(scores, classes, axis=-1).astype(np.float64)
         if self.outputs[index] == 'logits':
-            chosen = np.exp(chosen - self._once('normalizers', index, lambda: _log_sum_exp(scores))[:, np.newaxis])
+            temperature = self.temperatures[index] if self.temperatures else 1.0
+            normalizers = self._once('normalizers', index, lambda: _log_sum_exp(scores, temperature))
+            chosen = np.exp(chosen / temperature - normalizers[:, np.newaxis])
         return np.where(self.are_finite(index)[:, np.newaxis], chosen, np.nan)
 
     def are_finite(self, index: int) -> np.ndarray:
@@ -105,11 +109,12 @@ class ScoredBatch:
         return self._computed[name, index]
 
 
-def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    """Returns the logarithm of the sum of exponentials, float64 [examples], of float32 [examples, classes]."""
+def _log_sum_exp(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns log(sum(exp(logits / temperature))), float64 [examples], of float32 [examples, classes]."""
     with np.errstate(invalid='ignore'):  # of rows that are not finite
         highest = logits.max(axis=-1, keepdims=True)
-        return highest[:, 0].astype(np.float64) + np.log(np.exp(logits - highest).sum(axis=-1, dtype=np.float64))
+        sums = np.exp((logits - highest) / np.float32(temperature)).sum(axis=-1, dtype=np.float64)
+        return highest[:, 0].astype(np.float64) / temperature + np.log(sums)
 
 
 class Observer(Protocol):

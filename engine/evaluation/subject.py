@@ -22,6 +22,7 @@ from engine.classifiers import Classifier, load_classifier
 from engine.classifiers.checkpoint import resolve_spec, restore_weights
 from engine.classifiers.loading import find_runtime
 from engine.classifiers.model_spec import ModelSpec
+from engine.classifiers.temperature import stored_temperature
 from engine.distributed import distribution
 from engine.distributed.cluster import Cluster
 from engine.evaluation.measure import Subject
@@ -42,9 +43,11 @@ class ReplicatedNet:
         model: The model.
         preprocessing: The preprocessing of its images.
         output: 'logits'.
+        temperature: 1: the probabilities are those of the logits as they are.
     """
 
     output = 'logits'
+    temperature = 1.0
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class CheckpointSubject(ReplicatedNet):
         spec: The net and its preprocessing.
         step: The training step of the current checkpoint; -1 if unknown.
         images_seen: The number of examples that it was trained on; -1 if unknown, as in slim's.
+        temperature: Its probabilities are softmax(logits / temperature).
     """
 
     kind = 'checkpoint'
@@ -100,6 +104,8 @@ class CheckpointSubject(ReplicatedNet):
         """Builds the net of a checkpoint and restores its weights; raises as `restore`."""
         self._cluster, self._scope = cluster, config.foreign.checkpoint_scope
         self._averages = bool(config.evaluation.moving_average_decay)
+        # What is fitted is the temperature of the logits as they are.
+        self._asked = 1.0 if config.output.fit_temperature else config.evaluation.temperature
 
         def find_spec() -> dict[str, Any]:
             self._opened = checkpoints.Checkpoint(prefix, self._scope)
@@ -121,12 +127,14 @@ class CheckpointSubject(ReplicatedNet):
         self._restore(prefix, lambda: checkpoints.Checkpoint(prefix, self._scope))
 
     def _restore(self, prefix: str, open_it: Callable[[], checkpoints.Checkpoint]) -> None:
-        def read() -> list[int]:
+        def read() -> tuple[int, int, float]:
             checkpoint = open_it()
             restore_weights(checkpoint, self.model, self._averages)
-            return [checkpoint.step, checkpoint.read_int(checkpoints.IMAGES_SEEN_KEY, -1)]
+            images_seen = checkpoint.read_int(checkpoints.IMAGES_SEEN_KEY, -1)
+            return checkpoint.step, images_seen, self._asked or stored_temperature(prefix, self.model)
 
-        self.path, (self.step, self.images_seen) = prefix, _read_on_chief(self._cluster, read)
+        self.path = prefix
+        self.step, self.images_seen, self.temperature = _read_on_chief(self._cluster, read)
         if self._cluster.count > 1:
             weights = [variable.value for variable in slim_variables(self.model).values()]
             with distribution.naming_lost_workers(self._cluster):
@@ -143,7 +151,7 @@ class CheckpointSubject(ReplicatedNet):
 class _EagerNet:
     """A net for a few images of a single process: compiling it would take longer."""
 
-    output = 'logits'
+    output, temperature = 'logits', 1.0
 
     def __init__(self, model: keras.Model, preprocessing: Preprocessing, strategy: tf.distribute.Strategy):
         self._model, self.preprocessing, self._strategy = model, preprocessing, strategy
@@ -165,6 +173,7 @@ class FileSubject:
         images_seen: -1, unknown.
         preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
+        temperature: Its probabilities are softmax(logits / temperature); if it gives them, it is included.
     """
 
     images_seen = -1
@@ -173,6 +182,7 @@ class FileSubject:
         self._classifier, self._strategy = classifier, strategy
         self.path, self.kind, self.spec, self.step = classifier.path, classifier.kind, classifier.spec, classifier.step
         self.preprocessing, self.output = classifier.preprocessing, classifier.interface.output
+        self.temperature = classifier.interface.temperature
 
     def score(self, images: Any) -> np.ndarray:
         """Returns scores, float32 [batch, classes]; raises InputError if they are not finite."""
@@ -229,11 +239,19 @@ def open_subject(
     if not is_file(path):
         prefix = cluster.on_chief(lambda: checkpoints.find_checkpoint(path, flag))
         return CheckpointSubject(prefix, config, strategy, cluster)
-    averages = bool(config.evaluation.moving_average_decay)
-    precision = config.net.mixed_precision
-    return FileSubject(
-        load_classifier(path, config.net, config.foreign, averages=averages, mixed_precision=precision), strategy
+    if config.output.fit_temperature:
+        raise InputError(
+            f'--fit_temperature: {path} is an exported file; fit the temperature of its checkpoint, and export again'
+        )
+    classifier = load_classifier(
+        path,
+        config.net,
+        config.foreign,
+        averages=bool(config.evaluation.moving_average_decay),
+        mixed_precision=config.net.mixed_precision,
+        temperature=config.evaluation.temperature,
     )
+    return FileSubject(classifier, strategy)
 
 
 def is_file(path: str) -> bool:

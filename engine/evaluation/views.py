@@ -24,9 +24,10 @@ class MultiViewSubject:
     Attributes:
         preprocessing: The classifier's, with `views`.
         output: 'probabilities'.
+        temperature: 1: that of the classifier is applied to the logits of each view.
     """
 
-    output = 'probabilities'
+    output, temperature = 'probabilities', 1.0
 
     def __init__(self, subject: Subject, views: Views, strategy: tf.distribute.Strategy):
         """Wraps a classifier; raises InputError if its preprocessing cannot make these views."""
@@ -38,7 +39,7 @@ class MultiViewSubject:
             for is_mirrored in ((False, True) if views.are_mirrored else (False,))
         ]
         self._select = tf.function(lambda *args: strategy.run(_select, args=args), autograph=False)
-        self._average = tf.function(lambda scores: strategy.run(self._mean, args=(scores,)), autograph=False)
+        self._average = tf.function(lambda *args: strategy.run(self._mean, args=args), autograph=False)
 
     def score(self, images: Any) -> Any:
         """Returns mean probabilities, float32 [batch, classes].
@@ -47,13 +48,15 @@ class MultiViewSubject:
             images: float32 [batch, num_crops, height, width, channels] from `host_views`, a value per local replica.
         """
         scores = [self._subject.score(self._select(images, *each)) for each in self._indices]
-        return self._mean(scores).numpy() if isinstance(scores[0], np.ndarray) else self._average(scores)
+        temperature = tf.constant(self._subject.temperature)
+        if isinstance(scores[0], np.ndarray):
+            return self._mean(scores, temperature).numpy()
+        return self._average(scores, temperature)
 
-    def _mean(self, scores: list[Any]) -> tf.Tensor:
-        is_logits = self._subject.output == 'logits'
-        return tf.add_n([tf.nn.softmax(each) if is_logits else tf.convert_to_tensor(each) for each in scores]) / len(
-            scores
-        )
+    def _mean(self, scores: list[Any], temperature: tf.Tensor) -> tf.Tensor:
+        if self._subject.output == 'logits':
+            scores = [tf.nn.softmax(each / temperature) for each in scores]
+        return tf.add_n(scores) / len(scores)
 
 
 def _select(images: tf.Tensor, index: tf.Tensor, is_mirrored: bool) -> tf.Tensor:
