@@ -216,7 +216,9 @@ _OF_RUN_FILES: dict[str, Reader] = {
 _EVAL: dict[str, Reader] = {
     'checkpoint_path': Unless('compare'),
     **dict.fromkeys(('compare', 'dataset_name', 'dataset_dir', 'dataset_split_name', 'batch_size', 'max_num_batches')),
+    **dict.fromkeys(('class_map', 'real_labels')),
     **dict.fromkeys(('recall_at', 'moving_average_decay', 'model_name', 'preprocessing_name', 'image_size')),
+    **dict.fromkeys(('eval_crops', 'eval_scales')),
     **dict.fromkeys(('labels_offset', 'use_grayscale', 'channels', 'depth_multiplier', 'global_pool')),
     **dict.fromkeys(('force', 'mixed_precision')),
     'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),

@@ -17,7 +17,8 @@ from engine.distributed import distribution, joining
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
-from engine.evaluation.dataset import check_classes, find_dataset
+from engine.evaluation.dataset import find_dataset
+from engine.evaluation.label_sets import open_label_set
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.outcomes import Collector, Outcomes
@@ -27,6 +28,7 @@ from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
+from engine.evaluation.views import describe_views, views_in_report, with_views
 from engine.evaluation.visuals import Visuals
 from support.errors import InputError, first_line
 
@@ -38,7 +40,8 @@ def evaluate(config: EvalConfig) -> Results:
 
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
-        images_per_second, step, checkpoint_path, names of the net and the data set, and `Statistics.to_json`.
+        images_per_second, step, checkpoint_path, names of the net and the data set, eval_crops and eval_scales (if
+        there are several views), and `Statistics.to_json`.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
@@ -106,21 +109,22 @@ class _Evaluation:
         options, output = config.evaluation, config.output
         self._config, self._cluster = config, cluster
         self._subject = subject = open_subject(path, config, strategy, cluster)
-        self._dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
-        check_classes(subject.path, subject.spec, self._dataset, config.net.force)
-        cluster.check_same({'examples': self._dataset.identity()})
+        dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
+        cluster.check_same({'examples': dataset.identity()})
+        self._viewed = with_views(subject, options, strategy)
         self._source = EvalSource(
-            self._dataset,
+            dataset,
             strategy,
             batch_size=options.batch_size,
             max_batches=options.max_num_batches,
             cluster=cluster,
         )
-        self._recall_at = clip_recall_at(options.recall_at, self._dataset.num_classes, warn=True)
-        self._averages = bool(options.moving_average_decay)
-        folder = os.path.dirname(subject.path)
+        self._label_set = open_label_set(options, self._source, [subject], force=config.net.force)
+        self._recall_at = clip_recall_at(options.recall_at, self._label_set.dataset.num_classes, warn=True)
+        self._averages, self._views = bool(options.moving_average_decay), describe_views(options)
+        folder, split = os.path.dirname(subject.path), dataset.split + self._label_set.suffix
         self._writer = SummaryWriter(
-            output.eval_dir or outputs.eval_dir(folder, self._dataset.split, self._averages),
+            output.eval_dir or outputs.eval_dir(folder, split, self._averages, bool(self._views)),
             required=output.eval_dir is not None,
         )
 
@@ -131,14 +135,15 @@ class _Evaluation:
 
     def run(self) -> Results:
         """Evaluates the current weights, prints the results, and writes JSON and event files."""
-        subject, dataset = self._subject, self._dataset
+        subject, label_set = self._subject, self._label_set
+        dataset = label_set.dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         collector = Collector()
         visuals = Visuals(dataset, subject.preprocessing) if output.summarize_images else None
         with open_rows(output, dataset, [subject]) as observers:
             observers = [collector, *observers, *([] if visuals is None else [visuals.curves])]
-            (measured,) = measure([subject], self._source, self._recall_at, observers)
+            (measured,) = measure([self._viewed], self._source, self._recall_at, observers, relabel=label_set.relabel)
         outcomes = collector.outcomes()
         statistics = compute(outcomes, self._recall_at)
         results = {
@@ -150,6 +155,8 @@ class _Evaluation:
             'dataset_name': dataset.name,
             'dataset_split_name': dataset.split,
             'moving_averages': self._averages,
+            **({'label_set': label_set.facts} if label_set.facts else {}),
+            **self._views,
             **statistics.to_json(dataset.label_names),
         }
         if self._cluster.is_chief:
@@ -164,7 +171,10 @@ class _Evaluation:
         facts = {'kind': str(results['kind']), 'images per second': f'{results["images_per_second"]:.0f}'}
         if results['step'] >= 0:
             facts['step'] = f'{results["step"]:,}'
-        content = gather([self._subject], [outcomes], [statistics], [facts], self._dataset, self._source.strategy)
+        facts |= views_in_report(self._config.evaluation)
+        dataset, subset = self._label_set.dataset, self._label_set.first_subset
+        strategy = self._source.strategy
+        content = gather([self._subject], [outcomes], [statistics], [facts], dataset, strategy, subset)
         write_report(folder, content)
 
     def _write(self, results: Results, outcomes: Outcomes, statistics: Statistics, visuals: Visuals | None) -> None:

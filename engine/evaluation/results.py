@@ -100,10 +100,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def eval_dir(train_dir: str, split: str, averages: bool) -> str:
-    """Returns the folder for an evaluation's event files; moving averages have a separate one."""
+def eval_dir(train_dir: str, split: str, averages: bool, has_views: bool = False) -> str:
+    """Returns the folder for an evaluation's event files; moving averages and several views have separate ones."""
     name = split.replace('%', 'pct').replace(':', '-').replace('[', '_').replace(']', '')
-    return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
+    return os.path.join(train_dir, f'eval_{name}{"_averages" * averages}{"_views" * has_views}')
 
 
 def write_summaries(writer: SummaryWriter, results: Results, statistics: Statistics) -> None:

@@ -1,21 +1,24 @@
 """Charts of a report, drawn once by matplotlib and used twice: as SVG in the page's colours, and as PNG files.
 
-panel = Panel('Loss', functools.partial(draw_curves, curves=curves), summary='from 2.30 to 0.02')
-to_svg(panel)                 # an element whose colours are the page's, light or dark
-to_png([panel, another])      # side by side
+panels = curve_panels(curves)
+to_svg(panels[0])       # an element whose colours are the page's, light or dark
+to_png(panels)          # side by side
 """
 
-import dataclasses
 import functools
 import io
 import itertools
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import font_manager, ticker
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 from engine.evaluation.report import confusion
 from engine.evaluation.report.content import Curve
@@ -35,17 +38,14 @@ _COLORS = {
     'sky': '#56b4e9',
 }
 _SERIES = tuple(_COLORS[name] for name in ('blue', 'orange', 'green', 'pink', 'yellow', 'sky'))
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     'axes.edgecolor': _COLORS['rule'],
     'axes.labelcolor': _COLORS['muted'],
-    'axes.labelsize': 10,
+    'axes.labelsize': 11,
     'axes.spines.right': False,
     'axes.spines.top': False,
-    'axes.titlecolor': _COLORS['ink'],
-    'axes.titlesize': 11,
-    'axes.titlelocation': 'left',
     'font.family': 'DejaVu Sans',
-    'font.size': 10,
+    'font.size': 10.5,
     'legend.frameon': False,
     'legend.labelcolor': _COLORS['ink'],
     'svg.fonttype': 'none',  # the page's font
@@ -57,69 +57,85 @@ _SETTINGS = {
     'ytick.color': _COLORS['rule'],
     'ytick.labelcolor': _COLORS['muted'],
 }
-_SIZE = (5.0, 3.4)  # inches; 360 units wide in SVG, which a phone shows as they are
+_WIDTH, _HEIGHT = 4.4, 3.1  # inches; 317 units wide in SVG, about as many pixels as a phone has for it
+_TITLE = 0.35  # inches at the top of a picture; SVG is cut there, as the page shows the title as text
+_LETTER = 0.085  # inches, mean width
 _DPI = 144
 _MOST_POINTS = 500  # of a curve
-_MOST_BARS = 40  # classes; above, a histogram
+MOST_BARS = 40  # classes; above, a histogram
 _MOST_NUMBERS, _MOST_NAMES = 20, 60  # classes of a confusion matrix with numbers, with names
 _XLINK = '{http://www.w3.org/1999/xlink}'
 
 
-@dataclasses.dataclass(frozen=True)
 class Panel:
     """A chart.
 
     Attributes:
         title: Its title.
-        draw: Draws it into a figure or a part of one.
         summary: What it shows, in words, for those who cannot see it.
-        size: Width and height, in inches.
     """
 
-    title: str
-    draw: Callable[[FigureBase], None]
-    summary: str = ''
-    size: tuple[float, float] = _SIZE
+    def __init__(self, title: str, draw: Callable[[Figure], None], summary: str = '', size: tuple = (_WIDTH, _HEIGHT)):
+        """Takes what draws it into a figure, and its width and height in inches."""
+        self.title, self.summary = title, summary
+        self._draw, self._size = draw, size
+
+    @functools.cached_property
+    def figure(self) -> Figure:
+        """The figure, drawn."""
+        with matplotlib.rc_context(_SETTINGS):
+            figure = Figure(self._size)
+            self._draw(figure)
+        return figure
 
 
 def to_svg(panel: Panel) -> Element:
-    """Returns a chart as an `svg` element without its title, which the page shows as text."""
+    """Returns a chart as an `svg` element without its title."""
     stream = io.StringIO()
     with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(panel.size, layout='constrained')
-        panel.draw(figure)
-        figure.savefig(stream, format='svg', transparent=True, metadata={'Date': None})
+        panel.figure.savefig(stream, format='svg', transparent=True, metadata={'Date': None})
     text = stream.getvalue()
     for name, color in _COLORS.items():
         text = text.replace(color, f'var(--{name})')
     svg = ElementTree.fromstring(text)
-    for parent in svg.iter():
-        parent.tag = parent.tag.rpartition('}')[2]
-        if parent.tag == 'g':
-            parent.attrib.pop('id', None)  # equal in all charts, and nothing refers to it
-        if reference := parent.attrib.pop(f'{_XLINK}href', None):
-            parent.set('href', reference)
-        parent.tail = None
+    for each in svg.iter():
+        each.tag = each.tag.rpartition('}')[2]
+        if each.tag == 'g':
+            each.attrib.pop('id', None)  # equal in all charts, and nothing refers to it
+        if reference := each.attrib.pop(f'{_XLINK}href', None):
+            each.set('href', reference)
+        each.tail = None
     svg.remove(svg.find('metadata'))  # type: ignore[arg-type]
     for name in ('width', 'height', 'version'):
         svg.attrib.pop(name)
-    svg.attrib |= {'role': 'img', 'class': 'chart', 'aria-label': f'{panel.title}: {panel.summary}'}
+    width, height = 72 * panel.figure.get_size_inches()
+    cut = 72 * _TITLE
+    view = f'0 {cut:.0f} {width:.0f} {height - cut:.0f}'
+    svg.attrib |= {'role': 'img', 'class': 'chart', 'viewBox': view, 'aria-label': f'{panel.title}: {panel.summary}'}
     return svg
 
 
 def to_png(panels: Sequence[Panel], columns: int = 3) -> bytes:
     """Returns charts as one PNG, in rows of at most `columns`."""
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    width, height = np.max([panel.size for panel in panels], axis=0)
+    pictures = [_picture(panel) for panel in panels]
+    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
+    columns = min(columns, len(pictures))
+    page = Image.new('RGB', (columns * width, -(-len(pictures) // columns) * height), 'white')
+    for place, picture in enumerate(pictures):
+        page.paste(picture, (place % columns * width, place // columns * height))
     stream = io.BytesIO()
-    with matplotlib.rc_context(_SETTINGS):
-        figure = Figure((columns * width, rows * (height + 0.3)), layout='constrained', facecolor='white')
-        for part, panel in zip(figure.subfigures(rows, columns, squeeze=False).flat, panels, strict=False):
-            part.suptitle(printable(panel.title, 50), fontsize=12)
-            panel.draw(part)
-        figure.savefig(stream, format='png', dpi=_DPI)
+    page.save(stream, 'PNG', dpi=(_DPI, _DPI))
     return stream.getvalue()
+
+
+def _picture(panel: Panel) -> Image.Image:
+    with matplotlib.rc_context(_SETTINGS):
+        title = panel.figure.text(0.02, 0.995, printable(panel.title, 50), va='top', fontsize=12)
+        panel.figure.set_dpi(_DPI)
+        canvas = FigureCanvasAgg(panel.figure)
+        canvas.draw()
+        title.remove()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
 
 
 def printable(text: str, limit: int, otherwise: str = '') -> str:
@@ -143,7 +159,11 @@ def curve_panels(curves: Sequence[Curve]) -> list[Panel]:
     for curve in curves:
         charts.setdefault(curve.chart, []).append(curve)
     return [
-        Panel(title, functools.partial(_draw_curves, curves=of_chart), '; '.join(map(_summary, of_chart)))
+        Panel(
+            shorten(title[:1].upper() + title[1:], 60),
+            functools.partial(_draw_curves, curves=of_chart),
+            '; '.join(map(_summary, of_chart)),
+        )
         for title, of_chart in charts.items()
     ]
 
@@ -159,20 +179,33 @@ def _summary(curve: Curve) -> str:
     )
 
 
-def _draw_curves(figure: FigureBase, curves: Sequence[Curve]) -> None:
-    axes = figure.subplots()
+def _subplots(figure: Figure, left: float = 0.75, bottom: float = 0.55, top: float = 0.1, **options: Any) -> Any:
+    """Returns axes within margins in inches: matplotlib's own layout takes as long as all of the drawing."""
+    width, height = figure.get_size_inches()
+    margins = {
+        'left': left / width,
+        'right': 1 - 0.25 / width,
+        'bottom': bottom / height,
+        'top': 1 - (_TITLE + top) / height,
+    }
+    return figure.subplots(**options, gridspec_kw=margins)
+
+
+def _draw_curves(figure: Figure, curves: Sequence[Curve]) -> None:
+    several = len(curves) > 1
+    axes = _subplots(figure, top=0.3 if several else 0.1)
     for curve, color in zip(curves, itertools.cycle(_SERIES), strict=False):
         steps, values = _thinned(curve)
         alone = len(values) == 1
         axes.plot(steps, values, color=color, linewidth=1.6, marker='o' if alone else None, label=curve.name)
     axes.set_xlabel('step')
     axes.set_ylabel(printable(curves[0].chart, 40))
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
     axes.grid(axis='y', color=_COLORS['rule'], linewidth=0.6)
-    if len(curves) > 1:
+    if several:
         names = [printable(curve.name, 24) for curve in curves]
-        axes.legend(axes.lines, names, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, fontsize=9)
+        axes.legend(axes.lines, names, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, fontsize=10.5)
 
 
 def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
@@ -190,17 +223,17 @@ def reliability_panel(title: str, statistics: Statistics) -> Panel:
     """Returns a reliability diagram: accuracy by confidence, and how many examples have which confidence."""
     ece = statistics.values['ece']
     draw = functools.partial(_draw_reliability, statistics=statistics)
-    return Panel(title, draw, f'expected calibration error {ece:.4f}', (_SIZE[0], 4.6))
+    return Panel(title, draw, f'expected calibration error {ece:.4f}', (_WIDTH, 4.4))
 
 
-def _draw_reliability(figure: FigureBase, statistics: Statistics) -> None:
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
+def _draw_reliability(figure: Figure, statistics: Statistics) -> None:
+    axes, below = _subplots(figure, nrows=2, sharex=True, height_ratios=(3.4, 1))
     bins = [each for each in statistics.calibration if each.count]
     axes.plot([0, 1], [0, 1], color=_COLORS['muted'], linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(0.03, 0.09, 'perfectly calibrated', color=_COLORS['muted'], fontsize=9, rotation=0)
+    axes.text(0.98, 0.04, 'dashed: perfectly calibrated', color=_COLORS['muted'], fontsize=10, ha='right')
     accuracies, confidences = np.array([each.accuracy for each in bins]), np.array([each.confidence for each in bins])
     bounds = np.array([wilson(round(each.accuracy * each.count), each.count) for each in bins]).reshape(-1, 2)
-    axes.vlines(confidences, accuracies, confidences, color=_COLORS['orange'], linewidth=4, alpha=0.35)
+    axes.vlines(confidences, accuracies, confidences, color=_COLORS['orange'], linewidth=4, alpha=0.6)
     axes.vlines(confidences, *bounds.T, color=_COLORS['blue'], linewidth=1.2)
     axes.plot(confidences, accuracies, 'o', color=_COLORS['blue'], markersize=5)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel='accuracy')
@@ -226,28 +259,30 @@ def class_panel(title: str, statistics: Statistics, names: Sequence[str]) -> Pan
     known = [(each, name) for each, name in zip(statistics.classes, names, strict=True) if each.support]
     known.sort(key=lambda pair: pair[0].accuracy)
     summary = f'{len(known)} classes, from {known[0][0].accuracy:.1%} to {known[-1][0].accuracy:.1%}' if known else ''
-    if not 1 <= len(known) <= _MOST_BARS:
+    if not 1 <= len(known) <= MOST_BARS:
         values = [each.accuracy for each, _ in known]
         return Panel(title, functools.partial(_draw_histogram, values=values), summary)
-    height = max(1.0 + 0.24 * len(known), 2.0)
-    return Panel(title, functools.partial(_draw_bars, known=known), summary, (_SIZE[0], height))
+    return Panel(title, functools.partial(_draw_bars, known=known), summary, (6.0, 1.2 + 0.24 * len(known)))
 
 
-def _draw_bars(figure: FigureBase, known: Sequence[tuple]) -> None:
-    axes = figure.subplots()
+def _draw_bars(figure: Figure, known: Sequence[tuple]) -> None:
+    names = [printable(name, 24, f'class {each.index}') for each, name in known]
+    axes = _subplots(figure, left=0.25 + _LETTER * max(map(len, names)))
     places = np.arange(len(known))[::-1]
     axes.barh(places, [each.accuracy for each, _ in known], 0.7, color=_COLORS['blue'], alpha=0.6)
     bounds = np.array([each.interval for each, _ in known])
     axes.hlines(places, *bounds.T, color=_COLORS['ink'], linewidth=1.2)
-    axes.set_yticks(places, [printable(name, 24, f'class {each.index}') for each, name in known])
+    axes.set_yticks(places, names)
     axes.tick_params(axis='y', length=0)
     axes.set(xlim=(0, 1), xlabel='accuracy, with 95 % interval')
     axes.xaxis.set_major_formatter(ticker.PercentFormatter(1))
 
 
-def _draw_histogram(figure: FigureBase, values: Sequence[float]) -> None:
-    axes = figure.subplots()
-    axes.hist(values, np.linspace(0, 1, 21), color=_COLORS['blue'], alpha=0.7, edgecolor='white', linewidth=0.5)
+def _draw_histogram(figure: Figure, values: Sequence[float]) -> None:
+    axes = _subplots(figure)
+    axes.hist(
+        values, np.linspace(0, 1, 21).tolist(), color=_COLORS['blue'], alpha=0.7, edgecolor='white', linewidth=0.5
+    )
     axes.set(xlim=(0, 1), xlabel='accuracy of a class', ylabel='classes')
     axes.xaxis.set_major_formatter(ticker.PercentFormatter(1))
     axes.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
@@ -255,28 +290,27 @@ def _draw_histogram(figure: FigureBase, values: Sequence[float]) -> None:
 
 def confusion_panel(title: str, grid: confusion.Grid) -> Panel:
     """Returns a confusion matrix; with names up to 60 classes, with numbers up to 20."""
-    size = max(4.5, min(0.42 * len(grid.names) + 1.5, 9.0))
-    return Panel(title, functools.partial(_draw_confusion, grid=grid), size=(size, size))
-
-
-def _draw_confusion(figure: FigureBase, grid: confusion.Grid) -> None:
-    axes = figure.subplots()
-    axes.spines[:].set_visible(True)
     size = len(grid.names)
-    axes.set(xlabel='prediction', ylabel='label')
-    if not size:
-        axes.set(xticks=[], yticks=[])
+    names = [printable(name, 16, str(place)) for place, name in enumerate(grid.names)] if size <= _MOST_NAMES else []
+    margin = 0.5 + _LETTER * max(map(len, names), default=0)
+    side = min(max(0.42 * size, 3.0), 7.0)
+    draw = functools.partial(_draw_confusion, grid=grid, names=names, margin=margin)
+    return Panel(title, draw, size=(side + margin + 0.15, side + margin + _TITLE + 0.1))
+
+
+def _draw_confusion(figure: Figure, grid: confusion.Grid, names: Sequence[str], margin: float) -> None:
+    axes: Axes = _subplots(figure, left=margin, bottom=margin)
+    axes.spines[:].set_visible(True)
+    axes.set(xlabel='prediction', ylabel='label', xticks=[], yticks=[])
+    if not grid.names:
         return
     picture = confusion.heat(grid.counts)
-    axes.imshow(picture, interpolation='none' if size < 600 else 'antialiased')
-    if size > _MOST_NAMES:
-        return
-    names = [printable(name, 16, str(place)) for place, name in enumerate(grid.names)]
-    axes.set_xticks(range(size), names, rotation=90)
-    axes.set_yticks(range(size), names)
-    axes.tick_params(length=0, labelsize=9 if size <= _MOST_NUMBERS else 6)
-    if size <= _MOST_NUMBERS:
+    axes.imshow(picture, interpolation='none' if len(grid.names) < 600 else 'antialiased')
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0, labelsize=10 if len(names) <= _MOST_NUMBERS else 6)
+    if len(grid.names) <= _MOST_NUMBERS:
         for row, column in np.argwhere(picture[..., 3] > 0).tolist():
-            color = 'white' if picture[row, column, 3] > 140 else _COLORS['ink']
+            color = 'white' if picture[row, column, 3] > 205 else _COLORS['ink']
             text = str(grid.counts[row, column])
             axes.text(column, row, text, ha='center', va='center', fontsize=8, color=color)

@@ -17,6 +17,7 @@ from scipy.spatial import distance
 MOST_ROWS = 1200  # of a grid; ImageNet's 1,001 classes fit
 _MOST_OPTIMAL = 200  # classes whose order is the optimal one of its tree, which takes cubic time
 _MOST_CLUSTERED = 3000  # classes whose distances fit into memory: 72 MB
+_FAINTEST = 0.3  # opacity of a cell with few examples, which may be one pixel
 _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion, which colour-blind people tell apart
 
 
@@ -83,20 +84,21 @@ def heat(counts: scipy.sparse.csr_array) -> np.ndarray:
     right = cells.row == cells.col
     picture = np.zeros((*counts.shape, 4), np.uint8)
     picture[cells.row, cells.col, :3] = np.where(right[:, np.newaxis], _RIGHT, _WRONG)
-    picture[cells.row, cells.col, 3] = np.round(255 * strength(cells.data, _totals(counts)[cells.row], right))
+    drawn = _FAINTEST + (1 - _FAINTEST) * strength(cells.data, _totals(counts)[cells.row], right)
+    picture[cells.row, cells.col, 3] = np.round(255 * drawn)
     return picture
 
 
 def strength(counts: np.ndarray, totals: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns how strongly to draw cells, float64 in [0, 1]: a mistake of one in a hundred is still seen.
+    """Returns how strongly to draw cells, float64 in [0, 1]: shares of the row, those of mistakes raised.
 
     Args:
-        counts: Numbers of examples in the cells; 0 gives 0.
+        counts: Numbers of examples in the cells.
         totals: Numbers of examples in the cells' rows.
         right: bool, whether the cells are on the diagonal.
     """
     shares = counts / np.maximum(totals, 1)
-    return np.where(counts > 0, np.where(right, 0.1 + 0.9 * shares, 0.12 + 0.88 * np.sqrt(shares)), 0.0)
+    return np.where(right, shares, shares**0.6)
 
 
 def _totals(counts: scipy.sparse.csr_array) -> np.ndarray:

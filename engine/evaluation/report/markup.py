@@ -5,6 +5,7 @@ to_html(page)
 """
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 Element = ElementTree.Element
 Child = str | Element | Iterable[Any] | None
 
-_JOINERS = '\u200c\u200d'  # not printable by themselves, but parts of Persian words, Indic letters and emoji
+# Not printable by themselves, but parts of Persian words, Indic letters and emoji; and the space before a unit.
+_KEPT = '\u200c\u200d\u00a0'
 
 
 def element(tag: str, *children: Child, **attributes: object) -> Element:
@@ -50,13 +52,13 @@ def visible(text: str) -> str:
     """Returns text on one line, with control characters and others that show nothing, or reorder text, escaped."""
     if text.isprintable():
         return text
-    spaced = ' '.join(text.split())
-    return ''.join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in spaced)
+    spaced = re.sub(r'[ \t\r\n]+', ' ', text)
+    return ''.join(c if c.isprintable() or c in _KEPT else ascii(c)[1:-1] for c in spaced)
 
 
 def shorten(text: str, limit: int) -> str:
     """Returns visible text of at most `limit` characters, cut in the middle: the end of a name is often a number."""
-    text = visible(text[: 10 * limit])
+    text = visible(text[: 10 * limit]).strip()
     half = (limit - 1) // 2
     return text if len(text) <= limit else f'{text[: limit - 1 - half]}…{text[-half:]}'
 

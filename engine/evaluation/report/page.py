@@ -12,21 +12,22 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from engine.evaluation.report import charts, sections
+from engine.evaluation.report import charts
+from engine.evaluation.report.class_sections import confused_pairs, confusion_matrix, per_class
 from engine.evaluation.report.content import Content
 from engine.evaluation.report.csv_files import csv_tables
+from engine.evaluation.report.draft import Draft, section
+from engine.evaluation.report.headline import headline
 from engine.evaluation.report.markup import Element, element, raw, shorten, to_html
-from engine.evaluation.report.pictures import Pictures
+from engine.evaluation.report.picture_sections import first_layer, galleries, preparations
+from engine.evaluation.report.sections import calibration, environment, learning_curves, recipe
 from support.atomic import atomic_file, flush_to_disk
 from support.errors import InputError, first_line, io_errors
 
 _PAGE = 'report.html'
-_ROOM_FOR_PICTURES = 2_500_000  # bytes
-_MOST_PANELS = 12  # of a PNG
 _SECTIONS = (
-    *(sections.headline, sections.learning_curves, sections.confusion_matrix, sections.confused_pairs),
-    *(sections.per_class, sections.galleries, sections.calibration, sections.first_layer),
-    *(sections.preparations, sections.recipe, sections.environment),
+    *(headline, learning_curves, confusion_matrix, confused_pairs, per_class, galleries, calibration, first_layer),
+    *(preparations, recipe, environment),
 )
 
 
@@ -42,7 +43,7 @@ def write_report(folder: str, content: Content) -> None:
     Raises:
         InputError: the folder cannot be made, or a file cannot be written; existing files are unharmed.
     """
-    draft = sections.Draft(content, Pictures(_ROOM_FOR_PICTURES))
+    draft = Draft(content)
     files = {**_pngs(draft), **csv_tables(content)}
     files = {_PAGE: to_html(page(draft, list(files))), **files}
     try:
@@ -57,7 +58,7 @@ def write_report(folder: str, content: Content) -> None:
         raise InputError(f'--report_dir={folder}: {first_line(error)}') from error
 
 
-def page(draft: sections.Draft, files: Sequence[str] = ()) -> Element:
+def page(draft: Draft, files: Sequence[str] = ()) -> Element:
     """Returns the page as a tree.
 
     Args:
@@ -72,6 +73,7 @@ def page(draft: sections.Draft, files: Sequence[str] = ()) -> Element:
     title = shorten(draft.content.title, 200)
     links = [element('li', element('a', each.findtext('h2') or '', href=f'#{each.get("id")}')) for each in made]
     examples = draft.first.statistics.num_examples
+    classes = len(draft.content.label_names) or len(draft.classes)
     head = element(
         'head',
         element('meta', charset='utf-8'),
@@ -87,9 +89,7 @@ def page(draft: sections.Draft, files: Sequence[str] = ()) -> Element:
         element(
             'header',
             element('h1', title),
-            element(
-                'p', f'{examples:,} {"example" if examples == 1 else "examples"}, {_classes(draft)}', class_='note'
-            ),
+            element('p', f'{_counted(examples, "example")}, {_counted(classes, "class")}', class_='note'),
         ),
         element('nav', element('ul', links), aria_label='Sections'),
         element('main', made, _files(files), id='main', tabindex='-1'),
@@ -98,37 +98,22 @@ def page(draft: sections.Draft, files: Sequence[str] = ()) -> Element:
     return element('html', head, body, lang='en')
 
 
-def _classes(draft: sections.Draft) -> str:
-    count = len(draft.content.label_names) or len(draft.classes)
-    return f'{count:,} {"class" if count == 1 else "classes"}'
+def _counted(count: int, what: str) -> str:
+    return f'{count:,} {what}' + ('' if count == 1 else 'es' if what.endswith('s') else 's')
 
 
 def _files(names: Sequence[str]) -> Element:
     links = [element('li', element('a', name, href=name)) for name in sorted(names)]
-    return sections.section('files', 'Files beside this page', element('ul', links, class_='files'))
+    return section('files', 'Files beside this page', element('ul', links, class_='files'))
 
 
-def _pngs(draft: sections.Draft) -> Mapping[str, bytes]:
+def _pngs(draft: Draft) -> Mapping[str, bytes]:
     """Returns the charts as PNG files, by name."""
-    subjects = list(zip(draft.titles, draft.content.subjects, strict=True))[:_MOST_PANELS]
-    several = draft.is_comparison
+    matrices = zip(draft.titled('Confusion matrix'), draft.grids, strict=True)
     panels = {
-        'learning_curves.png': charts.curve_panels(draft.content.curves)[:_MOST_PANELS],
-        'confusion.png': [
-            charts.confusion_panel(title if several else 'Confusion matrix', draft.grid(subject))
-            for title, subject in subjects
-        ],
-        'per_class.png': [
-            charts.class_panel(
-                title if several else 'Accuracy by class',
-                subject.statistics,
-                [draft.name(each.index) for each in subject.statistics.classes],
-            )
-            for title, subject in subjects
-        ],
-        'reliability.png': [
-            charts.reliability_panel(title if several else 'Reliability', subject.statistics)
-            for title, subject in subjects
-        ],
+        'learning_curves.png': draft.curve_panels,
+        'confusion.png': [charts.confusion_panel(title, grid) for (title, _), grid in matrices],
+        'per_class.png': draft.class_panels,
+        'reliability.png': draft.reliability_panels,
     }
     return {name: charts.to_png(each) for name, each in panels.items() if each}

@@ -13,7 +13,7 @@ from PIL import Image
 from engine.evaluation.report.markup import Element, element
 
 _SIDE = 192  # pixels; twice the size at which the page shows it, for sharp screens
-_SMALL = 64  # pixels: up to here, lossless and shown enlarged
+_SMALL = 96  # pixels: up to here, lossless and shown enlarged
 _QUALITY = 80
 
 
@@ -37,7 +37,7 @@ class Pictures:
         self._room -= len(url)
         classes = ' '.join(filter(None, (class_, 'pixels' if is_small else None))) or None
         size = {'width': picture.width, 'height': picture.height}
-        return element('img', src=url, alt=alt, class_=classes, loading='lazy', decoding='async', **size)
+        return element('img', src=url, alt=alt, class_=classes, decoding='async', **size)
 
 
 def data_url(picture: Image.Image, kind: str, **options: int) -> str:
