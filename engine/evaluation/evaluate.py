@@ -18,6 +18,7 @@ from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
 from engine.evaluation.dataset import find_dataset
+from engine.evaluation.health import Health
 from engine.evaluation.label_sets import open_label_set
 from engine.evaluation.measure import EvalSource, Results, measure
 from engine.evaluation.metrics import clip_recall_at
@@ -123,6 +124,9 @@ class _Evaluation:
         self._recall_at = clip_recall_at(options.recall_at, self._label_set.dataset.num_classes, warn=True)
         self._averages, self._views = bool(options.moving_average_decay), describe_views(options)
         folder, split = os.path.dirname(subject.path), dataset.split + self._label_set.suffix
+        # A run's own preprocessing is known. Variants run in a single process.
+        has_variants = (config.net.force or not subject.spec.dataset_name) and cluster.count == 1
+        self._health = Health(self._source, subject.variants if has_variants else dict)
         self._writer = SummaryWriter(
             output.eval_dir or outputs.eval_dir(folder, split, self._averages, bool(self._views)),
             required=output.eval_dir is not None,
@@ -140,10 +144,15 @@ class _Evaluation:
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         collector = Collector()
+        # Averages over views and other label sets are not what the net was trained for.
+        is_plain = not (self._views or label_set.facts)
+        watched = [self._health.watch(subject)] if is_plain else []
         visuals = Visuals(dataset, subject.preprocessing) if output.summarize_images else None
         with open_rows(output, dataset, [subject]) as observers:
-            observers = [collector, *observers, *([] if visuals is None else [visuals.curves])]
-            (measured,) = measure([self._viewed], self._source, self._recall_at, observers, relabel=label_set.relabel)
+            observers = [*watched, collector, *observers, *([] if visuals is None else [visuals.curves])]
+            (measured,) = measure(
+                watched or [self._viewed], self._source, self._recall_at, observers, relabel=label_set.relabel
+            )
         outcomes = collector.outcomes()
         statistics = compute(outcomes, self._recall_at)
         results = {
@@ -165,6 +174,8 @@ class _Evaluation:
             self._write(results, outcomes, statistics, visuals)
             if output.report_dir:
                 self._write_report(output.report_dir, results, outcomes, statistics)
+        for each in watched:
+            self._health.report(each, results, subject.path, step=subject.step, images_seen=subject.images_seen)
         return results
 
     def _write_report(self, folder: str, results: Results, outcomes: Outcomes, statistics: Statistics) -> None:
