@@ -115,8 +115,6 @@ def test_examples_of_unknown_labels_are_left_out(observed):
     kept, collector = observed(logits[:5], np.full(5, -1, np.int32))
     with pytest.raises(InputError, match='--fit_temperature: no example has a label that is a class of the net'):
         calibrate(kept, collector.outcomes())
-    with pytest.raises(InputError, match='--fit_temperature: takes logits, and here are probabilities'):
-        kept.observe(ScoredBatch(np.arange(5), labels[:5], (softmax(logits[:5]),), ('probabilities',)))
 
 
 @pytest.fixture(scope='module')
@@ -290,6 +288,8 @@ def test_what_is_refused(run, tmp_path):
     assert not rows.exists()
     with pytest.raises(InputError, match=f'--fit_temperature: {file} is an exported file; fit the temperature of its'):
         evaluation.evaluate(eval_config(file, fit_temperature=True))
+    with pytest.raises(InputError, match='--fit_temperature: takes the logits of one view and of all classes'):
+        evaluation.evaluate(eval_config(prefix, fit_temperature=True, eval_crops=5))
     with pytest.raises(InputError, match='--fit_temperature=True: --compare evaluates each file once'):
         evaluation.compare(eval_config('', compare=(str(file),), fit_temperature=True))
     with pytest.raises(InputError, match=r'--temperature=0\.0: must be at least 0.01'):

@@ -142,9 +142,10 @@ class _Evaluation:
         has_variants = (config.net.force or not subject.spec.dataset_name) and cluster.count == 1
         self._health = Health(self._source, subject.variants if has_variants else dict)
         if output.fit_temperature:
-            if self._label_set.facts:
+            if self._views or self._label_set.facts:
                 raise InputError(
-                    '--fit_temperature: takes the logits of all classes; leave --class_map and --real_labels out'
+                    '--fit_temperature: takes the logits of one view and of all classes; leave out --eval_crops, '
+                    '--eval_scales, --class_map and --real_labels'
                 )
             cluster.on_chief(lambda: _check_temperatures(subject.path))
         self._writer = SummaryWriter(
