@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from configs import names
-from configs.evaluation import EvalConfig, check_predictions_path
+from configs.evaluation import CLASS_MAPS, EvalConfig, check_predictions_path
 from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
-from configs.training import TrainConfig
+from configs.training import TrainConfig, steps_to_profile
 from configs.unread import refused
 from support.errors import InputError, unknown_name
 
@@ -120,17 +120,20 @@ def check_dataset_dir(dataset_name: str | None, path: str | None) -> None:
         raise InputError(f'--dataset_dir={path}: {state}')
 
 
-def check_file(flag: str, path: str | None) -> None:
-    """Raises InputError if a file is missing."""
-    if path is not None and not _is_remote(path) and not os.path.exists(path):
-        raise InputError(f'--{flag}={path}: no such file')
+def check_file(flag: str, path: str | None, words: tuple[str, ...] = ()) -> None:
+    """Raises InputError if a file is missing; `words` are values of the flag that are no file."""
+    if path is not None and path not in words and not _is_remote(path) and not os.path.exists(path):
+        others = f', and none of {", ".join(words)}' if words else ''
+        raise InputError(f'--{flag}={path}: no such file{others}')
 
 
-def check_place(flag: str, path: str | None) -> None:
-    """Raises InputError if no file can be written at a path."""
+def check_place(flag: str, path: str | None, to_be_made: str | None = None) -> None:
+    """Raises InputError if no file can be written at a path; the folder `to_be_made` may be missing."""
     if path is None or _is_remote(path):
         return
     folder = os.path.dirname(path) or '.'
+    if to_be_made and not os.path.lexists(folder) and os.path.abspath(folder) == os.path.abspath(to_be_made):
+        return
     if not os.path.isdir(folder):
         raise InputError(f'--{flag}={path}: folder {folder} does not exist')
     if not path or os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
@@ -157,7 +160,7 @@ def check_combinations(config: Any) -> None:
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Raises InputError if a schedule lacks an option, or if no evaluation measures `--best_metric`."""
+    """Raises InputError for a schedule without its option, a `--best_metric` nobody measures, or no step to profile."""
     schedule, length, name = config.schedule, config.length, config.data.dataset_name
     ends = length.max_number_of_steps is not None or length.num_epochs is not None
     is_embedded = name == 'digits' or (name is None and config.data.dataset_dir is None)  # its length has a default
@@ -165,6 +168,11 @@ def check_schedule(config: TrainConfig) -> None:
         raise needs_length()
     if schedule.learning_rate_decay_type == 'piecewise' and not schedule.learning_rate_boundaries:
         raise needs_boundaries()
+    profiled, steps = steps_to_profile(config.log.profile_steps), length.max_number_of_steps
+    if profiled is not None and steps is not None and profiled[0] > steps:
+        raise InputError(
+            f'--profile_steps={config.log.profile_steps}: training ends at step {steps}, of --max_number_of_steps'
+        )
     metric = config.checkpoint.best_metric
     if not re.fullmatch(r'none|accuracy|recall_at_\d+', metric):
         recalls = ''.join(f', recall_at_{k}' for k in config.evaluation.recall_at)
@@ -214,6 +222,7 @@ def check_export(config: ExportConfig) -> None:
 def check_prediction(config: PredictConfig) -> None:
     """Raises InputError for unknown names, a missing net or labels file, and outputs that cannot be written."""
     check_names(config)
+    check_combinations(config)
     check_checkpoint(config.prediction.checkpoint_path)
     check_file('labels_path', config.foreign.labels_path)
     check_place('output_path', config.output.output_path)
@@ -230,10 +239,13 @@ def check_evaluation(config: EvalConfig) -> None:
     if options.dataset_name is not None:  # else the run's, which may be written or downloaded
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
-    check_place('results_path', config.output.results_path)
+    check_file('class_map', options.class_map, CLASS_MAPS)
+    check_file('real_labels', options.real_labels)
     check_predictions_path(config.output.predictions_path)
-    check_place('predictions_path', config.output.predictions_path)
     check_folder_place('eval_dir', config.output.eval_dir)
+    check_folder_place('report_dir', config.output.report_dir)
+    for flag in ('results_path', 'predictions_path'):
+        check_place(flag, getattr(config.output, flag), config.output.report_dir)
 
 
 def _has_checkpoints(folder: str) -> bool:

@@ -5,7 +5,7 @@ make_config(PredictConfig, images=('cat.jpg', 'photos'), checkpoint_path='/tmp/t
 
 import dataclasses
 
-from configs.foreign import ForeignOptions, NetOverrides
+from configs.foreign import ForeignOptions, NetOverrides, temperature_option
 from configs.options import Options, option
 
 
@@ -28,6 +28,7 @@ class PredictOptions(Options):
     moving_average_decay: float | None = option(
         None, 'Any value other than 0: use the moving averages of the weights.', lower=0.0, upper=1.0
     )
+    temperature: float | None = temperature_option()
     mixed_precision: str = option(
         'float32',
         'Type in which layers compute: float32, tf32, bfloat16 or float16.',
@@ -55,6 +56,15 @@ class PredictOutputOptions(Options):
         'Draw the first 64 images, as the net sees them, with their most likely classes, to a .png, .jpg, .pdf or '
         '.svg file.',
         path=True,
+    )
+    explain: str = option(
+        'none',
+        'Draw beside each image of --visualize where its most likely class comes from: grad_cam (regions) or saliency '
+        '(pixels). Only for nets that are restored, not for SavedModels, .tflite and .onnx files.',
+        choices=('none', 'grad_cam', 'saliency'),
+    )
+    explain_layer: str | None = option(
+        None, 'Feature map that --explain=grad_cam uses, such as conv4. Default: the last one, before it is pooled.'
     )
 
 

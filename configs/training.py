@@ -4,6 +4,7 @@ Defaults are slim's (research/slim/train_image_classifier.py, eval_image_classif
 """
 
 import dataclasses
+import re
 
 from configs.data import AugmentOptions, DataOptions
 from configs.devices import ClusterOptions, DeviceOptions
@@ -241,7 +242,32 @@ class LogOptions(Options):
         lower=0,
     )
     summarize_histograms: bool = option(False, 'Write histograms of weights and activations.')
-    summarize_images: bool = option(False, 'Write a grid of training images as the net sees them.')
+    summarize_images: bool = option(
+        False,
+        'Write a grid of training images as the net sees them and, with each evaluation, the confusion matrix, a '
+        'gallery of mistakes and precision-recall curves.',
+    )
+    profile_steps: str | None = option(
+        None,
+        "Steps to trace for TensorBoard's profiler, first:last, such as 10:20. They are made one at a time.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.profile_steps is not None and steps_to_profile(self.profile_steps) is None:
+            raise InputError(
+                f'--profile_steps={self.profile_steps}: must be the first and the last step to trace, counted from 1, '
+                'such as 10:20'
+            )
+
+
+def steps_to_profile(text: str | None) -> tuple[int, int] | None:
+    """Returns the first and the last step of a value of `--profile_steps`; None if it is not first:last."""
+    given = re.fullmatch(r'(\d{1,18}):(\d{1,18})', text or '', re.ASCII)
+    if given is None:
+        return None
+    first, last = int(given[1]), int(given[2])
+    return (first, last) if 1 <= first <= last else None
 
 
 @dataclasses.dataclass(frozen=True)

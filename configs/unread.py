@@ -175,7 +175,10 @@ _TRAIN: dict[str, Reader] = {
     # log
     **dict.fromkeys(('summary', 'log_every_n_steps', 'save_summaries_secs', 'save_summaries_steps')),
     'summarize_histograms': Without(('save_summaries_secs', 'save_summaries_steps')),
-    'summarize_images': Without(('save_summaries_secs', 'save_summaries_steps')),
+    'summarize_images': Without(
+        ('save_summaries_secs', 'save_summaries_steps', 'eval_every_epochs', 'eval_every_steps')
+    ),
+    'profile_steps': None,
     # devices, evaluation
     **dict.fromkeys(('devices', 'num_clones', 'xla', 'fast_convolutions', 'all_reduce')),
     **dict.fromkeys(('eval_every_epochs', 'eval_every_steps')),
@@ -213,13 +216,17 @@ _OF_RUN_FILES: dict[str, Reader] = {
 _EVAL: dict[str, Reader] = {
     'checkpoint_path': Unless('compare'),
     **dict.fromkeys(('compare', 'dataset_name', 'dataset_dir', 'dataset_split_name', 'batch_size', 'max_num_batches')),
+    **dict.fromkeys(('class_map', 'real_labels')),
     **dict.fromkeys(('recall_at', 'moving_average_decay', 'model_name', 'preprocessing_name', 'image_size')),
+    **dict.fromkeys(('eval_crops', 'eval_scales')),
     **dict.fromkeys(('labels_offset', 'use_grayscale', 'channels', 'depth_multiplier', 'global_pool')),
-    **dict.fromkeys(('force', 'mixed_precision')),
+    **dict.fromkeys(('force', 'mixed_precision', 'fit_temperature')),
+    'temperature': Unless('fit_temperature'),
     'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
     'file_pattern': With('dataset_name', RECORD_DATASETS, refused=True),
     **_OF_RUN_FILES,
-    **dict.fromkeys(('eval_dir', 'results_path', 'predictions_path', 'eval_interval_secs')),
+    **dict.fromkeys(('eval_dir', 'summarize_images', 'results_path', 'predictions_path', 'report_dir')),
+    'eval_interval_secs': None,
     **dict.fromkeys(('predictions_top_k', 'predictions_logits'), Without(('predictions_path',))),
     'max_number_of_evaluations': Without(('eval_interval_secs',)),
     'eval_timeout_secs': Without(('eval_interval_secs',)),
@@ -230,7 +237,9 @@ _EVAL: dict[str, Reader] = {
 
 _PREDICT: dict[str, Reader] = {
     **dict.fromkeys(('images', 'checkpoint_path', 'moving_average_decay', 'mixed_precision', 'devices', 'batch_size')),
-    **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation')),
+    **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation', 'temperature')),
+    'explain': Without(('visualize',), refused=True),
+    'explain_layer': With('explain', ('grad_cam',), refused=True),
     **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
     **dict.fromkeys(('channels', 'depth_multiplier', 'global_pool')),
     **_OF_RUN_FILES,
@@ -241,6 +250,7 @@ _EXPORT: dict[str, Reader] = {
     **dict.fromkeys(('checkpoint_path', 'format', 'output_path', 'overwrite', 'moving_average_decay')),
     'quantize': With('format', ('tflite', 'onnx'), refused=True),
     'output': With('format', _RUN_FORMATS, refused=True),
+    'temperature': With('format', _RUN_FORMATS, refused=True),
     'layout': With('format', _RUN_FORMATS, refused=True),
     'channel_order': With('format', _RUN_FORMATS, refused=True),
     'includes_preprocessing': With('format', _RUN_FORMATS, refused=True),

@@ -5,6 +5,7 @@ with FolderLock('/tmp/tfmodel', '.lock', flag='train_dir', user='trainer'):
 """
 
 import contextlib
+import enum
 import fcntl
 import json
 import os
@@ -15,6 +16,8 @@ from io import FileIO
 from absl import logging
 
 from support.errors import InputError
+
+_MOMENT = 0.05  # seconds
 
 
 class FolderLock:
@@ -50,7 +53,7 @@ class FolderLock:
         except OSError as error:
             raise InputError(f'{self._where}: cannot be written to: {error.strerror}') from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
         except BlockingIOError:
             holder = _describe_holder(self._file)
             self._file.close()
@@ -75,6 +78,46 @@ class FolderLock:
         with contextlib.suppress(OSError):  # on a full disk the lock still holds, and later writes report the error
             self._file.truncate(0)
             self._file.write(json.dumps(holder).encode())
+
+
+class LockState(enum.Enum):
+    """What `lock_state` finds.
+
+    HELD: a process holds the lock. RELEASED: none does, or the folder was never locked. LEFT: its last holder was
+    killed.
+    """
+
+    HELD, RELEASED, LEFT = 'held', 'released', 'left'
+
+
+def lock_state(folder: str, file_name: str) -> LockState:
+    """Returns the state of a folder's lock, which it takes for microseconds if it is free.
+
+    On network file systems without locks, LEFT may also mean that a process of this or another machine works there.
+
+    Raises:
+        OSError: the lock's file cannot be read.
+    """
+    path = os.path.join(folder, file_name)
+    if not os.path.isfile(path):
+        return LockState.RELEASED
+    with open(path, 'rb') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return LockState.HELD
+        except OSError:
+            pass
+        return LockState.LEFT if file.read(1) else LockState.RELEASED
+
+
+def _lock(file: FileIO) -> None:
+    """Acquires a lock, if need be after a moment in which `lock_state` may have had it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_MOMENT)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _describe_holder(file: FileIO) -> str:

@@ -40,3 +40,18 @@ def csv_cell(text: str) -> str:
     """Returns text safe for spreadsheets and terminals: an apostrophe before formulas, control characters escaped."""
     cell = text.translate(_ESCAPED)
     return f"'{cell}" if text.startswith(_FORMULA) and text != '-' else cell  # '-' is standard input
+
+
+def shortest_names(paths: Sequence[str]) -> list[str]:
+    """Returns the shortest unique end of each path: its name, with as many parent folders as needed."""
+    known = {path: path.rstrip('/').split('/') for path in paths}
+
+    def shortest(path: str) -> str:
+        parts = known[path]
+        for count in range(1, len(parts)):
+            end = parts[-count:]
+            if not any(other[-count:] == end for name, other in known.items() if name != path):
+                return '/'.join(end)
+        return path
+
+    return [shortest(path) for path in paths]

@@ -19,6 +19,7 @@ from support import console, library
 
 if TYPE_CHECKING:
     from engine import training
+    from tests.browser import Browser
     from tests.processes import Fault
 
 # Files of tests, without `test_`, by the time that they take (`--durations=0`).
@@ -119,6 +120,15 @@ def server() -> Any:
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['engine.training.train', 'tests.processes'])
     return context
+
+
+@pytest.fixture(scope='session')
+def browser() -> 'Iterator[Browser]':
+    """A headless Chromium, one for all tests of a process; skips where there is none and none can be installed."""
+    from tests.browser import opened
+
+    with opened() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -113,13 +113,14 @@ def checkpoint_files(folder: Path | str) -> dict[str, tuple[int, bytes]]:
 
 
 def summaries(folder: Path | str) -> dict[str, dict[int, Any]]:
-    """Returns the values in a folder's event files, by tag and step, as arrays."""
+    """Returns the values in a folder's event files, by tag and step, as arrays; without the run's options."""
     found: dict[str, dict[int, Any]] = defaultdict(dict)
     for path in sorted(Path(folder).glob('events.out.tfevents.*')):
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
             for value in event.summary.value:
-                found[value.tag][event.step] = tf.make_ndarray(value.tensor)
+                if value.metadata.plugin_data.plugin_name != 'hparams':
+                    found[value.tag][event.step] = tf.make_ndarray(value.tensor)
     # The names of files that began in the same second do not tell which came first.
     return {tag: dict(sorted(of_tag.items())) for tag, of_tag in found.items()}
 

@@ -172,7 +172,7 @@ def test_everything_that_an_evaluation_leaves_behind(trained, digits_dir, logits
     written = json.loads(path.read_text())
     assert written == results
     assert written.pop('images_per_second') > 0
-    assert written == {
+    expected = {
         'num_examples': 360,
         'accuracy': accuracy,
         'recall_at_2': recall_2,
@@ -185,17 +185,22 @@ def test_everything_that_an_evaluation_leaves_behind(trained, digits_dir, logits
         'dataset_name': 'digits',
         'dataset_split_name': 'test',
         'moving_averages': False,
+        'temperature': 1.0,
     }
-    assert capsys.readouterr().out == (
+    assert {name: written[name] for name in expected} == expected  # statistics: test_statistics.py
+    lines, table = capsys.readouterr().out.split('evaluated 360 of 360\n')
+    assert 'f1_macro' in table
+    assert lines == (
         f'eval/Accuracy[{accuracy:.8g}]\n'
         f'eval/Recall_2[{recall_2:.8g}]\n'
         f'eval/Recall_3[{recall_3:.8g}]\n'
         f'eval/Loss[{results["loss"]:.8g}]\n'
-        'evaluated 360 of 360\n'
     )
     found = summaries(eval_dir)
     scalars = {'accuracy': accuracy, 'recall_at_2': recall_2, 'recall_at_3': recall_3, 'num_examples': 360, 'step': 300}
     scalars['losses/cross_entropy'] = float(results['loss'])
+    of_statistics = ('mean_class_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', 'ece')
+    scalars |= {tag: results[tag] for tag in of_statistics}
     assert set(found) == {*scalars, 'checkpoint_path'}
     for tag, value in scalars.items():
         assert list(found[tag]) == [300]
@@ -261,7 +266,7 @@ def test_event_files_lie_beside_the_checkpoint(trained, tmp_path):
 def test_k_above_the_classes_is_clipped(trained, tmp_path, caplog, recall_at, measured):
     config = eval_config(trained.checkpoint_path, recall_at=recall_at, max_num_batches=1, eval_dir=str(tmp_path))
     results = evaluation.evaluate(config)
-    assert [name for name in results if name.startswith('recall')] == [f'recall_at_{k}' for k in measured]
+    assert [name for name in results if name.startswith('recall_at_')] == [f'recall_at_{k}' for k in measured]
     message = f'Recall@k is measured at k = {",".join(map(str, measured))}: there are 10 classes'
     assert (message in caplog.text) == (measured != recall_at)
 

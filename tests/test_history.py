@@ -13,9 +13,7 @@ from engine.evaluation.summaries import SummaryWriter
 from engine.runs.history import HistoryReader, read_history
 from support.errors import InputError
 from tests.processes import ROOT
-from tests.runs import steps_in_tensorboard, summaries
-
-LOGGED = {'log_every_n_steps': 1, 'save_summaries_secs': 600, 'eval_every_steps': 4, 'save_interval_steps': 5}
+from tests.runs import steps_in_tensorboard
 
 
 def event_file(folder: Path | str) -> Path:
@@ -33,22 +31,19 @@ def _lines(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_run_that_went_back_is_read_as_by_tensorboard(train_digits, tmp_path):
-    train_digits(tmp_path, max_number_of_steps=13, **LOGGED)
-    for path in tmp_path.glob('model.ckpt-13.*'):
-        path.unlink()
-    train_digits(tmp_path, max_number_of_steps=18, **LOGGED)
-    history = read_history(str(tmp_path))
-    assert history.damaged == ()
-    assert list(history.evaluations) == ['test']
-    for folder, found in (('', history.training), ('eval_test', history.evaluations['test'])):
-        shown, written = steps_in_tensorboard(tmp_path / folder), summaries(tmp_path / folder)
-        assert set(found) == set(shown)
-        for tag, series in found.items():
-            assert series.steps.tolist() == shown[tag]
-            assert np.all(np.diff(series.wall_times) >= 0)
-            if folder:  # each step of the folder is in one of its two files only
-                assert series.values.tolist() == [written[tag][step] for step in shown[tag]]
+def test_where_a_run_went_back_its_later_events_are_void(tmp_path):
+    """In another process, as after a kill, and in the same one, as after a recovery."""
+    for number, begins_at in enumerate((1, 4, 6, 3)):
+        if number != 2:
+            writer = SummaryWriter(str(tmp_path))
+        writer.begin_at(begins_at)
+        for step in range(begins_at, 8 - number):
+            writer.scalars(step, {'accuracy': step + number / 10})
+        writer.flush()
+        found, shown = read_history(str(tmp_path)).training['accuracy'], steps_in_tensorboard(tmp_path)['accuracy']
+        assert found.steps.tolist() == shown
+        assert np.all(np.diff(found.wall_times) >= 0)
+    assert found.values.tolist() == pytest.approx([1.0, 2.0, 3.3, 4.3])
 
 
 def test_an_event_is_read_when_it_is_complete(lines, tmp_path):

@@ -24,9 +24,9 @@ from engine import evaluation
 from engine.classifiers import Classifier, Interface, Runtime, loading, softmax
 from engine.prediction import predict as predicting
 from engine.prediction.formats import FORMATS
-from engine.prediction.picture import shortest_names
 from engine.prediction.predictor import Guess, Prediction, Predictor
 from support.errors import InputError
+from support.tables import shortest_names
 from tests.runs import eval_config
 from tests.scripts import ROOT, run_python
 from tests.sources import write_files

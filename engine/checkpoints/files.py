@@ -22,7 +22,7 @@ from engine.checkpoints.keras_files import HDF5_MAGIC, ZIP_MAGIC
 from support.errors import InputError, first_line
 
 PREFIX, STATE = 'model.ckpt', 'checkpoint'
-CONFIG, BEST = 'config.cfg', 'best'  # also in a train_dir: the run's flags, the folder of its best checkpoint
+BEST = 'best'  # also in a train_dir: the folder of its best checkpoint
 PART = f'.part-{PREFIX}-'
 SUFFIXES = ('.data-00000-of-00001', '.index')  # in this order: an index means that its data is complete
 _POLL_SECS = 1.0

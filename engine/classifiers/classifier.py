@@ -9,9 +9,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
-from engine.classifiers.interface import Interface, softmax
+from engine.classifiers.interface import Interface
 from engine.classifiers.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
@@ -47,6 +48,7 @@ class Classifier:
         step: The training step at which it was written; -1 if unknown.
         interface: The form in which `run` takes images and returns scores.
         run: Maps images to scores, float32 [batch, classes].
+        model: The Keras model that `run` computes, from the same images; None for an exported file.
     """
 
     path: str
@@ -55,6 +57,7 @@ class Classifier:
     step: int
     interface: Interface
     run: Callable[[np.ndarray], np.ndarray]
+    model: keras.Model | None = None
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
@@ -71,8 +74,7 @@ class Classifier:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Returns probabilities, float32 [batch, classes]; `images` as in `scores`."""
-        scores = self.scores(images)
-        return softmax(scores) if self.interface.output == 'logits' else scores
+        return self.interface.to_probabilities(self.scores(images))
 
 
 class Batches:

@@ -36,9 +36,11 @@ def report(results: Results, num_examples: int) -> None:
 
 
 def print_statistics(statistics: Statistics) -> None:
-    """Prints the values that `report` does not, and all intervals, as a table."""
+    """Prints the values, except micro and weighted averages, with their intervals."""
     rows = [('', 'value', '95 % interval')]
     for name, value in statistics.values.items():
+        if name.endswith(('_micro', '_weighted')):  # micro averages equal accuracy
+            continue
         show = '{:.4f}'.format if name in ('cross_entropy', 'ece') else '{:.2%}'.format
         interval = statistics.intervals.get(name)
         rows.append((name, show(value), f'{show(interval[0])} to {show(interval[1])}' if interval else ''))
@@ -51,6 +53,19 @@ def print_statistics(statistics: Statistics) -> None:
         )
 
 
+def print_temperature(fitted: Results) -> None:
+    """Prints a fitted temperature, and what it changes on the examples that it was fitted to."""
+    print(
+        f'temperature {fitted["temperature"]:.6g}, fitted to {fitted["num_examples"]} examples of '
+        f'{fitted["dataset_name"]}, split {fitted["dataset_split_name"]}, and stored for {fitted["checkpoint"]}'
+    )
+    rows = [
+        (name, *(f'{fitted[f"{name}_{when}"]:.4f}' for when in ('before', 'after')))
+        for name in ('cross_entropy', 'ece')
+    ]
+    print(format_table([('', 'before', 'after'), *rows], numbers=True), flush=True)
+
+
 def print_differences(differences: Sequence[Difference]) -> None:
     """Prints McNemar's tests of pairs of classifiers as a table."""
     heading = ('first', 'second', 'only first right', 'only second right', "McNemar's p")
@@ -60,6 +75,20 @@ def print_differences(differences: Sequence[Difference]) -> None:
     ]
     if rows:
         print(format_table([heading, *rows], numbers=True), flush=True)
+
+
+def make_report_dir(folder: str | None) -> None:
+    """Makes the folder of a report before the evaluation, so that nothing is lost if it cannot be made.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    if folder is None:
+        return
+    try:
+        tf.io.gfile.makedirs(folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--report_dir={folder}: {first_line(error)}') from error
 
 
 def write_results(path: str, results: Results) -> None:
@@ -84,10 +113,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def eval_dir(train_dir: str, split: str, averages: bool) -> str:
-    """Returns the folder for an evaluation's event files; moving averages have a separate one."""
+def eval_dir(train_dir: str, split: str, averages: bool, has_views: bool = False) -> str:
+    """Returns the folder for an evaluation's event files; moving averages and several views have separate ones."""
     name = split.replace('%', 'pct').replace(':', '-').replace('[', '_').replace(']', '')
-    return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
+    return os.path.join(train_dir, f'eval_{name}{"_averages" * averages}{"_views" * has_views}')
 
 
 def write_summaries(writer: SummaryWriter, results: Results, statistics: Statistics) -> None:

@@ -10,7 +10,7 @@ Names and definitions are scikit-learn's where it has them.
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,19 +96,30 @@ class Statistics:
     calibration: Sequence[CalibrationBin]
 
     def to_json(self, label_names: Sequence[str] = ()) -> dict[str, Any]:
-        """Returns plain values: those of `values`, then intervals, per_class, confusion (label, prediction, count)."""
+        """Returns plain values: those of `values`, then intervals, per_class, confusion (label, prediction, count).
+
+        Undefined shares of a class or a bin are None.
+        """
         cells, names = self.confusion.tocoo(), dict(enumerate(label_names))
         return {
             **self.values,
             'num_not_finite': self.num_not_finite,
             'intervals': {name: list(interval) for name, interval in self.intervals.items()},
             'per_class': [
-                {'name': names.get(each.index, ''), **dataclasses.asdict(each), 'interval': list(each.interval)}
+                {'name': names.get(each.index, ''), **_defined(each), 'interval': _defined_list(each.interval)}
                 for each in self.classes
             ],
             'confusion': np.stack([cells.row, cells.col, cells.data], axis=-1).tolist(),
-            'calibration': [dataclasses.asdict(each) for each in self.calibration],
+            'calibration': [_defined(each) for each in self.calibration],
         }
+
+
+def _defined(record: ClassStatistics | CalibrationBin) -> dict[str, Any]:
+    return dict(zip(dataclasses.asdict(record), _defined_list(dataclasses.asdict(record).values()), strict=True))
+
+
+def _defined_list(values: Iterable[Any]) -> list[Any]:
+    return [None if isinstance(value, float) and np.isnan(value) else value for value in values]
 
 
 def compute(outcomes: Outcomes, recall_at: Sequence[int], *, with_intervals: bool = True) -> Statistics:

@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: scalars, and on request histograms and a grid of images."""
+"""Event files for TensorBoard: scalars, options, and on request histograms, images and precision-recall curves."""
 
 import contextlib
 import math
@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorboard.plugins.hparams import api as hparams_plugin
+from tensorboard.plugins.pr_curve import summary as pr_curve_plugin
 from tensorboard.plugins.scalar import metadata
 from tensorflow.python.ops import summary_ops_v2
 
@@ -81,6 +83,42 @@ class SummaryWriter:
     def text(self, step: int, tag: str, text: str) -> None:
         with self._at(step):
             tf.summary.text(tag, text)
+
+    def picture(self, step: int, tag: str, image: np.ndarray, description: str) -> None:
+        """Writes one image, uint8 [height, width, 3], with a sentence that TensorBoard shows on request."""
+        with self._at(step):
+            tf.summary.image(tag, image[np.newaxis], description=description)
+
+    def pr_curve(self, step: int, name: str, counts: np.ndarray, title: str) -> None:
+        """Writes a precision-recall curve.
+
+        Args:
+            step: The global step.
+            name: The tag's first part.
+            counts: int64 [2, thresholds], true and false positives; thresholds rise from 0, at which all are positive.
+            title: The curve's heading.
+        """
+        right, wrong = counts
+        precision = np.divide(right, right + wrong, out=np.zeros(len(right)), where=right + wrong > 0)
+        recall = np.divide(right, right[0], out=np.zeros(len(right)), where=right[0] > 0)
+        summary = pr_curve_plugin.raw_data_pb(
+            name,
+            right,
+            wrong,
+            wrong[0] - wrong,
+            right[0] - right,
+            precision,
+            recall,
+            num_thresholds=len(right),
+            display_name=title,
+        )
+        with self._at(step):
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
+
+    def hparams(self, step: int, values: Mapping[str, bool | int | float | str]) -> None:
+        """Writes a run's options for TensorBoard's table of runs, beside the last values of the run's scalars."""
+        with self._at(step):
+            tf.summary.experimental.write_raw_pb(hparams_plugin.hparams_pb(dict(values)).SerializeToString(), step)
 
     def histograms(
         self, step: int, model: keras.Model, variables: Mapping[str, keras.Variable], images: tf.Tensor

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -17,6 +18,8 @@ from configs import early
 from configs.prediction import PredictConfig, PredictOptions, PredictOutputOptions
 from datasets.files import LeftOut
 from datasets.text_files import write_text
+from engine.classifiers import Classifier
+from engine.classifiers.loading import find_runtime
 from engine.prediction.formats import FORMATS
 from engine.prediction.image_files import Image, find_images, split_input
 from engine.prediction.predictor import Prediction, Predictor
@@ -42,19 +45,26 @@ def predict(config: PredictConfig) -> int:
         InputError: any other error that the user can fix.
     """
     options, output = config.prediction, config.output
+    early.check_combinations(config)
     _check_places(options, output)
+    if output.explain != 'none' and find_runtime(options.checkpoint_path):
+        raise InputError(
+            f'--explain={output.explain}: {options.checkpoint_path} is an exported file, which gives no gradients; use '
+            'the checkpoint that it was made from'
+        )
     named = _find(options.images)
     predictor = Predictor(
         options.checkpoint_path,
         config.net,
         config.foreign,
         averages=bool(options.moving_average_decay),
+        temperature=options.temperature,
         mixed_precision=options.mixed_precision,
         devices=options.devices,
         batch_size=options.batch_size,
         apply_exif_orientation=options.apply_exif_orientation,
     )
-    picture = _make_picture(predictor) if output.visualize else None
+    picture = _make_picture(predictor.classifier, output) if output.visualize else None
     failures = 0
 
     def predictions() -> Iterator[Prediction]:
@@ -92,10 +102,24 @@ def _check_places(options: PredictOptions, output: PredictOutputOptions) -> None
             check_name(os.path.realpath(path), flag, longest=f'{os.getpid()}-')
 
 
-def _make_picture(predictor: Predictor) -> 'PredictionPicture':
+def _make_picture(classifier: Classifier, output: PredictOutputOptions) -> 'PredictionPicture':
     from engine.prediction.picture import PredictionPicture  # matplotlib takes half a second
 
-    return PredictionPicture(predictor.classifier.preprocessing.host_range)
+    preprocessing, model = classifier.preprocessing, classifier.model
+    if output.explain == 'none' or model is None:
+        return PredictionPicture(preprocessing.host_range)
+    from engine.classifiers.explaining import default_feature_map, make_explainer
+
+    explain = make_explainer(model, output.explain, output.explain_layer)
+    name = 'saliency'
+    if output.explain == 'grad_cam':
+        layer = output.explain_layer or default_feature_map(model)
+        name = f'Grad-CAM of {layer.rpartition("/")[2]}'
+
+    def explain_one(image: np.ndarray, index: int) -> np.ndarray:
+        return explain(classifier.interface.prepare(image[np.newaxis], preprocessing), np.array([index]))[0]
+
+    return PredictionPicture(preprocessing.host_range, explain_one, name)
 
 
 def _find(names: Sequence[str]) -> list[tuple[str, Image]]:

@@ -48,11 +48,13 @@ class History:
         training: Those of its log lines, such as `losses/total_loss`, `accuracy`, `images_per_second`.
         evaluations: Those of its evaluations, such as `accuracy`, `losses/cross_entropy`, by what follows `eval_` in
             the folder's name: the split, such as `test`, or, of averaged weights, `test_averages`.
+        began: When training last started, resumed or went back, in seconds since 1970; 0 if that is not known.
         damaged: A line for each event file of which only the beginning could be read.
     """
 
     training: dict[str, Series]
     evaluations: dict[str, dict[str, Series]]
+    began: float
     damaged: tuple[str, ...]
 
 
@@ -92,7 +94,7 @@ class HistoryReader:
         damaged = (line for name in folders for line in self._folders[name].damaged.values())
         training = scalars.pop('')
         evaluations = {name.removeprefix(_EVAL_FOLDER): found for name, found in scalars.items() if found}
-        return History(training, evaluations, tuple(damaged))
+        return History(training, evaluations, self._folders[''].began, tuple(damaged))
 
 
 class _Folder:
@@ -102,12 +104,14 @@ class _Folder:
         self._path = path
         self._offsets: dict[str, int] = {}  # of the first byte not read, by file, in the order of their beginnings
         self._values: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        self._series: dict[str, Series] | None = None  # after the last event
+        self.began = 0.0
         self.damaged: dict[str, str] = {}
 
     def read(self) -> None:
         files = {entry.path for entry in os.scandir(self._path) if 'tfevents' in entry.name and entry.is_file()}
         new = sorted(files - self._offsets.keys(), key=lambda path: (_beginning(path), path))
-        for path in [*self._offsets, *new]:
+        for path in [*(path for path in self._offsets if path in files), *new]:
             self._offsets.setdefault(path, 0)
             self.damaged.pop(path, None)
             try:
@@ -119,16 +123,26 @@ class _Folder:
                 self.damaged[path] = f'{path}: damaged after byte {place}, and read only up to there'
 
     def _add(self, event: Any) -> None:
-        if event.session_log.status == event_pb2.SessionLog.START:
+        if event.WhichOneof('what') == 'session_log' and event.session_log.status == event_pb2.SessionLog.START:
+            self.began = event.wall_time
             for tag, values in self._values.items():
                 self._values[tag] = {step: value for step, value in values.items() if step < event.step}
         for value in event.summary.value:
             if value.HasField('simple_value'):  # as slim wrote them
                 self._values[value.tag][event.step] = value.simple_value, event.wall_time
             elif value.metadata.plugin_data.plugin_name == 'scalars':
-                self._values[value.tag][event.step] = float(make_ndarray(value.tensor)), event.wall_time
+                # `make_ndarray` reads every form of a number, but would take twice as long as all else.
+                numbers = value.tensor.float_val
+                number = numbers[0] if len(numbers) == 1 else float(make_ndarray(value.tensor))
+                self._values[value.tag][event.step] = number, event.wall_time
+        self._series = None
 
     def series(self) -> dict[str, Series]:
+        if self._series is None:
+            self._series = self._make_series()
+        return self._series
+
+    def _make_series(self) -> dict[str, Series]:
         found = {}
         for tag, values in sorted(self._values.items()):
             if values:
@@ -149,7 +163,7 @@ def _beginning(path: str) -> float:
 def _events(path: str, offset: int) -> Iterator[tuple[Any, int]]:
     """Yields the complete events of a file from an offset on, each with the offset of its end.
 
-    The checksum of the data is not verified: in Python this takes ten times as long as all else.
+    The checksum of the data is not verified: in Python this would take longer than all else.
 
     Raises:
         ValueError, DecodeError: the file is damaged.

@@ -21,6 +21,7 @@ from engine import checkpoints
 from engine.evaluation.summaries import FLUSH_SECONDS, SummaryWriter
 from engine.training.input import TrainInput
 from engine.training.recovery import NonFiniteError
+from engine.training.run_dir import compared_options
 from engine.training.setup import Run
 from engine.training.state import Position, TrainState
 from engine.training.step import StepReport
@@ -134,6 +135,9 @@ class Action(abc.ABC):
 
     def finish(self) -> None:  # noqa: B027
         """Called once, after the last step; waits for background work."""
+
+    def close(self) -> None:  # noqa: B027
+        """Called at the very end, after an error too; releases what `begin` or `act` has taken."""
 
     def rescue(self, position: Position) -> None:  # noqa: B027
         """Called when an error ends training; saves the progress up to a position."""
@@ -260,14 +264,15 @@ def check_variables(values: Mapping[str, tf.Tensor], position: Position) -> None
 
 
 class Scalars(Action):
-    """Writes scalars for TensorBoard with each log line."""
+    """Writes scalars for TensorBoard with each log line, after the run's options."""
 
-    def __init__(self, interval: Interval, writer: SummaryWriter):
-        self.interval, self._writer = interval, writer
+    def __init__(self, interval: Interval, writer: SummaryWriter, options: Mapping[str, bool | int | float | str]):
+        self.interval, self._writer, self._options = interval, writer, options
 
     def begin(self, position: Position, last_step: float) -> None:
         super().begin(position, last_step)
         self._writer.begin_at(position.step + 1)
+        self._writer.hparams(position.step, self._options)
 
     def act(self, moment: Moment) -> None:
         report = moment.report
@@ -349,7 +354,7 @@ def make_actions(
         interval = Interval(steps=log.save_summaries_steps, seconds=log.save_summaries_secs)
         if is_chief:
             writer = SummaryWriter(options.train_dir)
-            scalars = Scalars(log_interval(log), writer)
+            scalars = Scalars(log_interval(log), writer, compared_options(run.config))
             summarize = Summarize(interval, log, run.state, run.preprocessing, batches.next_images, writer, scalars)
             actions += [scalars, summarize]
         else:

@@ -6,7 +6,6 @@ best.take(results, variables)
 best.is_exhausted
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -22,104 +21,37 @@ from engine.checkpoints.files import BEST
 from engine.classifiers.model_spec import ModelSpec
 from engine.distributed.cluster import SINGLE_PROCESS, Cluster
 from engine.evaluation.metrics import clip_recall_at
+from engine.runs.evaluations import EvaluationHistory, Measured, checked_rows
+from engine.runs.files import HISTORY
 from engine.training.setup import Run
 from support.errors import InputError, first_line
 
-FILE_NAME, HISTORY = 'best.json', 'evaluations.json'
+FILE_NAME = 'best.json'
 _NO_METRIC = 'none'
-Measured = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationHistory:
-    """The evaluations of a run, in the order of their steps.
+def load_history(train_dir: str, how: dict[str, Any]) -> EvaluationHistory:
+    """Reads the evaluations from `train_dir`; there are none without a file.
 
-    A decision at a step depends only on evaluations up to this step. So a run that resumes from an earlier checkpoint
-    repeats the later evaluations and decides the same.
-
-    Attributes:
-        how: Criteria of comparison: `metric` (higher is better) or None; `split`; whether `averages` are evaluated.
-        measured: For each evaluation: step, num_examples, accuracy, recall_at_<k>, loss, split and averages. Rows with
-            another split or another value of averages stay in the file but are not compared.
+    Raises:
+        InputError: the file is damaged.
     """
-
-    how: dict[str, Any]
-    measured: tuple[Measured, ...] = ()
-
-    @classmethod
-    def load(cls, train_dir: str, how: dict[str, Any]) -> 'EvaluationHistory':
-        """Reads the history from `train_dir`; empty if there is no file.
-
-        Raises:
-            InputError: the file is damaged.
-        """
-        path = os.path.join(train_dir, HISTORY)
-        measured = load_json(path, _checked_rows, 'delete it, and evaluations begin anew')
-        return cls(how, measured or ())
-
-    def save(self, train_dir: str) -> None:
-        """Writes the history atomically to `train_dir`.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
-        rows = ',\n'.join(json.dumps(row) for row in self.measured)
-        try:
-            write_text(os.path.join(train_dir, HISTORY), f'[\n{rows}\n]\n')
-        except (OSError, tf.errors.OpError) as error:
-            raise InputError(f'--train_dir={train_dir}: {HISTORY}: {first_line(error)}') from error
-
-    def until(self, step: int) -> 'EvaluationHistory':
-        """Returns a copy without the evaluations after a step."""
-        return dataclasses.replace(self, measured=tuple(row for row in self.measured if row['step'] <= step))
-
-    def adding(self, measured: Measured) -> 'EvaluationHistory':
-        """Returns a copy with another evaluation, which replaces all of the same step or later."""
-        row = {**measured, **self._place}
-        return dataclasses.replace(self, measured=(*self.until(measured['step'] - 1).measured, row))
-
-    @property
-    def metric(self) -> str:
-        """The metric that selects the best checkpoint; empty if none does."""
-        return self.how['metric'] or ''
-
-    @property
-    def _place(self) -> dict[str, Any]:
-        return {name: value for name, value in self.how.items() if name != 'metric'}
-
-    @property
-    def _compared(self) -> list[Measured]:
-        return [row for row in self.measured if self._place.items() <= row.items()]
-
-    @property
-    def last_step(self) -> int:
-        """Step of the last evaluation, -1 without one."""
-        return max((row['step'] for row in self._compared), default=-1)
-
-    @property
-    def best_step(self) -> int | None:
-        """The first step with the highest value of the metric; None without evaluations."""
-        rows = [row for row in self._compared if self.metric in row]
-        return max(rows, key=lambda row: row[self.metric])['step'] if rows else None
-
-    @property
-    def evaluations_since_best(self) -> int:
-        """Number of evaluations after the best one."""
-        best = self.best_step
-        return 0 if best is None else sum(row['step'] > best for row in self._compared)
+    path = os.path.join(train_dir, HISTORY)
+    measured = load_json(path, checked_rows, 'delete it, and evaluations begin anew')
+    return EvaluationHistory(how, measured or ())
 
 
-def _checked_rows(rows: Any) -> tuple[Measured, ...]:
-    if not isinstance(rows, list):
-        raise TypeError('not a list of evaluations')
-    for row in rows:
-        if type(row['step']) is not int:
-            raise ValueError(f'the step {row["step"]!r} is no whole number')
-        for name, value in row.items():
-            is_metric = name.startswith(('accuracy', 'recall_at_'))
-            if is_metric and not (isinstance(value, int | float) and 0 <= value <= 1):
-                raise ValueError(f'{name} is {value!r} at step {row["step"]}, not from 0 to 1')
-    return tuple(rows)
+def save_history(train_dir: str, history: EvaluationHistory) -> None:
+    """Writes the evaluations atomically to `train_dir`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    rows = ',\n'.join(json.dumps(row) for row in history.measured)
+    try:
+        write_text(os.path.join(train_dir, HISTORY), f'[\n{rows}\n]\n')
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'--train_dir={train_dir}: {HISTORY}: {first_line(error)}') from error
 
 
 class BestCheckpoint:
@@ -179,7 +111,7 @@ class BestCheckpoint:
                 if held is None or value > held:
                     self._save(step, value, variables)
             # Last, because an evaluation in the file is not repeated.
-            history.save(self._train_dir)
+            save_history(self._train_dir, history)
         self._history = history
         if self.is_exhausted:
             logging.info(
@@ -236,6 +168,6 @@ def make_best(run: Run) -> BestCheckpoint:
     }
     history = EvaluationHistory(how)
     if checks.is_wanted:
-        measured = run.cluster.on_chief(lambda: EvaluationHistory.load(options.train_dir, how).measured)
+        measured = run.cluster.on_chief(lambda: load_history(options.train_dir, how).measured)
         history = EvaluationHistory(how, tuple(measured))
     return BestCheckpoint(options.train_dir, run.spec, history, patience, run.cluster)

@@ -13,13 +13,15 @@ from absl import logging
 
 from configs.evaluation import EvalOptions
 from datasets import dataset_factory, decoded
+from engine.evaluation.health import Health
 from engine.evaluation.measure import EvalSource, EvaluationStopped, Results, measure
-from engine.evaluation.metrics import clip_recall_at
+from engine.evaluation.metrics import Observer, clip_recall_at
 from engine.evaluation.outcomes import Collector
 from engine.evaluation.results import eval_dir, report, write_summaries
 from engine.evaluation.statistics import compute
 from engine.evaluation.subject import ReplicatedNet
 from engine.evaluation.summaries import SummaryWriter
+from engine.evaluation.visuals import Visuals
 from engine.training.actions import Action, Interval, Moment, check_variables
 from engine.training.best_checkpoint import BestCheckpoint
 from engine.training.setup import Run, cache_mode
@@ -44,9 +46,11 @@ class Evaluate(Action):
         writer: SummaryWriter,
         best: BestCheckpoint,
         should_stop: Callable[[], bool],
+        draws: bool = False,
     ):
-        self.interval = interval
+        self.interval, self._draws = interval, draws
         self._net, self._source, self._recall_at = net, source, recall_at
+        self._health = Health(source)
         self._state, self._writer, self._best, self._should_stop = state, writer, best, should_stop
         self.results: Results | None = None
 
@@ -68,18 +72,26 @@ class Evaluate(Action):
         variables = {**self._state.saved_variables(), **position.counters()}
         values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
         check_variables(values, position)  # NaN logits would count as the first class
-        collector = Collector()
+        watched, collector = self._health.watch(self._net), Collector()
+        visuals = Visuals(self._source.dataset, self._net.preprocessing) if self._draws else None
+        observers: list[Observer] = [watched, collector, *([] if visuals is None else [visuals.curves])]
         try:
             with _averages_as_weights(self._state):
-                (measured,) = measure([self._net], self._source, self._recall_at, [collector], self._should_stop)
+                (measured,) = measure([watched], self._source, self._recall_at, observers, self._should_stop)
         except EvaluationStopped:
             logging.info('the evaluation was interrupted; it runs first when training resumes')
             return
         self.results = {**measured, 'step': position.step, 'checkpoint_path': ''}
         if self._source.cluster.is_chief:
             report(self.results, self._source.dataset.num_examples)
-            statistics = compute(collector.outcomes(), self._recall_at, with_intervals=False)
+            outcomes = collector.outcomes()
+            statistics = compute(outcomes, self._recall_at, with_intervals=False)
+            if visuals is not None:
+                visuals.write(self._writer, position.step, outcomes, statistics)
             write_summaries(self._writer, self.results, statistics)
+        self._health.report(
+            watched, measured, f'step {position.step}', step=position.step, images_seen=position.images_seen
+        )
         self._best.take(self.results, values)
         self.ends_training = self._best.is_exhausted
 
@@ -132,4 +144,5 @@ def make_evaluation(run: Run, best: BestCheckpoint, signals: TrainingSignals) ->
         SummaryWriter(eval_dir(config.checkpoint.train_dir, measured.split, has_averages)),
         best,
         signals.is_set,
+        draws=cluster.is_chief and config.log.summarize_images,
     )

@@ -20,21 +20,25 @@ from configs.training import TrainConfig
 from datasets.dataset_factory import Dataset
 from datasets.text_files import load_json, write_text
 from engine import checkpoints
-from engine.checkpoints.files import CONFIG
 from engine.classifiers.model_spec import ModelSpec
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import describe_kernels
+from engine.runs.files import CONFIG, DATA, LOCK
 from engine.training.setup import Run
 from support.errors import InputError, first_line
 from support.folder_lock import FolderLock
 from support.tables import brief, format_table
 
-DATA, LOCK = 'data.json', '.lock'
 # Fields that --force_resume cannot override: the variables would have other shapes.
 _SHAPES = ('model_name', 'num_classes', 'channels', 'depth_multiplier')
 # Groups and options that may change on resuming, without a warning: they do not change the results of training.
 FREE_GROUPS = ('length', 'checkpoint', 'log', 'devices', 'evaluation', 'cluster', 'plan')
 _FREE_OPTIONS = ('dataset_dir', 'cache', 'data_service')
+# Always among the options that TensorBoard compares, default or not.
+_COMPARED = (
+    'model_name', 'dataset_name', 'batch_size', 'optimizer', 'learning_rate', 'learning_rate_decay_type',
+    'weight_decay', 'num_epochs', 'max_number_of_steps', 'seed',
+)  # fmt: skip
 # Groups that concern a process, not the run.
 OF_PROCESS = ('cluster', 'plan')
 
@@ -146,6 +150,18 @@ def _data(dataset: Dataset) -> dict[str, Any]:
 
 def _describe_data(data: dict[str, Any]) -> str:
     return f'{data.get("num_examples")} ({str(data.get("digest"))[:8]})'
+
+
+def compared_options(config: TrainConfig) -> dict[str, bool | int | float | str]:
+    """Returns the options for TensorBoard's table of runs: the main ones, and those that change results, if given."""
+    options, compared = flat_options(TrainConfig), {}
+    for name, value in flat_values(config).items():
+        option = options[name]
+        changes_results = option.fixed or option.group not in FREE_GROUPS or name == 'checkpoint_path'
+        is_given = value != option.default and changes_results and name not in _FREE_OPTIONS
+        if value is not None and (name in _COMPARED or is_given):
+            compared[name] = ','.join(map(str, value)) if isinstance(value, tuple) else value
+    return compared
 
 
 def describe(run: Run) -> None:

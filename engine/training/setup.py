@@ -28,14 +28,13 @@ from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import make_schedule, scaled
+from engine.runs.length import steps_left
 from engine.training.input import BadImages, TrainInput
 from engine.training.state import Position, TrainState, make_state
 from engine.training.step import ReplicaStep, RunSteps, make_steps
 from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
-
-_EPOCHS_OF_EMBEDDED = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +72,17 @@ class Run:
     def steps_left(self, position: Position) -> float:
         """Returns the number of steps that remain, infinity if training has no end.
 
-        The length is the shorter of `--max_number_of_steps` and `--num_epochs`; with neither, it is 15 epochs on the
-        embedded data set, and endless on any other, as in slim.
+        `engine.runs.length` has the rule.
         """
-        steps, epochs = self.config.length.max_number_of_steps, self.config.length.num_epochs
-        if steps is None and epochs is None and self.dataset.name == dataset_factory.EMBEDDED:
-            epochs = _EPOCHS_OF_EMBEDDED
-        images = math.inf if epochs is None else epochs * self.dataset.num_examples - position.images_seen
-        by_epochs = images if math.isinf(images) else math.ceil(images / self.config.data.examples_per_step - 1e-9)
-        by_steps = math.inf if steps is None else steps - position.step
-        return max(min(by_epochs, by_steps), 0)
+        config = self.config
+        return steps_left(
+            config.length,
+            self.dataset.name,
+            self.dataset.num_examples,
+            config.data.examples_per_step,
+            position.step,
+            position.images_seen,
+        )
 
     def make_steps(self, end: float) -> RunSteps:
         """Returns the compiled function that makes several steps.

@@ -25,6 +25,7 @@ from engine.training.actions import make_actions
 from engine.training.best_checkpoint import BestCheckpoint, make_best
 from engine.training.evaluation import make_evaluation
 from engine.training.loop import Loop
+from engine.training.profiling import make_profile
 from engine.training.recovery import NonFiniteError, Recovery
 from engine.training.setup import Run, open_run, refuse_ftrl_with_warmup, with_default_dataset
 from engine.training.signals import TrainingSignals
@@ -92,7 +93,9 @@ def train(config: TrainConfig) -> TrainResult:
             ) as saver,
         ):
             evaluate = make_evaluation(run, best, signals)
-            actions = make_actions(run, batches, evaluate, progress, saver)
+            actions = [*make_actions(run, batches, evaluate, progress, saver), *make_profile(run, progress)]
+            for action in actions:
+                stack.callback(action.close)
             if cluster.is_chief:
                 # Only now, when the whole config has been accepted.
                 run_dir.describe(run)

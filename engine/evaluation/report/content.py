@@ -127,3 +127,7 @@ class Content:
     preparations: Sequence[Preparation] = ()
     recipe: Mapping[str, str] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def name_of(self, index: int) -> str:
+        """Returns the name of a class; '' if it is unknown."""
+        return self.label_names[index] if 0 <= index < len(self.label_names) else ''

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -19,11 +20,12 @@ from configs.training import AugmentOptions, TrainConfig
 from datasets import dataset_factory
 from datasets.dataset_factory import Dataset
 from engine.checkpoints.files import BEST
+from engine.classifiers.explaining import make_explainer, overlay
 from engine.distributed.kernels import describe_kernels
 from engine.evaluation.dataset import example_ids, run_options
 from engine.evaluation.outcomes import Outcomes
 from engine.evaluation.report.content import Content, Curve, Preparation, Subject
-from engine.evaluation.report.pictures import Explain, draw_filters, make_galleries, make_preparations
+from engine.evaluation.report.galleries import Explain, draw_filters, make_galleries, make_preparations
 from engine.evaluation.statistics import Statistics, compare_pairs
 from engine.evaluation.subject import CheckpointSubject, FileSubject
 from engine.runs.history import History, Series, read_history
@@ -45,6 +47,7 @@ def gather(
     facts: Sequence[dict[str, str]],
     dataset: Dataset,
     strategy: tf.distribute.Strategy,
+    subset: np.ndarray | None = None,
 ) -> Content:
     """Returns the content of a report; pictures, curves and recipe are those of the first classifier.
 
@@ -55,6 +58,7 @@ def gather(
         facts: What else is known of each classifier, by name.
         dataset: The examples.
         strategy: The strategy of the replicas.
+        subset: For each class of the outcomes, the first net's class; None if they are the same.
 
     Raises:
         InputError: an image cannot be read.
@@ -72,7 +76,9 @@ def gather(
         label_names=dataset.label_names or first.spec.label_names,
         differences=compare_pairs(paths, outcomes),
         curves=_curves(folder) if folder else (),
-        galleries=make_galleries(outcomes[0], dataset, first.preprocessing, _explainer(first)) if is_real else (),
+        galleries=make_galleries(outcomes[0], dataset, first.preprocessing, _explainer(first, subset))
+        if is_real
+        else (),
         filters=model and draw_filters(model, first.preprocessing.normalization.channel_order),
         preparations=_preparations(first, options),
         recipe=_recipe(options),
@@ -135,9 +141,20 @@ def _recipe(options: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _explainer(subject: CheckpointSubject | FileSubject) -> Explain | None:
-    """Returns a function that draws Grad-CAM over images; None for a net without gradients or convolutions."""
-    return None
+def _explainer(subject: CheckpointSubject | FileSubject, subset: np.ndarray | None) -> Explain | None:
+    """Returns a function that draws Grad-CAM over images; None for an exported file and a net without convolutions."""
+    if not isinstance(subject, CheckpointSubject):
+        return None
+    preprocessing = subject.preprocessing
+    try:
+        explain = make_explainer(subject.model, 'grad_cam')
+    except InputError as error:
+        logging.info('the report has no explanations: %s', error)
+        return None
+    return lambda images, classes: overlay(
+        images.numpy() / preprocessing.host_range,
+        explain(preprocessing.device_eval(images), classes if subset is None else subset[classes]),
+    )
 
 
 def _environment(strategy: tf.distribute.Strategy) -> dict[str, str]:

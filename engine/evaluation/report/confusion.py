@@ -1,0 +1,111 @@
+"""Confusion matrices for people: classes that are confused stand together, rare mistakes are seen, any number fits.
+
+ordering = similarity_order(counts)                   # sparse [classes, classes], of the classes that occur
+grid = make_grid(counts, ordering, names)             # at most MOST_ROWS rows
+picture = heat(grid.counts)
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse
+from scipy.cluster import hierarchy
+from scipy.sparse import csgraph
+from scipy.spatial import distance
+
+MOST_ROWS = 1200  # of a grid; ImageNet's 1,001 classes fit
+_MOST_OPTIMAL = 200  # classes whose order is the optimal one of its tree, which takes cubic time
+_MOST_CLUSTERED = 3000  # classes whose distances fit into memory: 72 MB
+_FAINTEST = 0.3  # opacity of a cell with few examples, which may be one pixel
+_RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion, which colour-blind people tell apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A confusion matrix, ordered, of classes or of groups of neighbouring classes.
+
+    Attributes:
+        counts: int64 [rows, rows], number of examples by label (row) and prediction (column), sparse.
+        names: Of the classes, or of the groups.
+        group: Number of classes in a row.
+    """
+
+    counts: scipy.sparse.csr_array
+    names: Sequence[str]
+    group: int
+
+
+def similarity_order(counts: scipy.sparse.csr_array) -> np.ndarray:
+    """Returns an order of classes, int64 [classes], in which those that are confused stand near each other.
+
+    It is the order of the leaves of a hierarchical clustering, with average linkage, by the symmetrised shares of
+    confused examples; above 3,000 classes, the reverse Cuthill-McKee order.
+    """
+    size = counts.shape[0]
+    if size < 3:
+        return np.arange(size)
+    if size > _MOST_CLUSTERED:
+        return csgraph.reverse_cuthill_mckee((counts + counts.T).tocsr(), symmetric_mode=True).astype(np.int64)
+    shares = counts.toarray() / np.maximum(counts.sum(axis=1), 1)[:, np.newaxis]
+    distances = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distances, 0)
+    condensed = distance.squareform(distances, checks=False)
+    tree = hierarchy.linkage(condensed, 'average', optimal_ordering=size <= _MOST_OPTIMAL)
+    return hierarchy.leaves_list(tree).astype(np.int64)
+
+
+def make_grid(counts: scipy.sparse.csr_array, order: np.ndarray, names: Sequence[str], most: int = MOST_ROWS) -> Grid:
+    """Returns a grid of at most `most` rows.
+
+    Args:
+        counts: int64 [classes, classes].
+        order: Of the classes.
+        names: Of the classes, in their own order.
+        most: Above this number of classes, neighbours are grouped.
+    """
+    group = max(-(-len(order) // most), 1)
+    ordered = [names[i] for i in order]
+    if group > 1:
+        firsts = range(0, len(order), group)
+        ordered = [f'{ordered[i]} … {ordered[min(i + group, len(order)) - 1]}' for i in firsts]
+    return Grid(_grouped(counts[order][:, order], group), ordered, group)
+
+
+def coarse(counts: scipy.sparse.csr_array, most: int) -> tuple[scipy.sparse.csr_array, int]:
+    """Returns counts in blocks so that there are at most `most` rows, and the rows in a block."""
+    block = max(-(-counts.shape[0] // most), 1)
+    return _grouped(counts, block), block
+
+
+def heat(counts: scipy.sparse.csr_array) -> np.ndarray:
+    """Returns a picture of counts, uint8 [rows, rows, 4]: right answers blue, mistakes orange, nothing transparent."""
+    cells = counts.tocoo()
+    right = cells.row == cells.col
+    picture = np.zeros((*counts.shape, 4), np.uint8)
+    picture[cells.row, cells.col, :3] = np.where(right[:, np.newaxis], _RIGHT, _WRONG)
+    drawn = _FAINTEST + (1 - _FAINTEST) * strength(cells.data, _totals(counts)[cells.row], right)
+    picture[cells.row, cells.col, 3] = np.round(255 * drawn)
+    return picture
+
+
+def strength(counts: np.ndarray, totals: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns how strongly to draw cells, float64 in [0, 1]: shares of the row, those of mistakes raised.
+
+    Args:
+        counts: Numbers of examples in the cells.
+        totals: Numbers of examples in the cells' rows.
+        right: bool, whether the cells are on the diagonal.
+    """
+    shares = counts / np.maximum(totals, 1)
+    return np.where(right, shares, shares**0.6)
+
+
+def _totals(counts: scipy.sparse.csr_array) -> np.ndarray:
+    return np.asarray(counts.sum(axis=1)).ravel()
+
+
+def _grouped(counts: scipy.sparse.csr_array, size: int) -> scipy.sparse.csr_array:
+    cells = counts.tocoo()
+    rows = -(-counts.shape[0] // size)
+    return scipy.sparse.coo_array((cells.data, (cells.row // size, cells.col // size)), shape=(rows, rows)).tocsr()
