@@ -6,6 +6,24 @@ test compares them with the factories' tables.
 
 from support.errors import unknown_name
 
+_POOLING_MOBILENETS = ('mobilenet_v1', 'mobilenet_v1_025', 'mobilenet_v1_050', 'mobilenet_v1_075')
+_MOBILENETS = (
+    'mobilenet_edgetpu',
+    'mobilenet_edgetpu_075',
+    *_POOLING_MOBILENETS,
+    'mobilenet_v2',
+    'mobilenet_v2_035',
+    'mobilenet_v2_140',
+    'mobilenet_v3_large',
+    'mobilenet_v3_large_minimalistic',
+    'mobilenet_v3_small',
+    'mobilenet_v3_small_minimalistic',
+)
+_RESNETS = tuple(f'resnet_v{version}_{depth}' for version in (1, 2) for depth in (50, 101, 152, 200))
+_VGGS = ('vgg_a', 'vgg_16', 'vgg_19')
+_POOLING_INCEPTIONS = ('inception_v1', 'inception_v2', 'inception_v3')
+_INCEPTIONS = ('inception_resnet_v2', *_POOLING_INCEPTIONS, 'inception_v4')
+
 # Net -> its preprocessing.
 PREPROCESSING_OF_NET = {
     'alexnet': 'inception',
@@ -14,13 +32,18 @@ PREPROCESSING_OF_NET = {
     'bvlc_alexnet': 'caffe',
     'caffenet': 'caffe',
     'cifarnet': 'cifarnet',
+    **dict.fromkeys(_INCEPTIONS, 'inception'),
     'lenet': 'lenet',
+    **dict.fromkeys(_MOBILENETS, 'inception'),
+    'overfeat': 'vgg',
+    **dict.fromkeys(_RESNETS, 'vgg'),
     'torchvision_alexnet': 'torchvision',
+    **dict.fromkeys(_VGGS, 'vgg'),
 }
 NETS = tuple(PREPROCESSING_OF_NET)
 # Nets with --global_pool, and nets with batch normalisation.
-POOLING_NETS = ('alexnet_v2',)
-BATCH_NORM_NETS = ('alexnet_bn',)
+POOLING_NETS = ('alexnet_v2', *_POOLING_INCEPTIONS, *_POOLING_MOBILENETS, 'overfeat', *_VGGS)
+BATCH_NORM_NETS = ('alexnet_bn', *_INCEPTIONS, *_MOBILENETS, *_RESNETS)
 
 # Family of preprocessings -> slim's names for it, which are names of nets.
 PREPROCESSING_FAMILIES: dict[str, tuple[str, ...]] = {

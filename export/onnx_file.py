@@ -26,8 +26,9 @@ def write(source: Source, path: str) -> None:
     Raises:
         InputError: ONNX export does not support a layer, the net is too large, or there are no calibration images.
     """
-    from export import onnx_model, onnx_quantization
+    from export import onnx_layers, onnx_model, onnx_quantization
 
+    onnx_layers.check_layers(source.model)
     quantize = source.options.quantize
     images = calibration_images(source) if quantize in onnx_quantization.FORMATS else None
     model = onnx_model.make_model(source)

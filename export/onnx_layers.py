@@ -41,22 +41,28 @@ def write_layers(graph: Graph, model: keras.Model) -> None:
     Raises:
         InputError: ONNX export does not support a layer, or the layers are not a chain.
     """
-    for before, layer in itertools.pairwise(model.layers):
-        if getattr(layer, 'input', None) is not before.output:
-            raise InputError(
-                f'layer {layer.name} of {model.name} takes something else than what {before.name} gives: ONNX export '
-                'supports only sequential layers'
-            )
+    check_layers(model)
     for layer in model.layers:
-        write = _WRITERS.get(type(layer))
-        if write is None:
-            raise _no_operator(layer, type(layer).__name__)
+        write = _WRITERS[type(layer)]
         if graph.flattened is not None and write not in _OF_ROWS:
             raise _no_operator(layer, f'{type(layer).__name__} behind a fully connected layer')
         if write not in _PADDING:
             graph.write_padding()
         write(graph, layer)
     graph.write_padding()
+
+
+def check_layers(model: keras.Model) -> None:
+    """Raises InputError if the layers are not a chain, or ONNX export does not support one."""
+    for before, layer in itertools.pairwise(model.layers):
+        if getattr(layer, 'input', None) is not before.output:
+            raise InputError(
+                f'layer {layer.name} of {model.name} takes something else than what {before.name} gives: ONNX export '
+                'supports only sequential layers; --format=saved_model and --format=tflite take any'
+            )
+    for layer in model.layers:
+        if type(layer) not in _WRITERS:
+            raise _no_operator(layer, type(layer).__name__)
 
 
 def _no_operator(layer: keras.Layer, what: str) -> InputError:

@@ -10,6 +10,7 @@ A net is a function in its family's file; the error for an unknown name lists al
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -34,7 +35,10 @@ class Net:
         image_size: Side in pixels of the images that the net was designed for.
         min_image_size: Smallest side that it accepts.
         preprocessing: Its name in `preprocessing_factory`.
-        fully_convolutional: Whether it accepts `global_pool`, `spatial_squeeze` and images of any larger size.
+        head: Scopes, inside `scope`, of the layers whose width is the number of classes: that of the logits, and that
+            of the auxiliary logits.
+        fully_convolutional: Whether it accepts `global_pool` and `spatial_squeeze`.
+        auxiliary_weight: Factor of the loss of the auxiliary logits in training; 0 without such logits.
     """
 
     build: Callable[..., tuple[keras.KerasTensor, EndPoints]]
@@ -42,91 +46,113 @@ class Net:
     image_size: int
     min_image_size: int
     preprocessing: str
+    head: tuple[str, ...]
+    _: dataclasses.KW_ONLY
     fully_convolutional: bool = False
+    auxiliary_weight: float = 0.0
+
+
+_SLIM_AUXILIARY_WEIGHT = 0.4
+
+
+def _inception(
+    build: Callable[..., Any], scope: str, image_size: int, smallest: int, *head: str, pools: bool = True
+) -> Net:
+    weight = _SLIM_AUXILIARY_WEIGHT if len(head) > 1 else 0.0
+    return Net(
+        build, scope, image_size, smallest, 'inception', head, fully_convolutional=pools, auxiliary_weight=weight
+    )
+
+
+def _resnet(version: int, depth: int) -> Net:
+    # Without global_pool: it always averages over all positions, whatever the size of the images.
+    build = functools.partial(resnet.resnet, version=version, depth=depth)
+    return Net(build, f'resnet_v{version}_{depth}', 224, resnet.MIN_IMAGE_SIZE, 'vgg', ('logits',))
+
+
+def _vgg(name: str) -> Net:
+    build = functools.partial(vgg.vgg, name=name)
+    return Net(build, name, 224, vgg.MIN_IMAGE_SIZE, 'vgg', ('fc8',), fully_convolutional=True)
+
+
+def _mobilenet_v1(multiplier: float) -> Net:
+    build = functools.partial(mobilenet_v1.mobilenet_v1, multiplier=multiplier)
+    smallest, head = mobilenet_v1.MIN_IMAGE_SIZE, ('Logits/Conv2d_1c_1x1',)
+    return Net(build, 'MobilenetV1', 224, smallest, 'inception', head, fully_convolutional=True)
+
+
+def _mobilenet_v2(multiplier: float) -> Net:
+    # Below 1, slim keeps the width of the last convolution.
+    build = functools.partial(mobilenet_v2.mobilenet_v2, multiplier=multiplier, fine_grained=multiplier < 1)
+    return Net(build, 'MobilenetV2', 224, 1, 'inception', ('Logits/Conv2d_1c_1x1',))
+
+
+def _mobilenet_v3(name: str, scope: str = 'MobilenetV3', **options: Any) -> Net:
+    build = functools.partial(mobilenet_v3.mobilenet_v3, name=name, **options)
+    return Net(build, scope, 224, 1, 'inception', ('Logits/Conv2d_1c_1x1',))
 
 
 _ALEXNET_BN = functools.partial(alexnet_2012.alexnet, batch_norm=True)
 _CAFFENET = functools.partial(caffe.bvlc_alexnet, pool_first=True)
 _TORCHVISION = torchvision.torchvision_alexnet
+_FC8 = ('fc8',)
 
+# Slim has no preprocessing for some names. For alexnet_v2, inception's is what its published recipes pass; the narrow
+# mobilenet_v1 take that of mobilenet_v1; overfeat takes VGG's, with the means of the channels subtracted as its paper
+# does.
+# fmt: off
 NETS = {
-    'alexnet': Net(alexnet_2012.alexnet, 'alexnet', 224, alexnet_2012.MIN_IMAGE_SIZE, 'inception'),
-    'alexnet_bn': Net(_ALEXNET_BN, 'alexnet_bn', 227, alexnet_2012.BN_MIN_IMAGE_SIZE, 'inception'),
-    # Slim has no preprocessing for alexnet_v2; inception's is what its published recipes pass.
+    'alexnet': Net(alexnet_2012.alexnet, 'alexnet', 224, alexnet_2012.MIN_IMAGE_SIZE, 'inception', _FC8),
+    'alexnet_bn': Net(_ALEXNET_BN, 'alexnet_bn', 227, alexnet_2012.BN_MIN_IMAGE_SIZE, 'inception', _FC8),
     'alexnet_v2': Net(
-        alexnet.alexnet_v2, 'alexnet_v2', 224, alexnet.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
+        alexnet.alexnet_v2, 'alexnet_v2', 224, alexnet.MIN_IMAGE_SIZE, 'inception', _FC8, fully_convolutional=True
     ),
-    'bvlc_alexnet': Net(caffe.bvlc_alexnet, 'bvlc_alexnet', 224, caffe.MIN_IMAGE_SIZE, 'caffe'),
-    'caffenet': Net(_CAFFENET, 'caffenet', 224, caffe.MIN_IMAGE_SIZE, 'caffe'),
-    'cifarnet': Net(cifarnet.cifarnet, 'CifarNet', 32, cifarnet.MIN_IMAGE_SIZE, 'cifarnet'),
-    'lenet': Net(lenet.lenet, 'LeNet', 28, lenet.MIN_IMAGE_SIZE, 'lenet'),
-    'torchvision_alexnet': Net(_TORCHVISION, 'torchvision_alexnet', 224, torchvision.MIN_IMAGE_SIZE, 'torchvision'),
+    'bvlc_alexnet': Net(caffe.bvlc_alexnet, 'bvlc_alexnet', 224, caffe.MIN_IMAGE_SIZE, 'caffe', _FC8),
+    'caffenet': Net(_CAFFENET, 'caffenet', 224, caffe.MIN_IMAGE_SIZE, 'caffe', _FC8),
+    'cifarnet': Net(cifarnet.cifarnet, 'CifarNet', 32, cifarnet.MIN_IMAGE_SIZE, 'cifarnet', ('logits',)),
+    'inception_resnet_v2': _inception(
+        inception_resnet_v2.inception_resnet_v2, 'InceptionResnetV2', 299, inception_resnet_v2.MIN_IMAGE_SIZE,
+        'Logits/Logits', 'AuxLogits/Logits', pools=False,
+    ),
+    'inception_v1': _inception(v1.inception_v1, 'InceptionV1', 224, v1.MIN_IMAGE_SIZE, 'Logits/Conv2d_0c_1x1'),
+    'inception_v2': _inception(v2.inception_v2, 'InceptionV2', 224, v2.MIN_IMAGE_SIZE, 'Logits/Conv2d_1c_1x1'),
+    'inception_v3': _inception(
+        v3.inception_v3, 'InceptionV3', 299, v3.MIN_IMAGE_SIZE, 'Logits/Conv2d_1c_1x1', 'AuxLogits/Conv2d_2b_1x1'
+    ),
+    'inception_v4': _inception(
+        v4.inception_v4, 'InceptionV4', 299, v4.MIN_IMAGE_SIZE, 'Logits/Logits', 'AuxLogits/Aux_logits', pools=False
+    ),
+    'lenet': Net(lenet.lenet, 'LeNet', 28, lenet.MIN_IMAGE_SIZE, 'lenet', ('fc4',)),
+    'mobilenet_edgetpu': _mobilenet_v3('mobilenet_edgetpu', 'MobilenetEdgeTPU'),
+    'mobilenet_edgetpu_075': _mobilenet_v3(
+        'mobilenet_edgetpu', 'MobilenetEdgeTPU', multiplier=0.75, fine_grained=True
+    ),
+    'mobilenet_v1': _mobilenet_v1(1.0),
+    'mobilenet_v1_025': _mobilenet_v1(0.25),
+    'mobilenet_v1_050': _mobilenet_v1(0.5),
+    'mobilenet_v1_075': _mobilenet_v1(0.75),
+    'mobilenet_v2': _mobilenet_v2(1.0),
+    'mobilenet_v2_035': _mobilenet_v2(0.35),
+    'mobilenet_v2_140': _mobilenet_v2(1.4),
+    'mobilenet_v3_large': _mobilenet_v3('mobilenet_v3_large'),
+    'mobilenet_v3_large_minimalistic': _mobilenet_v3('mobilenet_v3_large_minimalistic'),
+    'mobilenet_v3_small': _mobilenet_v3('mobilenet_v3_small'),
+    'mobilenet_v3_small_minimalistic': _mobilenet_v3('mobilenet_v3_small_minimalistic'),
+    'overfeat': Net(
+        overfeat.overfeat, 'overfeat', 231, overfeat.MIN_IMAGE_SIZE, 'vgg', _FC8, fully_convolutional=True
+    ),
+    **{f'resnet_v{version}_{depth}': _resnet(version, depth) for version in (1, 2) for depth in resnet.UNITS},
+    'torchvision_alexnet': Net(
+        _TORCHVISION, 'torchvision_alexnet', 224, torchvision.MIN_IMAGE_SIZE, 'torchvision', _FC8
+    ),
+    **{name: _vgg(name) for name in vgg.CONVOLUTIONS},
 }
-NETS |= {
-    f'resnet_v{version}_{depth}': Net(
-        functools.partial(resnet.resnet, version=version, depth=depth),
-        f'resnet_v{version}_{depth}',
-        224,
-        resnet.MIN_IMAGE_SIZE,
-        'vgg',
-        fully_convolutional=True,
-    )
-    for version in (1, 2)
-    for depth in resnet.UNITS
-}
-NETS |= {
-    name: Net(functools.partial(vgg.vgg, name=name), name, 224, vgg.MIN_IMAGE_SIZE, 'vgg', fully_convolutional=True)
-    for name in vgg.CONVOLUTIONS
-}
-NETS['overfeat'] = Net(overfeat.overfeat, 'overfeat', 231, overfeat.MIN_IMAGE_SIZE, 'vgg', fully_convolutional=True)
-NETS['inception_v3'] = Net(
-    v3.inception_v3, 'InceptionV3', 299, v3.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
-)
-NETS['inception_v1'] = Net(
-    v1.inception_v1, 'InceptionV1', 224, v1.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
-)
-NETS['inception_v2'] = Net(
-    v2.inception_v2, 'InceptionV2', 224, v2.MIN_IMAGE_SIZE, 'inception', fully_convolutional=True
-)
-NETS['inception_v4'] = Net(v4.inception_v4, 'InceptionV4', 299, v4.MIN_IMAGE_SIZE, 'inception')
-NETS['inception_resnet_v2'] = Net(
-    inception_resnet_v2.inception_resnet_v2, 'InceptionResnetV2', 299, inception_resnet_v2.MIN_IMAGE_SIZE, 'inception'
-)
-_NARROW = {'_075': 0.75, '_050': 0.5, '_025': 0.25}
-NETS |= {
-    f'mobilenet_v1{suffix}': Net(
-        functools.partial(mobilenet_v1.mobilenet_v1, multiplier=multiplier), 'MobilenetV1', 224, 1, 'inception', True
-    )
-    for suffix, multiplier in _NARROW.items()
-}
-NETS |= {
-    f'mobilenet_v2{suffix}': Net(
-        functools.partial(mobilenet_v2.mobilenet_v2, multiplier=multiplier, fine_grained=multiplier < 1),
-        'MobilenetV2',
-        224,
-        1,
-        'inception',
-    )
-    for suffix, multiplier in {'': 1.0, '_140': 1.4, '_035': 0.35}.items()
-}
-NETS |= {
-    name: Net(
-        functools.partial(mobilenet_v3.mobilenet_v3, name=name),
-        'MobilenetEdgeTPU' if name == 'mobilenet_edgetpu' else 'MobilenetV3',
-        224,
-        1,
-        'inception',
-    )
-    for name in mobilenet_v3.TABLES
-}
-NETS['mobilenet_edgetpu_075'] = Net(
-    functools.partial(mobilenet_v3.mobilenet_v3, name='mobilenet_edgetpu', multiplier=0.75, fine_grained=True),
-    'MobilenetEdgeTPU',
-    224,
-    1,
-    'inception',
-)
-NETS['mobilenet_v1'] = Net(mobilenet_v1.mobilenet_v1, 'MobilenetV1', 224, 1, 'inception', fully_convolutional=True)
+# fmt: on
+
+
+def heads() -> dict[str, tuple[str, ...]]:
+    """Returns the scopes of the head by the scope of the net, both as prefixes of variables' names."""
+    return {net.scope: tuple(f'{net.scope}/{scope}' for scope in net.head) for net in NETS.values()}
 
 
 def get_net(name: str) -> Net:
@@ -188,8 +214,8 @@ def make_model(
     elif global_pool or not spatial_squeeze:
         pooling = ', '.join(other for other, candidate in NETS.items() if candidate.fully_convolutional)
         raise InputError(
-            f'{name} is not fully convolutional: it has neither global_pool nor spatial_squeeze, which {pooling} has; '
-            'leave --global_pool out'
+            f'{name} takes neither global_pool nor spatial_squeeze; leave --global_pool out. Nets that take them: '
+            f'{pooling}'
         )
     side = image_size or net.image_size
     inputs = keras.Input((side, side, channels), dtype='float32', name='input')

@@ -16,8 +16,9 @@ from configs.prediction import PredictConfig
 from engine.classifiers.explaining import default_feature_map, feature_maps, make_explainer, overlay
 from engine.prediction import predict as predicting
 from engine.prediction.predictor import Predictor
-from nets.nets_factory import NETS, make_model
+from nets.nets_factory import make_model
 from support.errors import InputError
+from tests.chains import CHAINS
 
 METHODS = ('grad_cam', 'saliency')
 
@@ -101,7 +102,7 @@ def test_a_net_that_reads_one_quadrant_has_its_mass_there(method: str) -> None:
     assert not make_explainer(model, method)(image, np.array([0])).any(), 'nothing decides for class 0: zeros, not NaN'
 
 
-@pytest.mark.parametrize('name', NETS)
+@pytest.mark.parametrize('name', CHAINS)
 def test_every_net_has_its_last_feature_map_before_pooling(name: str) -> None:
     model = make_model(name, 3, depth_multiplier=1 / 16)
     chosen = default_feature_map(model)

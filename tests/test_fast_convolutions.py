@@ -11,6 +11,7 @@ from nets import nets_factory
 from nets.layers import Conv2D, GroupedConv2D, fast_convolutions, winograd
 from nets.layers import convolutions as fast
 from support.processor import Processor, this_processor
+from tests.chains import CHAINS
 
 
 def value_and_gradients(convolve, inputs, kernel, upstream):
@@ -142,7 +143,7 @@ NUM_FAST = {
 
 
 @pytest.mark.quick('alexnet_v2', 'cifarnet')
-@pytest.mark.parametrize('name', nets_factory.NETS)
+@pytest.mark.parametrize('name', CHAINS)
 def test_nets_convolve_so(calls, name):
     model = nets_factory.make_model(name, num_classes=3)
     images = tf.random.stateless_uniform([2, *model.input_shape[1:]], [0, 1], -1, 1)

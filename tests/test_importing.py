@@ -26,6 +26,7 @@ from nets import nets_factory
 from nets.variables import slim_variables
 from support import optional_packages
 from support.errors import InputError
+from tests.chains import CHAINS
 from tests.graphs import (
     ARCHITECTURES,
     CLASSES,
@@ -90,7 +91,7 @@ def assert_agrees(model: keras.Model, graph: Path, is_softmax: bool) -> None:
 
 
 def test_every_net_can_be_imported():
-    assert set(ARCHITECTURES) == set(nets_factory.NETS)
+    assert set(ARCHITECTURES) == set(CHAINS)
 
 
 @pytest.mark.quick('bvlc_alexnet', 'alexnet_v2')
@@ -184,7 +185,7 @@ def test_functions_of_a_model_are_looked_into(tmp_path, lenet_file):
 @pytest.mark.quick('alexnet_v2-0.3*', 'caffenet*')
 @pytest.mark.parametrize(
     ('net', 'multiplier'),
-    [*((net, 0.3) for net in nets_factory.NETS), *(('alexnet_v2', multiplier) for multiplier in (1.0, 2.5, 1 / 3))],
+    [*((net, 0.3) for net in CHAINS), *(('alexnet_v2', multiplier) for multiplier in (1.0, 2.5, 1 / 3))],
 )
 def test_the_width_is_found(net, multiplier):
     found = widths_of(net, multiplier)

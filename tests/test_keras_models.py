@@ -10,7 +10,8 @@ from configs.export import ExportConfig
 from configs.options import make_config
 from engine.distributed import distribution
 from export import exporting
-from nets.nets_factory import NETS, get_net, make_model
+from nets.nets_factory import get_net, make_model
+from tests.chains import CHAINS
 from tests.scripts import run_python
 
 # Keras 3.15, saving a tf.Variable with NumPy 2 (2026-11-21).
@@ -43,7 +44,7 @@ def fit(model: keras.Model, epochs: int = 1) -> list[float]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize('name', NETS)
+@pytest.mark.parametrize('name', CHAINS)
 def test_fit_changes_every_variable(name):
     keras.utils.set_random_seed(1)
     model = compile_it(tiny_model(name, weight_decay=1e-3))

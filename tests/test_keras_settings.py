@@ -18,7 +18,7 @@ import json
 import nets.nets_factory as factory
 import keras, numpy as np
 made = {}
-for name in factory.NETS:
+for name in ('alexnet_bn', 'alexnet_v2', 'bvlc_alexnet', 'lenet', 'mobilenet_v1', 'inception_v3', 'resnet_v1_50'):
     model = factory.make_model(name, 3, depth_multiplier=1 / 16)
     shape = (1, *model.input_shape[1:])
     images = np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)

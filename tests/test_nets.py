@@ -25,10 +25,11 @@ from nets.layers import (
     step_randomness,
 )
 from nets.lenet import lenet
-from nets.nets_factory import NETS, get_end_points, get_net, make_model
+from nets.nets_factory import get_end_points, get_net, make_model
 from nets.torchvision import torchvision_alexnet
 from nets.variables import slim_variables
 from support.errors import InputError
+from tests.chains import CHAINS
 
 TOLERANCE = 1e-4  # of the largest value, or of the standard deviation where that is what was recorded
 
@@ -55,7 +56,7 @@ SMALL_CASES = {'cifarnet': 'cifarnet', 'lenet': 'lenet', 'lenet_1ch': 'lenet'}
 # An initializer, and its standard deviation where that is not of the shape.
 Spread: TypeAlias = tuple[type[keras.initializers.Initializer], float]
 
-for_every_net = pytest.mark.parametrize('name', NETS)
+for_every_net = pytest.mark.parametrize('name', CHAINS)
 
 
 @pytest.fixture(scope='session')
@@ -197,8 +198,8 @@ def test_small_net_is_slims(goldens, case):
 # --- Every net ----------------------------------------------------------------------------------------------
 
 
-def test_every_net_has_a_row_of_parameters():
-    assert NUM_PARAMS.keys() == NETS.keys()
+def test_every_chain_has_a_row_of_parameters():
+    assert NUM_PARAMS.keys() == set(CHAINS)
 
 
 @for_every_net
@@ -354,14 +355,14 @@ REFUSED = {
     'unknown net': (
         lambda: get_net('alexnet_v3'),
         r"unknown net 'alexnet_v3' \(did you mean 'alexnet_v2'\?\); valid: alexnet, alexnet_bn, alexnet_v2, "
-        'bvlc_alexnet, caffenet, cifarnet, lenet, torchvision_alexnet',
+        'bvlc_alexnet, caffenet, cifarnet, inception_resnet_v2, inception_v1, ',
     ),
     'unknown dtype': (
         lambda: small_model('lenet', mixed_precision='float64'),
         r"unknown dtype 'float64' \(did you mean 'float16'\?\); valid: bfloat16, float16, float32",
     ),
-    'pool': (lambda: small_model('lenet', global_pool=True), 'lenet is not fully convolutional'),
-    'no squeeze': (lambda: small_model('lenet', spatial_squeeze=False), 'lenet is not fully convolutional'),
+    'pool': (lambda: small_model('lenet', global_pool=True), 'lenet takes neither global_pool'),
+    'no squeeze': (lambda: small_model('lenet', spatial_squeeze=False), 'lenet takes neither global_pool'),
     'unknown size': (
         lambda: lenet(keras.Input((None, None, 3))),
         r'lenet needs a fixed image size, not \(None, None, 3\)',
@@ -748,7 +749,7 @@ def test_narrow_nets_of_caffe_keep_the_size_of_values(depth_multiplier):
     np.testing.assert_allclose(sizes[1], sizes[0], rtol=0.5)
 
 
-@pytest.mark.parametrize('name', NETS)
+@pytest.mark.parametrize('name', CHAINS)
 def test_weights_that_will_be_read_begin_with_zeros(name):
     with zero_weights():
         model = make_model(name, 3, depth_multiplier=1 / 16)

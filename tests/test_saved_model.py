@@ -21,9 +21,9 @@ from configs.foreign import ForeignOptions, NetOverrides
 from engine.classifiers import Interface, in_batches, load_classifier
 from export import saved_model, serving
 from export.source import Source
-from nets import nets_factory
 from preprocessing import preprocessing_factory
 from support.errors import InputError
+from tests.chains import CHAINS
 from tests.runs import files
 from tests.served_nets import LABELS, assert_refused, export, flip, make_source, smooth_images
 
@@ -62,12 +62,12 @@ def signature(path: str, name: str = 'serving_default') -> Callable[..., np.ndar
 @pytest.fixture(scope='module')
 def of_every_net(digits_dir, tmp_path_factory) -> dict[str, tuple[Source, str]]:
     folder = tmp_path_factory.mktemp('saved')
-    sources = {name: make_source(name, digits_dir) for name in nets_factory.NETS}
+    sources = {name: make_source(name, digits_dir) for name in CHAINS}
     return {name: (source, write(source, folder / name)) for name, source in sources.items()}
 
 
 @pytest.mark.quick('lenet', 'alexnet_bn')
-@pytest.mark.parametrize('name', nets_factory.NETS)
+@pytest.mark.parametrize('name', CHAINS)
 def test_every_net_gives_its_results(of_every_net, name):
     source, path = of_every_net[name]
     images = smooth_images(source.preprocessing)

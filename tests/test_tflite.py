@@ -22,10 +22,10 @@ from configs.options import make_config
 from engine.classifiers import Interface, description, in_batches, load_classifier, tflite_runtime
 from export import exporting, tflite, tflite_converter, tflite_metadata
 from export.source import Source
-from nets import nets_factory
 from nets.layers import LocalResponseNormalization
 from support import optional_packages
 from support.errors import InputError
+from tests.chains import CHAINS
 from tests.served_nets import (
     LABELS,
     assert_agrees,
@@ -125,7 +125,7 @@ def exports(request, digits_dir, tmp_path_factory) -> Exports:
 
 @pytest.mark.quick('lenet-none', 'lenet-float16', 'lenet-dynamic', 'cifarnet-int8')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
-@pytest.mark.parametrize('net', nets_factory.NETS)
+@pytest.mark.parametrize('net', CHAINS)
 def test_every_net_gives_its_results_in_every_quantization(exports, net, quantize):
     source, path = exports[net, quantize, None]
     images = smooth_images(source.preprocessing)
@@ -148,7 +148,7 @@ def test_every_interface_gives_the_nets_results(exports, name):
 
 
 @pytest.mark.quick('cifarnet', 'lenet')
-@pytest.mark.parametrize('net', nets_factory.NETS)
+@pytest.mark.parametrize('net', CHAINS)
 def test_only_what_has_no_integer_kernel_stays_in_floats(exports, net):
     source, path = exports[net, 'int8', None]
     tensors = Interpreter(str(path)).get_tensor_details()
@@ -168,7 +168,7 @@ def operator_names(path: Path) -> set[str]:
 
 @pytest.mark.quick('lenet-none')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
-@pytest.mark.parametrize('net', nets_factory.NETS)
+@pytest.mark.parametrize('net', CHAINS)
 def test_a_fixed_batch_leaves_no_size_open(exports, net, quantize):
     source, path = exports[net, quantize, 3]
     (images,), (scores,) = (getattr(Interpreter(str(path)), f'get_{kind}_details')() for kind in ('input', 'output'))

@@ -185,7 +185,10 @@ ONCE_THE_NET_IS_MADE: list[tuple[dict, str]] = [
         {'model_name': 'alexnet_v2', 'train_image_size': 259, 'depth_multiplier': 1 / 16},
         'logits at 3x3 positions .* give --global_pool, which averages over them',
     ),
-    ({'global_pool': True}, 'lenet is not fully convolutional: .* which alexnet_v2 has; leave --global_po'),
+    (
+        {'global_pool': True},
+        'lenet takes neither global_pool .* leave --global_pool out. Nets that take them: alexnet_v2, ',
+    ),
     ({'trainable_scopes': ('AlexNet',)}, '--trainable_scopes=AlexNet: matches no variable; there are LeNet/conv1/we'),
     ({'trainable_scopes': ('a(',)}, r'--trainable_scopes=a\(: not a regular expression'),
     *(

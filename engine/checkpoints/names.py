@@ -11,6 +11,7 @@ from configs.training import OptimizerOptions
 from engine.optim.loss_scale import LossScale
 from engine.optim.moving_averages import ExponentialMovingAverage
 from engine.optim.optimizers import OPTIMIZERS
+from nets import nets_factory
 
 STEP_KEY = 'global_step'
 IMAGES_SEEN_KEY = 'images_seen'
@@ -46,15 +47,18 @@ def optimizer_of(names: Iterable[str]) -> str | None:
 
 
 def head_names(names: Iterable[str]) -> list[str]:
-    """Returns the names of the last layer's weights and biases, whose width is the number of classes.
+    """Returns the names of the weights and biases whose width is the number of classes, auxiliary ones too.
 
     Args:
-        names: Names of a net's variables from the first layer to the last; slots and averages may be among them.
+        names: Names of a net's variables from the first layer to the last; slots and averages may be among them. Of a
+            net that is not in the factory, the head is the last layer.
     """
     weights = list(dict.fromkeys(name.removesuffix(_SUFFIX) for name in names))
     weights = [name for name in weights if not is_training_state(name)]
-    scope = weights[-1].rpartition('/')[0] if weights else ''
-    return [name for name in weights if name.rpartition('/')[0] == scope]
+    if not weights:
+        return []
+    scopes = nets_factory.heads().get(weights[0].partition('/')[0], (weights[-1].rpartition('/')[0],))
+    return [name for name in weights if name.rpartition('/')[0] in scopes]
 
 
 def explain(found: Iterable[str], wanted: Sequence[str]) -> str | None:

@@ -173,6 +173,19 @@ def _spec_from_shapes(checkpoint: checkpoints.Checkpoint, asked: Mapping[str, An
     )
 
 
+def _nets_with(found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Returns the nets whose variables a checkpoint has: of those that share names, the ones of its width if any."""
+    scopes = {name.partition('/')[0] for name in found}
+    shapes = {name: ModelSpec.variable_shapes(name) for name, net in NETS.items() if net.scope in scopes}
+    named = {name: wanted for name, wanted in shapes.items() if found.keys() >= wanted.keys()}
+    fitting = [
+        name
+        for name, wanted in named.items()
+        if all(checkpoints.ANY in shape or found[variable] == shape for variable, shape in wanted.items())
+    ]
+    return fitting or list(named)
+
+
 def _not_of_net(
     checkpoint: checkpoints.Checkpoint, model_name: str, absent: Sequence[str], is_asked: bool
 ) -> InputError:
@@ -187,7 +200,7 @@ def _not_of_net(
     prefix, found = checkpoint.prefix, checkpoint.shapes
     wanted = ModelSpec.variable_shapes(model_name)
     hint = checkpoints.explain(found, list(wanted))
-    others = [] if hint else [name for name in NETS if found.keys() >= ModelSpec.variable_shapes(name).keys()]
+    others = [] if hint else _nets_with(found)
     start = f'{prefix} has no {", ".join(absent)}, so it is not of {model_name}'
     if hint is None and not is_asked:
         folder = os.path.dirname(prefix) or '.'

@@ -23,6 +23,7 @@ from datasets.files import in_one_form
 from datasets.text_files import load_json, write_text
 from engine import checkpoints
 from nets import nets_factory
+from nets.building import zero_weights
 from nets.variables import slim_variables
 from preprocessing import preprocessing_factory
 from support.errors import InputError, first_line
@@ -151,7 +152,8 @@ class ModelSpec:
     @staticmethod
     def variable_names(model_name: str) -> list[str]:
         """Returns the names of a net's variables from the first layer to the last; they do not depend on its size."""
-        return list(slim_variables(nets_factory.make_model(model_name, 2, depth_multiplier=_NARROW)))
+        with zero_weights():
+            return list(slim_variables(nets_factory.make_model(model_name, 2, depth_multiplier=_NARROW)))
 
     @staticmethod
     def variable_shapes(model_name: str) -> dict[str, tuple[int, ...]]:

@@ -110,6 +110,7 @@ class Run:
             sync_batch_norm=config.net.sync_batch_norm,
             xla=self._uses_xla(),
             fast_convolutions=distribution.use_fast_convolutions(config.devices, strategy),
+            auxiliary_weight=get_net(config.net.model_name).auxiliary_weight,
         )
         return make_steps(strategy, replica_step, schedule, batch_size, distribution.batches_taken())
 

@@ -23,7 +23,7 @@ from engine.optim import losses
 from engine.optim.reduction import Reduction
 from engine.optim.schedules import Schedule
 from engine.training.state import Position, TrainState
-from nets.layers import batch_statistics, fast_convolutions, step_randomness, update_moving
+from nets.layers import auxiliary_logits, batch_statistics, fast_convolutions, step_randomness, update_moving
 from preprocessing.augmentation import Augmentation
 
 
@@ -32,7 +32,8 @@ class StepReport:
     """The results of a call of several steps.
 
     Attributes:
-        cross_entropy: float32 [steps], mean over the global batch, before each step's update.
+        cross_entropy: float32 [steps], mean over the global batch, before each step's update; that of auxiliary
+            logits, times its weight, is included.
         accuracy: float32 [steps], share of the global batch whose greatest logit belongs to its label, before each
             step's update; the label of a mixed image is the one with the larger share.
         regularization: L2 loss before the last step's update.
@@ -77,6 +78,7 @@ class ReplicaStep:
         sync_batch_norm: bool = False,
         xla: bool = False,
         fast_convolutions: bool = False,
+        auxiliary_weight: float = 0.0,
     ):
         """Prepares the step.
 
@@ -85,6 +87,7 @@ class ReplicaStep:
             num_batches: Number of parts in which each replica processes its share, one after the other.
             sync_batch_norm: Whether batch normalisation uses the statistics of all replicas.
             fast_convolutions: Whether 3x3 and 5x5 convolutions use the kernels that are fastest on CPUs.
+            auxiliary_weight: Factor of the cross-entropy of the net's auxiliary logits, if it has any.
         """
         self._state = state
         self._augmentation = augmentation
@@ -96,6 +99,7 @@ class ReplicaStep:
         self._seed = seed
         self._label_smoothing = label_smoothing
         self._fast_convolutions = fast_convolutions
+        self._auxiliary_weight = auxiliary_weight
         self._reduce_mean = reduction.mean if sync_batch_norm and reduction.num_replicas > 1 else None
         self._moving = state.moving_statistics
         compute = self._compute_gradients if num_batches == 1 else self._accumulate_gradients
@@ -121,9 +125,9 @@ class ReplicaStep:
             regularize: bool scalar, whether to compute the L2 loss, which costs a pass over the weights.
 
         Returns:
-            float32 [2] over the whole batch before the update: mean cross-entropy and number of correctly classified
-            examples; the L2 loss (0 if not computed); and the seconds from the last gradient to the last of their sums,
-            float64.
+            float32 [2] over the whole batch before the update: mean cross-entropy, with that of auxiliary logits, and
+            number of correctly classified examples; the L2 loss (0 if not computed); and the seconds from the last
+            gradient to the last of their sums, float64.
         """
         state, replica = self._state, tf.distribute.get_replica_context().replica_id_in_sync_group
         scale = state.loss_scale.value() if state.loss_scale else tf.constant(1.0)
@@ -179,11 +183,15 @@ class ReplicaStep:
             step_randomness(seed, offset),
             batch_statistics(self._reduce_mean, self._reduction.num_replicas) as statistics,
             fast_convolutions(self._fast_convolutions),
+            auxiliary_logits() as auxiliary_heads,
             tf.GradientTape(watch_accessed_variables=False) as tape,
         ):
             tape.watch(variables)
             logits = self._state.model(images, training=True)
             per_example = losses.mixed_cross_entropy(logits, targets, self._label_smoothing)
+            for auxiliary in auxiliary_heads:
+                of_head = losses.mixed_cross_entropy(auxiliary, targets, self._label_smoothing)
+                per_example += self._auxiliary_weight * of_head
             loss = tf.reduce_sum(per_example) / self._batch_size
             scaled = loss * scale if self._state.loss_scale else loss
         values = {id(statistic.variable): statistic.value for statistic in statistics}
