@@ -32,6 +32,7 @@ from engine.runs.length import steps_left
 from engine.training.input import BadImages, TrainInput
 from engine.training.state import Position, TrainState, make_state
 from engine.training.step import ReplicaStep, RunSteps, make_steps
+from nets.nets_factory import get_net
 from preprocessing.augmentation import make_augmentation
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
