@@ -9,7 +9,6 @@ large. Convolutions do not overwrite. So images are scaled, and batches normalis
 for the weights of each channel.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,29 +20,19 @@ from export import serving
 from export.source import Source
 from nets.layers import BatchNormalization, GroupedConv2D
 from preprocessing import batches
-from support.errors import InputError
 
 
 def make_computation(source: Source) -> serving.Computation:
-    """Returns the exported function, according to `source.interface`.
-
-    Raises:
-        InputError: The net is not a chain of layers.
-    """
-    for before, layer in itertools.pairwise(source.model.layers):
-        if layer.input is not before.output:
-            raise InputError(
-                f'--format=tflite: layer {layer.name} of {source.model.name} takes something else than what '
-                f'{before.name} gives; only sequential layers are supported'
-            )
-
+    """Returns the exported function, according to `source.interface`."""
     scaling = _make_scaling(source)
 
     def compute(images: tf.Tensor) -> tf.Tensor:
-        net = _scale(source, scaling, serving.to_channels_last(source, images))
-        for layer in source.model.layers[1:]:
-            net = _LAYERS.get(type(layer), _call)(layer, net)
-        return serving.to_output(source, net)
+        first, *layers = source.model.layers  # Keras orders them so that each comes after those it takes from
+        values = {id(first.output): _scale(source, scaling, serving.to_channels_last(source, images))}
+        for layer in layers:
+            inputs = tf.nest.map_structure(lambda tensor: values[id(tensor)], layer.input)
+            values[id(layer.output)] = _LAYERS.get(type(layer), _call)(layer, inputs)
+        return serving.to_output(source, values[id(source.model.output)])
 
     return compute
 

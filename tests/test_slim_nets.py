@@ -1,5 +1,6 @@
 """Slim's larger nets against numbers recorded from slim, and in a training step, a checkpoint and exports."""
 
+import dataclasses
 import zlib
 
 import keras
@@ -8,13 +9,24 @@ import pytest
 import tensorflow as tf
 
 from configs import names
-from engine import checkpoints
+from configs.foreign import NetOverrides
+from engine import checkpoints, evaluation
+from engine.classifiers import load_classifier
 from engine.optim import losses
+from engine.optim.reduction import Reduction
+from engine.optim.schedules import make_schedule
+from engine.training.state import Position, make_state
+from engine.training.step import ReplicaStep, make_steps
 from nets.building import zero_weights
 from nets.layers import BatchNormalization, auxiliary_logits, batch_statistics
 from nets.nets_factory import NETS, get_end_points, get_net, make_model
 from nets.variables import slim_variables
+from preprocessing.augmentation import Augmentation
+from support.errors import InputError
 from tests.chains import CHAINS
+from tests.recorded_steps import AsRecorded, recorded_spec
+from tests.runs import eval_config, saved_values, small_config
+from tests.served_nets import export
 
 TOLERANCE = 1e-4  # of the standard deviation
 SLIM_NETS = [name for name in NETS if name not in CHAINS]
@@ -141,3 +153,108 @@ def test_auxiliary_logits_are_only_of_training():
     with auxiliary_logits() as collected:
         model(np.zeros((1, 107, 107, 3), np.float32))
     assert not collected
+
+
+@pytest.mark.quick('float32-1')
+@pytest.mark.parametrize('parts', [1, 2])
+@pytest.mark.parametrize('precision', ['float32', 'bfloat16'])
+def test_a_step_adds_the_auxiliary_loss(precision, parts, digits_dir):
+    config = small_config(
+        digits_dir,
+        'unused',
+        model_name='inception_v3',
+        depth_multiplier=1 / 16,
+        train_image_size=107,
+        weight_decay=0.0,
+        dropout_keep_prob=1.0,
+        mixed_precision=precision,
+        batch_size=4,
+        label_smoothing=0.1,
+    )
+    images = np.random.RandomState(0).uniform(-1, 1, (4, 107, 107, 3)).astype(np.float32)
+    labels = tf.constant([0, 1, 2, 3])
+    spec = dataclasses.replace(recorded_spec(10), model_name='inception_v3', image_size=107, depth_multiplier=1 / 16)
+    reported, moved = [], []
+    for weight in (0.0, 0.4):
+        strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+        with strategy.scope():
+            state = make_state(config, spec)
+        before = {name: variable.numpy() for name, variable in state.variables.items()}
+        with auxiliary_logits() as collected, batch_statistics():
+            halves = [state.model(images[i : i + 4 // parts], training=True) for i in range(0, 4, 4 // parts)]
+        assert len(halves) == len(collected) == parts
+        schedule = make_schedule(config.schedule, steps_per_epoch=10, total_steps=None)
+        step = ReplicaStep(
+            state,
+            Augmentation(AsRecorded()),
+            schedule,
+            Reduction(num_replicas=1),
+            batch_size=4,
+            num_batches=parts,
+            seed=0,
+            label_smoothing=0.1,
+            auxiliary_weight=weight,
+        )
+        batches = iter(tf.data.Dataset.from_tensors({'image': images, 'label': labels}))
+        reported.append(make_steps(strategy, step, schedule, 4)(batches, Position(0, 0), 1).cross_entropy[0])
+        moved.append({name for name, variable in state.variables.items() if np.any(variable.numpy() != before[name])})
+    expected = np.mean(losses.softmax_cross_entropy(tf.concat(collected, 0), labels, 0.1))
+    assert reported[1] - reported[0] == pytest.approx(0.4 * expected, rel=1e-4 if precision == 'float32' else 0.02)
+    assert moved[1] == set(state.variables)
+    head = 'InceptionV3/AuxLogits/'
+    assert moved[0] == {name for name in moved[1] if not name.startswith(head) or '/moving_' in name}
+
+
+# --- From slim's checkpoint to exports ----------------------------------------------------------------------
+
+SIZES = {'inception_v3': 107, 'mobilenet_v1': 32, 'resnet_v1_50': 32}
+
+
+@pytest.mark.quick('mobilenet_v1')
+@pytest.mark.parametrize('name', SIZES)
+def test_a_checkpoint_of_slim_is_fine_tuned_evaluated_and_exported(name, digits_dir, train_digits, tmp_path):
+    net, size = get_net(name), SIZES[name]
+    with zero_weights():
+        model = make_model(name, 1001, image_size=size, depth_multiplier=0.125)
+    fills = {n: recorded_fill(n, tuple(v.shape), 0.8) for n, v in slim_variables(model).items()}
+    prefix = checkpoints.save(str(tmp_path), 1, {n: tf.constant(value) for n, value in fills.items()}, 5)
+    asked = {'model_name': name, 'preprocessing_name': 'inception', 'depth_multiplier': 0.125}
+
+    scopes = tuple(f'{net.scope}/{scope.partition("/")[0]}' for scope in net.head)
+    run = train_digits(
+        tmp_path / 'run',
+        **asked,
+        train_image_size=size,
+        batch_size=4,
+        max_number_of_steps=1,
+        checkpoint_path=prefix,
+        checkpoint_exclude_scopes=scopes,
+        trainable_scopes=scopes,
+        freeze_batch_norm=True,
+    )
+    values = saved_values(run.checkpoint_path)
+    for variable, value in fills.items():
+        assert np.array_equal(values[variable], value) != variable.startswith(scopes), variable
+
+    results = evaluation.evaluate(eval_config(run.checkpoint_path, max_num_batches=1, batch_size=8))
+    assert results['recall_at_5'] >= results['accuracy']
+
+    images = np.random.RandomState(0).randint(0, 255, (4, size, size, 3)).astype(np.uint8)
+    expected = load_classifier(run.checkpoint_path).probabilities(images)
+    path = export(run.checkpoint_path, tmp_path / 'saved', format='saved_model')
+    np.testing.assert_allclose(load_classifier(str(path)).probabilities(images), expected, atol=1e-5)
+    path = export(run.checkpoint_path, tmp_path / 'net.tflite', format='tflite')
+    np.testing.assert_allclose(load_classifier(str(path)).probabilities(images), expected, atol=1e-4)
+    with pytest.raises(
+        InputError, match=r'(supports only sequential layers|has no operator for Activation).*saved_model'
+    ):
+        export(run.checkpoint_path, tmp_path / 'net.onnx', format='onnx')
+
+
+def test_a_checkpoint_without_model_json_names_its_net(tmp_path):
+    with zero_weights():
+        model = make_model('mobilenet_v1_025', 1001)
+    prefix = checkpoints.save(str(tmp_path), 1, {n: v.value for n, v in slim_variables(model).items()}, 5)
+    with pytest.raises(InputError, match=r'give --model_name=mobilenet_v1_025$'):
+        load_classifier(prefix)
+    assert load_classifier(prefix, NetOverrides(model_name='mobilenet_v1_025')).spec.num_classes == 1001
