@@ -39,7 +39,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ),
         (
             '--model_name=lenet --global_pool',
-            '--global_pool has no effect with --model_name=lenet; only alexnet_v2 uses',
+            '--global_pool has no effect with --model_name=lenet; only alexnet_v2, inception_v1',
         ),
         ('--early_stopping_patience=2 --dataset_dir={here}', 'has no effect without --eval_every_epochs or --eval_ev'),
         ('--train_dir=~no.such/x', "--train_dir=~no.such/x: this machine has no user 'no.such'"),
