@@ -17,7 +17,7 @@ from scipy.spatial import distance
 MOST_ROWS = 1200  # of a grid; ImageNet's 1,001 classes fit
 _MOST_OPTIMAL = 200  # classes whose order is the optimal one of its tree, which takes cubic time
 _MOST_CLUSTERED = 3000  # classes whose distances fit into memory: 72 MB
-_FAINTEST = 0.3  # opacity of a cell with few examples, which may be one pixel
+_FAINTEST = 0.4  # opacity of a cell with few examples, which may be one pixel
 _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion, which colour-blind people tell apart
 
 
@@ -98,7 +98,7 @@ def strength(counts: np.ndarray, totals: np.ndarray, right: np.ndarray) -> np.nd
         right: bool, whether the cells are on the diagonal.
     """
     shares = counts / np.maximum(totals, 1)
-    return np.where(right, shares, shares**0.6)
+    return np.where(right, shares, shares**0.45)
 
 
 def _totals(counts: scipy.sparse.csr_array) -> np.ndarray:
