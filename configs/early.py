@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from configs import names
-from configs.evaluation import EvalConfig, check_predictions_path
+from configs.evaluation import CLASS_MAPS, EvalConfig, check_predictions_path
 from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
@@ -120,10 +120,11 @@ def check_dataset_dir(dataset_name: str | None, path: str | None) -> None:
         raise InputError(f'--dataset_dir={path}: {state}')
 
 
-def check_file(flag: str, path: str | None) -> None:
-    """Raises InputError if a file is missing."""
-    if path is not None and not _is_remote(path) and not os.path.exists(path):
-        raise InputError(f'--{flag}={path}: no such file')
+def check_file(flag: str, path: str | None, words: tuple[str, ...] = ()) -> None:
+    """Raises InputError if a file is missing; `words` are values of the flag that are no file."""
+    if path is not None and path not in words and not _is_remote(path) and not os.path.exists(path):
+        others = f', and none of {", ".join(words)}' if words else ''
+        raise InputError(f'--{flag}={path}: no such file{others}')
 
 
 def check_place(flag: str, path: str | None, to_be_made: str | None = None) -> None:
@@ -238,6 +239,8 @@ def check_evaluation(config: EvalConfig) -> None:
     if options.dataset_name is not None:  # else the run's, which may be written or downloaded
         check_dataset_dir(options.dataset_name, options.dataset_dir)
     check_file('labels_path', config.foreign.labels_path)
+    check_file('class_map', options.class_map, CLASS_MAPS)
+    check_file('real_labels', options.real_labels)
     check_predictions_path(config.output.predictions_path)
     check_folder_place('eval_dir', config.output.eval_dir)
     check_folder_place('report_dir', config.output.report_dir)

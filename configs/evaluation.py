@@ -7,11 +7,13 @@ import dataclasses
 
 from configs.data import RecordNames
 from configs.devices import ClusterOptions, DeviceOptions
-from configs.foreign import ForeignOptions, NetOverrides
+from configs.foreign import ForeignOptions, NetOverrides, temperature_option
 from configs.options import Options, option
 from support.errors import InputError
 
+_MAX_SCALES = 10  # all views of a batch are in memory
 PREDICTION_ENDINGS = ('.csv', '.jsonl', '.parquet')
+CLASS_MAPS = ('names', 'numbers')  # values of --class_map that are no file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +46,47 @@ class EvalOptions(Options):
         (),
         'Feature keys in the records, in the format of training: image=image_raw,label=label. Default: as in training.',
     )
+    class_map: str | None = option(
+        None,
+        "Evaluate on a data set whose classes are a subset of the net's, and score only these: names finds them by "
+        'name or WordNet id, numbers takes their names for class numbers; or a file with a line per class: its name, '
+        "a tab or comma, and the name or number of the net's class.",
+        path=True,
+    )
+    real_labels: str | None = option(
+        None,
+        'JSON file with a list of right classes for each validation image of ImageNet, such as real.json of ImageNet '
+        'ReaL; images with an empty list are left out.',
+        path=True,
+    )
     batch_size: int = option(100, 'Examples per batch; results do not depend on it.', lower=1, upper=2**20)
     max_num_batches: int | None = option(
         None, 'Maximum number of batches to evaluate. Default: the whole split.', lower=1
     )
     recall_at: tuple[int, ...] = option((5,), 'Values of k for Recall@k, separated by commas.', lower=1)
+    eval_crops: int = option(
+        1,
+        'Crops of each image, whose probabilities are averaged: 1 is the centre, 5 adds the corners, 10 also their '
+        'mirror images.',
+        choices=(1, 5, 10),
+    )
+    eval_scales: tuple[float, ...] = option(
+        (1.0,),
+        'Average also over these multiples of the size to which images are resized before they are cropped, separated '
+        'by commas: 1,1.125,1.25.',
+        lower=0.25,
+        upper=4.0,
+    )
     moving_average_decay: float | None = option(
         None, 'Any value other than 0: evaluate the moving averages of the weights.', lower=0.0, upper=1.0
     )
+    temperature: float | None = temperature_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 1 <= len(set(self.eval_scales)) == len(self.eval_scales) <= _MAX_SCALES:
+            shown = ','.join(map(str, self.eval_scales))
+            raise InputError(f'--eval_scales={shown}: must be 1 to {_MAX_SCALES} different numbers')
         RecordNames(self.record_keys, self.file_pattern or '')
 
 
@@ -79,6 +111,11 @@ class EvalOutputOptions(Options):
     )
     summarize_images: bool = option(
         False, 'Also write the confusion matrix, a gallery of mistakes and precision-recall curves for TensorBoard.'
+    )
+    fit_temperature: bool = option(
+        False,
+        "Fit the temperature by which a checkpoint's logits are divided for its probabilities to the evaluated split, "
+        'and store it beside the checkpoint, for evaluation, prediction and export.',
     )
     results_path: str | None = option(None, 'JSON file for the results of the last evaluation.', path=True)
     predictions_path: str | None = option(

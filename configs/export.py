@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any
 
-from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS, NetOverrides
+from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS, NetOverrides, temperature_option
 from configs.names import EXPORT_ENDINGS
 from configs.options import Options, option
 from support.errors import InputError
@@ -111,6 +111,7 @@ class ExportOptions(Options):
     moving_average_decay: float | None = option(
         None, 'Any value other than 0: export the moving averages as the weights.', lower=0.0, upper=1.0
     )
+    temperature: float | None = temperature_option()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,21 @@ from configs.options import Options, option
 LAYOUTS = ('NHWC', 'NCHW')
 CHANNEL_ORDERS = ('RGB', 'BGR')
 OUTPUTS = ('logits', 'probabilities')
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
 
 _FROM_RUN = 'Default: from model.json or the file'
 _FROM_FILE = 'Default: from the file, if this project exported it'
+
+
+def temperature_option() -> Any:
+    """Declares `--temperature`, which several scripts have."""
+    return option(
+        None,
+        'Divide the logits by this number where probabilities are computed; 1: leave them as they are. Default: the '
+        'one that --fit_temperature of evaluation has stored for these weights, otherwise 1.',
+        lower=LOWEST_TEMPERATURE,
+        upper=HIGHEST_TEMPERATURE,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

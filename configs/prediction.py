@@ -5,7 +5,7 @@ make_config(PredictConfig, images=('cat.jpg', 'photos'), checkpoint_path='/tmp/t
 
 import dataclasses
 
-from configs.foreign import ForeignOptions, NetOverrides
+from configs.foreign import ForeignOptions, NetOverrides, temperature_option
 from configs.options import Options, option
 
 
@@ -28,6 +28,7 @@ class PredictOptions(Options):
     moving_average_decay: float | None = option(
         None, 'Any value other than 0: use the moving averages of the weights.', lower=0.0, upper=1.0
     )
+    temperature: float | None = temperature_option()
     mixed_precision: str = option(
         'float32',
         'Type in which layers compute: float32, tf32, bfloat16 or float16.',

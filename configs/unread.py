@@ -216,9 +216,12 @@ _OF_RUN_FILES: dict[str, Reader] = {
 _EVAL: dict[str, Reader] = {
     'checkpoint_path': Unless('compare'),
     **dict.fromkeys(('compare', 'dataset_name', 'dataset_dir', 'dataset_split_name', 'batch_size', 'max_num_batches')),
+    **dict.fromkeys(('class_map', 'real_labels')),
     **dict.fromkeys(('recall_at', 'moving_average_decay', 'model_name', 'preprocessing_name', 'image_size')),
+    **dict.fromkeys(('eval_crops', 'eval_scales')),
     **dict.fromkeys(('labels_offset', 'use_grayscale', 'channels', 'depth_multiplier', 'global_pool')),
-    **dict.fromkeys(('force', 'mixed_precision')),
+    **dict.fromkeys(('force', 'mixed_precision', 'fit_temperature')),
+    'temperature': Unless('fit_temperature'),
     'record_keys': With('dataset_name', RECORD_DATASETS, refused=True),
     'file_pattern': With('dataset_name', RECORD_DATASETS, refused=True),
     **_OF_RUN_FILES,
@@ -234,7 +237,7 @@ _EVAL: dict[str, Reader] = {
 
 _PREDICT: dict[str, Reader] = {
     **dict.fromkeys(('images', 'checkpoint_path', 'moving_average_decay', 'mixed_precision', 'devices', 'batch_size')),
-    **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation')),
+    **dict.fromkeys(('top_k', 'format', 'output_path', 'visualize', 'apply_exif_orientation', 'temperature')),
     'explain': Without(('visualize',), refused=True),
     'explain_layer': With('explain', ('grad_cam',), refused=True),
     **dict.fromkeys(('model_name', 'preprocessing_name', 'image_size', 'labels_offset', 'use_grayscale')),
@@ -247,6 +250,7 @@ _EXPORT: dict[str, Reader] = {
     **dict.fromkeys(('checkpoint_path', 'format', 'output_path', 'overwrite', 'moving_average_decay')),
     'quantize': With('format', ('tflite', 'onnx'), refused=True),
     'output': With('format', _RUN_FORMATS, refused=True),
+    'temperature': With('format', _RUN_FORMATS, refused=True),
     'layout': With('format', _RUN_FORMATS, refused=True),
     'channel_order': With('format', _RUN_FORMATS, refused=True),
     'includes_preprocessing': With('format', _RUN_FORMATS, refused=True),

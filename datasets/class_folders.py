@@ -116,7 +116,9 @@ def find_folders(source_dir: str, classes_of_net: Sequence[str] | None = None) -
     if classes_of_net is not None and source_dir in paths.values():
         paths = dict.fromkeys(('train', 'validation', 'test'), source_dir)
     if classes_of_net and not os.path.exists(os.path.join(source_dir, LABELS_FILE)):
-        return SplitFolders(paths, tuple(map(in_one_form, classes_of_net)), 'the net; name the folders after them')
+        return SplitFolders(
+            paths, tuple(map(in_one_form, classes_of_net)), 'the net; name the folders after them, or give --class_map'
+        )
     names = _find_class_names(source_dir, paths)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

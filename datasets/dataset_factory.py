@@ -140,7 +140,7 @@ def _refuse_smaller_labels(examples: StoredExamples, labels_offset: int, collect
 
     Records are not ordered by label, so enough of them are read to expect each class many times.
     """
-    for labels in _labels(examples, 20 * collection.num_classes):
+    for labels in read_labels(examples, 20 * collection.num_classes):
         smaller = labels[(labels >= 0) & (labels < labels_offset)]
         if len(smaller):
             label = int(smaller.min())
@@ -151,7 +151,7 @@ def _refuse_smaller_labels(examples: StoredExamples, labels_offset: int, collect
             )
 
 
-def _labels(examples: StoredExamples, count: int) -> Iterator[np.ndarray]:
+def read_labels(examples: StoredExamples, count: int) -> Iterator[np.ndarray]:
     """Yields labels in int64 batches: of all image files; of records, up to `count` or the first that is damaged."""
     if isinstance(examples, FileExamples):
         yield examples.labels

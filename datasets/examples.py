@@ -106,6 +106,11 @@ class StoredExamples(Examples):
     def fingerprint(self) -> str:
         """Returns a digest of the examples and of their files' sizes and times."""
 
+    def file_name(self, number: tf.Tensor) -> tf.Tensor:
+        """Returns the name of an example's image file, a string scalar, '' if unknown; in tf.data, as `load`."""
+        del number
+        return tf.constant('')
+
 
 def _digest(lines: Iterable[str], *arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
@@ -176,6 +181,9 @@ class RecordExamples(StoredExamples):
     def load(self, number: tf.Tensor, with_boxes: bool = True) -> Example:
         schema = self.schema if with_boxes else dataclasses.replace(self.schema, boxes=None)
         return tfrecord.parse_example(self._record(number), schema)
+
+    def file_name(self, number: tf.Tensor) -> tf.Tensor:
+        return tfrecord.parse_file_name(self._record(number))
 
     def describe(self, number: int) -> str:
         return self.index.describe(int(self._numbers[number]))
@@ -248,6 +256,9 @@ class FileExamples(StoredExamples):
         del with_boxes  # there are none
         paths, labels = self._tensors
         return {'image': tf.io.read_file(paths[number]), 'label': labels[number], 'boxes': tf.zeros([0, 4])}
+
+    def file_name(self, number: tf.Tensor) -> tf.Tensor:
+        return self._tensors[0][number]
 
     def describe(self, number: int) -> str:
         return self.paths[number]

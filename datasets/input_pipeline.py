@@ -143,7 +143,8 @@ def evaluation_batches(
         worker: The share of each batch to read.
 
     Returns:
-        image: float32 [batch / replicas, height, width, channels];
+        image: float32 [batch / replicas, height, width, channels], or with `preprocessing.views`
+            [batch / replicas, num_crops, height, width, channels];
         label: int32 [batch / replicas];
         number: int64 [batch / replicas], position in the split; -1 for padding.
     """
@@ -180,7 +181,8 @@ def _prepare_training(
 
 
 def _prepare_evaluation(dataset: Dataset, preprocessing: Preprocessing, example: Example) -> dict[str, tf.Tensor]:
-    return {'image': preprocessing.host_eval(example['image']), 'label': _checked_label(dataset, example)}
+    prepare = preprocessing.host_views if preprocessing.views else preprocessing.host_eval
+    return {'image': prepare(example['image']), 'label': _checked_label(dataset, example)}
 
 
 def _checked_label(dataset: Dataset, example: Example) -> tf.Tensor:

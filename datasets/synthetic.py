@@ -87,6 +87,8 @@ def evaluation_batches(
     """
     batch = make_batch(preprocessing, num_classes, batch_size)
     batch['image'] = tf.cast(batch['image'], tf.float32)
+    if preprocessing.views:
+        batch['image'] = tf.repeat(batch['image'][:, tf.newaxis], preprocessing.views.num_crops, axis=1)
 
     def with_numbers(index: tf.Tensor) -> dict[str, tf.Tensor]:
         numbers = index * batch_size + tf.range(batch_size, dtype=tf.int64)

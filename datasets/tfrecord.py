@@ -32,6 +32,7 @@ from support.errors import InputError, first_line
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _FIRST_BYTES = 2**16  # enough to recognise a compressed file
 MISSING_LABEL = -1
+_FILE_NAMES = ('image/filename', 'file_name')  # keys of slim and of TFDS; a record has at most one
 _Seen = TypeVar('_Seen')
 
 
@@ -320,3 +321,9 @@ def parse_example(record: tf.Tensor, schema: Schema = SLIM_SCHEMA) -> dict[str, 
     parsed = tf.io.parse_single_example(record, {**features, **dict.fromkeys(sides, tf.io.RaggedFeature(tf.float32))})
     boxes = tf.stack([parsed[key] for key in sides], axis=-1) if sides else tf.zeros([0, 4])
     return {'image': parsed[schema.image], 'label': parsed[schema.label], 'boxes': boxes}
+
+
+def parse_file_name(record: tf.Tensor) -> tf.Tensor:
+    """Returns the name of the image file in a serialized `tf.train.Example` of slim or TFDS, '' if it has none."""
+    features = dict.fromkeys(_FILE_NAMES, tf.io.FixedLenFeature([], tf.string, default_value=''))
+    return tf.strings.join(list(tf.io.parse_single_example(record, features).values()))

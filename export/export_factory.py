@@ -11,7 +11,15 @@ from support import optional_packages
 from support.errors import InputError, unknown_name
 
 # Options only for files that other programs run.
-_OF_RUN_FILES = ('output', 'layout', 'channel_order', 'includes_preprocessing', 'verification_images', 'batch_size')
+_OF_RUN_FILES = (
+    'output',
+    'temperature',
+    'layout',
+    'channel_order',
+    'includes_preprocessing',
+    'verification_images',
+    'batch_size',
+)
 
 
 @dataclasses.dataclass(frozen=True)

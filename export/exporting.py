@@ -43,7 +43,7 @@ def export(config: ExportConfig) -> str:
     path = check_output(options.output_path, ending, options.overwrite, chosen.members)
     if chosen.is_run:
         _check_beside(options, path)
-    source = load_source(options, config.net, chosen.layout)
+    source = load_source(options, config.net, chosen.layout, chosen.is_run)
     with atomic_path(path, _FLAG) as part:
         chosen.write(source, part)
         lines = chosen.verify(source, part)

@@ -49,6 +49,8 @@ def make_model(source: Source) -> onnx.ModelProto:
     write_layers(graph, net)
     graph.cast(np.float32, 'Cast_to_float32')
     if interface.output == 'probabilities':
+        if interface.temperature != 1:
+            graph.add('Div', 'Calibrated', graph.constant('temperature', np.array(interface.temperature)))
         graph.add('Softmax', 'Predictions', axis=1)
     graph.finish(interface.output)
     return _close(source, graph)
@@ -163,6 +165,7 @@ def _describe(model: onnx.ModelProto, source: Source) -> None:
         'image_size': str(spec.image_size),
         'layout': interface.layout,
         'channel_order': interface.channel_order,
+        'temperature': f'{interface.temperature:.8g}' if interface.temperature != 1 else '',
     }
     if not interface.include_preprocessing:  # otherwise readers would scale twice
         step = -1 if interface.reverses_channels(source.preprocessing) else 1

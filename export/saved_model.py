@@ -13,7 +13,6 @@ import tensorflow as tf
 from datasets.text_files import write_text
 from engine.classifiers.classifier import in_batches
 from engine.classifiers.description import CHECKSUM, checksum
-from engine.classifiers.interface import softmax
 from engine.classifiers.saved_model_runtime import DESCRIPTION, GRAPH, IMAGES_SIGNATURE
 from engine.prediction import image_files
 from export import serving, verification
@@ -66,10 +65,10 @@ def _compare_encoded(source: Source, path: str) -> str:
         return scores.numpy()
 
     found = in_batches(run, source.options.batch_size or len(files), np.array(files, object))
-    found = softmax(found) if source.interface.output == 'logits' else found
+    found = source.interface.to_probabilities(found)
     images = np.stack([source.preprocessing.host_eval(file) for file in files])
     difference = float(np.abs(found - source.classifier.probabilities(images)).max())
-    if not difference <= _TOLERANCE:
+    if not difference <= _TOLERANCE * verification.sharpness(source):
         raise InputError(f'the export differs: probabilities of encoded images by {difference:.2g}; nothing was kept')
     return f'compared {len(files)} encoded images: probabilities differ by at most {difference:.2g}'
 

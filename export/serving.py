@@ -24,7 +24,7 @@ def make_computation(source: Source) -> Computation:
 
     It maps float32 [batch, height, width, channels], or [batch, channels, height, width], to float32 [batch, classes]:
     it reorders axes and channels for the net, scales pixels if `include_preprocessing`, runs the net in inference mode,
-    and applies the softmax for probabilities.
+    and for probabilities divides by the temperature and applies the softmax.
     """
     interface, preprocessing = source.interface, source.preprocessing
 
@@ -60,7 +60,10 @@ def to_channels_last(source: Source, images: tf.Tensor) -> tf.Tensor:
 
 def to_output(source: Source, logits: tf.Tensor) -> tf.Tensor:
     """Returns the exported function's output: probabilities or logits."""
-    return tf.nn.softmax(logits) if source.interface.output == 'probabilities' else logits
+    if source.interface.output == 'logits':
+        return logits
+    temperature = source.interface.temperature
+    return tf.nn.softmax(logits if temperature == 1 else logits * (1 / temperature))
 
 
 def image_signature(source: Source, compute: Computation) -> Signature:

@@ -76,19 +76,27 @@ class Source(CheckpointNet):
         }
 
 
-def load_source(options: ExportOptions, net_options: ExportNetOptions, default_layout: str = 'NHWC') -> Source:
+def load_source(
+    options: ExportOptions, net_options: ExportNetOptions, default_layout: str = 'NHWC', is_run: bool = True
+) -> Source:
     """Reads the checkpoint to export.
 
     Args:
         options: Options of the export.
         net_options: Overrides of the net from flags.
         default_layout: The format's own layout of images.
+        is_run: Whether other programs run the format: weights alone have no temperature.
 
     Raises:
         InputError: The checkpoint is missing, damaged, or contradicts the flags.
     """
     checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(options.checkpoint_path), options.checkpoint_scope)
-    net = load_checkpoint(checkpoint, net_options, averages=bool(options.moving_average_decay))
+    net = load_checkpoint(
+        checkpoint,
+        net_options,
+        averages=bool(options.moving_average_decay),
+        temperature=options.temperature if is_run else 1.0,
+    )
     state = [
         name for name in checkpoint.shapes if checkpoints.is_training_state(name) and not checkpoints.is_counter(name)
     ]
@@ -98,6 +106,7 @@ def load_source(options: ExportOptions, net_options: ExportNetOptions, default_l
         options.channel_order or _own_order(net.spec, options.includes_preprocessing),
         options.includes_preprocessing,
         options.output,
+        net.temperature,
     )
     values = {name: checkpoint.read(name) for name in kept}
     return Source(**vars(net), interface=interface, options=options, dataset_dir=net_options.dataset_dir, state=values)

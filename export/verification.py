@@ -37,6 +37,7 @@ def compare_probabilities(source: Source, path: str) -> list[str]:
     second, first = np.sort(expected, axis=-1)[:, -2:].T
     sure = agrees[first - second > _SURE]
     most, average, share = _BOUNDS[source.options.quantize]
+    most, average = (bound * sharpness(source) for bound in (most, average))
     line = (
         f'compared {len(found)} {images.description}: probabilities differ by at most {difference.max():.2g}, on '
         f'average {difference.mean():.2g}; the same top-1 in {agrees.sum()} of {len(agrees)}'
@@ -47,6 +48,11 @@ def compare_probabilities(source: Source, path: str) -> list[str]:
             f'allowed with --quantize={source.options.quantize}: nothing was kept'
         )
     return [line]
+
+
+def sharpness(source: Source) -> float:
+    """Returns the factor by which a temperature below 1 enlarges differences of probabilities."""
+    return max(1 / source.interface.temperature, 1.0)
 
 
 def failure(what: str) -> InputError:

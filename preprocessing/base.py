@@ -11,12 +11,14 @@ the bytes. All randomness is a pure function of the seeds.
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 
 from configs.training import AugmentOptions
-from preprocessing import batches
+from preprocessing import batches, images
+from preprocessing.views import CENTRE, Place, Views
 from support.errors import InputError
 
 
@@ -52,6 +54,7 @@ class Preprocessing(abc.ABC):
         source_channels: Channels after decoding: 3, or 1 for a gray data set that stays gray. 3 here with 1
             in `channels` is slim's --use_grayscale: the device stage takes the luma.
         augment: Options for varying training images.
+        views: The crops of `host_views`, for evaluations that average over several; None elsewhere.
         value_range: Outputs shown as black and white; values outside are clipped.
         host_range: Largest value of `host_eval`; the smallest is 0.
         keeps_grayscale: Whether a gray data set stays at one channel. Otherwise it is decoded to RGB, as in
@@ -64,6 +67,7 @@ class Preprocessing(abc.ABC):
     channels: int = 3
     source_channels: int = 3
     augment: AugmentOptions = AugmentOptions()
+    views: Views | None = None
 
     value_range: ClassVar[tuple[float, float]]
     host_range: ClassVar[float] = 255.0
@@ -85,6 +89,17 @@ class Preprocessing(abc.ABC):
             raise InputError(f'{name} preprocessing needs images decoded to 3 channels, not 1')
         if self.channels == 1 and not self.makes_grayscale:
             raise InputError(f'{name} preprocessing subtracts three means and cannot make gray images; use inception')
+        for scale in self.views.scales if self.views else ():
+            if scale < self.smallest_scale:
+                raise InputError(
+                    f'--eval_scales={scale:g}: must be at least {self.smallest_scale:g} for {name} preprocessing, or '
+                    f"the crops of the net's size, {self.image_size}, do not fit into the image"
+                )
+
+    @property
+    def smallest_scale(self) -> float:
+        """The smallest factor on the size of resized images at which they contain a crop."""
+        return 0.0
 
     @property
     def uses_boxes(self) -> bool:
@@ -113,12 +128,37 @@ class Preprocessing(abc.ABC):
         """
 
     @abc.abstractmethod
+    def host_crops(self, pixels: tf.Tensor, scale: float, places: Sequence[Place]) -> list[tf.Tensor]:
+        """Crops or resizes one decoded image for evaluation, at one or several places.
+
+        Args:
+            pixels: uint8 [height, width, source_channels].
+            scale: Factor on the size to which the preprocessing resizes; at least `smallest_scale`.
+            places: The places of the crops.
+
+        Returns:
+            For each place float32 [image_size, image_size, source_channels] in [0, host_range]. The one of `CENTRE` at
+            scale 1 equals `host_eval` bit for bit.
+        """
+
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Decodes one image, as `host_train`, then crops or resizes it: float32 [height, width, source_channels].
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are not an image, or are cut short.
         """
+        return self.host_crops(images.decode(image, self.source_channels), 1.0, (CENTRE,))[0]
+
+    def host_views(self, image: tf.Tensor) -> tf.Tensor:
+        """Decodes one image once, then makes all crops of `views`: float32 [num_crops, height, width, source_channels].
+
+        The crops at the first scale come first, those of a scale in the order of `Views.places`. Raises as `host_eval`.
+        """
+        assert self.views is not None
+        pixels = images.decode(image, self.source_channels)
+        return tf.stack(
+            [crop for scale in self.views.scales for crop in self.host_crops(pixels, scale, self.views.places)]
+        )
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Draws the random numbers of `device_train` for a whole batch, quantity -> [batch_size].

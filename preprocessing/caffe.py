@@ -6,12 +6,14 @@ per pixel.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 
 from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
+from preprocessing.views import Place
 
 _MEANS = (103.939, 116.779, 123.68)  # blue, green, red over ImageNet
 _SIDE, _CROP_SIDE = 256, 224  # of the stored image, and of the crop
@@ -35,13 +37,22 @@ class Caffe(Preprocessing):
 
     def host_train(self, image: tf.Tensor, seed: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Resizes both sides and crops at a random position; see the base class."""
-        crop = images.random_crop(self._resize(image), self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
+        crop = images.random_crop(
+            self._resize(images.decode(image)), self.image_size, tf.random.fold_in(seed, _CROP, alg='philox')
+        )
         return self._with_shape(crop)
 
-    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes both sides and crops the centre, integer values in [0, 255]; see the base class."""
-        return tf.cast(self._with_shape(images.center_crop(self._resize(image), self.image_size)), tf.float32)
+    @property
+    def smallest_scale(self) -> float:
+        """The scale at which the resized image is the crop."""
+        return _CROP_SIDE / _SIDE
 
-    def _resize(self, image: tf.Tensor) -> tf.Tensor:
-        side = round(self.image_size * _SIDE / _CROP_SIDE)
-        return images.to_uint8(images.resize(images.decode(image), (side, side), half_pixel_centers=True))
+    def host_crops(self, pixels: tf.Tensor, scale: float, places: Sequence[Place]) -> list[tf.Tensor]:
+        """Resizes both sides and crops, integer values in [0, 255]; see the base class."""
+        resized = self._resize(pixels, scale)
+        crops = [self._with_shape(images.crop_at(resized, self.image_size, place)) for place in places]
+        return [tf.cast(crop, tf.float32) for crop in crops]
+
+    def _resize(self, pixels: tf.Tensor, scale: float = 1.0) -> tf.Tensor:
+        side = round(self.image_size * _SIDE / _CROP_SIDE * scale)
+        return images.to_uint8(images.resize(pixels, (side, side), half_pixel_centers=True))

@@ -1,12 +1,14 @@
 """Cifarnet's preprocessing (slim: preprocessing/cifarnet_preprocessing.py): images of mean 0, variance 1."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 
 from preprocessing import batches, images
 from preprocessing.base import Normalization, Preprocessing
+from preprocessing.views import Place
 
 _PADDING = 4
 _MAX_BRIGHTNESS_DELTA = 63
@@ -43,6 +45,11 @@ class Cifarnet(Preprocessing):
         """Crops or pads to the centre, in [0, 255]; see the base class."""
         image = images.decode(image, self.source_channels)
         return tf.cast(images.crop_or_pad(image, self.image_size), tf.float32)
+
+    def host_crops(self, pixels: tf.Tensor, scale: float, places: Sequence[Place]) -> list[tf.Tensor]:
+        """Crops the image, resized by the scale and with a black border; see `images.crops_beyond`."""
+        crops = images.crops_beyond(images.resize_by(pixels, scale), self.image_size, places, 'CONSTANT')
+        return [self._with_shape(tf.cast(crop, tf.float32)) for crop in crops]
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Draws flip, brightness and contrast; see the base class."""

@@ -5,11 +5,12 @@ resizes match OpenCV and Pillow, which prepared other nets' images.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from preprocessing import gif
+from preprocessing.views import Place
 from support.input_files import MAX_PIXELS, MAX_SIDES_RATIO
 
 TOO_NARROW = f'too narrow: one side may be at most {MAX_SIDES_RATIO} times the other'
@@ -211,20 +212,46 @@ def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     return image[y : y + height, x : x + width]
 
 
-def central_window(shape: tf.Tensor, fraction: float) -> tf.Tensor:
-    """Returns the window of the central `fraction`, in (0, 1], of each side, like `tf.image.central_crop`.
+def window_at(shape: tf.Tensor, fraction: float, place: Place) -> tf.Tensor:
+    """Returns a window of `fraction`, in (0, 1], of each side; the central one is that of `tf.image.central_crop`.
 
     The window is int32 [4] (y, x, height, width), the shape int32 [3] (height, width, channels).
     """
     sides = tf.cast(shape[:2], tf.float64)
-    start = tf.cast((sides - sides * fraction) / 2, tf.int32)
-    return tf.concat([start, shape[:2] - 2 * start], axis=0)
+    margin = tf.cast((sides - sides * fraction) / 2, tf.int32)
+    return tf.concat([margin * place, shape[:2] - 2 * margin], axis=0)
 
 
-def center_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns the central [size, size, channels] of an image, the offset rounded down (slim: vgg)."""
-    start = (tf.shape(image)[:2] - size) // 2
+def crop_at(image: tf.Tensor, size: int, place: Place) -> tf.Tensor:
+    """Returns the [size, size, channels] of an image at a place, the offset rounded down (slim: vgg)."""
+    start = (tf.shape(image)[:2] - size) * place // 2
     return crop(image, tf.concat([start, [size, size]], axis=0))
+
+
+def crops_beyond(image: tf.Tensor, size: int, places: Sequence[Place], mode: str) -> list[tf.Tensor]:
+    """Returns the [size, size, channels] at each place of an image that may be as small as this, or smaller.
+
+    The centre is that of `crop_or_pad`. At the edges it shifts until it meets the image's edge, but at least by an
+    eighth of `size`: by 4 pixels at 32, like the padded crops with which nets are trained on CIFAR-10.
+
+    Args:
+        image: [height, width, channels].
+        size: Both sides of the crops.
+        places: The places.
+        mode: What lies beyond the image's edges, as in `tf.pad`: 'CONSTANT' is black; 'REFLECT' needs an image that is
+            at least as large as `size`.
+    """
+    room = tf.shape(image)[:2] - size
+    centre = tf.sign(room) * (tf.abs(room) // 2)
+    least = size // 8
+    starts = (tf.minimum(centre - least, 0), centre, tf.maximum(centre + least, room))
+    before, after = tf.maximum(-starts[0], 0), tf.maximum(starts[2] - room, 0)
+    padding = tf.stack([before, after], axis=1)
+    padded = tf.pad(image, tf.concat([padding, [[0, 0]]], axis=0), mode)
+    return [
+        crop(padded, tf.stack([(starts[down] + before)[0], (starts[right] + before)[1], size, size]))
+        for down, right in places
+    ]
 
 
 def random_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
@@ -281,6 +308,14 @@ def resize_short_side(image: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.cast(side, tf.float32) / tf.reduce_min(sides)
     return resize(image, tf.cast(tf.round(sides * scale), tf.int32))
+
+
+def resize_by(image: tf.Tensor, scale: float) -> tf.Tensor:
+    """Resizes both sides by a factor, like `resize_antialiased`; at 1 returns the image itself, with its dtype."""
+    if scale == 1:
+        return image
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    return resize_antialiased(image, tf.cast(tf.maximum(tf.round(sides * scale), 1), tf.int32))
 
 
 def to_uint8(image: tf.Tensor) -> tf.Tensor:

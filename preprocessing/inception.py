@@ -4,13 +4,14 @@ Training distorts like slim's scripts, which always use `fast_mode`: crop, flip,
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 
 from preprocessing import batches, images
 from preprocessing.base import Normalization, Preprocessing
+from preprocessing.views import CENTRE, Place
 
 _CENTRAL_FRACTION = 0.875  # of each side
 _MAX_BRIGHTNESS_DELTA = 32 / 255
@@ -68,9 +69,19 @@ class Inception(Preprocessing):
     def host_eval(self, image: tf.Tensor) -> tf.Tensor:
         """Crops and resizes to float32 in [0, 1]; see the base class."""
         window = images.decode_window(
-            image, lambda shape: images.central_window(shape, _CENTRAL_FRACTION), self.source_channels
+            image, lambda shape: images.window_at(shape, _CENTRAL_FRACTION, CENTRE), self.source_channels
         )
         return self._resize(_to_unit_range(window))
+
+    @property
+    def smallest_scale(self) -> float:
+        """The scale at which the window is the whole image."""
+        return _CENTRAL_FRACTION
+
+    def host_crops(self, pixels: tf.Tensor, scale: float, places: Sequence[Place]) -> list[tf.Tensor]:
+        """Crops windows of 87.5 % / scale of each side and resizes them; see the base class."""
+        windows = [images.window_at(tf.shape(pixels), _CENTRAL_FRACTION / scale, place) for place in places]
+        return [self._resize(_to_unit_range(images.crop(pixels, window))) for window in windows]
 
     def make_draws(self, seed: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Draws flip, brightness, saturation, and for 'full' hue, contrast, order; see the base class."""

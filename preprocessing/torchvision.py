@@ -5,12 +5,14 @@ Source: pytorch/vision, references/classification/presets.py and torchvision/tra
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 
 from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
+from preprocessing.views import Place
 
 # Red, green, blue over ImageNet, of pixels in [0, 1].
 _MEANS = (0.485, 0.456, 0.406)
@@ -44,17 +46,23 @@ class Torchvision(Preprocessing):
         resized = images.resize_antialiased(window, (self.image_size, self.image_size))
         return self._with_shape(images.to_uint8(resized))
 
-    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes the shorter side and crops the centre, integer values in [0, 255]; see the base class."""
-        pixels = images.decode(image)
+    @property
+    def smallest_scale(self) -> float:
+        """The scale at which the shorter side is that of a crop."""
+        return _CROP_SIDE / _SIDE
+
+    def host_crops(self, pixels: tf.Tensor, scale: float, places: Sequence[Place]) -> list[tf.Tensor]:
+        """Resizes the shorter side and crops, integer values in [0, 255]; see the base class."""
         sides = tf.shape(pixels)[:2]
         resized = images.resize_antialiased(
-            pixels, round(self.image_size * _SIDE / _CROP_SIDE) * sides // tf.reduce_min(sides)
+            pixels, round(self.image_size * _SIDE / _CROP_SIDE * scale) * sides // tf.reduce_min(sides)
         )
+        return [self._with_shape(tf.round(self._crop(resized, place))) for place in places]
+
+    def _crop(self, resized: tf.Tensor, place: Place) -> tf.Tensor:
         # Rounds halves to even, like Python.
-        start = tf.cast(tf.round((tf.shape(resized)[:2] - self.image_size) / 2), tf.int32)
-        crop = images.crop(resized, tf.concat([start, [self.image_size, self.image_size]], axis=0))
-        return self._with_shape(tf.round(crop))
+        start = tf.cast(tf.round((tf.shape(resized)[:2] - self.image_size) * place / 2), tf.int32)
+        return images.crop(resized, tf.concat([start, [self.image_size, self.image_size]], axis=0))
 
 
 def sample_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -1,12 +1,14 @@
 """VGG's and ResNet's preprocessing (slim: preprocessing/vgg_preprocessing.py): RGB minus the mean colour."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 
 from preprocessing import images
 from preprocessing.base import Normalization, Preprocessing
+from preprocessing.views import Place
 from support.errors import InputError
 
 _MEANS = (123.68, 116.78, 103.94)  # red, green, blue over ImageNet
@@ -49,7 +51,12 @@ class Vgg(Preprocessing):
         crop = images.random_crop(resized, self.image_size, tf.random.fold_in(seed, _CROP, alg='philox'))
         return self._with_shape(images.to_uint8(crop))
 
-    def host_eval(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes the shorter side to 256 and crops the centre, in [0, 255]; see the base class."""
-        resized = images.resize_short_side(images.decode(image), _EVAL_SIDE)
-        return self._with_shape(images.center_crop(resized, self.image_size))
+    @property
+    def smallest_scale(self) -> float:
+        """The scale at which the shorter side is that of a crop."""
+        return self.image_size / _EVAL_SIDE
+
+    def host_crops(self, pixels: tf.Tensor, scale: float, places: Sequence[Place]) -> list[tf.Tensor]:
+        """Resizes the shorter side to 256 * scale and crops, in [0, 255]; see the base class."""
+        resized = images.resize_short_side(pixels, round(_EVAL_SIDE * scale))
+        return [self._with_shape(images.crop_at(resized, self.image_size, place)) for place in places]

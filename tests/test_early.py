@@ -56,6 +56,11 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
             '--eval_dir={here}/file/x/y: {here}/file is not a fo',
         ),
         ('--compare={here}/a.onnx,{here}/b.onnx', '--compare={here}/a.onnx: no such checkpoint'),
+        (
+            '--checkpoint_path={here}/file --class_map=name',
+            '--class_map=name: no such file, and none of names, numbers',
+        ),
+        ('--checkpoint_path={here}/file --real_labels={here}/none', '--real_labels={here}/none: no such file'),
     ],
     'predict_image_classifier.py': [
         ('x.jpg --checkpoint_path={here}/b/model.ckpt-3', 'no such file; its folder {here}/b does not exist'),

@@ -25,6 +25,7 @@ OPTIONS = [
 # What else is called a folder, a file or a path.
 _NAMED = re.compile(
     r'(^|_)(dir|file|path)$|^(compare|source|visualize|images|(verification|calibration)_images|cache)$'
+    r'|^(class_map|real_labels)$'
 )
 
 

@@ -15,6 +15,7 @@ from configs.training import AugmentOptions
 from preprocessing import batches, images, inception, torchvision
 from preprocessing.base import Normalization, Preprocessing
 from preprocessing.preprocessing_factory import PREPROCESSINGS, get_preprocessing, keeps_grayscale
+from preprocessing.views import CENTRE
 from support.errors import InputError, first_line
 from tests.sources import image_file
 
@@ -272,7 +273,7 @@ def test_caffe_evaluates_the_centre_of_the_squeezed_image(shared_path: SharedPat
 
 def test_central_window_is_slims(shared_path: SharedPath) -> None:
     goldens = _goldens(shared_path, 'preprocess_eval')
-    windows = np.array([images.central_window(tf.constant([h, w, 3]), 0.875) for h, w in goldens['central_crop_in']])
+    windows = np.array([images.window_at(tf.constant([h, w, 3]), 0.875, CENTRE) for h, w in goldens['central_crop_in']])
     np.testing.assert_array_equal(windows[:, 2:], goldens['central_crop_out'])
     np.testing.assert_array_equal(windows[:, :2], (goldens['central_crop_in'] - windows[:, 2:]) // 2)
 
@@ -308,7 +309,7 @@ def _random_window(rng: np.random.RandomState, height: int, width: int) -> tuple
 @pytest.mark.parametrize('image', ['china', 'flower', 'chelsea'])
 def test_central_window_of_photographs_equals_decoding_then_cropping(shared_path: SharedPath, image: str) -> None:
     encoded = _encoded(shared_path, image)
-    window = images.decode_window(encoded, lambda shape: images.central_window(shape, 0.875))
+    window = images.decode_window(encoded, lambda shape: images.window_at(shape, 0.875, CENTRE))
     np.testing.assert_array_equal(window, tf.image.central_crop(images.decode(encoded), 0.875))
 
 

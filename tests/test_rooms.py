@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'engine.evaluation': (
         'configs',
         'datasets',
+        'datasets.conversion',  # the WordNet ids of ImageNet's classes
         'engine.checkpoints',
         'engine.classifiers',
         'engine.distributed',

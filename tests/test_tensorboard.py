@@ -193,6 +193,8 @@ def test_steps_are_traced_once(train_digits, tmp_path, caplog):
         assert 'traced from step 3' in caplog.text
         train_digits(tmp_path, max_number_of_steps=6, profile_steps='3:4')
     assert '--profile_steps=3:4 traces nothing: training goes from step 4 to 6' in caplog.text
+    train_digits(tmp_path, num_epochs=8 * 32 / 1437, profile_steps='9:9')
+    assert 'training goes from step 6 to 8' in caplog.text
     assert traces(tmp_path) == [trace]
 
 

@@ -19,6 +19,7 @@ from engine import checkpoints
 from engine.classifiers.classifier import Classifier
 from engine.classifiers.interface import Interface
 from engine.classifiers.model_spec import ModelSpec
+from engine.classifiers.temperature import stored_temperature
 from engine.optim.moving_averages import ExponentialMovingAverage
 from nets.nets_factory import NETS
 from nets.variables import slim_variables
@@ -35,6 +36,7 @@ class CheckpointNet:
         model: Maps float32 images to float32 logits.
         step: The training step at which the weights were written.
         averaged: Whether the weights are moving averages.
+        temperature: Its probabilities are softmax(logits / temperature).
     """
 
     prefix: str
@@ -42,10 +44,15 @@ class CheckpointNet:
     model: keras.Model
     step: int
     averaged: bool
+    temperature: float = dataclasses.field(default=1.0, kw_only=True)
 
 
 def load_checkpoint(
-    checkpoint: checkpoints.Checkpoint, net: NetOverrides, averages: bool, mixed_precision: str = 'float32'
+    checkpoint: checkpoints.Checkpoint,
+    net: NetOverrides,
+    averages: bool,
+    mixed_precision: str = 'float32',
+    temperature: float | None = None,
 ) -> CheckpointNet:
     """Builds the net of a checkpoint and restores its weights.
 
@@ -54,6 +61,7 @@ def load_checkpoint(
         net: Overrides of the net from flags.
         averages: Whether to take the moving averages as the weights.
         mixed_precision: Arithmetic of the layers.
+        temperature: The net's temperature; None: the one stored for these weights, otherwise 1.
 
     Raises:
         InputError: the checkpoint is damaged, or the flags contradict it.
@@ -61,7 +69,9 @@ def load_checkpoint(
     spec = resolve_spec(checkpoint, net, averages)
     model = spec.make_model(mixed_precision=mixed_precision)
     restore_weights(checkpoint, model, averages)
-    return CheckpointNet(checkpoint.prefix, spec, model, max(checkpoint.step, 0), averages)
+    if temperature is None:
+        temperature = stored_temperature(checkpoint.prefix, model)
+    return CheckpointNet(checkpoint.prefix, spec, model, max(checkpoint.step, 0), averages, temperature=temperature)
 
 
 def resolve_spec(
@@ -106,7 +116,8 @@ def make_classifier(net: CheckpointNet) -> Classifier:
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(compiled(tf.constant(images)), np.float32)
 
-    return Classifier(net.prefix, 'checkpoint', net.spec, net.step, Interface(channel_order=order), run, net.model)
+    interface = Interface(channel_order=order, temperature=net.temperature)
+    return Classifier(net.prefix, 'checkpoint', net.spec, net.step, interface, run, net.model)
 
 
 def with_labels_offset(spec: ModelSpec, asked: int | None) -> ModelSpec:

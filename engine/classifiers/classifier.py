@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from engine.classifiers.interface import Interface, softmax
+from engine.classifiers.interface import Interface
 from engine.classifiers.model_spec import ModelSpec
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
@@ -74,8 +74,7 @@ class Classifier:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Returns probabilities, float32 [batch, classes]; `images` as in `scores`."""
-        scores = self.scores(images)
-        return softmax(scores) if self.interface.output == 'logits' else scores
+        return self.interface.to_probabilities(self.scores(images))
 
 
 class Batches:

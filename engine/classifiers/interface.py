@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from configs.foreign import CHANNEL_ORDERS, LAYOUTS, OUTPUTS
+from configs.foreign import CHANNEL_ORDERS, HIGHEST_TEMPERATURE, LAYOUTS, LOWEST_TEMPERATURE, OUTPUTS
 from preprocessing.preprocessing_factory import Preprocessing
 
 
@@ -21,12 +21,14 @@ class Interface:
         channel_order: 'RGB' or 'BGR'; 'RGB' also for gray images.
         include_preprocessing: Whether it takes pixels in [0, 255]; otherwise it takes the output of `device_eval`.
         output: 'logits' or 'probabilities'.
+        temperature: Probabilities are softmax(logits / temperature); in those that the file gives, it is included.
     """
 
     layout: str = 'NHWC'
     channel_order: str = 'RGB'
     include_preprocessing: bool = False
     output: str = 'logits'
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         for name, allowed in (('layout', LAYOUTS), ('channel_order', CHANNEL_ORDERS), ('output', OUTPUTS)):
@@ -35,6 +37,10 @@ class Interface:
 
         if type(self.include_preprocessing) is not bool:
             raise ValueError(f'include_preprocessing is {self.include_preprocessing!r}, not true or false')
+        if not LOWEST_TEMPERATURE <= self.temperature <= HIGHEST_TEMPERATURE:
+            raise ValueError(
+                f'temperature is {self.temperature!r}, not from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}'
+            )
 
     def reverses_channels(self, preprocessing: Preprocessing) -> bool:
         """Returns whether the file's channel order differs from the net's."""
@@ -61,6 +67,10 @@ class Interface:
         if self.layout == 'NCHW':
             values = values.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(values, np.float32)
+
+    def to_probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Returns probabilities, float32 [batch, classes], from the file's scores."""
+        return softmax(scores / np.float32(self.temperature)) if self.output == 'logits' else scores
 
     def input_shape(self, preprocessing: Preprocessing) -> tuple[int, int, int]:
         """Returns the shape of one input image of the file."""

@@ -44,6 +44,7 @@ def load_classifier(
     *,
     averages: bool = False,
     mixed_precision: str = 'float32',
+    temperature: float | None = None,
     path_flag: str = 'checkpoint_path',
 ) -> Classifier:
     """Loads a classifier from a checkpoint or an exported file.
@@ -55,6 +56,8 @@ def load_classifier(
         foreign: Properties, from flags, that a foreign file does not record.
         averages: Whether to take a checkpoint's moving averages as the weights.
         mixed_precision: Arithmetic of the layers of a checkpoint's net.
+        temperature: Its probabilities are softmax(logits / temperature); None: the file's, or the one stored for these
+            weights, otherwise 1.
         path_flag: The flag that named the path, for messages.
 
     Raises:
@@ -65,7 +68,7 @@ def load_classifier(
     if open_runtime is None:
         checkpoint = checkpoints.Checkpoint(checkpoints.find_checkpoint(path, path_flag), foreign.checkpoint_scope)
         with zero_weights():
-            loaded = load_checkpoint(checkpoint, net, averages, mixed_precision)
+            loaded = load_checkpoint(checkpoint, net, averages, mixed_precision, temperature)
         classifier = make_classifier(loaded)
     else:
         if averages:
@@ -73,6 +76,8 @@ def load_classifier(
         if mixed_precision != 'float32':
             raise InputError(f'--mixed_precision={mixed_precision}: {path} computes as it was exported; leave it out')
         classifier = _from_runtime(path.rstrip('/'), open_runtime(path, foreign), net, foreign)
+        if temperature is not None:
+            classifier = _with_temperature(classifier, temperature)
     if foreign.labels_path is None:
         return classifier
     spec = classifier.spec
@@ -186,6 +191,16 @@ def _spec_of_foreign(
     )
     order = foreign.channel_order or spec.make_preprocessing().normalization.channel_order
     return spec, Interface(layout, order, bool(foreign.includes_preprocessing), 'logits')
+
+
+def _with_temperature(classifier: Classifier, temperature: float) -> Classifier:
+    if classifier.interface.output == 'probabilities':
+        raise InputError(
+            f'--temperature={temperature:g}: {classifier.path} gives probabilities, not logits; leave it out, or '
+            'export the checkpoint again with it'
+        )
+    interface = dataclasses.replace(classifier.interface, temperature=temperature)
+    return dataclasses.replace(classifier, interface=interface)
 
 
 def _likely_layout(shape: tuple[int | None, ...]) -> str:

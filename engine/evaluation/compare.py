@@ -16,7 +16,8 @@ from engine.classifiers import size_in_bytes
 from engine.distributed import distribution
 from engine.distributed.cluster import SINGLE_PROCESS
 from engine.distributed.kernels import set_precision
-from engine.evaluation.dataset import check_classes, find_dataset
+from engine.evaluation.dataset import find_dataset
+from engine.evaluation.label_sets import open_label_set
 from engine.evaluation.measure import EvalSource, Results, Subject, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.outcomes import Collector
@@ -26,6 +27,7 @@ from engine.evaluation.results import make_report_dir, print_differences, write_
 from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import compare_pairs, compute
 from engine.evaluation.subject import open_subject
+from engine.evaluation.views import describe_views, views_in_report, with_views
 from support.errors import InputError
 from support.tables import format_table
 
@@ -34,8 +36,8 @@ def compare(config: EvalConfig) -> list[Results]:
     """Evaluates all files of `--compare` on the same examples and prints a table.
 
     Returns:
-        For each file, the results of `measure`, and kind, bytes, path, step; images_per_second of the net alone,
-        without reading and preparing images; and agreement, the share of images with the first file's top class.
+        For each file, the results of `measure`, and kind, bytes, path, step, temperature; images_per_second of the net
+        alone, without reading and preparing images; and agreement, the share of images with the first file's top class.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
@@ -47,15 +49,15 @@ def compare(config: EvalConfig) -> list[Results]:
     set_precision(config.net.mixed_precision, strategy)
     subjects = [open_subject(path, config, strategy, SINGLE_PROCESS, 'compare') for path in options.compare]
     dataset = find_dataset(options, config.net, subjects[0].path, subjects[0].spec, SINGLE_PROCESS)
-    for subject in subjects:
-        check_classes(subject.path, subject.spec, dataset, config.net.force)
     source = EvalSource(dataset, strategy, batch_size=options.batch_size, max_batches=options.max_num_batches)
-    timed = [_Timed(subject, source) for subject in subjects]
+    label_set = open_label_set(options, source, subjects, force=config.net.force)
+    dataset = label_set.dataset
+    recall_at = clip_recall_at(options.recall_at, dataset.num_classes)
+    timed = [_Timed(with_views(subject, options, strategy), source) for subject in subjects]
     collectors = [Collector(index) for index in range(len(subjects))]
     with open_rows(config.output, dataset, subjects) as observers:
-        measured = measure(timed, source, options.recall_at, [*collectors, *observers])
+        measured = measure(timed, source, recall_at, [*collectors, *observers], relabel=label_set.relabel)
     outcomes = [collector.outcomes() for collector in collectors]
-    recall_at = clip_recall_at(options.recall_at, dataset.num_classes)
     statistics = [compute(found, recall_at) for found in outcomes]
     results = [
         {
@@ -63,6 +65,7 @@ def compare(config: EvalConfig) -> list[Results]:
             'bytes': size_in_bytes(subject.path),
             'path': subject.path,
             'step': subject.step,
+            'temperature': subject.temperature,
             **counted,
             'images_per_second': round(clock.images / clock.seconds, 1),
             'agreement': float((found.predictions == outcomes[0].predictions).mean()),
@@ -75,9 +78,11 @@ def compare(config: EvalConfig) -> list[Results]:
     differences = compare_pairs(options.compare, outcomes)
     print(_table(options.compare, results))
     print_differences(differences)
-    print(f'evaluated {source.num_examples} of {dataset.num_examples}', flush=True)
+    print(f'evaluated {measured[0]["num_examples"]} of {dataset.num_examples}', flush=True)
     if config.output.results_path:
-        data = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split}
+        data: Results = {'dataset_name': dataset.name, 'dataset_split_name': dataset.split, **describe_views(options)}
+        if label_set.facts:
+            data['label_set'] = label_set.facts
         write_results(
             config.output.results_path,
             {**data, 'compared': results, 'differences': [dataclasses.asdict(each) for each in differences]},
@@ -89,10 +94,12 @@ def compare(config: EvalConfig) -> list[Results]:
                 'MB': f'{result["bytes"] / 1e6:.2f}',
                 'images per second, net alone': f'{result["images_per_second"]:.0f}',
                 'same class as the first': f'{result["agreement"]:.2%}',
+                **views_in_report(options),
             }
             for result in results
         ]
-        write_report(config.output.report_dir, gather(subjects, outcomes, statistics, facts, dataset, strategy))
+        content = gather(subjects, outcomes, statistics, facts, dataset, strategy, label_set.first_subset)
+        write_report(config.output.report_dir, content)
     return results
 
 
@@ -101,7 +108,7 @@ class _Timed:
 
     def __init__(self, subject: Subject, source: EvalSource):
         self._subject, self._source = subject, source
-        self.preprocessing, self.output = subject.preprocessing, subject.output
+        self.preprocessing, self.output, self.temperature = subject.preprocessing, subject.output, subject.temperature
         self.images, self.seconds = 0, 0.0
 
     def score(self, images: Any) -> np.ndarray:
@@ -134,7 +141,14 @@ def _table(paths: Sequence[str], results: Sequence[Results]) -> str:
 def _refuse_options_of_one(output: EvalOutputOptions, cluster: ClusterOptions) -> None:
     """Raises InputError for options that apply only to a single file."""
     given = {**dataclasses.asdict(output), **dataclasses.asdict(cluster)}
-    of_one = ('eval_dir', 'summarize_images', 'eval_interval_secs', 'max_number_of_evaluations', 'eval_timeout_secs')
+    of_one = (
+        'fit_temperature',
+        'eval_dir',
+        'summarize_images',
+        'eval_interval_secs',
+        'max_number_of_evaluations',
+        'eval_timeout_secs',
+    )
     for name in (*of_one, 'worker_hosts', 'launch_workers'):
         if given[name]:
             raise InputError(

@@ -37,7 +37,7 @@ class PrecisionRecall:
         examples, classes = batch.scores[self._index].shape
         everything = np.broadcast_to(np.arange(classes), (examples, classes))
         probabilities = batch.probabilities(self._index, everything)
-        is_label = batch.labels[:, np.newaxis] == np.arange(classes)
+        is_label = batch.labels[:, np.newaxis] == np.arange(classes) if batch.right is None else batch.right
         finite = batch.are_finite(self._index)
         highest = (np.clip(probabilities[finite], 0, 1) * (NUM_THRESHOLDS - 1)).astype(np.intp)
         curves = self._bins.shape[1]

@@ -6,7 +6,7 @@ check_classes(path, spec, dataset, force=False)
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -30,7 +30,7 @@ def find_dataset(options: EvalOptions, net: EvalNetOptions, path: str, spec: Mod
     """Returns the data set to evaluate a net on.
 
     If neither a flag nor the net's training data set determines labels_offset, the background class is left out if the
-    data set has it and the net does not.
+    data set has it and the net does not. With a class map the data set keeps its own classes.
 
     Args:
         options: The data set's name, folder and split from flags.
@@ -51,9 +51,11 @@ def find_dataset(options: EvalOptions, net: EvalNetOptions, path: str, spec: Mod
         name,
         folder,
         split,
-        classes_of_net=_classes_for(spec, name, folder, net.force),
+        classes_of_net=_classes_for(spec, name, folder, net.force or options.class_map is not None),
         record_names=names,
     )
+    if options.class_map is not None:
+        return open_it(0)
     dataset = open_it(spec.labels_offset)
     is_open = not spec.dataset_name and net.labels_offset is None
     if is_open and dataset.num_classes == spec.num_classes + 1:
@@ -93,21 +95,40 @@ def check_classes(path: str, spec: ModelSpec, dataset: Dataset, force: bool) -> 
         InputError: the numbers of classes differ, or, without `force`, their names, or a gray net gets colour images.
     """
     here = f'{dataset.name} in {dataset.dataset_dir}'
+    subset = f'; or --class_map, if {dataset.name} has a subset of its classes' if dataset.label_names else ''
     if spec.num_classes != dataset.num_classes:
         advice = f'; its labels less --labels_offset={spec.labels_offset} count here' if spec.labels_offset else ''
         raise InputError(
             f'{path} has {spec.num_classes} classes, but {here} has {dataset.num_classes}{advice}: '
-            f'{_fitting(spec, dataset)}'
+            f'{_fitting(spec, dataset)}{subset if spec.num_classes > dataset.num_classes else ""}'
         )
-    if spec.channels == 1 and not spec.use_grayscale and dataset.channels == 3 and not force:
-        flags = '--use_grayscale and --force' if spec.dataset_name else '--use_grayscale'
-        raise InputError(f'{path} takes gray images, but {here} has images in colour: {flags} turns them to gray')
+    check_channels(path, spec, dataset, force)
     if spec.label_names and dataset.label_names and spec.label_names != dataset.label_names and not force:
         index = next(i for i, name in enumerate(dataset.label_names) if spec.label_names[i] != name)
         raise InputError(
             f'{path} has other classes than {here}: number {index} is {spec.label_names[index]!r} there, '
-            f'{dataset.label_names[index]!r} here; choose another data set, or give --force'
+            f'{dataset.label_names[index]!r} here; choose another data set, or give --force, or --class_map, which '
+            'finds the same classes in another order or by their WordNet ids'
         )
+    if not spec.label_names and not force and _are_numbers_as_text(dataset.label_names):
+        raise InputError(
+            f'{here}: the names of its classes are numbers in the order of text, {", ".join(dataset.label_names[:3])}, '
+            '...; --class_map=numbers takes them for class numbers, --force keeps this order'
+        )
+
+
+def _are_numbers_as_text(names: Sequence[str]) -> bool:
+    """Returns whether names are numbers from 0, such as folders of ImageNet-V2, but not in the order of numbers."""
+    numbers = list(map(str, range(len(names))))
+    return list(names) != numbers and sorted(names) == sorted(numbers)
+
+
+def check_channels(path: str, spec: ModelSpec, dataset: Dataset, force: bool) -> None:
+    """Raises InputError if a gray net gets colour images, without `force`."""
+    here = f'{dataset.name} in {dataset.dataset_dir}'
+    if spec.channels == 1 and not spec.use_grayscale and dataset.channels == 3 and not force:
+        flags = '--use_grayscale and --force' if spec.dataset_name else '--use_grayscale'
+        raise InputError(f'{path} takes gray images, but {here} has images in colour: {flags} turns them to gray')
 
 
 def _fitting(spec: ModelSpec, dataset: Dataset) -> str:

@@ -5,20 +5,29 @@
 `measure` computes the metrics; this module opens checkpoints and data, and writes the results.
 """
 
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from configs import early
 from configs.evaluation import EvalConfig, EvalOutputOptions
 from engine import checkpoints
+from engine.classifiers import temperature
+from engine.classifiers.temperature import FittedTemperature, weights_crc32
 from engine.distributed import distribution, joining
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
-from engine.evaluation.dataset import check_classes, find_dataset
-from engine.evaluation.measure import EvalSource, Results, measure
+from engine.evaluation.calibration import KeptLogits, calibrate, keep_logits
+from engine.evaluation.dataset import find_dataset
+from engine.evaluation.health import Health
+from engine.evaluation.label_sets import open_label_set
+from engine.evaluation.measure import EvalSource, Results, Subject, measure
 from engine.evaluation.metrics import clip_recall_at
 from engine.evaluation.outcomes import Collector, Outcomes
 from engine.evaluation.report.gathering import gather
@@ -27,6 +36,7 @@ from engine.evaluation.rows import open_rows
 from engine.evaluation.statistics import Statistics, compute
 from engine.evaluation.subject import CheckpointSubject, is_file, open_subject
 from engine.evaluation.summaries import SummaryWriter
+from engine.evaluation.views import describe_views, views_in_report, with_views
 from engine.evaluation.visuals import Visuals
 from support.errors import InputError, first_line
 
@@ -38,7 +48,9 @@ def evaluate(config: EvalConfig) -> Results:
 
     Returns:
         The results of the last evaluation: accuracy, recall_at_<k>, loss (if the net gives logits), num_examples,
-        images_per_second, step, checkpoint_path, names of the net and the data set, and `Statistics.to_json`.
+        images_per_second, step, checkpoint_path, temperature, names of the net and the data set, eval_crops and
+        eval_scales (if there are several views), and `Statistics.to_json`; with `--fit_temperature` also
+        fitted_temperature, a `FittedTemperature` as a dict.
 
     Raises:
         InputError: an error that the user can fix; nothing is written.
@@ -99,6 +111,12 @@ def _paths(path: str, output: EvalOutputOptions, num_workers: int) -> Iterator[s
         yield from checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
 
 
+def _check_temperatures(prefix: str) -> None:
+    """Raises InputError before any work if a temperature cannot be stored beside a checkpoint."""
+    early.check_place('fit_temperature', temperature.path_beside(prefix))
+    temperature.load(prefix)
+
+
 class _Evaluation:
     """The net, the data and the outputs of one call of the script."""
 
@@ -106,21 +124,31 @@ class _Evaluation:
         options, output = config.evaluation, config.output
         self._config, self._cluster = config, cluster
         self._subject = subject = open_subject(path, config, strategy, cluster)
-        self._dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
-        check_classes(subject.path, subject.spec, self._dataset, config.net.force)
-        cluster.check_same({'examples': self._dataset.identity()})
+        dataset = find_dataset(options, config.net, subject.path, subject.spec, cluster)
+        cluster.check_same({'examples': dataset.identity()})
+        self._viewed = with_views(subject, options, strategy)
         self._source = EvalSource(
-            self._dataset,
+            dataset,
             strategy,
             batch_size=options.batch_size,
             max_batches=options.max_num_batches,
             cluster=cluster,
         )
-        self._recall_at = clip_recall_at(options.recall_at, self._dataset.num_classes, warn=True)
-        self._averages = bool(options.moving_average_decay)
-        folder = os.path.dirname(subject.path)
+        self._label_set = open_label_set(options, self._source, [subject], force=config.net.force)
+        self._recall_at = clip_recall_at(options.recall_at, self._label_set.dataset.num_classes, warn=True)
+        self._averages, self._views = bool(options.moving_average_decay), describe_views(options)
+        folder, split = os.path.dirname(subject.path), dataset.split + self._label_set.suffix
+        # A run's own preprocessing is known. Variants run in a single process.
+        has_variants = (config.net.force or not subject.spec.dataset_name) and cluster.count == 1
+        self._health = Health(self._source, subject.variants if has_variants else dict)
+        if output.fit_temperature:
+            if self._label_set.facts:
+                raise InputError(
+                    '--fit_temperature: takes the logits of all classes; leave --class_map and --real_labels out'
+                )
+            cluster.on_chief(lambda: _check_temperatures(subject.path))
         self._writer = SummaryWriter(
-            output.eval_dir or outputs.eval_dir(folder, self._dataset.split, self._averages),
+            output.eval_dir or outputs.eval_dir(folder, split, self._averages, bool(self._views)),
             required=output.eval_dir is not None,
         )
 
@@ -131,15 +159,21 @@ class _Evaluation:
 
     def run(self) -> Results:
         """Evaluates the current weights, prints the results, and writes JSON and event files."""
-        subject, dataset = self._subject, self._dataset
+        subject, label_set = self._subject, self._label_set
+        dataset = label_set.dataset
         logging.info('Evaluating %s on %s, split %s', subject.path, dataset.name, dataset.split)
         output = self._config.output if self._cluster.is_chief else EvalOutputOptions()
         collector = Collector()
+        # Averages over views and other label sets are not what the net was trained for.
+        is_plain = not (self._views or label_set.facts)
+        watched = [self._health.watch(subject)] if is_plain else []
+        subjects: list[Subject] = [*watched] or [self._viewed]
         visuals = Visuals(dataset, subject.preprocessing) if output.summarize_images else None
-        with open_rows(output, dataset, [subject]) as observers:
-            observers = [collector, *observers, *([] if visuals is None else [visuals.curves])]
-            (measured,) = measure([subject], self._source, self._recall_at, observers)
-        outcomes = collector.outcomes()
+        with open_rows(output, dataset, [subject]) as observers, keep_logits(output.fit_temperature) as kept:
+            observers = [*watched, collector, *observers, *kept, *([] if visuals is None else [visuals.curves])]
+            (measured,) = measure(subjects, self._source, self._recall_at, observers, relabel=label_set.relabel)
+            outcomes = collector.outcomes()
+            fitted = self._fit(kept, outcomes) if self._config.output.fit_temperature else None
         statistics = compute(outcomes, self._recall_at)
         results = {
             **measured,
@@ -150,21 +184,62 @@ class _Evaluation:
             'dataset_name': dataset.name,
             'dataset_split_name': dataset.split,
             'moving_averages': self._averages,
+            **({'label_set': label_set.facts} if label_set.facts else {}),
+            **self._views,
+            'temperature': subject.temperature,
+            **({} if fitted is None else {'fitted_temperature': fitted}),
             **statistics.to_json(dataset.label_names),
         }
         if self._cluster.is_chief:
             outputs.report(results, dataset.num_examples)
             outputs.print_statistics(statistics)
+            if fitted is not None:
+                outputs.print_temperature(fitted)
             self._write(results, outcomes, statistics, visuals)
             if output.report_dir:
                 self._write_report(output.report_dir, results, outcomes, statistics)
+        for each in watched:
+            self._health.report(each, results, subject.path, step=subject.step, images_seen=subject.images_seen)
         return results
+
+    def _fit(self, kept: Sequence[KeptLogits], outcomes: Outcomes) -> dict[str, Any]:
+        """Fits the temperature of the current weights on the chief, and stores it beside their checkpoint."""
+        subject, dataset = self._subject, self._label_set.dataset
+        assert isinstance(subject, CheckpointSubject)  # files are refused
+        not_finite = int(np.isnan(outcomes.confidences).sum())
+        if not_finite:
+            raise InputError(
+                f'--fit_temperature: {not_finite} of {len(outcomes)} examples have scores that are not finite: the '
+                f'weights of {subject.path} have diverged; name an earlier checkpoint'
+            )
+
+        def fit_and_store() -> dict[str, Any]:
+            fitted = FittedTemperature(
+                checkpoint=os.path.basename(subject.path),
+                step=subject.step,
+                moving_averages=self._averages,
+                weights_crc32=weights_crc32(subject.model),
+                dataset_name=dataset.name,
+                dataset_split_name=dataset.split,
+                **dataclasses.asdict(calibrate(kept[0], outcomes)),
+            )
+            try:
+                temperature.store(subject.path, fitted)
+            except (OSError, tf.errors.OpError) as error:
+                path = temperature.path_beside(subject.path)
+                raise InputError(f'--fit_temperature: {path}: {first_line(error)}') from error
+            return dataclasses.asdict(fitted)
+
+        return self._cluster.on_chief(fit_and_store)
 
     def _write_report(self, folder: str, results: Results, outcomes: Outcomes, statistics: Statistics) -> None:
         facts = {'kind': str(results['kind']), 'images per second': f'{results["images_per_second"]:.0f}'}
         if results['step'] >= 0:
             facts['step'] = f'{results["step"]:,}'
-        content = gather([self._subject], [outcomes], [statistics], [facts], self._dataset, self._source.strategy)
+        facts |= views_in_report(self._config.evaluation)
+        dataset, subset = self._label_set.dataset, self._label_set.first_subset
+        strategy = self._source.strategy
+        content = gather([self._subject], [outcomes], [statistics], [facts], dataset, strategy, subset)
         write_report(folder, content)
 
     def _write(self, results: Results, outcomes: Outcomes, statistics: Statistics, visuals: Visuals | None) -> None:

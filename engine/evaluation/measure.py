@@ -37,10 +37,12 @@ class Subject(Protocol):
     Attributes:
         preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
+        temperature: Its probabilities are softmax(logits / temperature).
     """
 
     preprocessing: Preprocessing
     output: str
+    temperature: float
 
     def score(self, images: Any) -> Any:
         """Returns scores, float32 [batch, classes], of a batch of images; both hold a value per local replica."""
@@ -104,6 +106,7 @@ def measure(
     recall_at: Sequence[int],
     observers: Sequence[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    relabel: Callable[[ScoredBatch], ScoredBatch] = lambda batch: batch,
 ) -> list[Results]:
     """Runs every example of a split once through each classifier and computes the metrics.
 
@@ -113,6 +116,8 @@ def measure(
         recall_at: Values of k; values above the number of classes are lowered to it.
         observers: Called with each batch after the metrics.
         should_stop: Called before every batch on every worker.
+        relabel: Changes labels and classes of each batch before it is shown to metrics and observers, and may leave
+            out examples.
 
     Returns:
         For each classifier num_examples, accuracy, recall_at_<k> and, if it gives logits, loss: the mean cross-entropy,
@@ -127,6 +132,7 @@ def measure(
     counts = [Counts(recall_at, subject.output, index) for index, subject in enumerate(subjects)]
     streams = {way: iter(source.batches(way)) for way in dict.fromkeys(subject.preprocessing for subject in subjects)}
     num_batches = -(-source.num_examples // source.batch_size)
+    num_scored = 0
     start = time.monotonic()
     with Progress('evaluation', total=num_batches, unit='batch') as progress:
         for done in range(num_batches):
@@ -141,13 +147,16 @@ def measure(
                         batches[way] = next(stream)
                 batch = _score(subjects, source, batches)
                 distribution.batches_taken().assign_add(1)
-            for observer in (*counts, *observers):
-                observer.observe(batch)
+            num_scored += len(batch.numbers)
+            relabelled = relabel(batch)
+            if len(relabelled.numbers):
+                for observer in (*counts, *observers):
+                    observer.observe(relabelled)
             if cluster.is_chief and (done + 1) % max(num_batches // 10, 1) == 0:
                 progress.report(done + 1, f'Evaluation [{done + 1}/{num_batches}]')
+    if num_scored != source.num_examples:
+        raise AssertionError(f'scored {num_scored} of {source.num_examples} examples')
     results = [count.results() for count in counts]
-    if results[0]['num_examples'] != source.num_examples:
-        raise AssertionError(f'counted {results[0]["num_examples"]} of {source.num_examples} examples')
     speed = round(source.num_examples / (time.monotonic() - start), 1)
     return [{**counted, 'images_per_second': speed} for counted in results]
 
@@ -159,4 +168,7 @@ def _score(subjects: Sequence[Subject], source: EvalSource, batches: dict[Prepro
     scores = [source.gather(subject.score(batches[subject.preprocessing]['image'])) for subject in subjects]
     real = numbers >= 0
     outputs = tuple(subject.output for subject in subjects)
-    return ScoredBatch(numbers[real], labels[real], tuple(rows[real] for rows in scores), outputs)
+    temperatures = tuple(subject.temperature for subject in subjects)
+    return ScoredBatch(
+        numbers[real], labels[real], tuple(rows[real] for rows in scores), outputs, temperatures=temperatures
+    )

@@ -38,12 +38,16 @@ class ScoredBatch:
         labels: int32 [examples], in the net's numbering of classes.
         scores: float32 [examples, classes] for each classifier.
         outputs: 'logits' or 'probabilities' for each classifier.
+        right: bool [examples, classes], the right classes, if the label need not be the only one; one at least.
+        temperatures: For each classifier; probabilities are softmax(logits / temperature). Without any, 1 each.
     """
 
     numbers: np.ndarray
     labels: np.ndarray
     scores: tuple[np.ndarray, ...]
     outputs: tuple[str, ...]
+    right: np.ndarray | None = None
+    temperatures: tuple[float, ...] = ()
     _computed: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict, init=False, compare=False)
 
     def predictions(self, index: int) -> np.ndarray:
@@ -54,12 +58,31 @@ class ScoredBatch:
         scores = self.scores[index]
         return self._once('predictions', index, lambda: np.where(np.isnan(scores), -np.inf, scores).argmax(axis=-1))
 
+    def targets(self, index: int) -> np.ndarray:
+        """Returns the right class of each example, int [examples]: its label; of several, that of the highest score.
+
+        Of equal scores it is the lowest index, as in `predictions`: a prediction is right if it is the target.
+        """
+        return self._once('targets', index, lambda: self._best_right(index))
+
+    def _best_right(self, index: int) -> np.ndarray:
+        if self.right is None:
+            return self.labels
+        scores = self.scores[index]
+        of_right = np.where(self.right & ~np.isnan(scores), scores, -np.inf)
+        first = self.right.argmax(axis=-1)
+        return np.where(np.isneginf(of_right.max(axis=-1)), first, of_right.argmax(axis=-1))
+
+    def are_correct(self, index: int) -> np.ndarray:
+        """Returns whether predictions are right, bool [examples]."""
+        return self.predictions(index) == self.targets(index)
+
     def ranks(self, index: int) -> np.ndarray:
-        """Returns `label_ranks`, int64 [examples]."""
-        return self._once('ranks', index, lambda: label_ranks(self.scores[index], self.labels))
+        """Returns `label_ranks` of the targets, int64 [examples]."""
+        return self._once('ranks', index, lambda: label_ranks(self.scores[index], self.targets(index)))
 
     def probabilities(self, index: int, classes: np.ndarray) -> np.ndarray:
-        """Returns probabilities, by a softmax of logits.
+        """Returns probabilities, by a softmax of logits divided by the temperature.
 
         Args:
             index: The classifier.
@@ -71,7 +94,9 @@ class ScoredBatch:
         scores = self.scores[index]
         chosen = np.take_along_axis(scores, classes, axis=-1).astype(np.float64)
         if self.outputs[index] == 'logits':
-            chosen = np.exp(chosen - self._once('normalizers', index, lambda: _log_sum_exp(scores))[:, np.newaxis])
+            temperature = self.temperatures[index] if self.temperatures else 1.0
+            normalizers = self._once('normalizers', index, lambda: _log_sum_exp(scores, temperature))
+            chosen = np.exp(chosen / temperature - normalizers[:, np.newaxis])
         return np.where(self.are_finite(index)[:, np.newaxis], chosen, np.nan)
 
     def are_finite(self, index: int) -> np.ndarray:
@@ -84,11 +109,12 @@ class ScoredBatch:
         return self._computed[name, index]
 
 
-def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    """Returns the logarithm of the sum of exponentials, float64 [examples], of float32 [examples, classes]."""
+def _log_sum_exp(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns log(sum(exp(logits / temperature))), float64 [examples], of float32 [examples, classes]."""
     with np.errstate(invalid='ignore'):  # of rows that are not finite
         highest = logits.max(axis=-1, keepdims=True)
-        return highest[:, 0].astype(np.float64) + np.log(np.exp(logits - highest).sum(axis=-1, dtype=np.float64))
+        sums = np.exp((logits - highest) / np.float32(temperature)).sum(axis=-1, dtype=np.float64)
+        return highest[:, 0].astype(np.float64) / temperature + np.log(sums)
 
 
 class Observer(Protocol):
@@ -113,9 +139,9 @@ class Counts:
 
     def observe(self, batch: ScoredBatch) -> None:
         """Counts a batch."""
-        scores, labels = batch.scores[self._index], batch.labels
+        scores, labels = batch.scores[self._index], batch.targets(self._index)
         self._examples += len(labels)
-        self._right += int((batch.predictions(self._index) == labels).sum())
+        self._right += int(batch.are_correct(self._index).sum())
         if self._output == 'logits':
             with tf.device('CPU:0'):
                 self._loss += softmax_cross_entropy(scores, labels).numpy().sum(dtype=np.float64)

@@ -19,7 +19,7 @@ class Outcomes:
 
     Attributes:
         numbers: int64, positions of the examples in their split.
-        labels: int32, in the net's numbering of classes.
+        labels: int32, in the net's numbering of classes; of several right ones the one with the highest score.
         predictions: int32, the classes with the highest scores.
         correct: bool, whether the prediction counts as right.
         ranks: int32, of the label from 1; 0 if it is not a class of the net, or a score is not finite.
@@ -77,7 +77,7 @@ class Collector:
 
     def observe(self, batch: ScoredBatch) -> None:
         """Keeps the outcomes of a batch."""
-        index, labels = self._index, batch.labels
+        index, labels = self._index, batch.targets(self._index)
         predictions, ranks = batch.predictions(index), batch.ranks(index)
         classes = np.stack([np.where(ranks > 0, labels, 0), predictions], axis=-1)
         of_labels, confidences = batch.probabilities(index, classes).T
@@ -86,7 +86,7 @@ class Collector:
                 numbers=batch.numbers,
                 labels=labels,
                 predictions=predictions,
-                correct=predictions == labels,
+                correct=batch.are_correct(index),
                 ranks=ranks,
                 probabilities=np.where(ranks > 0, of_labels, np.nan),
                 confidences=confidences,

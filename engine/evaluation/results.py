@@ -53,6 +53,19 @@ def print_statistics(statistics: Statistics) -> None:
         )
 
 
+def print_temperature(fitted: Results) -> None:
+    """Prints a fitted temperature, and what it changes on the examples that it was fitted to."""
+    print(
+        f'temperature {fitted["temperature"]:.6g}, fitted to {fitted["num_examples"]} examples of '
+        f'{fitted["dataset_name"]}, split {fitted["dataset_split_name"]}, and stored for {fitted["checkpoint"]}'
+    )
+    rows = [
+        (name, *(f'{fitted[f"{name}_{when}"]:.4f}' for when in ('before', 'after')))
+        for name in ('cross_entropy', 'ece')
+    ]
+    print(format_table([('', 'before', 'after'), *rows], numbers=True), flush=True)
+
+
 def print_differences(differences: Sequence[Difference]) -> None:
     """Prints McNemar's tests of pairs of classifiers as a table."""
     heading = ('first', 'second', 'only first right', 'only second right', "McNemar's p")
@@ -100,10 +113,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def eval_dir(train_dir: str, split: str, averages: bool) -> str:
-    """Returns the folder for an evaluation's event files; moving averages have a separate one."""
+def eval_dir(train_dir: str, split: str, averages: bool, has_views: bool = False) -> str:
+    """Returns the folder for an evaluation's event files; moving averages and several views have separate ones."""
     name = split.replace('%', 'pct').replace(':', '-').replace('[', '_').replace(']', '')
-    return os.path.join(train_dir, f'eval_{name}_averages' if averages else f'eval_{name}')
+    return os.path.join(train_dir, f'eval_{name}{"_averages" * averages}{"_views" * has_views}')
 
 
 def write_summaries(writer: SummaryWriter, results: Results, statistics: Statistics) -> None:

@@ -57,11 +57,12 @@ class Rows:
             self._writer.write([row for of_example in zip(*of_subjects, strict=True) for row in of_example])
 
     def _rows(self, subject: Named, batch: ScoredBatch, index: int) -> list[Row]:
-        scores, labels = batch.scores[index], batch.labels
+        scores, labels = batch.scores[index], batch.targets(index)
         order = np.argsort(-scores, axis=-1, kind='stable')[:, : self._top_k]
         ranks = batch.ranks(index).tolist()
         of_top = batch.probabilities(index, order)
         of_labels = batch.probabilities(index, np.where(batch.ranks(index) > 0, labels, 0)[:, np.newaxis])[:, 0]
+        correct = batch.are_correct(index).tolist()
         names = self._dataset.label_names or subject.spec.label_names
         rows = []
         for i, name in enumerate(example_ids(self._dataset, batch.numbers)):
@@ -73,13 +74,15 @@ class Rows:
                 'label_name': _name(names, label),
                 'prediction': top[0],
                 'prediction_name': _name(names, top[0]),
-                'correct': int(top[0] == label),
+                'correct': int(correct[i]),
                 'rank': ranks[i] or None,
                 'probability': _number(of_labels[i]) if ranks[i] else None,
                 'top_k': top,
                 'top_k_names': [_name(names, each) for each in top],
                 'top_k_probabilities': [_number(value) for value in of_top[i]],
             }
+            if batch.right is not None:
+                row['real_labels'] = np.flatnonzero(batch.right[i]).tolist()
             if self._with_logits:
                 row['logits'] = [_number(value) for value in scores[i]]
             rows.append(row)
@@ -174,7 +177,7 @@ class _Parquet:
         types: Mapping[str, Any] = {
             **dict.fromkeys(('label', 'prediction', 'correct', 'rank'), whole),
             'probability': arrow.float64(),  # whose logarithm is the loss: float32 ends at 1e-45
-            'top_k': arrow.list_(whole),
+            **dict.fromkeys(('top_k', 'real_labels'), arrow.list_(whole)),
             'top_k_names': arrow.list_(arrow.string()),
             'top_k_probabilities': arrow.list_(real),
             'logits': arrow.list_(real),

@@ -4,7 +4,9 @@ subject = open_subject('/tmp/net.tflite', config, strategy, cluster)
 (results,) = measure([subject], source, recall_at=(5,))
 """
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,19 +16,24 @@ import tensorflow as tf
 
 from configs.devices import DeviceOptions
 from configs.evaluation import EvalConfig
+from configs.names import PREPROCESSING_FAMILIES
 from engine import checkpoints
 from engine.classifiers import Classifier, load_classifier
 from engine.classifiers.checkpoint import resolve_spec, restore_weights
 from engine.classifiers.loading import find_runtime
 from engine.classifiers.model_spec import ModelSpec
+from engine.classifiers.temperature import stored_temperature
 from engine.distributed import distribution
 from engine.distributed.cluster import Cluster
+from engine.evaluation.measure import Subject
 from engine.optim.reduction import broadcast
-from nets import layers
+from nets import layers, nets_factory
 from nets.building import zero_weights
 from nets.variables import slim_variables
 from preprocessing.preprocessing_factory import Preprocessing
 from support.errors import InputError
+
+_PREPROCESSING_FLAG = '--preprocessing_name='
 
 
 class ReplicatedNet:
@@ -36,9 +43,11 @@ class ReplicatedNet:
         model: The model.
         preprocessing: The preprocessing of its images.
         output: 'logits'.
+        temperature: 1: the probabilities are those of the logits as they are.
     """
 
     output = 'logits'
+    temperature = 1.0
 
     def __init__(
         self,
@@ -47,7 +56,7 @@ class ReplicatedNet:
         strategy: tf.distribute.Strategy,
         devices: DeviceOptions,
     ):
-        self.model, self.preprocessing = model, preprocessing
+        self.model, self.preprocessing, self._strategy = model, preprocessing, strategy
         is_fast = distribution.use_fast_convolutions(devices, strategy)
 
         def classify(images: tf.Tensor) -> tf.Tensor:
@@ -65,6 +74,17 @@ class ReplicatedNet:
         """
         return self._score(images)
 
+    @functools.cached_property
+    def hidden_layers(self) -> keras.Model:
+        """The net from its input to its end points by name, in order, without logits and predictions."""
+        end_points = nets_factory.get_end_points(self.model)
+        hidden = {
+            name: output
+            for name, output in end_points.items()
+            if name != 'Predictions' and output is not self.model.output
+        }
+        return keras.Model(self.model.input, hidden)
+
 
 class CheckpointSubject(ReplicatedNet):
     """A net that takes the weights of one checkpoint after another; with several workers, only the chief reads them.
@@ -74,14 +94,18 @@ class CheckpointSubject(ReplicatedNet):
         kind: 'checkpoint'.
         spec: The net and its preprocessing.
         step: The training step of the current checkpoint; -1 if unknown.
+        images_seen: The number of examples that it was trained on; -1 if unknown, as in slim's.
+        temperature: Its probabilities are softmax(logits / temperature).
     """
 
     kind = 'checkpoint'
 
     def __init__(self, prefix: str, config: EvalConfig, strategy: tf.distribute.Strategy, cluster: Cluster):
         """Builds the net of a checkpoint and restores its weights; raises as `restore`."""
-        self._strategy, self._cluster, self._scope = strategy, cluster, config.foreign.checkpoint_scope
+        self._cluster, self._scope = cluster, config.foreign.checkpoint_scope
         self._averages = bool(config.evaluation.moving_average_decay)
+        # What is fitted is the temperature of the logits as they are.
+        self._asked = 1.0 if config.output.fit_temperature else config.evaluation.temperature
 
         def find_spec() -> dict[str, Any]:
             self._opened = checkpoints.Checkpoint(prefix, self._scope)
@@ -103,16 +127,39 @@ class CheckpointSubject(ReplicatedNet):
         self._restore(prefix, lambda: checkpoints.Checkpoint(prefix, self._scope))
 
     def _restore(self, prefix: str, open_it: Callable[[], checkpoints.Checkpoint]) -> None:
-        def read() -> int:
+        def read() -> tuple[int, int, float]:
             checkpoint = open_it()
             restore_weights(checkpoint, self.model, self._averages)
-            return checkpoint.step
+            images_seen = checkpoint.read_int(checkpoints.IMAGES_SEEN_KEY, -1)
+            return checkpoint.step, images_seen, self._asked or stored_temperature(prefix, self.model)
 
-        self.path, self.step = prefix, _read_on_chief(self._cluster, read)
+        self.path = prefix
+        self.step, self.images_seen, self.temperature = _read_on_chief(self._cluster, read)
         if self._cluster.count > 1:
             weights = [variable.value for variable in slim_variables(self.model).values()]
             with distribution.naming_lost_workers(self._cluster):
                 broadcast(self._strategy, weights)
+
+    def variants(self) -> dict[str, Subject]:
+        """Returns the same net with every other preprocessing that it can have, by flag."""
+        return {
+            _PREPROCESSING_FLAG + name: _EagerNet(self.model, spec.make_preprocessing(), self._strategy)
+            for name, spec in _other_preprocessings(self.spec).items()
+        }
+
+
+class _EagerNet:
+    """A net for a few images of a single process: compiling it would take longer."""
+
+    output, temperature = 'logits', 1.0
+
+    def __init__(self, model: keras.Model, preprocessing: Preprocessing, strategy: tf.distribute.Strategy):
+        self._model, self.preprocessing, self._strategy = model, preprocessing, strategy
+
+    def score(self, images: Any) -> np.ndarray:
+        """Returns logits, float32 [batch, classes]."""
+        inputs = self.preprocessing.device_eval(distribution.local_rows(self._strategy, images))
+        return np.asarray(self._model(inputs, training=False), np.float32)
 
 
 class FileSubject:
@@ -123,14 +170,19 @@ class FileSubject:
         kind: Its format, for tables: 'TFLite int8'.
         spec: The net and its preprocessing.
         step: The training step at which it was written; -1 if unknown.
+        images_seen: -1, unknown.
         preprocessing: The preprocessing of its images.
         output: 'logits' or 'probabilities'.
+        temperature: Its probabilities are softmax(logits / temperature); if it gives them, it is included.
     """
+
+    images_seen = -1
 
     def __init__(self, classifier: Classifier, strategy: tf.distribute.Strategy):
         self._classifier, self._strategy = classifier, strategy
         self.path, self.kind, self.spec, self.step = classifier.path, classifier.kind, classifier.spec, classifier.step
         self.preprocessing, self.output = classifier.preprocessing, classifier.interface.output
+        self.temperature = classifier.interface.temperature
 
     def score(self, images: Any) -> np.ndarray:
         """Returns scores, float32 [batch, classes]; raises InputError if they are not finite."""
@@ -138,6 +190,30 @@ class FileSubject:
         if not np.isfinite(scores).all():
             raise InputError(f'{self.path} gives values that are not finite: it is damaged, or has diverged')
         return scores
+
+    def variants(self) -> dict[str, Subject]:
+        """Returns the same file with every other preparation of its images that it can have, by flag."""
+        classifier, interface = self._classifier, self._classifier.interface
+        others = {
+            _PREPROCESSING_FLAG + name: dataclasses.replace(classifier, spec=spec)
+            for name, spec in _other_preprocessings(self.spec).items()
+        }
+        if self.spec.channels == self.preprocessing.source_channels:
+            no = 'no' if interface.include_preprocessing else ''
+            toggled = dataclasses.replace(interface, include_preprocessing=not interface.include_preprocessing)
+            others[f'--{no}includes_preprocessing'] = dataclasses.replace(classifier, interface=toggled)
+        return {flag: FileSubject(other, self._strategy) for flag, other in others.items()}
+
+
+def _other_preprocessings(spec: ModelSpec) -> dict[str, ModelSpec]:
+    """Returns the specs of a net with each other family of preprocessing that fits its images, by family."""
+    own, others = type(spec.make_preprocessing()), {}
+    for name in PREPROCESSING_FAMILIES:
+        other = dataclasses.replace(spec, preprocessing_name=name)
+        with contextlib.suppress(InputError):  # of this size or number of channels
+            if type(other.make_preprocessing()) is not own:
+                others[name] = other
+    return others
 
 
 def open_subject(
@@ -163,11 +239,19 @@ def open_subject(
     if not is_file(path):
         prefix = cluster.on_chief(lambda: checkpoints.find_checkpoint(path, flag))
         return CheckpointSubject(prefix, config, strategy, cluster)
-    averages = bool(config.evaluation.moving_average_decay)
-    precision = config.net.mixed_precision
-    return FileSubject(
-        load_classifier(path, config.net, config.foreign, averages=averages, mixed_precision=precision), strategy
+    if config.output.fit_temperature:
+        raise InputError(
+            f'--fit_temperature: {path} is an exported file; fit the temperature of its checkpoint, and export again'
+        )
+    classifier = load_classifier(
+        path,
+        config.net,
+        config.foreign,
+        averages=bool(config.evaluation.moving_average_decay),
+        mixed_precision=config.net.mixed_precision,
+        temperature=config.evaluation.temperature,
     )
+    return FileSubject(classifier, strategy)
 
 
 def is_file(path: str) -> bool:

@@ -58,6 +58,7 @@ def predict(config: PredictConfig) -> int:
         config.net,
         config.foreign,
         averages=bool(options.moving_average_decay),
+        temperature=options.temperature,
         mixed_precision=options.mixed_precision,
         devices=options.devices,
         batch_size=options.batch_size,

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from configs.devices import DeviceOptions
 from configs.foreign import ForeignOptions, NetOverrides
-from engine.classifiers import load_classifier, softmax
+from engine.classifiers import load_classifier
 from engine.distributed import distribution
 from engine.distributed.kernels import set_precision
 from engine.prediction import image_files
@@ -67,6 +67,7 @@ class Predictor:
         foreign: ForeignOptions = ForeignOptions(),
         *,
         averages: bool = False,
+        temperature: float | None = None,
         mixed_precision: str = 'float32',
         devices: str = 'auto',
         batch_size: int = 32,
@@ -79,6 +80,7 @@ class Predictor:
             net: Properties of the net that the file does not record.
             foreign: Further properties that a foreign file does not record.
             averages: Whether to take a checkpoint's moving averages as the weights.
+            temperature: Logits are divided by it; None: the one stored for these weights, otherwise 1.
             mixed_precision: Arithmetic of the layers of a checkpoint's net.
             devices: 'auto', 'cpu' or 'gpu'.
             batch_size: Images per batch.
@@ -91,7 +93,9 @@ class Predictor:
         strategy = distribution.make_strategy(DeviceOptions(devices=devices, num_clones=1))
         set_precision(mixed_precision, strategy)
         with strategy.scope():
-            self.classifier = load_classifier(path, net, foreign, averages=averages, mixed_precision=mixed_precision)
+            self.classifier = load_classifier(
+                path, net, foreign, averages=averages, mixed_precision=mixed_precision, temperature=temperature
+            )
         self._batch_size, self._apply_exif_orientation = batch_size, apply_exif_orientation
 
     def predict(self, images: Iterable[Image], top_k: int = 5) -> list[Prediction]:
@@ -156,7 +160,7 @@ class Predictor:
         except tf.errors.ResourceExhaustedError as error:
             message = f'--batch_size={self._batch_size}: takes more memory than there is; use a smaller one'
             raise InputError(message) from error
-        probabilities = softmax(scores) if self.classifier.interface.output == 'logits' else scores
+        probabilities = self.classifier.interface.to_probabilities(scores)
         # Sorts scores, because different scores may round to equal probabilities; stable, like `tf.argmax`.
         order = np.argsort(-scores, axis=-1, kind='stable')[:, :top_k]
         labels = self.classifier.spec.label_names

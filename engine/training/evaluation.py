@@ -13,6 +13,7 @@ from absl import logging
 
 from configs.evaluation import EvalOptions
 from datasets import dataset_factory, decoded
+from engine.evaluation.health import Health
 from engine.evaluation.measure import EvalSource, EvaluationStopped, Results, measure
 from engine.evaluation.metrics import Observer, clip_recall_at
 from engine.evaluation.outcomes import Collector
@@ -49,6 +50,7 @@ class Evaluate(Action):
     ):
         self.interval, self._draws = interval, draws
         self._net, self._source, self._recall_at = net, source, recall_at
+        self._health = Health(source)
         self._state, self._writer, self._best, self._should_stop = state, writer, best, should_stop
         self.results: Results | None = None
 
@@ -70,12 +72,12 @@ class Evaluate(Action):
         variables = {**self._state.saved_variables(), **position.counters()}
         values = {name: tf.convert_to_tensor(value) for name, value in variables.items()}
         check_variables(values, position)  # NaN logits would count as the first class
-        collector = Collector()
+        watched, collector = self._health.watch(self._net), Collector()
         visuals = Visuals(self._source.dataset, self._net.preprocessing) if self._draws else None
-        observers: list[Observer] = [collector, *([] if visuals is None else [visuals.curves])]
+        observers: list[Observer] = [watched, collector, *([] if visuals is None else [visuals.curves])]
         try:
             with _averages_as_weights(self._state):
-                (measured,) = measure([self._net], self._source, self._recall_at, observers, self._should_stop)
+                (measured,) = measure([watched], self._source, self._recall_at, observers, self._should_stop)
         except EvaluationStopped:
             logging.info('the evaluation was interrupted; it runs first when training resumes')
             return
@@ -87,6 +89,9 @@ class Evaluate(Action):
             if visuals is not None:
                 visuals.write(self._writer, position.step, outcomes, statistics)
             write_summaries(self._writer, self.results, statistics)
+        self._health.report(
+            watched, measured, f'step {position.step}', step=position.step, images_seen=position.images_seen
+        )
         self._best.take(self.results, values)
         self.ends_training = self._best.is_exhausted
 

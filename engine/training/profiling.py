@@ -36,6 +36,7 @@ class Profile(Action):
 
     def __init__(self, interval: EachStep, folder: str, progress: Progress):
         self.interval, self._folder, self._progress = interval, folder, progress
+        self._end = 0.0  # the last step of training
         self._first: int | None = None  # of the steps in the trace that is being recorded
         self._step: tf.profiler.experimental.Trace | None = None
 
@@ -47,6 +48,7 @@ class Profile(Action):
         """
         super().begin(position, last_step)
         self.close()  # an error, from which the run recovers, may have come between its steps
+        self._end = last_step
         first, last = self.interval.first, self.interval.last
         if last <= position.step or first > last_step:
             logging.warning(
@@ -57,7 +59,7 @@ class Profile(Action):
             self._trace(position.step + 1)
 
     def act(self, moment: Moment) -> None:
-        if moment.step >= self.interval.last:
+        if moment.step >= min(self.interval.last, self._end):
             self.finish()
         elif moment.step >= self.interval.first - 1:
             self._trace(moment.step + 1)
@@ -71,7 +73,7 @@ class Profile(Action):
             except tf.errors.OpError as error:
                 raise InputError(f'--profile_steps: the profiler does not start: {first_line(error)}') from error
             self._first = step
-        # The profiler's pages show times per step where a trace has this name and number; `_r` marks a root.
+        # The trace viewer shows it as an event of this name and number; `_r` marks a root.
         self._step = tf.profiler.experimental.Trace('train', step_num=step, _r=1)
         self._step.__enter__()
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -46,6 +47,7 @@ def gather(
     facts: Sequence[dict[str, str]],
     dataset: Dataset,
     strategy: tf.distribute.Strategy,
+    subset: np.ndarray | None = None,
 ) -> Content:
     """Returns the content of a report; pictures, curves and recipe are those of the first classifier.
 
@@ -56,6 +58,7 @@ def gather(
         facts: What else is known of each classifier, by name.
         dataset: The examples.
         strategy: The strategy of the replicas.
+        subset: For each class of the outcomes, the first net's class; None if they are the same.
 
     Raises:
         InputError: an image cannot be read.
@@ -73,7 +76,9 @@ def gather(
         label_names=dataset.label_names or first.spec.label_names,
         differences=compare_pairs(paths, outcomes),
         curves=_curves(folder) if folder else (),
-        galleries=make_galleries(outcomes[0], dataset, first.preprocessing, _explainer(first)) if is_real else (),
+        galleries=make_galleries(outcomes[0], dataset, first.preprocessing, _explainer(first, subset))
+        if is_real
+        else (),
         filters=model and draw_filters(model, first.preprocessing.normalization.channel_order),
         preparations=_preparations(first, options),
         recipe=_recipe(options),
@@ -136,7 +141,7 @@ def _recipe(options: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _explainer(subject: CheckpointSubject | FileSubject) -> Explain | None:
+def _explainer(subject: CheckpointSubject | FileSubject, subset: np.ndarray | None) -> Explain | None:
     """Returns a function that draws Grad-CAM over images; None for an exported file and a net without convolutions."""
     if not isinstance(subject, CheckpointSubject):
         return None
@@ -147,7 +152,8 @@ def _explainer(subject: CheckpointSubject | FileSubject) -> Explain | None:
         logging.info('the report has no explanations: %s', error)
         return None
     return lambda images, classes: overlay(
-        images.numpy() / preprocessing.host_range, explain(preprocessing.device_eval(images), classes)
+        images.numpy() / preprocessing.host_range,
+        explain(preprocessing.device_eval(images), classes if subset is None else subset[classes]),
     )
 
 

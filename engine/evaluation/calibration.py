@@ -1,0 +1,161 @@
+"""Fits the temperature of a net's probabilities to a split.
+
+with keep_logits() as (kept,):
+    measure([subject], source, recall_at, [kept, collector])
+    fit = calibrate(kept, collector.outcomes())
+
+Source: Guo et al., On Calibration of Modern Neural Networks (2017): one number, which minimises the cross-entropy of
+softmax(logits / temperature). The order of the scores, and so accuracy, stay the same.
+"""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+import scipy.optimize
+from absl import logging
+
+from configs.foreign import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from engine.evaluation.metrics import ScoredBatch
+from engine.evaluation.outcomes import Outcomes
+from engine.evaluation.statistics import compute
+from support.errors import InputError, first_line
+
+_CHUNK = 2**21  # logits in memory at a time
+_TOLERANCE = 1e-6  # of the temperature, relative
+
+
+class KeptLogits:
+    """An observer that keeps one classifier's logits in a file, 4 bytes each, of examples with known labels."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._labels: list[np.ndarray] = []
+        self._classes = 0
+
+    def observe(self, batch: ScoredBatch) -> None:
+        """Keeps a batch.
+
+        Raises:
+            InputError: the scores are probabilities, or the disk is full.
+        """
+        if batch.outputs[0] != 'logits':
+            raise InputError('--fit_temperature: takes logits, and here are probabilities; leave it out')
+        known = batch.ranks(0) > 0
+        self._classes = batch.scores[0].shape[-1]
+        self._labels.append(batch.labels[known])
+        try:
+            self._file.write(np.ascontiguousarray(batch.scores[0][known]).data)
+        except OSError as error:
+            raise InputError(
+                f'--fit_temperature: keeps the logits in {tempfile.gettempdir()}: {first_line(error)}; TMPDIR names '
+                'another folder'
+            ) from error
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields logits less the highest of each example, float64 [examples, classes], and those of the labels."""
+        labels = np.concatenate(self._labels)
+        size = max(_CHUNK // self._classes, 1)
+        self._file.seek(0)
+        for first in range(0, len(labels), size):
+            of_chunk = labels[first : first + size, np.newaxis]
+            content = self._file.read(4 * len(of_chunk) * self._classes)
+            logits = np.frombuffer(content, np.float32).reshape(-1, self._classes).astype(np.float64)
+            logits -= logits.max(axis=-1, keepdims=True)
+            yield logits, np.take_along_axis(logits, of_chunk, axis=-1)[:, 0]
+
+
+@contextlib.contextmanager
+def keep_logits(is_wanted: bool = True) -> Iterator[list[KeptLogits]]:
+    """Yields a list with the observer that keeps logits; empty unless it is wanted.
+
+    Its file is temporary and has no name, so that nothing is left of it, whatever ends the process.
+    """
+    if not is_wanted:
+        yield []
+        return
+    with tempfile.TemporaryFile() as file:
+        yield [KeptLogits(file)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A fitted temperature and what it achieves on the examples that it was fitted to.
+
+    Attributes:
+        temperature: From `LOWEST_TEMPERATURE` to `HIGHEST_TEMPERATURE`.
+        num_examples: Number of examples.
+        cross_entropy_before, cross_entropy_after: Mean cross-entropy at temperature 1, and at this one.
+        ece_before, ece_after: Expected calibration error.
+    """
+
+    temperature: float
+    num_examples: int
+    cross_entropy_before: float
+    cross_entropy_after: float
+    ece_before: float
+    ece_after: float
+
+
+def calibrate(kept: KeptLogits, outcomes: Outcomes) -> Fit:
+    """Fits the temperature, and measures the calibration before and after.
+
+    Args:
+        kept: The logits.
+        outcomes: Outcomes of the same examples; those without a known label are left out.
+
+    Raises:
+        InputError: no example has a label of the net's classes.
+    """
+    known = outcomes.ranks > 0
+    if not known.any():
+        raise InputError('--fit_temperature: no example has a label that is a class of the net')
+    of_known = Outcomes(**{field.name: getattr(outcomes, field.name)[known] for field in dataclasses.fields(Outcomes)})
+    temperature = fit_temperature(kept)
+    before, after = (_quality(kept, of_known, each) for each in (1.0, temperature))
+    return Fit(temperature, len(of_known), before[0], after[0], before[1], after[1])
+
+
+def fit_temperature(kept: KeptLogits) -> float:
+    """Returns the temperature of the least mean cross-entropy; at a bound, with a warning.
+
+    The cross-entropy is convex in 1 / temperature. Its least value may lie at no temperature: with every example
+    right it falls down to 0, and with scores that say nothing of the labels up to infinity.
+    """
+
+    def slope(log_inverse: float) -> float:
+        """Returns the derivative of the sum of cross-entropies by 1 / temperature, which rises with it."""
+        inverse, total = math.exp(log_inverse), 0.0
+        for logits, of_labels in kept.chunks():
+            weights = np.exp(inverse * logits)
+            total += float((np.einsum('ij,ij->i', weights, logits) / weights.sum(axis=-1) - of_labels).sum())
+        return total
+
+    low, high = -math.log(HIGHEST_TEMPERATURE), -math.log(LOWEST_TEMPERATURE)
+    at_low, at_high = slope(low), slope(high)
+    if at_low < 0 < at_high:
+        return math.exp(-scipy.optimize.brentq(slope, low, high, xtol=_TOLERANCE))
+    if at_low == at_high:  # all scores of an example are equal
+        return 1.0
+    bound, because = (
+        (LOWEST_TEMPERATURE, 'nearly all examples are right: fit to a split that the net was not trained on')
+        if at_high <= 0
+        else (HIGHEST_TEMPERATURE, 'the scores say nothing of the labels: the net has not learned this split')
+    )
+    logging.warning('--fit_temperature: the temperature is at its bound, %g, because %s', bound, because)
+    return bound
+
+
+def _quality(kept: KeptLogits, outcomes: Outcomes, temperature: float) -> tuple[float, float]:
+    """Returns mean cross-entropy and expected calibration error at a temperature."""
+    loss, confidences = 0.0, []
+    for logits, of_labels in kept.chunks():
+        sums = np.exp(logits / temperature).sum(axis=-1)
+        loss += float((np.log(sums) - of_labels / temperature).sum())
+        confidences.append(1 / sums)  # the highest logit is 0
+    calibrated = dataclasses.replace(outcomes, confidences=np.concatenate(confidences))
+    return loss / len(outcomes), compute(calibrated, (), with_intervals=False).values['ece']
