@@ -236,7 +236,7 @@ EXPORTS: dict[str, tuple[str, dict[str, Any], float]] = {
 }
 
 
-@pytest.mark.quick('saved_model', 'tflite_int8', 'onnx')
+@pytest.mark.quick('saved_model', 'onnx')
 @pytest.mark.parametrize('name', EXPORTS)
 def test_exports_of_probabilities_include_it(name, run, fitted, logits, tmp_path):
     file, options, tolerance = EXPORTS[name]
