@@ -191,7 +191,7 @@ class Builder:
     def conv_to(self, net: keras.KerasTensor, channels: int, size: int, name: str, **options: Any) -> keras.KerasTensor:
         """Applies a convolution to exactly so many channels, whatever the multiplier; else as `conv`."""
         options['dilation_rate'] = options.pop('rate', 1)
-        make = functools.partial(Conv2D, channels, size, padding='same')  # type: ignore[misc]  # keras is not typed
+        make = functools.partial(Conv2D, channels, size, padding='same')
         return self._normalized(net, name, make, **options)
 
     def separable(
@@ -321,7 +321,8 @@ class Builder:
     @staticmethod
     def reduced(net: keras.KerasTensor, size: int) -> tuple[int, int]:
         """Returns the height and width of a window that a small image makes smaller."""
-        return tuple(size if side is None else min(size, side) for side in net.shape[1:3])
+        height, width = (size if side is None else min(size, side) for side in net.shape[1:3])
+        return height, width
 
     def concat(self, branches: Sequence[keras.KerasTensor], name: str = 'concat') -> keras.KerasTensor:
         """Joins the channels of branches."""

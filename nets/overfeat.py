@@ -42,8 +42,8 @@ def overfeat(
         InputError: The images are too small, or too large to squeeze.
     """
     build = Builder('overfeat', inputs, MIN_IMAGE_SIZE, is_fixed=False, weight_decay=weight_decay, **options)
-    normal = {'initializer': truncated_normal(0.005)}
-    fully_connected = functools.partial(build.conv, layer=FullyConnectedConv2D, bias=0.1, **normal)
+    normal: dict[str, Any] = {'initializer': truncated_normal(0.005)}
+    fully_connected: Any = functools.partial(build.conv, layer=FullyConnectedConv2D, bias=0.1, **normal)
     net = build.conv(inputs, 64, 11, 'conv1', 4, padding='valid')
     net = build.max_pool(net, 'pool1', 2)
     net = build.conv(net, 256, 5, 'conv2', padding='valid')

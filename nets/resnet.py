@@ -66,7 +66,9 @@ def resnet(
     )
     if output_stride is not None and output_stride % 4:
         raise InputError(f'output_stride={output_stride}: must be a multiple of 4')
-    root = {'norm': False, 'activation': False} if version == 2 else {}  # slim: the first unit normalises
+    root: dict[str, Any] = (
+        {'norm': False, 'activation': False} if version == 2 else {}
+    )  # slim: the first unit normalises
     net = _same(build, inputs, 64, 7, 'conv1', 2, **root)
     net = build.max_pool(net, 'pool1', padding='same')
     unit = _unit_v1 if version == 1 else _unit_v2
@@ -117,7 +119,7 @@ def _unit_v1(build: Builder, net: keras.KerasTensor, depth: int, stride: int, ra
 
 
 def _unit_v2(build: Builder, net: keras.KerasTensor, depth: int, stride: int, rate: int) -> keras.KerasTensor:
-    linear = {'norm': False, 'activation': False}
+    linear: dict[str, Any] = {'norm': False, 'activation': False}
     before = build.activate(build.batch_norm(net, 'preact', _NORM), 'preact', 'relu')
     if net.shape[-1] == build.width(4 * depth):
         shortcut = _subsample(build, net, stride)

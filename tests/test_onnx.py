@@ -40,7 +40,7 @@ from nets.layers import (
 )
 from nets.variables import slim_variables
 from support.errors import InputError
-from tests.chains import CHAINS
+from tests import chains
 from tests.served_nets import (
     LABELS,
     NARROW,
@@ -81,7 +81,7 @@ def write(source: Source, path: Path) -> Path:
 @pytest.fixture(scope='module')
 def sources(digits_dir) -> dict[str, Source]:
     """Every net, narrow and for its smallest images."""
-    return {name: make_source(name, digits_dir, own_interface(name)) for name in CHAINS}
+    return {name: make_source(name, digits_dir, own_interface(name)) for name in chains.CHAINS}
 
 
 @pytest.fixture(scope='module')
@@ -104,7 +104,7 @@ def operators(path: Path) -> list[str]:
 
 @pytest.mark.quick('*-none', 'lenet-*')
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
-@pytest.mark.parametrize('net', CHAINS)
+@pytest.mark.parametrize('net', chains.CHAINS)
 def test_every_net_gives_its_results_in_every_quantization(exports, net, quantize):
     source, path = exports[net, quantize]
     onnx.checker.check_model(onnx.load(path), full_check=quantize not in ('int8', 'qdq'))
@@ -164,7 +164,7 @@ def test_preprocessing_and_softmax_are_not_rounded(digits_dir, tmp_path, quantiz
 
 
 @pytest.mark.parametrize('quantize', ['int8', 'qdq'])
-@pytest.mark.parametrize('net', CHAINS)
+@pytest.mark.parametrize('net', chains.CHAINS)
 def test_neighbouring_products_fit_into_16_bits(exports, net, quantize):
     """Processors without VNNI add them there, and cut off what is larger: with 0 to 255 for the values."""
     graph = onnx.load(exports[net, quantize][1]).graph
@@ -385,7 +385,7 @@ def test_the_graph_is_that_of_the_model_zoo(exports):
     assert found['fc6'] == {'transB': 1}
 
 
-@pytest.mark.parametrize('net', CHAINS)
+@pytest.mark.parametrize('net', chains.CHAINS)
 def test_names_are_slims(exports, net):
     source, path = exports[net, 'none']
     model = onnx.load(path)
@@ -482,7 +482,7 @@ def static_sizes(path: Path) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.quick('*alexnet_bn', 'none-cifarnet')
-@pytest.mark.parametrize('net', CHAINS)
+@pytest.mark.parametrize('net', chains.CHAINS)
 @pytest.mark.parametrize('quantize', QUANTIZATIONS)
 def test_a_fixed_batch_leaves_no_size_open(sources, exports, tmp_path, net, quantize):
     source = with_options(sources[net], quantize=quantize, batch_size=3)

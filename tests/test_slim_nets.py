@@ -186,7 +186,7 @@ def test_a_step_adds_the_auxiliary_loss(precision, parts, digits_dir):
         schedule = make_schedule(config.schedule, steps_per_epoch=10, total_steps=None)
         step = ReplicaStep(
             state,
-            Augmentation(AsRecorded()),
+            Augmentation(AsRecorded()),  # type: ignore[arg-type]
             schedule,
             Reduction(num_replicas=1),
             batch_size=4,

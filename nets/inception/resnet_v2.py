@@ -14,30 +14,30 @@ from nets.inception.towers import NORM, STRIDED, apply, auxiliary_head, block, d
 # (size, stride) of the unpadded windows: the stem, Mixed_6a, Mixed_7a.
 MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
 
-_MIXED_5B = [
+_MIXED_5B: list[Any] = [
     [('Conv2d_1x1', 96)],
     [('Conv2d_0a_1x1', 48), ('Conv2d_0b_5x5', 64)],
     [('Conv2d_0a_1x1', 64), ('Conv2d_0b_3x3', 96), ('Conv2d_0c_3x3', 96)],
     [('AvgPool_0a_3x3',), ('Conv2d_0b_1x1', 64)],
 ]
-_BLOCK35 = [
+_BLOCK35: list[Any] = [
     [('Conv2d_1x1', 32)],
     [('Conv2d_0a_1x1', 32), ('Conv2d_0b_3x3', 32)],
     [('Conv2d_0a_1x1', 32), ('Conv2d_0b_3x3', 48), ('Conv2d_0c_3x3', 64)],
 ]
-_MIXED_6A = [
+_MIXED_6A: list[Any] = [
     [('Conv2d_1a_3x3', 384, None, STRIDED)],
     [('Conv2d_0a_1x1', 256), ('Conv2d_0b_3x3', 256), ('Conv2d_1a_3x3', 384, None, STRIDED)],
     [('MaxPool_1a_3x3', 0, None, STRIDED)],
 ]
-_BLOCK17 = [[('Conv2d_1x1', 192)], [('Conv2d_0a_1x1', 128), ('Conv2d_0b_1x7', 160), ('Conv2d_0c_7x1', 192)]]
-_MIXED_7A = [
+_BLOCK17: list[Any] = [[('Conv2d_1x1', 192)], [('Conv2d_0a_1x1', 128), ('Conv2d_0b_1x7', 160), ('Conv2d_0c_7x1', 192)]]
+_MIXED_7A: list[Any] = [
     [('Conv2d_0a_1x1', 256), ('Conv2d_1a_3x3', 384, None, STRIDED)],
     [('Conv2d_0a_1x1', 256), ('Conv2d_1a_3x3', 288, None, STRIDED)],
     [('Conv2d_0a_1x1', 256), ('Conv2d_0b_3x3', 288), ('Conv2d_1a_3x3', 320, None, STRIDED)],
     [('MaxPool_1a_3x3', 0, None, STRIDED)],
 ]
-_BLOCK8 = [[('Conv2d_1x1', 192)], [('Conv2d_0a_1x1', 192), ('Conv2d_0b_1x3', 224), ('Conv2d_0c_3x1', 256)]]
+_BLOCK8: list[Any] = [[('Conv2d_1x1', 192)], [('Conv2d_0a_1x1', 192), ('Conv2d_0b_1x3', 224), ('Conv2d_0c_3x1', 256)]]
 
 
 def inception_resnet_v2(

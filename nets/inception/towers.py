@@ -16,9 +16,9 @@ import keras
 from nets.building import Builder, EndPoints, Norm, squeeze, truncated_normal
 from nets.layers import AuxiliaryHead
 
-Layer = tuple[Any, ...]
+Layer = Any  # a tuple, or a list of tuples
 NORM = Norm()
-STRIDED = {'strides': 2, 'padding': 'valid'}
+STRIDED: dict[str, Any] = {'strides': 2, 'padding': 'valid'}
 
 
 def block(build: Builder, net: keras.KerasTensor, name: str, towers: Sequence[Sequence[Layer]]) -> keras.KerasTensor:

@@ -15,24 +15,24 @@ from nets.inception.towers import NORM, STRIDED, apply, auxiliary_head, block, d
 MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
 
 _VALID = {'padding': 'valid'}
-_MIXED_3A = [[('MaxPool_0a_3x3', 0, None, STRIDED)], [('Conv2d_0a_3x3', 96, None, STRIDED)]]
-_MIXED_4A = [
+_MIXED_3A: list[Any] = [[('MaxPool_0a_3x3', 0, None, STRIDED)], [('Conv2d_0a_3x3', 96, None, STRIDED)]]
+_MIXED_4A: list[Any] = [
     [('Conv2d_0a_1x1', 64), ('Conv2d_1a_3x3', 96, None, _VALID)],
     [('Conv2d_0a_1x1', 64), ('Conv2d_0b_1x7', 64), ('Conv2d_0c_7x1', 64), ('Conv2d_1a_3x3', 96, None, _VALID)],
 ]
-_MIXED_5A = [[('Conv2d_1a_3x3', 192, None, STRIDED)], [('MaxPool_1a_3x3', 0, None, STRIDED)]]
-_A = [
+_MIXED_5A: list[Any] = [[('Conv2d_1a_3x3', 192, None, STRIDED)], [('MaxPool_1a_3x3', 0, None, STRIDED)]]
+_A: list[Any] = [
     [('Conv2d_0a_1x1', 96)],
     [('Conv2d_0a_1x1', 64), ('Conv2d_0b_3x3', 96)],
     [('Conv2d_0a_1x1', 64), ('Conv2d_0b_3x3', 96), ('Conv2d_0c_3x3', 96)],
     [('AvgPool_0a_3x3',), ('Conv2d_0b_1x1', 96)],
 ]
-_MIXED_6A = [
+_MIXED_6A: list[Any] = [
     [('Conv2d_1a_3x3', 384, None, STRIDED)],
     [('Conv2d_0a_1x1', 192), ('Conv2d_0b_3x3', 224), ('Conv2d_1a_3x3', 256, None, STRIDED)],
     [('MaxPool_1a_3x3', 0, None, STRIDED)],
 ]
-_B = [
+_B: list[Any] = [
     [('Conv2d_0a_1x1', 384)],
     [('Conv2d_0a_1x1', 192), ('Conv2d_0b_1x7', 224), ('Conv2d_0c_7x1', 256)],
     [
@@ -44,7 +44,7 @@ _B = [
     ],
     [('AvgPool_0a_3x3',), ('Conv2d_0b_1x1', 128)],
 ]
-_MIXED_7A = [
+_MIXED_7A: list[Any] = [
     [('Conv2d_0a_1x1', 192), ('Conv2d_1a_3x3', 192, None, STRIDED)],
     [
         ('Conv2d_0a_1x1', 256),

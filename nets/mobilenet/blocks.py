@@ -102,7 +102,9 @@ def mobilenet(
         is_fixed=False,
         **{'dropout_keep_prob': 0.8, **options},
     )
-    net, points, inner = inputs, {}, {}
+    net = inputs
+    points: EndPoints = {}
+    inner: EndPoints = {}
     stride, rate, convolutions, bottlenecks = 1, 1, 0, 0
     for number, layer in enumerate(table, start=1):
         if isinstance(layer, Pool):

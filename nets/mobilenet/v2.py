@@ -14,7 +14,7 @@ from nets.mobilenet import blocks
 from nets.mobilenet.blocks import Bottleneck, Conv
 
 _block = functools.partial(Bottleneck, activation='relu6')
-_TABLE = (
+_TABLE: tuple[Any, ...] = (
     Conv(32, 3, 2, activation='relu6'),
     _block(1, 16),
     _block(6, 24, stride=2),
