@@ -71,7 +71,7 @@ def _aligned(files: list[SavedRows]) -> bool:
     """Returns True if all files have rows of the same examples; otherwise raises InputError."""
     for other in files[1:]:
         if other.ids != files[0].ids:
-            raise InputError(f'{files[0].path} and {other.path} have rows of different examples')
+            raise InputError(f'the rows of {files[0].path!r} and {other.path!r} are of different examples')
     return True
 
 
