@@ -33,6 +33,7 @@ def _pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name / 'report.html' for name in CASES}
 
 
+@pytest.mark.quick('few-390-light', 'many-1400-dark', 'compared-390-dark')
 @pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
 @pytest.mark.parametrize('width', [390, 1400])
 @pytest.mark.parametrize('case', CASES)

@@ -72,6 +72,7 @@ def with_scores(count: int, **columns) -> Content:
     return content_of([make_outcomes(**{**usual, **scores, **columns})], NAMES[:3])
 
 
+@pytest.mark.quick('empty', 'one_example', 'scores_not_finite', 'absent_class', '20000_classes')
 @pytest.mark.parametrize(
     ('content', 'texts'),
     [
@@ -230,10 +231,12 @@ def test_similar_classes_stand_together():
 def test_groups_of_classes_keep_all_examples():
     outcomes = content_of([outcomes_of(50, 500)])
     counts = outcomes.subjects[0].statistics.confusion
-    grid = confusion.make_grid(counts, np.arange(50), [f'{i}' for i in range(50)], most=12)
+    grid = confusion.make_grid(counts, np.arange(50)[::-1], str, most=12)
     assert (grid.group, grid.counts.shape, grid.counts.sum()) == (5, (10, 10), 500)
-    assert grid.names[1] == '5 … 9'
-    assert grid.counts[1, 1] == counts[5:10][:, 5:10].sum()
+    assert (grid.names[1], grid.numbers[1]) == ('44 … 40', 44)
+    assert grid.counts[1, 0] == counts[40:45][:, 45:].sum()
+    odd = confusion.make_grid(counts, np.arange(49), str, most=12)
+    assert (odd.names[0], odd.names[-1]) == ('0 … 4', '45 … 48')
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,12 @@ def test_probabilities_count_as_they_are():
     np.testing.assert_allclose(of_logits.confidences, of_probabilities.confidences, rtol=1e-5)
 
 
-@pytest.mark.parametrize(('successes', 'count'), [(0, 10), (10, 10), (6168, 10_000)])
-def test_wilson_is_the_closed_form(successes, count):
-    z, share = scipy.stats.norm.ppf(0.975), successes / count
-    centre, spread = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    expected = np.array([centre - spread, centre + spread]) / (1 + z**2 / count)
-    assert wilson(successes, count) == pytest.approx(expected, abs=1e-9)
+@pytest.mark.parametrize(
+    ('successes', 'count'), [(0, 10), (10, 10), (1, 1), (0, 1), (6168, 10_000), (999_999, 1_000_000)]
+)
+def test_wilson_is_that_of_scipy(successes, count):
+    expected = scipy.stats.binomtest(successes, count).proportion_ci(0.95, method='wilson')
+    assert wilson(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_bootstrap_intervals_are_as_wide_as_theory_says():

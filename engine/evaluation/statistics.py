@@ -9,12 +9,14 @@ Names and definitions are scikit-learn's where it has them.
 
 import dataclasses
 import itertools
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
+import scipy.special
 import scipy.stats
 
 from engine.evaluation.outcomes import Outcomes
@@ -164,8 +166,12 @@ def wilson(successes: int, count: int) -> Interval:
     """Returns Wilson's 95 % interval of a share; (NaN, NaN) if count is 0."""
     if not count:
         return (np.nan, np.nan)
-    interval = scipy.stats.binomtest(successes, count).proportion_ci(_CONFIDENCE, method='wilson')
-    return (float(interval.low), float(interval.high))
+    share, z = successes / count, float(scipy.special.ndtri(0.5 + _CONFIDENCE / 2))
+    centre = share + z**2 / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z**2 / count
+    # Rounding must not leave [0, 1], nor the share itself.
+    return (max(0.0, min(share, (centre - spread) / scale)), min(1.0, max(share, (centre + spread) / scale)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -291,7 +291,8 @@ def _draw_histogram(figure: Figure, values: Sequence[float]) -> None:
 def confusion_panel(title: str, grid: confusion.Grid) -> Panel:
     """Returns a confusion matrix; with names up to 60 classes, with numbers up to 20."""
     size = len(grid.names)
-    names = [printable(name, 16, str(place)) for place, name in enumerate(grid.names)] if size <= _MOST_NAMES else []
+    shown = zip(grid.numbers, grid.names, strict=True) if size <= _MOST_NAMES else ()
+    names = [printable(name, 16, f'class {number}') for number, name in shown]
     margin = 0.5 + _LETTER * max(map(len, names), default=0)
     side = min(max(0.42 * size, 3.0), 7.0)
     draw = functools.partial(_draw_confusion, grid=grid, names=names, margin=margin)

@@ -1,12 +1,12 @@
 """Confusion matrices for people: classes that are confused stand together, rare mistakes are seen, any number fits.
 
 ordering = similarity_order(counts)                   # sparse [classes, classes], of the classes that occur
-grid = make_grid(counts, ordering, names)             # at most MOST_ROWS rows
+grid = make_grid(counts, ordering, name_of)           # at most MOST_ROWS rows
 picture = heat(grid.counts)
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse
@@ -17,7 +17,7 @@ from scipy.spatial import distance
 MOST_ROWS = 1200  # of a grid; ImageNet's 1,001 classes fit
 _MOST_OPTIMAL = 200  # classes whose order is the optimal one of its tree, which takes cubic time
 _MOST_CLUSTERED = 3000  # classes whose distances fit into memory: 72 MB
-_FAINTEST = 0.3  # opacity of a cell with few examples, which may be one pixel
+_FAINTEST = 0.4  # opacity of a cell with few examples, which may be one pixel
 _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion, which colour-blind people tell apart
 
 
@@ -27,11 +27,13 @@ class Grid:
 
     Attributes:
         counts: int64 [rows, rows], number of examples by label (row) and prediction (column), sparse.
+        numbers: int64, of the classes, or of the groups' first.
         names: Of the classes, or of the groups.
         group: Number of classes in a row.
     """
 
     counts: scipy.sparse.csr_array
+    numbers: np.ndarray
     names: Sequence[str]
     group: int
 
@@ -55,21 +57,24 @@ def similarity_order(counts: scipy.sparse.csr_array) -> np.ndarray:
     return hierarchy.leaves_list(tree).astype(np.int64)
 
 
-def make_grid(counts: scipy.sparse.csr_array, order: np.ndarray, names: Sequence[str], most: int = MOST_ROWS) -> Grid:
+def make_grid(
+    counts: scipy.sparse.csr_array, order: np.ndarray, name_of: Callable[[int], str], most: int = MOST_ROWS
+) -> Grid:
     """Returns a grid of at most `most` rows.
 
     Args:
         counts: int64 [classes, classes].
-        order: Of the classes.
-        names: Of the classes, in their own order.
+        order: Of the classes that are shown.
+        name_of: Returns the name of a class.
         most: Above this number of classes, neighbours are grouped.
     """
     group = max(-(-len(order) // most), 1)
-    ordered = [names[i] for i in order]
-    if group > 1:
-        firsts = range(0, len(order), group)
-        ordered = [f'{ordered[i]} … {ordered[min(i + group, len(order)) - 1]}' for i in firsts]
-    return Grid(_grouped(counts[order][:, order], group), ordered, group)
+    firsts, lasts = order[::group], order[[*range(group - 1, len(order) - 1, group), -1]] if len(order) else order
+    names = [
+        name_of(first) if group == 1 else f'{name_of(first)} … {name_of(last)}'
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
+    ]
+    return Grid(_grouped(counts[order][:, order], group), firsts, names, group)
 
 
 def coarse(counts: scipy.sparse.csr_array, most: int) -> tuple[scipy.sparse.csr_array, int]:
@@ -98,7 +103,7 @@ def strength(counts: np.ndarray, totals: np.ndarray, right: np.ndarray) -> np.nd
         right: bool, whether the cells are on the diagonal.
     """
     shares = counts / np.maximum(totals, 1)
-    return np.where(right, shares, shares**0.6)
+    return np.where(right, shares, shares**0.45)
 
 
 def _totals(counts: scipy.sparse.csr_array) -> np.ndarray:

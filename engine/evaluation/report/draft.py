@@ -52,8 +52,8 @@ class Draft:
         return [self._grid(subject) for subject in self.content.subjects[:MOST_SUBJECTS]]
 
     def _grid(self, subject: Subject) -> confusion.Grid:
-        counts = _sized(subject, int(self.classes.max(initial=-1)) + 1)[self.classes][:, self.classes]
-        return confusion.make_grid(counts, np.arange(len(self.classes)), [self.name(int(i)) for i in self.classes])
+        counts = _sized(subject, int(self.classes.max(initial=-1)) + 1)
+        return confusion.make_grid(counts, self.classes, self.name)
 
     @functools.cached_property
     def curve_panels(self) -> list[charts.Panel]:

@@ -87,7 +87,7 @@ def first_layer(draft: Draft) -> Element | None:
         width=picture.width,
         height=picture.height,
     )
-    note = 'Each tile is one filter, scaled to its own range. Noise without structure suggests too short a training.'
+    note = 'Each tile is one filter, scaled by its largest weight; gray is 0.'
     return section('filters', 'First-layer filters', element('p', note, class_='note'), image)
 
 
