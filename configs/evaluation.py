@@ -13,6 +13,11 @@ from support.errors import InputError
 
 _MAX_SCALES = 10  # all views of a batch are in memory
 PREDICTION_ENDINGS = ('.csv', '.jsonl', '.parquet')
+REPORT_FILES = (
+    *('report.html', 'learning_curves.png', 'confusion.png', 'per_class.png', 'reliability.png'),
+    *('confusion.csv', 'confused_pairs.csv', 'per_class.csv', 'calibration.csv', 'learning_curves.csv'),
+    'differences.csv',
+)  # names in --report_dir
 CLASS_MAPS = ('names', 'numbers')  # values of --class_map that are no file
 
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from configs import cli
-from configs.early import check_folder_place, check_place
+from configs.early import check_apart, check_folder_place, check_place
 from engine.evaluation.report.content import Content, Subject
 from engine.evaluation.report.page import write_report
 from engine.evaluation.results import print_differences, print_statistics, write_results
@@ -32,6 +32,7 @@ def report(
     """
     check_place('results_path', results_path)
     check_folder_place('report_dir', report_dir)
+    check_apart({'ROWS': path, '--results_path': results_path}, report_dir)
     files = read_rows(path)
     is_comparison = len(files) > 1 and _aligned(files)
     results, statistics = [], []
