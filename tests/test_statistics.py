@@ -226,3 +226,11 @@ def test_files_that_are_no_rows(tmp_path, capsys, name, content, message):
         read_rows(str(path))
     assert main([str(path)]) == 1
     assert capsys.readouterr().err.startswith('error: ')
+
+
+def test_undefined_intervals_are_left_out(tmp_path, capsys):
+    path = tmp_path / 'p.jsonl'
+    path.write_text(row_of(probability=None, rank=None, top_k_probabilities=[None]))
+    assert main([str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[1:] for line in printed.splitlines() if line.startswith(('ece', 'cross'))] == [['nan']] * 2
