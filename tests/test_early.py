@@ -64,6 +64,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
             '--checkpoint_path={here}/file --results_path={here}/a.jsonl --predictions_path={here}/a.jsonl',
             '--predictions_path={here}/a.jsonl: is also --results_path; give another name',
         ),
+        ('--compare={here}/file,{here}/x,{here}/file', '{here}/file: names {here}/file more than once'),
         ('--compare={here}/a.onnx,{here}/b.onnx', '--compare={here}/a.onnx: no such checkpoint'),
         (
             '--checkpoint_path={here}/file --class_map=name',

@@ -269,7 +269,7 @@ def test_a_report_of_rows_alone(tmp_path, capsys, paths):
         for i in range(6)
     ]
     rows.write_text('\n'.join(lines))
-    assert main([str(rows), f'--report_dir={folder}']) == 0
+    assert main([str(rows), f'--report_dir={folder}', f'--results_path={folder}/r.json']) == 0
     page = Page((folder / 'report.html').read_text())
     assert 'p.jsonl' in page.text
     assert (folder / 'differences.csv').exists() == (len(paths) == 2)
