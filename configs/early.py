@@ -121,7 +121,7 @@ def check_dataset_dir(dataset_name: str | None, path: str | None) -> None:
 
 
 def check_file(flag: str, path: str | None, words: tuple[str, ...] = ()) -> None:
-    """Raises InputError if a file is missing; `words` are values of the flag that are no file."""
+    """Raises InputError if a file is missing; `words` are values of the flag that are not files."""
     if path is not None and path not in words and not _is_remote(path) and not os.path.exists(path):
         others = f', and none of {", ".join(words)}' if words else ''
         raise InputError(f'--{flag}={path}: no such file{others}')
@@ -184,7 +184,7 @@ def check_combinations(config: Any) -> None:
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Raises InputError for a schedule without its option, a `--best_metric` nobody measures, or no step to profile."""
+    """Raises InputError if a schedule lacks an option, `--best_metric` is not measured, or no step can be profiled."""
     schedule, length, name = config.schedule, config.length, config.data.dataset_name
     ends = length.max_number_of_steps is not None or length.num_epochs is not None
     is_embedded = name == 'digits' or (name is None and config.data.dataset_dir is None)  # its length has a default

@@ -18,7 +18,7 @@ REPORT_FILES = (
     *('confusion.csv', 'confused_pairs.csv', 'per_class.csv', 'calibration.csv', 'learning_curves.csv'),
     'differences.csv',
 )  # names in --report_dir
-CLASS_MAPS = ('names', 'numbers')  # values of --class_map that are no file
+CLASS_MAPS = ('names', 'numbers')  # values of --class_map that are not files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +53,14 @@ class EvalOptions(Options):
     )
     class_map: str | None = option(
         None,
-        "Evaluate on a data set whose classes are a subset of the net's, and score only these: names finds them by "
-        'name or WordNet id, numbers takes their names for class numbers; or a file with a line per class: its name, '
-        "a tab or comma, and the name or number of the net's class.",
+        'For a data set with a subset of the classes of the net: score only these. names matches them by name or '
+        'WordNet id; numbers takes their names for class numbers; or a file with a line per class: its name, a tab or '
+        "comma, and the name or number of the net's class.",
         path=True,
     )
     real_labels: str | None = option(
         None,
-        'JSON file with a list of right classes for each validation image of ImageNet, such as real.json of ImageNet '
+        'JSON file with a list of correct classes for each validation image of ImageNet, such as real.json of ImageNet '
         'ReaL; images with an empty list are left out.',
         path=True,
     )
@@ -71,14 +71,14 @@ class EvalOptions(Options):
     recall_at: tuple[int, ...] = option((5,), 'Values of k for Recall@k, separated by commas.', lower=1)
     eval_crops: int = option(
         1,
-        'Crops of each image, whose probabilities are averaged: 1 is the centre, 5 adds the corners, 10 also their '
-        'mirror images.',
+        'Number of crops of each image over which probabilities are averaged: 1 (centre), 5 (and the corners) or 10 '
+        '(and their mirror images).',
         choices=(1, 5, 10),
     )
     eval_scales: tuple[float, ...] = option(
         (1.0,),
-        'Average also over these multiples of the size to which images are resized before they are cropped, separated '
-        'by commas: 1,1.125,1.25.',
+        'Multiples of the size to which images are resized before they are cropped, over which probabilities are '
+        'averaged too, separated by commas: 1,1.125,1.25.',
         lower=0.25,
         upper=4.0,
     )
@@ -122,8 +122,8 @@ class EvalOutputOptions(Options):
     )
     fit_temperature: bool = option(
         False,
-        "Fit the temperature by which a checkpoint's logits are divided for its probabilities to the evaluated split, "
-        'and store it beside the checkpoint, for evaluation, prediction and export.',
+        "Fit the temperature that calibrates a checkpoint's probabilities on the evaluated split, and store it beside "
+        'the checkpoint for evaluation, prediction and export.',
     )
     results_path: str | None = option(None, 'JSON file for the results of the last evaluation.', path=True)
     predictions_path: str | None = option(
@@ -136,8 +136,8 @@ class EvalOutputOptions(Options):
     predictions_logits: bool = option(False, 'With --predictions_path: write the scores of all classes, too.')
     report_dir: str | None = option(
         None,
-        'Folder for a report to read in a browser, report.html, with its charts as PNG and its tables as CSV: metrics '
-        'with intervals, confusion matrix, calibration, learning curves, mistakes with pictures.',
+        'Folder for report.html, a page with metrics and intervals, confusion matrix, calibration, learning curves and '
+        'mistakes with pictures, and for its charts as PNG and tables as CSV.',
         path=True,
     )
     eval_interval_secs: float | None = option(

@@ -22,8 +22,8 @@ def temperature_option() -> Any:
     """Declares `--temperature`, which several scripts have."""
     return option(
         None,
-        'Divide the logits by this number where probabilities are computed; 1: leave them as they are. Default: the '
-        'one that --fit_temperature of evaluation has stored for these weights, otherwise 1.',
+        'Divide the logits by this number to compute probabilities; 1 leaves them uncalibrated. Default: the number '
+        'that --fit_temperature of eval_image_classifier.py stored for these weights, otherwise 1.',
         lower=LOWEST_TEMPERATURE,
         upper=HIGHEST_TEMPERATURE,
     )

@@ -59,12 +59,12 @@ class PredictOutputOptions(Options):
     )
     explain: str = option(
         'none',
-        'Draw beside each image of --visualize where its most likely class comes from: grad_cam (regions) or saliency '
-        '(pixels). Only for nets that are restored, not for SavedModels, .tflite and .onnx files.',
+        'Draw beside each image of --visualize a heat map of the evidence for its most likely class: grad_cam '
+        '(regions) or saliency (pixels). Only for checkpoints, .keras and .weights.h5.',
         choices=('none', 'grad_cam', 'saliency'),
     )
     explain_layer: str | None = option(
-        None, 'Feature map that --explain=grad_cam uses, such as conv4. Default: the last one, before it is pooled.'
+        None, 'Feature map for --explain=grad_cam, such as conv4. Default: the last one, before pooling.'
     )
 
 

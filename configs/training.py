@@ -249,7 +249,7 @@ class LogOptions(Options):
     )
     profile_steps: str | None = option(
         None,
-        "Steps to trace for TensorBoard's profiler, first:last, such as 10:20. They are made one at a time.",
+        "Steps to trace for TensorBoard's profiler, first:last, such as 10:20. Traced steps run one at a time.",
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Test-time augmentation: which crops of an image an evaluation averages over, at which scales.
+"""Test-time augmentation: the crops and scales over which an evaluation averages.
 
 views = Views(crops=10, scales=(0.9, 1.0, 1.1))
 preprocessing = dataclasses.replace(preprocessing, views=views)
@@ -18,7 +18,7 @@ class Views:
     """The views of each image: the protocol of AlexNet (Krizhevsky et al. 2012), at any number of scales.
 
     Attributes:
-        crops: 1: the centre; 5: the centre and the four corners; 10: these and their mirror images.
+        crops: 1: the centre; 5: also the four corners; 10: also the mirror images of these.
         scales: Factors on the size to which the preprocessing resizes the image before it crops.
     """
 

@@ -192,6 +192,7 @@ def test_another_preprocessing_than_the_checkpoints(train_digits, digits_dir, tm
     assert (accuracy > 0.9, warned(caplog)) == (True, [])
 
 
+@pytest.mark.full
 def test_a_foreign_file_that_scales_its_images_itself(trained, digits_dir, tmp_path, caplog):
     path = export(trained.checkpoint_path, tmp_path / 'net', format='saved_model', includes_preprocessing=True)
     os.remove(path / DESCRIPTION)

@@ -100,6 +100,7 @@ def with_scores(count: int, **columns) -> Content:
             content_of([outcomes_of(20_000, 60_000)], [f'name {i}' for i in range(20_000)]),
             ['Confusion matrix of 1154 groups of classes', 'The table has the 1,200 classes with most mistakes'],
             id='20000_classes',
+            marks=pytest.mark.full,
         ),
         pytest.param(
             content_of([outcomes_of(10, 90)] * 8), ['Side by side', 'so are those of 2 more files'], id='8_files'

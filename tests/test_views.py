@@ -158,10 +158,11 @@ def tflite(trained, tmp_path_factory) -> str:
     return path
 
 
+@pytest.mark.quick('checkpoint')
 @pytest.mark.parametrize('kind', ['checkpoint', 'tflite'])
-def test_averages_over_the_views_of_each_example_once(trained, digits_dir, tflite, kind):
+def test_averages_over_the_views_of_each_example_once(trained, digits_dir, request, kind):
     """Two replicas, and a last batch that is padded; the rows are probabilities."""
-    path = trained.checkpoint_path if kind == 'checkpoint' else tflite
+    path = trained.checkpoint_path if kind == 'checkpoint' else request.getfixturevalue('tflite')
     dataset = dataset_factory.get_dataset('digits', str(digits_dir), 'test[:23]')
     devices = DeviceOptions(num_clones=2)
     strategy = make_strategy(devices)
@@ -242,6 +243,7 @@ def test_event_files_have_a_folder_of_their_own(trained, tmp_path):
     assert (folder / 'eval_test_views').is_dir()
 
 
+@pytest.mark.full
 def test_compare_averages_for_every_file(trained, tflite, tmp_path):
     path = tmp_path / 'results.json'
     config = eval_config(

@@ -1,4 +1,4 @@
-"""Where in an image a net's decision came from: Grad-CAM and saliency maps.
+"""Grad-CAM and saliency maps: the parts of an image that a net's prediction depends on.
 
     explain = make_explainer(model, 'grad_cam')                      # from the last convolution
     maps = explain(images, classes)                                  # float32 [batch, height, width] in [0, 1]
@@ -35,11 +35,11 @@ _NOT_DEFAULT = (
 
 
 def make_explainer(model: keras.Model, method: str, layer: str | None = None) -> Explainer:
-    """Returns a compiled function that maps images and classes to where the classes' logits come from.
+    """Returns a compiled function of images and classes: the parts of each image that its class's logit depends on.
 
-    Grad-CAM weights the channels of a feature map by the means of their gradients, adds them, and drops what is
-    negative; the result is enlarged bilinearly. Saliency is the largest absolute gradient over a pixel's channels. Each
-    map is divided by its maximum; a map of zeros, in which nothing speaks for the class, stays zero.
+    Grad-CAM adds the channels of a feature map, weighted by their mean gradients, and sets negative values to 0; the
+    result is enlarged bilinearly. Saliency is the largest absolute gradient over a pixel's channels. Each map is
+    divided by its maximum; a map without evidence for the class stays zero.
 
     Args:
         model: Maps float32 images to logits [batch, classes], as those from `make_model` do.
@@ -62,9 +62,9 @@ def make_explainer(model: keras.Model, method: str, layer: str | None = None) ->
 
 
 def feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Returns the activations between a net's first convolution and its logits that have more than one position.
+    """Returns the feature maps after a net's first convolution, by name, in the net's order.
 
-    The names are those of slim's end points, or of the layers if a model has none; in the net's order.
+    Feature maps have more than one position. Names are those of slim's end points, or of layers if a model has none.
     """
     layers = _layers(model)
     first = next((place for place, layer in enumerate(layers) if isinstance(layer, _CONVOLUTIONS)), len(layers))
@@ -74,10 +74,9 @@ def feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
 
 
 def default_feature_map(model: keras.Model) -> str:
-    """Returns the name of the feature map that Grad-CAM takes: the last one, before it is pooled.
+    """Returns the name of Grad-CAM's default feature map: the last one, before pooling.
 
-    Fully connected layers are left out, even where a larger image gives them several positions: they have too few to
-    show a place.
+    Fully connected layers are left out: on larger images they have several positions, but too few to localise.
 
     Raises:
         InputError: the net has no convolution with more than one position.
@@ -139,7 +138,7 @@ def _saliency(model: keras.Model, images: tf.Tensor, classes: tf.Tensor) -> tf.T
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Draws a map over an image, which it turns to gray so that colour only stands for the map.
+    """Draws a map over an image in gray, so that all colour is the map's.
 
     Args:
         image: float [..., height, width, 3] or [..., height, width, 1] in [0, 1].

@@ -26,18 +26,18 @@ FILE_NAME = 'temperature.json'
 
 @dataclasses.dataclass(frozen=True)
 class FittedTemperature:
-    """A temperature with the weights that it is for, and the examples that it was fitted to.
+    """A temperature, the weights that it belongs to, and the examples that it was fitted on.
 
     Attributes:
         temperature: From `LOWEST_TEMPERATURE` to `HIGHEST_TEMPERATURE`.
         checkpoint: Name of the checkpoint in its folder.
         step: Its training step; -1 if unknown.
         moving_averages: Whether it is for the checkpoint's moving averages.
-        weights_crc32: Checksum of the weights, or averages: another run may write a checkpoint of the same name.
+        weights_crc32: Checksum of the weights or averages, as another run may write a checkpoint of the same name.
         dataset_name: The data set.
         dataset_split_name: Its split.
         num_examples: Number of examples.
-        cross_entropy_before, cross_entropy_after: Mean over the examples, at temperature 1 and at this one.
+        cross_entropy_before, cross_entropy_after: Mean over the examples at temperature 1, and at this one.
         ece_before, ece_after: Expected calibration error.
     """
 
@@ -96,7 +96,7 @@ def store(prefix: str, fitted: FittedTemperature) -> None:
 
 
 def stored_temperature(prefix: str, model: keras.Model) -> float:
-    """Returns the temperature stored for a net's weights, or 1; logs which is used if the folder has any.
+    """Returns the temperature stored for a net's weights, or 1; logs it if the folder has any temperature.
 
     Args:
         prefix: The checkpoint.

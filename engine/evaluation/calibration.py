@@ -1,11 +1,11 @@
-"""Fits the temperature of a net's probabilities to a split.
+"""Temperature scaling: fits the temperature of a net's probabilities on a split.
 
 with keep_logits() as (kept,):
     measure([subject], source, recall_at, [kept, collector])
     fit = calibrate(kept, collector.outcomes())
 
 Source: Guo et al., On Calibration of Modern Neural Networks (2017): one number, which minimises the cross-entropy of
-softmax(logits / temperature). The order of the scores, and so accuracy, stay the same.
+softmax(logits / temperature). The order of the scores, and so accuracy, does not change.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class KeptLogits:
             ) from error
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields logits less the highest of each example, float64 [examples, classes], and those of the labels."""
+        """Yields logits minus the highest of each example, float64 [examples, classes], and those of the labels."""
         labels = np.concatenate(self._labels)
         size = max(_CHUNK // self._classes, 1)
         self._file.seek(0)
@@ -69,9 +69,9 @@ class KeptLogits:
 
 @contextlib.contextmanager
 def keep_logits(is_wanted: bool = True) -> Iterator[list[KeptLogits]]:
-    """Yields a list with the observer that keeps logits; empty unless it is wanted.
+    """Yields a list with the observer that keeps logits; an empty list if not wanted.
 
-    Its file is temporary and has no name, so that nothing is left of it, whatever ends the process.
+    Its temporary file has no name, so nothing is left of it, however the process ends.
     """
     if not is_wanted:
         yield []
@@ -82,7 +82,7 @@ def keep_logits(is_wanted: bool = True) -> Iterator[list[KeptLogits]]:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A fitted temperature and what it achieves on the examples that it was fitted to.
+    """A fitted temperature and the calibration on the examples that it was fitted on.
 
     Attributes:
         temperature: From `LOWEST_TEMPERATURE` to `HIGHEST_TEMPERATURE`.
@@ -119,10 +119,10 @@ def calibrate(kept: KeptLogits, outcomes: Outcomes) -> Fit:
 
 
 def fit_temperature(kept: KeptLogits) -> float:
-    """Returns the temperature of the least mean cross-entropy; at a bound, with a warning.
+    """Returns the temperature with the lowest mean cross-entropy; warns if it is at a bound.
 
-    The cross-entropy is convex in 1 / temperature. Its least value may lie at no temperature: with every example
-    right it falls down to 0, and with scores that say nothing of the labels up to infinity.
+    The cross-entropy is convex in 1 / temperature, but may have no minimum: if every example is right, it falls
+    towards temperature 0; if the scores do not depend on the labels, towards infinity.
     """
 
     def slope(log_inverse: float) -> float:
@@ -140,9 +140,9 @@ def fit_temperature(kept: KeptLogits) -> float:
     if at_low == at_high:  # all scores of an example are equal
         return 1.0
     bound, because = (
-        (LOWEST_TEMPERATURE, 'nearly all examples are right: fit to a split that the net was not trained on')
+        (LOWEST_TEMPERATURE, 'nearly all examples are right: fit on a split that the net was not trained on')
         if at_high <= 0
-        else (HIGHEST_TEMPERATURE, 'the scores say nothing of the labels: the net has not learned this split')
+        else (HIGHEST_TEMPERATURE, 'the scores do not depend on the labels: the net has not learned this split')
     )
     logging.warning('--fit_temperature: the temperature is at its bound, %g, because %s', bound, because)
     return bound

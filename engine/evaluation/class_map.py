@@ -1,4 +1,4 @@
-"""Finds the classes of a data set among those of a net, for a data set with a subset of the net's classes.
+"""Maps the classes of a data set to those of a net, for data sets with a subset of the net's classes.
 
 labels = find_labels(dataset)                                        # those that occur
 names = [dataset.label_names[label] for label in labels]             # ('n01498041', 'n01531178', ...)
@@ -26,15 +26,15 @@ _NUM_IMAGENET = 1000
 
 
 def num_background(num_classes: int) -> int:
-    """Returns 1 for the 1001 classes of slim's ImageNet, whose class 0 is an unused background, otherwise 0."""
+    """Returns 1 for slim's 1001 classes of ImageNet, whose class 0 is an unused background, otherwise 0."""
     return int(num_classes == _NUM_IMAGENET + 1)
 
 
 def find_labels(dataset: Dataset) -> list[int]:
     """Returns the labels that occur in the splits of a data set, ascending.
 
-    A data set may declare classes that it has no images of: TFDS's imagenet_a and imagenet_r declare all of ImageNet's.
-    Slices count as their whole splits, so that all parts of a data set are scored over the same classes.
+    A data set may declare classes without images: TFDS's imagenet_a and imagenet_r declare all of ImageNet's. Slices
+    count as their whole splits, so that all parts of a data set are scored over the same classes.
     """
     splits = '+'.join(dict.fromkeys(part.split for part in slices.parse(dataset.split)))
     if splits != dataset.split:
@@ -98,7 +98,7 @@ def _by_name(names: Sequence[str], spec: ModelSpec) -> dict[str, int]:
 
 
 def _unambiguous(spec: ModelSpec) -> dict[str, int]:
-    """Returns the net's classes by name, without names that several have: ImageNet has two of crane and of maillot."""
+    """Returns the net's classes by name, without ambiguous names: ImageNet has two cranes and two maillots."""
     names = list(map(in_one_form, spec.label_names))
     counts = Counter(names)
     return {name: index for index, name in enumerate(names) if counts[name] == 1}

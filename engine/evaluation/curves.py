@@ -14,11 +14,10 @@ NUM_THRESHOLDS = 201  # TensorBoard's: 0, 0.005, ..., 1
 
 
 class PrecisionRecall:
-    """An observer that counts, per class, how often a probability of at least each threshold is right and wrong.
+    """An observer that counts true and false positives per class at each threshold of the probability.
 
-    Each class is a question of its own: an example is positive if it is its label. With more than `MOST_CURVES`
-    classes all questions are counted together, which gives the micro average. Examples with scores that are not finite
-    are left out.
+    Classes are one against the rest. Above `MOST_CURVES` classes, counts are added over the classes, which gives the
+    micro average. Examples with scores that are not finite are left out.
     """
 
     def __init__(self, num_classes: int, index: int = 0):
@@ -29,7 +28,7 @@ class PrecisionRecall:
 
     @property
     def is_per_class(self) -> bool:
-        """Whether there is a curve for each class, not one for all."""
+        """Whether there is a curve for each class, instead of one for all."""
         return self._is_per_class
 
     def observe(self, batch: ScoredBatch) -> None:

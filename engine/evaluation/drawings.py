@@ -1,4 +1,4 @@
-"""Pictures of an evaluation for TensorBoard: the confusion matrix, and galleries of examples, at bounded size.
+"""Images of an evaluation for TensorBoard, of bounded size: confusion matrix and galleries of examples.
 
 image = draw_confusion(statistics.confusion, names)
 image = draw_gallery(gallery.pictures, names)
@@ -37,10 +37,10 @@ _LETTERS = 24  # of a name
 
 
 def draw_confusion(confusion: scipy.sparse.csr_array, names: Sequence[str]) -> np.ndarray:
-    """Draws a confusion matrix, each row as shares of its label's examples.
+    """Draws a confusion matrix, normalised by row.
 
-    Up to 20 classes have their shares in percent, up to 64 their names. Larger matrices are heat maps beside a list of
-    the most confused pairs; beyond 200 classes, a cell holds several.
+    Up to 20 classes, cells show percentages; up to 64, classes have names. Larger matrices are heat maps beside a list
+    of the most confused pairs; above 200 classes, a cell holds several.
 
     Args:
         confusion: int64 [classes, classes], numbers of examples by label (row) and prediction (column).
@@ -78,13 +78,13 @@ def draw_confusion(confusion: scipy.sparse.csr_array, names: Sequence[str]) -> n
 
 
 def class_title(names: Sequence[str], index: int) -> str:
-    """Returns a class's name as far as it can be drawn, else its number."""
+    """Returns a class's name, shortened, or its number if the font lacks letters of it."""
     name = names[index] if 0 <= index < len(names) else ''
     return printable(name, _LETTERS, str(index)) or str(index)
 
 
 def _row_shares(confusion: scipy.sparse.csr_array, size: int) -> tuple[np.ndarray, int]:
-    """Returns float64 [cells, cells], NaN in rows without examples, and how many classes a cell holds along a side."""
+    """Returns float64 [cells, cells], NaN in rows without examples, and the number of classes along a cell's side."""
     whole = confusion.copy()
     whole.resize(size, size)
     cells, block = coarse(whole, _MOST_CELLS)
@@ -131,7 +131,7 @@ def _drawn(figure: Figure) -> np.ndarray:
 
 
 def draw_gallery(pictures: Sequence[Picture], names: Sequence[str]) -> np.ndarray:
-    """Draws pictures in rows, each above its label and, with its probability, its prediction.
+    """Draws pictures in rows, each above its label and its prediction with probability.
 
     Args:
         pictures: At least one.
@@ -166,7 +166,7 @@ def draw_gallery(pictures: Sequence[Picture], names: Sequence[str]) -> np.ndarra
 
 
 def _fitting(text: str, end: str, font: ImageFont.FreeTypeFont) -> str:
-    """Returns the text, shortened so that it is no wider than a tile with its end."""
+    """Returns the text followed by `end`, shortened to the width of a tile."""
     if font.getlength(text + end) <= _TILE:
         return text + end
     while text and font.getlength(f'{text}…{end}') > _TILE:

@@ -1,12 +1,12 @@
-"""Warnings about a net that does not learn, or that is evaluated on other images or labels than its own.
+"""Warnings about nets that do not learn, or whose images or labels do not fit them.
 
     health = Health(source)                                  # of a run, or of a call of the script
     watched = health.watch(net)                              # in place of the net, and an observer
     (results,) = measure([watched], source, recall_at, [watched])
     health.report(watched, results, 'evaluation at step 500', step=500, images_seen=64_000)
 
-Predictions are counted, which takes no time. The activations and the range of the input are measured on a few images of
-the first batch, and only a layer that was zero on all of them, or images without contrast, are followed further.
+Counting predictions costs no time. Activations and the range of the input are measured on a few images of the first
+batch, and on more only while a layer is zero for all of them, or none has contrast.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _TRIED, _GAIN = 200, 0.1  # examples of the trial of other preparations, and sha
 
 
 class WatchedSubject:
-    """A classifier that an evaluation measures, and the observer of its predictions; memory grows with classes only.
+    """Wraps a classifier for `measure`, and observes its predictions; its memory depends only on the number of classes.
 
     Attributes:
         subject: The classifier.
@@ -48,7 +48,7 @@ class WatchedSubject:
     """
 
     def __init__(self, subject: Subject, source: EvalSource, known: Set[str] = frozenset()):
-        """Watches a classifier; what `known` names, by kind of warning, is not looked for."""
+        """Watches a classifier for all kinds of warnings except those in `known`."""
         classes = source.dataset.num_classes
         self.preprocessing, self.output = subject.preprocessing, subject.output
         self.temperature = subject.temperature
@@ -62,7 +62,7 @@ class WatchedSubject:
         self._zero_layers = list(self._layers.output) if self._layers else []
 
     def score(self, images: Any) -> Any:
-        """Returns the classifier's scores, after a look at the images if necessary."""
+        """Returns the classifier's scores; first measures images if that is still needed."""
         if self._source.cluster.is_chief and self._is_suspicious:
             rows = distribution.local_rows(self._source.strategy, images)
             self._look(rows[:_FEW])
@@ -111,12 +111,12 @@ class WatchedSubject:
         return type(self.preprocessing).__name__.lower()
 
     def causes(self) -> dict[str, str]:
-        """Returns warnings, by kind, about images, labels and layers; they hold for nets at any step."""
+        """Returns warnings, by kind, about images, labels and layers; they apply at any step."""
         found = {'input': self._input(), 'labels': self._shifted_labels(), 'layer': self._dead_layer()}
         return {kind: text for kind, text in found.items() if text}
 
     def symptoms(self, loss: float) -> dict[str, str]:
-        """Returns a warning, by kind, if the net has learned nothing; its loss may be NaN for unknown."""
+        """Returns a warning, by kind, if the net has learned nothing; a loss of NaN means unknown."""
         found = {'loss': self._loss_of_guessing(loss), 'classes': self._one_class()}
         return dict([(kind, text) for kind, text in found.items() if text][:1])
 
@@ -196,17 +196,17 @@ class WatchedSubject:
 
 
 class Health:
-    """The warnings of a run or of a call of the script: the chief logs each kind once."""
+    """The warnings of a run or a call of the script; the chief logs each kind once."""
 
     def __init__(self, source: EvalSource, variants: Callable[[], Mapping[str, Subject]] = dict):
-        """Takes the examples, and what makes the classifier with other preparations of its images, by flag.
+        """Takes the examples, and a function that returns the classifier with other preprocessing, by flag.
 
-        These are tried once, if the classifier is wrong for most examples.
+        These variants are tried once, if the classifier is wrong for most examples.
         """
         self._source, self._variants, self._logged = source, variants, set[str]()
 
     def watch(self, subject: Subject) -> WatchedSubject:
-        """Returns a classifier to measure in place of the given one, which is also the observer of its predictions."""
+        """Returns a classifier to measure in place of the given one; it is also the observer of its predictions."""
         return WatchedSubject(subject, self._source, self._logged)
 
     def report(
@@ -218,7 +218,7 @@ class Health:
         step: int,
         images_seen: int,
     ) -> None:
-        """Logs what an evaluation found, on the chief.
+        """Logs an evaluation's warnings, on the chief.
 
         Args:
             watched: The classifier, after `measure`.
@@ -242,7 +242,7 @@ class Health:
         self._logged |= found.keys()
 
     def _better_preparation(self, watched: WatchedSubject) -> str | None:
-        """Returns a warning if a classifier is right far more often with another preparation of the same images."""
+        """Returns a warning if a classifier is right far more often with other preprocessing of the same images."""
         dataset, variants = self._source.dataset, self._variants()
         self._variants = dict
         if not variants or not isinstance(dataset.examples, StoredExamples):
@@ -281,5 +281,5 @@ class _Right:
 
 
 def _contrast(images: np.ndarray) -> float:
-    """Returns the largest difference of two values of a channel of an image, from [batch, height, width, channels]."""
+    """Returns the largest range of values within a channel of an image, from [batch, height, width, channels]."""
     return float((images.max(axis=(1, 2)) - images.min(axis=(1, 2))).max())

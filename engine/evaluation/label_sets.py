@@ -1,4 +1,4 @@
-"""Other label sets than the data set's own: a subset of the net's classes, and several right classes per image.
+"""Label sets other than the data set's own: a subset of the net's classes, several correct classes per image.
 
 label_set = open_label_set(config.evaluation, source, [subject], force=False)
 measure([subject], source, recall_at, observers, relabel=label_set.relabel)
@@ -27,16 +27,16 @@ from support.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class LabelSet:
-    """The classes over which a data set is scored, and which of them are right.
+    """The classes that are scored, and which of them are correct for each example.
 
     Attributes:
         dataset: The data set with the classes that are scored.
-        labels: int64 [classes of the data set], the label of each class in the set; -1 for those without examples. None
-            for the data set's own labels.
-        subsets: For each classifier int64 [classes], its class for each class of the set; empty for all its classes.
-        right: bool [examples, classes], the right classes, without those of no class in the set; None if only the label
-            is right.
-        facts: What was chosen, for results as JSON; empty if nothing.
+        labels: int64 [classes of the data set], the label in the set of each class; -1 for those without examples. None
+            if the labels are the data set's own.
+        subsets: For each classifier int64 [classes], its class for each class of the set; empty if all its classes are
+            scored.
+        right: bool [examples, classes], the correct classes in the set; None if only the label is correct.
+        facts: The choices, for results as JSON; empty for the data set's own labels.
     """
 
     dataset: Dataset
@@ -46,7 +46,7 @@ class LabelSet:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def relabel(self, batch: ScoredBatch) -> ScoredBatch:
-        """Returns a batch with the labels and classes of the set, without examples that have no right class."""
+        """Returns a batch with the labels and classes of the set, without examples that have no correct class."""
         if self.labels is not None:
             restricted = zip(batch.scores, batch.outputs, self.subsets, strict=True)
             scores = tuple(_restrict(*of_subject) for of_subject in restricted)
@@ -66,11 +66,11 @@ class LabelSet:
 
     @property
     def suffix(self) -> str:
-        """What the name of a folder of results has after the split: '', '_real', '_subset' or '_subset_real'."""
+        """The end of the name of a folder of results, after the split: '', '_real', '_subset' or '_subset_real'."""
         return ('' if self.labels is None else '_subset') + ('' if self.right is None else '_real')
 
     def identity(self) -> str:
-        """Returns a digest of the classes and right answers, to compare workers."""
+        """Returns a digest of the classes and correct answers, to compare workers."""
         digest = hashlib.sha256()
         arrays = [] if self.right is None else [self.right.indptr, self.right.indices]
         for array in (*self.subsets, *arrays):
@@ -79,7 +79,7 @@ class LabelSet:
 
 
 def _restrict(scores: np.ndarray, output: str, classes: np.ndarray) -> np.ndarray:
-    """Returns the scores of some classes; probabilities sum to 1, as by a softmax of only these classes' logits."""
+    """Returns the scores of some classes; probabilities are divided by their sum, as in a softmax of these."""
     chosen = scores[:, classes]
     if output == 'logits':
         return chosen
@@ -89,7 +89,7 @@ def _restrict(scores: np.ndarray, output: str, classes: np.ndarray) -> np.ndarra
 
 
 def open_label_set(options: EvalOptions, source: EvalSource, nets: Sequence[Named], *, force: bool) -> LabelSet:
-    """Checks that nets fit a data set, and opens the label set that flags choose.
+    """Checks that nets fit a data set, and opens the label set of the flags.
 
     Args:
         options: `--class_map` and `--real_labels`.

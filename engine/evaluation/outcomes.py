@@ -1,4 +1,4 @@
-"""What came of each example of an evaluation, in columns: the basis of all statistics.
+"""Outcomes of the examples of an evaluation, in columns: the basis of all statistics.
 
 collector = Collector()
 measure([subject], source, recall_at, [collector])
@@ -19,7 +19,7 @@ class Outcomes:
 
     Attributes:
         numbers: int64, positions of the examples in their split.
-        labels: int32, in the net's numbering of classes; of several right ones the one with the highest score.
+        labels: int32, in the net's numbering of classes; of several correct ones the one with the highest score.
         predictions: int32, the classes with the highest scores.
         correct: bool, whether the prediction counts as right.
         ranks: int32, of the label from 1; 0 if it is not a class of the net, or a score is not finite.

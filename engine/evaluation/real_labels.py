@@ -1,9 +1,9 @@
-"""Reads several right classes per image: ImageNet ReaL of "Are we done with ImageNet?" (arXiv:2006.07159).
+"""Reads several correct classes per image: ImageNet ReaL of "Are we done with ImageNet?" (arXiv:2006.07159).
 
 right = read_right_classes('real.json', dataset, dataset.num_examples, np.arange(1, 1001))
 right[[7]].toarray()                                          # bool [1, classes], of example 7
 
-`real.json` has a list per validation image, from ILSVRC2012_val_00000001 on, with its right classes from 0 to 999.
+`real.json` has a list per validation image, from ILSVRC2012_val_00000001 on, with its correct classes from 0 to 999.
 """
 
 import json
@@ -25,10 +25,10 @@ _FEW = 0.5  # ReaL keeps nine of ten of ImageNet's labels
 
 
 def read_right_classes(path: str, dataset: Dataset, num_examples: int, classes: np.ndarray) -> scipy.sparse.csr_array:
-    """Returns the right classes of the first examples of a split, bool [num_examples, dataset.num_classes], sparse.
+    """Returns the correct classes of a split's first examples, bool [num_examples, dataset.num_classes], sparse.
 
-    Images are found by the numbers in their file names; examples without file names by their positions, if the split
-    has as many as the file has lists.
+    Images are matched by the numbers in their file names; without file names, by position, if the split has as many
+    examples as the file has lists.
 
     Args:
         path: The JSON file.
@@ -37,7 +37,7 @@ def read_right_classes(path: str, dataset: Dataset, num_examples: int, classes: 
         classes: int64, the data set's label, less its labels_offset, of each number in the file; -1 if it has none.
 
     Raises:
-        InputError: the file has another form, or does not belong to the images, or all images lack a right class.
+        InputError: the file has another form, does not belong to the images, or has no correct class for any.
     """
     flag = f'--real_labels={path}'
     lists = _read(path, len(classes))
@@ -126,7 +126,7 @@ def _place(flag: str, dataset: Dataset, number: int, name: str, num_lists: int) 
 
 
 def _check(flag: str, dataset: Dataset, right: scipy.sparse.csr_array) -> None:
-    """Raises InputError if no example has a right class; warns if few examples' own labels are right."""
+    """Raises InputError if no example has a correct class; warns if few examples' own labels are correct."""
     num_right = np.diff(right.indptr)
     with_right = np.flatnonzero(num_right)
     if not len(with_right):

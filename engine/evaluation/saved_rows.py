@@ -30,10 +30,10 @@ class SavedRows:
     """The rows of one classifier.
 
     Attributes:
-        path: The classifier's path; '' if the file has rows of one only.
+        path: The classifier's path; '' if the file has rows of only one.
         ids: The examples.
         label_names: Names of the classes that occur.
-        outcomes: What came of each example; `numbers` are the positions in the file.
+        outcomes: The examples' outcomes; `numbers` are their positions in the file.
     """
 
     path: str

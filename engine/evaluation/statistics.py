@@ -32,17 +32,17 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class ClassStatistics:
-    """Statistics of the examples of one class, and of its predictions.
+    """Statistics of one class.
 
     Attributes:
         index: The class.
         support: Number of its examples.
-        predicted: Number of examples that are predicted as it.
-        correct: Number of its examples that are predicted right.
+        predicted: Number of examples predicted as this class.
+        correct: Number of its examples predicted correctly.
         accuracy: correct / support, its recall; NaN without examples.
         precision: The share of its predictions that are right; 0 without predictions.
-        f1: The harmonic mean of precision and recall; 0 if both are.
-        interval: Of the accuracy, Wilson's 95 %.
+        f1: The harmonic mean of precision and recall; 0 if both are 0.
+        interval: Wilson's 95 % interval of the accuracy.
     """
 
     index: int
@@ -98,7 +98,7 @@ class Statistics:
     calibration: Sequence[CalibrationBin]
 
     def to_json(self, label_names: Sequence[str] = ()) -> dict[str, Any]:
-        """Returns plain values: those of `values`, then intervals, per_class, confusion (label, prediction, count).
+        """Returns `values`, num_not_finite, intervals, per_class, confusion (label, prediction, count) and calibration.
 
         Undefined shares of a class or a bin are None.
         """
@@ -215,7 +215,7 @@ def _num_classes(outcomes: Outcomes) -> int:
 
 
 class _Resample:
-    """Sums over examples, each with a weight: how often a resample of the bootstrap has it."""
+    """Weighted sums over examples; a weight is the number of times that a bootstrap resample has the example."""
 
     def __init__(self, outcomes: Outcomes, size: int):
         self.size = size
@@ -235,7 +235,7 @@ class _Resample:
         return support, predicted, hits
 
     def values(self, weights: np.ndarray | None) -> dict[str, float]:
-        """Returns the values that have no closed interval, by name."""
+        """Returns the values that need the bootstrap for their intervals, by name."""
         names = (
             'mean_class_accuracy',
             *(f'{name}_{how}' for how in _AVERAGES for name in ('precision', 'recall', 'f1')),
@@ -266,7 +266,7 @@ def _ratio(numerator: Any, denominator: Any) -> Any:
 
 
 def _bins(confidences: np.ndarray) -> np.ndarray:
-    """Returns each confidence's bin, intp [examples]; those that are not finite are put into the first."""
+    """Returns the bin of each confidence, intp [examples]; the first bin if it is not finite."""
     finite = np.nan_to_num(confidences)
     return np.clip(np.ceil(finite * CALIBRATION_BINS).astype(np.intp) - 1, 0, CALIBRATION_BINS - 1)
 

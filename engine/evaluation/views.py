@@ -66,7 +66,7 @@ def _select(images: tf.Tensor, index: tf.Tensor, is_mirrored: bool) -> tf.Tensor
 
 
 def with_views(subject: Subject, options: EvalOptions, strategy: tf.distribute.Strategy) -> Subject:
-    """Returns a classifier that averages over the views of `--eval_crops` and `--eval_scales`; itself for one view.
+    """Returns a classifier that averages over `--eval_crops` and `--eval_scales`; the given one if there is one view.
 
     Raises:
         InputError: the classifier's preprocessing cannot make these views.

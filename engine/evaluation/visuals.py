@@ -1,4 +1,4 @@
-"""What `--summarize_images` adds to an evaluation's event files: confusion matrix, galleries, precision-recall curves.
+"""Writes the charts of `--summarize_images` into an evaluation's event files.
 
 visuals = Visuals(dataset, preprocessing)
 measure([subject], source, recall_at, [collector, visuals.curves])

@@ -1,1 +1,1 @@
-"""Runs at a glance: `python -m engine.runs TRAIN_DIR...`. Needs no TensorFlow, which takes seconds to import."""
+"""The state of runs: `python -m engine.runs TRAIN_DIR...`. Does not import TensorFlow, which takes seconds."""

@@ -1,4 +1,4 @@
-"""`python -m engine.runs TRAIN_DIR...`: runs at a glance: progress, metrics, speed, and how their options differ."""
+"""`python -m engine.runs TRAIN_DIR...` shows progress, metrics and speed of runs, and how their options differ."""
 
 import argparse
 import io
@@ -24,7 +24,7 @@ _UNLIMITED = 100_000  # columns and lines where standard output is not a termina
 
 
 class Runs:
-    """The runs in some folders, each a `train_dir` or a folder of them; `read` finds new ones too."""
+    """The runs in folders, each a `train_dir` or a folder of several; `read` also finds new ones."""
 
     def __init__(self, folders: Sequence[str]):
         self._folders = folders
@@ -58,10 +58,10 @@ def show(runs: Runs, format: str) -> int:
 
 
 def watch(runs: Runs, interval_secs: float) -> NoReturn:
-    """Draws the table again and again, until Ctrl-C.
+    """Redraws the table until Ctrl-C.
 
     Raises:
-        InputError: at the beginning, there is no run.
+        InputError: there is no run at the start.
     """
     statuses, errors = runs.read()
     if not statuses:
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m engine.runs', description=__doc__)
     parser.add_argument('train_dir', nargs='+', type=os.path.expanduser, help='a train_dir, or a folder of several')
     parser.add_argument('--format', choices=('table', *FORMATS), default='table', help='default: table')
-    parser.add_argument('--watch', action='store_true', help='draw the table again and again, until Ctrl-C')
+    parser.add_argument('--watch', action='store_true', help='redraw the table until Ctrl-C')
     parser.add_argument('--interval_secs', type=float, help=f'seconds between drawings; default: {_INTERVAL_SECS:g}')
     options = parser.parse_args(arguments)
     if options.watch and options.format != 'table':

@@ -1,4 +1,4 @@
-"""The evaluations that a run has made, and which of them is the best.
+"""The evaluations of a run, and the best of them.
 
 history = EvaluationHistory({'metric': 'accuracy', 'split': None, 'averages': False}, checked_rows(rows))
 history.best_step
@@ -31,13 +31,13 @@ class EvaluationHistory:
         return dataclasses.replace(self, measured=tuple(row for row in self.measured if row['step'] <= step))
 
     def adding(self, measured: Measured) -> 'EvaluationHistory':
-        """Returns a copy with another evaluation, which replaces all of the same step or later."""
+        """Returns a copy with a new evaluation, which replaces those of the same or later steps."""
         row = {**measured, **self._place}
         return dataclasses.replace(self, measured=(*self.until(measured['step'] - 1).measured, row))
 
     @property
     def metric(self) -> str:
-        """The metric that selects the best checkpoint; empty if none does."""
+        """The metric that selects the best checkpoint; '' if there is none."""
         return self.how['metric'] or ''
 
     @property

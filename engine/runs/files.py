@@ -16,7 +16,7 @@ _OF_RUN = rf'{re.escape(CONFIG)}|{re.escape(HISTORY)}|{re.escape(LOCK)}|{_CHECKP
 
 
 def find_runs(folder: str) -> list[str]:
-    """Returns a folder if it is a run's, else the runs among its immediate subfolders, by name.
+    """Returns the folder itself if it is a run's, otherwise the runs among its subfolders, by name.
 
     Raises:
         InputError: there is no such folder, or no run.

@@ -1,4 +1,4 @@
-"""The scalars that a run has written for TensorBoard; reads its event files without TensorFlow.
+"""Reads the scalars in a run's event files, without TensorFlow.
 
 history = read_history('/tmp/digits')
 history.training['losses/total_loss'].values        # float64 [log lines]
@@ -32,7 +32,7 @@ class Series:
     Attributes:
         steps: int64 [n], increasing.
         values: float64 [n]; may be NaN or infinite.
-        wall_times: float64 [n]; when they were written, in seconds since 1970.
+        wall_times: float64 [n]; time of writing, in seconds since 1970.
     """
 
     steps: np.ndarray
@@ -48,8 +48,8 @@ class History:
         training: Those of its log lines, such as `losses/total_loss`, `accuracy`, `images_per_second`.
         evaluations: Those of its evaluations, such as `accuracy`, `losses/cross_entropy`, by what follows `eval_` in
             the folder's name: the split, such as `test`, or, of averaged weights, `test_averages`.
-        began: When training last started, resumed or went back, in seconds since 1970; 0 if that is not known.
-        damaged: A line for each event file of which only the beginning could be read.
+        began: When training last started, resumed or went back, in seconds since 1970; 0 if unknown.
+        damaged: A line for each event file that could be read only in part.
     """
 
     training: dict[str, Series]
@@ -71,7 +71,7 @@ def read_history(train_dir: str) -> History:
 
 
 class HistoryReader:
-    """Reads the scalars of a run like `read_history`; each `read` after the first reads only what has been added."""
+    """Reads the scalars of a run as `read_history` does; after the first `read`, only new events."""
 
     def __init__(self, train_dir: str):
         self._train_dir = train_dir
@@ -98,7 +98,7 @@ class HistoryReader:
 
 
 class _Folder:
-    """The event files of one folder, and what was read of them."""
+    """The event files of one folder, and the events read so far."""
 
     def __init__(self, path: str):
         self._path = path
@@ -153,7 +153,7 @@ class _Folder:
 
 
 def _beginning(path: str) -> float:
-    """Returns the time at which an event file was begun; its name has it only in seconds."""
+    """Returns the time at which an event file was created; its name has whole seconds only."""
     try:
         return next((event.wall_time for event, _ in _events(path, 0)), np.inf)
     except (ValueError, DecodeError):

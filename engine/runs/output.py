@@ -38,7 +38,7 @@ def differences(runs: Sequence[RunStatus]) -> dict[str, list[Any]]:
 def as_table(runs: Sequence[RunStatus], width: int) -> str:
     """Returns a table with a row for each run, and one of the options in which they differ.
 
-    A table that is wider than `width` characters is continued below, with the names of the runs again.
+    A table wider than `width` characters continues below, with the names of the runs repeated.
     """
     longest = max(width // 3, 8)
     names = [_shortened(name, longest) for name in _names(runs)]
@@ -71,7 +71,7 @@ def as_csv(runs: Sequence[RunStatus]) -> str:
 
 
 def as_json(runs: Sequence[RunStatus]) -> str:
-    """Returns the runs, and the options in which they differ with their values in the same order; NaN is null."""
+    """Returns the runs, and the options in which they differ with one value per run; NaN becomes null."""
     return json.dumps({'runs': [_flat(run) for run in runs], 'differences': differences(runs)}, indent=1)
 
 
@@ -94,7 +94,7 @@ def _joined(value: Any) -> Any:
 
 
 def _names(runs: Sequence[RunStatus]) -> list[str]:
-    """Returns the runs' paths without the folder that all share; letters that cannot be printed are escaped."""
+    """Returns the runs' paths relative to their common folder; characters that cannot be printed are escaped."""
     paths = [os.path.abspath(run.path) for run in runs]
     shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [_printable(os.path.relpath(path, shared)) for path in paths]
@@ -134,7 +134,7 @@ def _text(step: int | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Returns a duration in the largest unit of which it has at least one and a half."""
+    """Returns a duration in the largest unit of which it is at least 1.5."""
     for unit, digits, following in _UNITS:
         if seconds < 1.5 * following:
             return f'{seconds:.{digits}f} {unit}'
@@ -143,7 +143,7 @@ def _duration(seconds: float) -> str:
 
 
 def _fitted(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Returns a table, or, if it is wider than `width`, several with some of its columns, each after the first one."""
+    """Returns a table, or, if it is wider than `width`, several that divide its columns and repeat the first."""
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     groups: list[list[int]] = []
     used = 0

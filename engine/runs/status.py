@@ -1,4 +1,4 @@
-"""How far a run is, and how good: read from its `train_dir`, whether it is running or not.
+"""Progress and metrics of a run, read from its `train_dir`, whether it is running or not.
 
 status = RunReader('/tmp/digits').read()
 status.state, status.step, status.metrics['accuracy']
@@ -29,15 +29,15 @@ _LARGEST_FILE = 1 << 28
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """A run at a moment. What its files do not tell is None.
+    """The status of a run. Values that its files do not have are None.
 
     Attributes:
         path: Its `train_dir`.
-        state: running: a trainer has locked the folder; finished: the last step is made and evaluated, or training was
-            stopped early; killed: its trainer ended without releasing the lock; stopped: none of these.
+        state: running: a trainer holds the folder's lock; finished: the last step is saved and evaluated, or early
+            stopping ended training; killed: the trainer ended without releasing its lock; stopped: none of these.
         step: The last step that was logged or saved.
         last_step: The step at which training ends.
-        seconds_left: Until then, at the pace so far since training started or resumed; only if it is running.
+        seconds_left: Time to the last step, at the pace since training started or resumed; only if it is running.
         loss: Total loss in the last log line.
         images_per_second: Median of the last ten log lines.
         data_wait_share: Share of the time in which steps waited for data, in [0, 1]; median of the same lines.
@@ -72,7 +72,7 @@ class RunStatus:
 
 
 class RunReader:
-    """Reads a run's status; each `read` after the first reads of the event files only what has been added."""
+    """Reads a run's status; after the first `read`, only new events of the event files."""
 
     def __init__(self, train_dir: str):
         self._train_dir = train_dir
@@ -163,7 +163,7 @@ class RunReader:
         return None if math.isinf(steps) else int(steps)
 
     def _evaluations(self, config: TrainConfig | None, history: History) -> EvaluationHistory:
-        """Returns the evaluations of the run itself; without any, those that its event files have of others."""
+        """Returns the evaluations during training; without any, those of other processes in its event files."""
         metric = 'accuracy'
         if config is not None and config.checkpoint.best_metric != 'none':
             metric = config.checkpoint.best_metric
@@ -193,7 +193,7 @@ class RunReader:
 
 
 def _place(config: TrainConfig | None, rows: Sequence[Measured]) -> dict[str, Any]:
-    """Returns which split and weights a run evaluates; without its options, those of its last evaluation."""
+    """Returns the split and the weights that a run evaluates; without its options, those of its last evaluation."""
     if config is not None:
         return {
             'split': config.evaluation.eval_split_name,

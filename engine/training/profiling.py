@@ -17,7 +17,7 @@ from support.progress import Progress
 
 
 class EachStep(Interval):
-    """Is due after each step from the one before `first` to `last`, so that these are made one at a time."""
+    """Is due after each step from `first - 1` to `last`, so that steps `first` to `last` run one at a time."""
 
     def __init__(self, first: int, last: int):
         super().__init__()
@@ -41,7 +41,7 @@ class Profile(Action):
         self._step: tf.profiler.experimental.Trace | None = None
 
     def begin(self, position: Position, last_step: float) -> None:
-        """Starts the trace if its first step is the next one, or was made before the run was resumed.
+        """Starts the trace if its first step is the next one, or lies before the step at which the run resumes.
 
         Raises:
             InputError: this process has another profiler.
@@ -65,7 +65,7 @@ class Profile(Action):
             self._trace(moment.step + 1)
 
     def _trace(self, step: int) -> None:
-        """Records a step, which ends when this is called again or at `finish`."""
+        """Begins to record a step, which ends at the next call or at `finish`."""
         self._end_step()
         if self._first is None:
             try:
@@ -83,7 +83,7 @@ class Profile(Action):
             self._step = None
 
     def finish(self) -> None:
-        """Writes the trace, if there is one. Training does not end where that fails."""
+        """Writes the trace, if there is one; a failure is only logged."""
         self._end_step()
         if self._first is None:
             return
@@ -104,7 +104,7 @@ class Profile(Action):
 
 
 def make_profile(run: Run, progress: Progress) -> list[Action]:
-    """Returns the action of `--profile_steps`, to be the last one so that a step begins after all others; or none."""
+    """Returns the action of `--profile_steps`, if given; it must be the last, as a step begins after all others."""
     steps = steps_to_profile(run.config.log.profile_steps)
     if steps is None:
         return []

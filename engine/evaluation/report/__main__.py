@@ -1,4 +1,4 @@
-"""`python -m engine.evaluation.report ROWS`: the statistics and the report of an evaluation, from its rows alone."""
+"""`python -m engine.evaluation.report ROWS`: metrics and report of an evaluation, from its rows alone."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,7 @@ from support.errors import InputError
 def report(
     path: str, recall_at: tuple[int, ...], results_path: str | None = None, report_dir: str | None = None
 ) -> None:
-    """Prints the statistics of a file of rows; writes them as JSON, and as a report.
+    """Prints the statistics of a file of rows, and writes them as JSON and as a report.
 
     Args:
         path: A file that `--predictions_path` wrote.
@@ -70,7 +70,7 @@ def _content(path: str, files: list[SavedRows], statistics: list[Statistics], di
 
 
 def _aligned(files: list[SavedRows]) -> bool:
-    """Returns True if all files have rows of the same examples; otherwise raises InputError."""
+    """Returns True; raises InputError if the files have rows of different examples."""
     for other in files[1:]:
         if other.ids != files[0].ids:
             raise InputError(f'the rows of {files[0].path!r} and {other.path!r} are of different examples')

@@ -72,7 +72,7 @@ class Panel:
 
     Attributes:
         title: Its title.
-        summary: What it shows, in words, for those who cannot see it.
+        summary: Alternative text for screen readers.
     """
 
     def __init__(self, title: str, draw: Callable[[Figure], None], summary: str = '', size: tuple = (_WIDTH, _HEIGHT)):
@@ -139,7 +139,7 @@ def _picture(panel: Panel) -> Image.Image:
 
 
 def printable(text: str, limit: int, otherwise: str = '') -> str:
-    """Returns text that the charts' font can draw, shortened; or `otherwise`, or text with question marks."""
+    """Returns shortened text that the charts' font can draw; otherwise `otherwise`, or text with question marks."""
     shown, letters = shorten(text, limit), _letters()
     if letters.issuperset(map(ord, shown)):
         return shown
@@ -148,7 +148,7 @@ def printable(text: str, limit: int, otherwise: str = '') -> str:
 
 @functools.cache
 def _letters() -> frozenset[int]:
-    """Returns the letters that matplotlib's own font draws as they should be: those from left to right."""
+    """Returns the letters that matplotlib's own font draws correctly: left-to-right ones."""
     font = font_manager.get_font(font_manager.findfont('DejaVu Sans'))
     return frozenset(code for code in font.get_charmap() if not 0x590 <= code < 0x900)
 
@@ -209,7 +209,7 @@ def _draw_curves(figure: Figure, curves: Sequence[Curve]) -> None:
 
 
 def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Returns at most `_MOST_POINTS` points, means of neighbours; what is not finite leaves a gap."""
+    """Returns at most `_MOST_POINTS` points, means of neighbours; values that are not finite leave gaps."""
     values = np.where(np.isfinite(curve.values), curve.values, np.nan).astype(np.float64)
     size = -(-len(values) // _MOST_POINTS)
     if size <= 1:
@@ -220,7 +220,7 @@ def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reliability_panel(title: str, statistics: Statistics) -> Panel:
-    """Returns a reliability diagram: accuracy by confidence, and how many examples have which confidence."""
+    """Returns a reliability diagram: accuracy by confidence, and a histogram of the confidence."""
     ece = statistics.values['ece']
     draw = functools.partial(_draw_reliability, statistics=statistics)
     return Panel(title, draw, f'expected calibration error {ece:.4f}', (_WIDTH, 4.4))
@@ -249,7 +249,7 @@ def _draw_reliability(figure: Figure, statistics: Statistics) -> None:
 
 
 def class_panel(title: str, statistics: Statistics, names: Sequence[str]) -> Panel:
-    """Returns accuracy by class: bars with intervals, worst first, or above 40 classes how many have which accuracy.
+    """Returns accuracy by class: bars with intervals, worst first; above 40 classes, a histogram.
 
     Args:
         title: Of the panel.

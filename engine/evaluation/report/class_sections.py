@@ -25,7 +25,7 @@ _PAIRS = 15
 
 
 def confusion_matrix(draft: Draft) -> Element | None:
-    """The confusion matrix: a table of few classes, a map of many."""
+    """The confusion matrix: a table for few classes, a map for many."""
     if not len(draft.classes):
         return None
     parts: list[Child] = []
@@ -89,7 +89,7 @@ def _name_head(name: str) -> Element:
 
 
 def _map(grid: confusion.Grid, title: str) -> Element:
-    """Returns a map of many classes: pictures to zoom into, and the numbers for the script."""
+    """Returns a map of many classes: images to zoom into, and the counts for the script."""
     size = len(grid.names)
     blocks, block = confusion.coarse(grid.counts, _COARSE)
     cells = grid.counts.tocoo()
@@ -173,7 +173,7 @@ def _pair_rows(draft: Draft, subject: Subject) -> list[Element]:
 
 
 def per_class(draft: Draft) -> Element | None:
-    """A table of the classes, to sort and to filter, with bars."""
+    """A table of the classes, with bars, to sort and to filter."""
     by_class = [{each.index: each for each in subject.statistics.classes} for subject in draft.content.subjects]
     occurring = sorted(draft.classes.tolist())
     if not occurring:

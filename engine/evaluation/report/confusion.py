@@ -1,4 +1,4 @@
-"""Confusion matrices for people: classes that are confused stand together, rare mistakes are seen, any number fits.
+"""Readable confusion matrices: confused classes are neighbours, rare mistakes are visible, any number of classes fits.
 
 ordering = similarity_order(counts)                   # sparse [classes, classes], of the classes that occur
 grid = make_grid(counts, ordering, name_of)           # at most MOST_ROWS rows
@@ -39,10 +39,10 @@ class Grid:
 
 
 def similarity_order(counts: scipy.sparse.csr_array) -> np.ndarray:
-    """Returns an order of classes, int64 [classes], in which those that are confused stand near each other.
+    """Returns an order of classes, int64 [classes], in which confused classes are near each other.
 
-    It is the order of the leaves of a hierarchical clustering, with average linkage, by the symmetrised shares of
-    confused examples; above 3,000 classes, the reverse Cuthill-McKee order.
+    The leaves of a hierarchical clustering (average linkage over symmetrised confusion rates); above 3,000 classes, the
+    reverse Cuthill-McKee order.
     """
     size = counts.shape[0]
     if size < 3:
@@ -95,7 +95,7 @@ def heat(counts: scipy.sparse.csr_array) -> np.ndarray:
 
 
 def strength(counts: np.ndarray, totals: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns how strongly to draw cells, float64 in [0, 1]: shares of the row, those of mistakes raised.
+    """Returns the opacity of cells, float64 in [0, 1]: shares of the row, enhanced for mistakes.
 
     Args:
         counts: Numbers of examples in the cells.

@@ -1,4 +1,4 @@
-"""The content of a report, as plain values: `page.write_report` draws it, whatever it was gathered from.
+"""The content of a report, as plain values, which `page.write_report` draws.
 
 Everything that needs a data set, a net or a run is optional: a report of rows alone has none of it.
 """
@@ -18,8 +18,8 @@ class Subject:
 
     Attributes:
         path: Its file, or the file of its rows.
-        facts: What is known of it, in the order of display: kind, step, size, images per second.
-        outcomes: What came of each example.
+        facts: Facts about it, in the order of display: kind, step, size, images per second.
+        outcomes: The outcome of each example.
         statistics: Computed from the outcomes.
     """
 
@@ -34,7 +34,7 @@ class Curve:
     """One scalar of a run over its steps.
 
     Attributes:
-        chart: Title of the chart, which curves of the same chart share: 'loss'.
+        chart: Title of the chart, shared by all its curves: 'loss'.
         name: Of the curve: 'training', 'test'.
         steps: int64 [points], ascending.
         values: float64 [points]; may hold NaN.
@@ -53,7 +53,7 @@ class Picture:
     Attributes:
         id: The example.
         image: uint8 [height, width, 3].
-        explanation: uint8 [height, width, 3], where the net looked, over the image as the net sees it; or None.
+        explanation: uint8 [height, width, 3], a heat map over the image as the net sees it; or None.
         label, prediction: Classes.
         confidence: The prediction's probability.
         probability: The label's probability; NaN if unknown.
@@ -90,7 +90,7 @@ class Preparation:
     Attributes:
         id: The example.
         image: uint8 [height, width, 3], as stored.
-        prepared: uint8 [height, width, 3] each, as the net sees it in training, drawn several times.
+        prepared: uint8 [height, width, 3] each, as the net sees it in training, each with other random numbers.
     """
 
     id: str

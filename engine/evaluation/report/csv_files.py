@@ -1,4 +1,4 @@
-"""The tables of a report as CSV files, whole where the page shows a part; with several subjects, by their path.
+"""The tables of a report as complete CSV files; with several subjects, a column has their paths.
 
 tables = csv_tables(content)      # {'per_class.csv': b'...', ...}
 """
@@ -87,7 +87,7 @@ def _curves(content: Content) -> Iterator[Row]:
 
 
 def _differences(content: Content) -> Iterator[Row]:
-    """Yields the examples that not all subjects have right, nor all wrong."""
+    """Yields the examples that some subjects classify correctly and others do not."""
     paths = [subject.path for subject in content.subjects]
     yield 'id', 'label', 'label_name', *(f'{kind} {path}' for path in paths for kind in ('correct:', 'prediction:'))
     correct = np.stack([subject.outcomes.correct for subject in content.subjects])

@@ -1,4 +1,4 @@
-"""What the sections of a report's page share: the content with what follows from it, and the smallest parts.
+"""Shared parts of the sections of a report's page: the content, derived values, small elements.
 
 draft = Draft(content)
 section('recipe', 'Recipe', facts_list(content.recipe))
@@ -25,7 +25,7 @@ _AS_NUMBERS = ('cross_entropy', 'ece')
 
 
 class Draft:
-    """A report's content, with what several sections need."""
+    """A report's content, with values that several sections need."""
 
     def __init__(self, content: Content):
         self.content = content
@@ -39,7 +39,7 @@ class Draft:
 
     @functools.cached_property
     def classes(self) -> np.ndarray:
-        """The classes that occur, in an order in which those stand together that are confused."""
+        """The classes that occur, ordered so that confused ones are neighbours."""
         occurring = sorted({each.index for subject in self.content.subjects for each in subject.statistics.classes})
         size = max(occurring, default=-1) + 1
         total = sum((_sized(each, size) for each in self.content.subjects), scipy.sparse.csr_array((size, size)))
@@ -74,25 +74,25 @@ class Draft:
         return [charts.reliability_panel(title, each.statistics) for title, each in self.titled('Reliability')]
 
     def titled(self, otherwise: str) -> list[tuple[str, Subject]]:
-        """Returns the first subjects, each with its title; if there is one only, with another title."""
+        """Returns the first subjects, each with a title; a single subject has its own title."""
         titles = self.titles if self.is_comparison else [otherwise]
         return list(zip(titles, self.content.subjects, strict=True))[:MOST_SUBJECTS]
 
 
 def _sized(subject: Subject, size: int) -> scipy.sparse.csr_array:
-    """Returns a subject's confusion matrix with as many classes as all have together."""
+    """Returns a subject's confusion matrix, enlarged to the classes of all subjects."""
     cells = subject.statistics.confusion.tocoo()
     return scipy.sparse.coo_array((cells.data, (cells.row, cells.col)), shape=(size, size)).tocsr()
 
 
 def section(id_: str, title: str, *children: Child) -> Element:
-    """Returns a section under a heading, to which the page's navigation can lead."""
+    """Returns a section with a heading, as a target of the page's navigation."""
     heading = element('h2', title, id=f'{id_}-title')
     return element('section', heading, *children, id=id_, aria_labelledby=f'{id_}-title')
 
 
 def facts_list(facts: Mapping[str, str]) -> Element | None:
-    """Returns names and values as a list of descriptions."""
+    """Returns names and values as a description list."""
     pairs = [
         element('div', element('dt', shorten(str(name), NAME)), element('dd', shorten(str(value), VALUE)))
         for name, value in list(facts.items())[:_MOST_FACTS]
@@ -109,7 +109,7 @@ def link(name: str) -> Element:
 
 
 def scroll(what: str, table: Element, class_: str = '') -> Element:
-    """Returns a part of the page that scrolls by itself if it is too wide, by keyboard too."""
+    """Returns a part of the page that scrolls on its own if it is too wide, also by keyboard."""
     return element('div', table, class_=f'scroll {class_}'.strip(), tabindex='0', role='region', aria_label=what)
 
 

@@ -33,10 +33,10 @@ Explain = Callable[[tf.Tensor, np.ndarray], np.ndarray]
 def make_galleries(
     outcomes: Outcomes, dataset: Dataset, preprocessing: Preprocessing, explain: Explain | None
 ) -> list[Gallery]:
-    """Returns galleries of confident mistakes, hesitant successes and likely label errors; none that is empty.
+    """Returns the galleries that are not empty: confident mistakes, unconfident successes, likely label errors.
 
     Args:
-        outcomes: What came of each example.
+        outcomes: The outcome of each example.
         dataset: The examples.
         preprocessing: The net's preprocessing.
         explain: Draws where the net looked; None leaves these pictures out.
@@ -78,7 +78,7 @@ def _first(eligible: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 def _suspicious(outcomes: Outcomes, known: np.ndarray) -> np.ndarray:
-    """Returns whether the prediction is at least as probable as its class is for the examples labelled with it."""
+    """Returns whether the prediction is at least as probable as its class is on average for that label."""
     size = 1 + max(int(outcomes.predictions.max(initial=0)), int(outcomes.labels[known].max(initial=0)))
     labels = outcomes.labels[known]
     counts = np.bincount(labels, minlength=size)
@@ -131,8 +131,8 @@ def _fitted(image: np.ndarray) -> np.ndarray:
 def draw_filters(model: keras.Model, channel_order: str) -> np.ndarray | None:
     """Returns the filters of the first layer as a grid, uint8 [height, width, 3].
 
-    Each filter is scaled by its largest weight; gray is 0. None if the first kernel is not one of a convolution of
-    more than one pixel over gray or colour images.
+    Each filter is scaled by its largest weight; gray is 0. None unless the first layer is a convolution of more than
+    one pixel over gray or colour images.
 
     Args:
         model: The net.
@@ -156,7 +156,7 @@ def draw_filters(model: keras.Model, channel_order: str) -> np.ndarray | None:
 
 
 def make_preparations(dataset: Dataset, preprocessing: Preprocessing, seed: int) -> list[Preparation]:
-    """Prepares images that are spread over a split as training does.
+    """Prepares images, spread over a split, as training does.
 
     Args:
         dataset: The training split.

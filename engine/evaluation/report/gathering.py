@@ -1,4 +1,4 @@
-"""Gathers the content of a report of an evaluation: what the data set, the net and its run say.
+"""Gathers the content of a report from the data set, the net and its run.
 
 content = gather(subjects, outcomes, statistics, dataset, facts)
 page.write_report('/tmp/report', content)
@@ -55,7 +55,7 @@ def gather(
         subjects: The classifiers, on the same examples.
         outcomes: Of each classifier.
         statistics: Of each classifier.
-        facts: What else is known of each classifier, by name.
+        facts: Further facts about each classifier, by name.
         dataset: The examples.
         strategy: The strategy of the replicas.
         subset: For each class of the outcomes, the first net's class; None if they are the same.
@@ -108,7 +108,7 @@ def _of_chart(history: History, in_training: str, in_evaluation: str | None) -> 
 
 
 def _preparations(subject: CheckpointSubject | FileSubject, options: dict[str, Any]) -> Sequence[Preparation]:
-    """Returns training images as the run prepares them; none if the run's data are not there."""
+    """Returns training images as the run prepares them; none if the data are missing."""
     if not options or not options.get('dataset_name'):
         return ()
     spec = subject.spec
@@ -130,7 +130,7 @@ def _preparations(subject: CheckpointSubject | FileSubject, options: dict[str, A
 
 
 def _recipe(options: dict[str, Any]) -> dict[str, str]:
-    """Returns the options of a run that differ from the defaults, and the main ones, by name."""
+    """Returns the main options of a run and those that differ from their defaults, by name."""
     defaults = {name: option.default for name, option in flat_options(TrainConfig).items()}
     main = ('model_name', 'dataset_name', 'batch_size', 'optimizer', 'learning_rate', 'weight_decay')
     chosen = [name for name in defaults if name in options and (name in main or options[name] != defaults[name])]

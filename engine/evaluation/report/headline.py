@@ -32,7 +32,7 @@ _MOST_DIFFERENCES = 200
 
 
 def headline(draft: Draft) -> Element:
-    """Values with intervals: of one subject the most important ones large, and all in a table."""
+    """Metrics with intervals: for one subject, the main ones in large type; all in a table."""
     return section(
         'headline',
         'Side by side' if draft.is_comparison else 'Results',

@@ -1,4 +1,4 @@
-"""HTML from a tree of elements: whatever text is put into it is escaped when the tree is written.
+"""HTML from a tree of elements; all text is escaped when the tree is written.
 
 page = element('p', 'labelled ', element('b', name), class_='note')
 to_html(page)
@@ -39,7 +39,7 @@ def raw(tag: str, text: str, **attributes: str) -> Element:
 
 
 def to_json(value: Any) -> str:
-    """Returns JSON that can stand in a script element: nothing in it ends the element or begins a comment."""
+    """Returns JSON for a script element: nothing in it ends the element or begins a comment."""
     return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')
 
 
@@ -49,7 +49,7 @@ def to_html(root: Element) -> bytes:
 
 
 def visible(text: str) -> str:
-    """Returns text on one line, with control characters and others that show nothing, or reorder text, escaped."""
+    """Returns text on one line, with control, invisible and reordering characters escaped."""
     if text.isprintable():
         return text
     spaced = re.sub(r'[ \t\r\n]+', ' ', text)

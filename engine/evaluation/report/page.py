@@ -1,4 +1,4 @@
-"""Writes a report: one page that needs nothing else, beside pictures and tables.
+"""Writes a report: a self-contained page, with charts and tables as files beside it.
 
 write_report('/tmp/report', content)      # report.html, *.png, *.csv
 """

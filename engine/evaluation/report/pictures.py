@@ -1,4 +1,4 @@
-"""Pictures inside a page, as data URLs, within a limit for all of them together.
+"""Pictures embedded in a page as data URLs, within a limit on their total size.
 
 pictures = Pictures(limit=3_000_000)
 image = pictures.image(array, alt='cat.jpg')       # an `img` element, or None once the limit is reached
@@ -18,10 +18,10 @@ _QUALITY = 80
 
 
 class Pictures:
-    """Embeds pictures in a page. `left_out`: number of those for which there was no more room."""
+    """Embeds pictures in a page. `left_out`: number of pictures beyond the limit."""
 
     def __init__(self, limit: int):
-        """Takes the largest size of all pictures together, in bytes of HTML."""
+        """Takes the largest total size of the pictures, in bytes of HTML."""
         self._room = limit
         self.left_out = 0
 
@@ -41,7 +41,7 @@ class Pictures:
 
 
 def data_url(picture: Image.Image, kind: str, **options: int) -> str:
-    """Returns a picture as a URL that holds it; `kind` is Pillow's name of the format."""
+    """Returns a picture as a data URL; `kind` is Pillow's name of the format."""
     stream = io.BytesIO()
     picture.save(stream, kind, optimize=True, **options)
     return f'data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}'
