@@ -8,11 +8,11 @@ Values that pass are checked again, more closely, where they are used. Only Tens
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from configs import names
-from configs.evaluation import CLASS_MAPS, EvalConfig, check_predictions_path
+from configs.evaluation import CLASS_MAPS, REPORT_FILES, EvalConfig, check_predictions_path
 from configs.export import ExportConfig, with_format
 from configs.options import flat_values
 from configs.prediction import PredictConfig
@@ -142,8 +142,10 @@ def check_place(flag: str, path: str | None, to_be_made: str | None = None) -> N
 
 def check_folder_place(flag: str, path: str | None) -> None:
     """Raises InputError if a folder cannot be created or written to."""
-    if not path or _is_remote(path):
+    if path is None or _is_remote(path):
         return
+    if not path:
+        raise InputError(f'--{flag}: name a folder, or leave the flag out')
     nearest = os.path.abspath(path)
     while not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)
@@ -151,6 +153,28 @@ def check_folder_place(flag: str, path: str | None) -> None:
         raise InputError(f'--{flag}={path}: {nearest} is not a folder')
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f'--{flag}={path}: {nearest} is not writable')
+
+
+def check_apart(files: Mapping[str, str | None], report_dir: str | None) -> None:
+    """Raises InputError if a file would overwrite another one or be overwritten by the report.
+
+    Args:
+        files: Paths, by the argument that names them: '--results_path'.
+        report_dir: The report's folder, if one is written.
+    """
+    report = () if report_dir is None else REPORT_FILES
+    taken = {_one_form(os.path.join(report_dir or '', name)): 'a file of the report' for name in report}
+    for argument, path in files.items():
+        if path is None:
+            continue
+        place = _one_form(path)
+        if place in taken:
+            raise InputError(f'{argument}={path}: is also {taken[place]}; give another name')
+        taken[place] = argument
+
+
+def _one_form(path: str) -> str:
+    return path if _is_remote(path) else os.path.realpath(path)
 
 
 def check_combinations(config: Any) -> None:
@@ -244,8 +268,10 @@ def check_evaluation(config: EvalConfig) -> None:
     check_predictions_path(config.output.predictions_path)
     check_folder_place('eval_dir', config.output.eval_dir)
     check_folder_place('report_dir', config.output.report_dir)
-    for flag in ('results_path', 'predictions_path'):
-        check_place(flag, getattr(config.output, flag), config.output.report_dir)
+    files = {flag: getattr(config.output, flag) for flag in ('results_path', 'predictions_path')}
+    for flag, path in files.items():
+        check_place(flag, path, config.output.report_dir)
+    check_apart({f'--{flag}': path for flag, path in files.items()}, config.output.report_dir)
 
 
 def _has_checkpoints(folder: str) -> bool:

@@ -13,6 +13,11 @@ from support.errors import InputError
 
 _MAX_SCALES = 10  # all views of a batch are in memory
 PREDICTION_ENDINGS = ('.csv', '.jsonl', '.parquet')
+REPORT_FILES = (
+    *('report.html', 'learning_curves.png', 'confusion.png', 'per_class.png', 'reliability.png'),
+    *('confusion.csv', 'confused_pairs.csv', 'per_class.csv', 'calibration.csv', 'learning_curves.csv'),
+    'differences.csv',
+)  # names in --report_dir
 CLASS_MAPS = ('names', 'numbers')  # values of --class_map that are not files
 
 
@@ -87,6 +92,9 @@ class EvalOptions(Options):
         if not 1 <= len(set(self.eval_scales)) == len(self.eval_scales) <= _MAX_SCALES:
             shown = ','.join(map(str, self.eval_scales))
             raise InputError(f'--eval_scales={shown}: must be 1 to {_MAX_SCALES} different numbers')
+        for path in self.compare:
+            if self.compare.count(path) > 1:  # rows and tables tell files apart by their paths
+                raise InputError(f'--compare={",".join(self.compare)}: names {path} more than once')
         RecordNames(self.record_keys, self.file_pattern or '')
 
 

@@ -102,6 +102,7 @@ _DECAYING = ('exponential', 'polynomial')
 _EVALUATED = Without(('eval_every_epochs', 'eval_every_steps'))
 # Facts derived from the paths: whether one may be an exported file, and whether one may be a checkpoint.
 _MAY_BE_RUN, _MAY_BE_RESTORED = 'may be run', 'may be restored'
+_WAITS = 'waits'  # for checkpoints, also with an interval of 0 seconds
 _RUN_FILE = Where(_MAY_BE_RUN, 'on a checkpoint; it applies to SavedModels, .tflite and .onnx files')
 _DEVICES = Where(_MAY_BE_RESTORED, 'with --compare, and on SavedModels, .tflite and .onnx files')
 
@@ -228,8 +229,7 @@ _EVAL: dict[str, Reader] = {
     **dict.fromkeys(('eval_dir', 'summarize_images', 'results_path', 'predictions_path', 'report_dir')),
     'eval_interval_secs': None,
     **dict.fromkeys(('predictions_top_k', 'predictions_logits'), Without(('predictions_path',))),
-    'max_number_of_evaluations': Without(('eval_interval_secs',)),
-    'eval_timeout_secs': Without(('eval_interval_secs',)),
+    **dict.fromkeys(('max_number_of_evaluations', 'eval_timeout_secs'), Where(_WAITS, 'without --eval_interval_secs')),
     **dict.fromkeys(('devices', 'num_clones', 'xla', 'fast_convolutions', 'all_reduce'), _DEVICES),
     **dict.fromkeys(('worker_hosts', 'task', 'launch_workers', 'cluster')),
     **dict.fromkeys(('worker_timeout_secs', 'worker_join_timeout_secs')),
@@ -359,6 +359,7 @@ def _as_read(config: Any, values: Values) -> Values:
                 seen |= {'dataset_name': 'digits', 'eval_every_epochs': values['eval_every_epochs'] or 5.0}
     elif isinstance(config, EvalConfig | PredictConfig):
         compared = values.get('compare')
+        seen[_WAITS] = values.get('eval_interval_secs') is not None
         seen[_MAY_BE_RUN] = any(map(_may_be_run, compared or (values['checkpoint_path'],)))
         seen[_MAY_BE_RESTORED] = not compared and not _is_run(values['checkpoint_path'])
     return seen

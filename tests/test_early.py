@@ -55,6 +55,16 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
             '--checkpoint_path={here}/file --eval_dir={here}/file/x/y',
             '--eval_dir={here}/file/x/y: {here}/file is not a fo',
         ),
+        ('--checkpoint_path={here}/file --report_dir=', '--report_dir: name a folder, or leave the flag out'),
+        (
+            '--checkpoint_path={here}/file --report_dir={here}/new --predictions_path={here}/new/../new/per_class.csv',
+            'per_class.csv: is also a file of the report; give another name',
+        ),
+        (
+            '--checkpoint_path={here}/file --results_path={here}/a.jsonl --predictions_path={here}/a.jsonl',
+            '--predictions_path={here}/a.jsonl: is also --results_path; give another name',
+        ),
+        ('--compare={here}/file,{here}/x,{here}/file', '{here}/file: names {here}/file more than once'),
         ('--compare={here}/a.onnx,{here}/b.onnx', '--compare={here}/a.onnx: no such checkpoint'),
         (
             '--checkpoint_path={here}/file --class_map=name',

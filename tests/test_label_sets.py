@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -362,7 +363,8 @@ def test_several_right_classes_in_a_comparison(nets, tmp_path, capsys):
     records = write_validation(tmp_path / 'data', NUMBERS)
     (tmp_path / 'real.json').write_text(json.dumps(REAL))
     options = {'dataset_name': 'imagenet', 'dataset_dir': str(records), 'real_labels': str(tmp_path / 'real.json')}
-    config = make_config(EvalConfig, compare=(str(nets[1001]),) * 2, max_num_batches=2, batch_size=2, **options)
+    compared = (str(nets[1001]), os.path.relpath(nets[1001]))
+    config = make_config(EvalConfig, compare=compared, max_num_batches=2, batch_size=2, **options)
     first, second = evaluation.compare(config)
     assert first['num_examples'] == 3, 'of 4, 1, 6 and 3, the last has no right class'
     assert first['accuracy'] == second['accuracy']

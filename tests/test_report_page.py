@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from configs.evaluation import REPORT_FILES
 from engine.evaluation.outcomes import make_outcomes
 from engine.evaluation.report import confusion, markup
 from engine.evaluation.report.__main__ import main
@@ -177,6 +178,7 @@ def test_tables_are_those_of_the_statistics(tmp_path):
     ]
     links = {attributes.get('href') for tag, attributes in page.tags if tag == 'a'}
     assert {path.name for path in tmp_path.iterdir()} - {'report.html'} <= links
+    assert {path.name for path in tmp_path.iterdir()} <= set(REPORT_FILES)
     assert 'Do they differ?' in page.text
 
 
@@ -268,10 +270,13 @@ def test_a_report_of_rows_alone(tmp_path, capsys, paths):
         for i in range(6)
     ]
     rows.write_text('\n'.join(lines))
-    assert main([str(rows), f'--report_dir={folder}']) == 0
+    assert main([str(rows), f'--report_dir={folder}', f'--results_path={folder}/r.json']) == 0
     page = Page((folder / 'report.html').read_text())
     assert 'p.jsonl' in page.text
     assert (folder / 'differences.csv').exists() == (len(paths) == 2)
     capsys.readouterr()
     assert main([str(rows), f'--report_dir={rows}']) == 1
     assert capsys.readouterr().err == f'error: --report_dir={rows}: {rows} is not a folder\n'
+    assert main([str(rows), f'--results_path={rows}']) == 1
+    assert capsys.readouterr().err == f'error: --results_path={rows}: is also ROWS; give another name\n'
+    assert len(rows.read_text().splitlines()) == len(lines)

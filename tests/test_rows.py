@@ -126,6 +126,17 @@ def test_a_file_that_cannot_be_written(trained, tmp_path):
         evaluation.evaluate(eval_config(trained.checkpoint_path, predictions_path=str(path), eval_dir=str(tmp_path)))
 
 
+@pytest.mark.parametrize('ending', ['csv', 'jsonl', 'parquet'])
+def test_a_full_disk_leaves_the_file_as_it_was(trained, tmp_path, ending):
+    path = tmp_path / f'p.{ending}'
+    path.write_text('before')
+    path.with_name(f'.part-{path.name}').symlink_to('/dev/full')  # where it is written before it gets its name
+    options = {'predictions_path': str(path), 'predictions_logits': True, 'eval_dir': str(tmp_path / 'events')}
+    with pytest.raises(InputError, match=rf'^--predictions_path={path}: \[Errno 28\] No space left on device$'):
+        evaluation.evaluate(eval_config(trained.checkpoint_path, **options))
+    assert path.read_text() == 'before'
+
+
 def test_an_evaluation_that_fails_leaves_the_file_as_it_was(trained, digits_dir, tmp_path):
     path = tmp_path / 'p.csv'
     path.write_text('before')

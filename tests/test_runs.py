@@ -105,8 +105,8 @@ def test_history_is_what_tensorboard_shows(folder, name):
     history = read_history(f'{folder}/{name}')
     ((split, evaluated),) = history.evaluations.items()
     for path, found in (('', history.training), (f'eval_{split}', evaluated)):
-        shown, written = (read(folder / name / path) for read in (steps_in_tensorboard, summaries))
-        shown = {tag: steps for tag, steps in shown.items() if not tag.startswith('_hparams_')}
+        written, steps_by_tag = summaries(folder / name / path), steps_in_tensorboard(folder / name / path)
+        shown = {tag: steps for tag, steps in steps_by_tag.items() if not tag.startswith('_hparams_')}
         assert {tag: series.steps.tolist() for tag, series in found.items()} == shown
         for tag, series in found.items():
             assert series.values[-1] == written[tag][shown[tag][-1]]

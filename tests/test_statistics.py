@@ -192,6 +192,12 @@ def test_rows_of_two_files_are_compared(trained, tmp_path, capsys):
     assert "McNemar's p" in capsys.readouterr().out
 
 
+def row_of(**changed):
+    """A line of JSON that --predictions_path could write, with changed values."""
+    row = {'id': 'a', 'label': 1, 'label_name': 'b', 'prediction': 1, 'prediction_name': 'b', 'correct': 1, 'rank': 1}
+    return json.dumps({**row, 'probability': 0.5, 'top_k_probabilities': [0.5], **changed}) + '\n'
+
+
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
@@ -200,6 +206,14 @@ def test_rows_of_two_files_are_compared(trained, tmp_path, capsys):
         ('p.jsonl', '{"label": ', 'p.jsonl: row 1 cannot be read: '),
         ('p.jsonl', '3\n', 'p.jsonl: a line is not a JSON object'),
         ('p.jsonl', '{"id": "a", "label": "cat"}\n', 'p.jsonl: row 1 is not as --predictions_path writes it: '),
+        ('p.jsonl', '[' * 100_000, 'p.jsonl: row 1 cannot be read: maximum recursion depth'),
+        ('p.jsonl', row_of(label=10**9), 'row 1 .*: label is 1000000000; must be -1048576 to 1048576'),
+        ('p.jsonl', row_of(label=10**30), 'row 1 .*: label is 1000000000'),
+        ('p.jsonl', row_of(prediction=-3), 'row 1 .*: prediction is -3; must be 0 to 1048576'),
+        ('p.jsonl', row_of(correct=7), 'row 1 .*: correct is 7; must be 0 to 1'),
+        ('p.jsonl', row_of(rank=-1), 'row 1 .*: rank is -1; must be 0 to 1048576'),
+        ('p.jsonl', row_of(probability=-0.5), 'row 1 .*: probability is -0.5; must be 0 to 1, or empty'),
+        ('p.jsonl', row_of(top_k_probabilities=[1e999]), 'row 1 .*: top_k_probabilities is inf; must be 0 to 1'),
         ('p.parquet', 'PAR1', 'p.parquet: '),
         ('p.csv', None, 'p.csv: '),
     ],
@@ -212,3 +226,11 @@ def test_files_that_are_no_rows(tmp_path, capsys, name, content, message):
         read_rows(str(path))
     assert main([str(path)]) == 1
     assert capsys.readouterr().err.startswith('error: ')
+
+
+def test_undefined_intervals_are_left_out(tmp_path, capsys):
+    path = tmp_path / 'p.jsonl'
+    path.write_text(row_of(probability=None, rank=None, top_k_probabilities=[None]))
+    assert main([str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[1:] for line in printed.splitlines() if line.startswith(('ece', 'cross'))] == [['nan']] * 2

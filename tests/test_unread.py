@@ -186,6 +186,7 @@ def lines(config_class: type, values: dict[str, Any], given: set[str]) -> list[s
             '--eval_timeout_secs=5.0 has no effect without --eval_interval',
         ),
         (EvalConfig, {'eval_timeout_secs': 5.0, 'eval_interval_secs': 1.0}, set(), None),
+        (EvalConfig, {'eval_timeout_secs': 5.0, 'eval_interval_secs': 0.0}, set(), None),
         (EvalConfig, {'compare': ('a.onnx',)}, {'checkpoint_path'}, '/tmp/tfmodel/ has no effect with --compare=a.onn'),
         (ExportConfig, {'format': 'keras'}, {'calibration_images'}, '--calibration_images=100 has no effect with --q'),
         (ExportConfig, {'format': 'keras'}, {'sample_test_data'}, '--sample_test_data=0 has no effect with --format=k'),

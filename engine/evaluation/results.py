@@ -42,8 +42,8 @@ def print_statistics(statistics: Statistics) -> None:
         if name.endswith(('_micro', '_weighted')):  # micro averages equal accuracy
             continue
         show = '{:.4f}'.format if name in ('cross_entropy', 'ece') else '{:.2%}'.format
-        interval = statistics.intervals.get(name)
-        rows.append((name, show(value), f'{show(interval[0])} to {show(interval[1])}' if interval else ''))
+        low, high = statistics.intervals.get(name, (math.nan, math.nan))
+        rows.append((name, show(value), '' if math.isnan(low) else f'{show(low)} to {show(high)}'))
     print(format_table(rows, numbers=True), flush=True)
     if statistics.num_not_finite:
         logging.warning(

@@ -220,11 +220,17 @@ def open_rows(options: EvalOutputOptions, dataset: Dataset, subjects: Sequence[N
         with _naming_failures(path):
             part = stack.enter_context(atomic_file(path))
             file = tf.io.gfile.GFile(part, 'wb') if '://' in part else open(part, 'wb')  # noqa: SIM115  # by the stack
-            writer = make_writer(stack.enter_context(file))
+            stack.callback(_close, file, path)
+            writer = make_writer(file)
         yield [Rows(path, writer, dataset, subjects, options.predictions_top_k, options.predictions_logits)]
         with _naming_failures(path):
             writer.close()
             stack.close()
+
+
+def _close(file: Any, path: str) -> None:
+    with _naming_failures(path):  # on a full disk, closing fails once more
+        file.close()
 
 
 @contextlib.contextmanager

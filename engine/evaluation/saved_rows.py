@@ -21,6 +21,8 @@ from support.errors import InputError, first_line
 
 _READ = ('path', 'id', 'label', 'label_name', 'prediction', 'prediction_name', 'correct', 'rank', 'probability')
 _OF_TOP = 'top_k_probabilities'  # its first is the prediction's
+_MOST_CLASSES = 2**20  # of a net; statistics take memory for each class
+_ROUNDED = 1.001  # the sum of a softmax in float32 is only nearly 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_rows(path: str) -> list[SavedRows]:
     """Reads the rows of all classifiers, in the order of their first rows.
 
     Raises:
-        InputError: the file cannot be read, or lacks a column.
+        InputError: the file cannot be read, lacks a column, or has values that no evaluation gives.
     """
     check_predictions_path(path)
     found: dict[str, dict[str, list[Any]]] = {}
@@ -53,19 +55,19 @@ def read_rows(path: str) -> list[SavedRows]:
     try:
         for number, row in enumerate(_rows(path), 1):
             with _naming_row(path, number):
-                classifier = row.get('path') or ''
+                classifier = str(row.get('path') or '')
                 columns = found.setdefault(classifier, {name: [] for name in ('id', *_COLUMNS)})
                 columns['id'].append(str(row['id']))
                 for name, of_row in _COLUMNS.items():
                     columns[name].append(of_row(row))
                 of_classifier = names.setdefault(classifier, {})
                 for kind in ('label', 'prediction'):
-                    of_classifier[int(row[kind])] = row[f'{kind}_name'] or ''
+                    of_classifier[int(row[kind])] = str(row[f'{kind}_name'] or '')
     except InputError:
         raise
     except OSError as error:
         raise InputError(f'{path}: {first_line(error)}') from error
-    except (ValueError, csv.Error) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         raise InputError(f'{path}: row {number + 1} cannot be read: {first_line(error)}') from error
     if not found:
         raise InputError(f'{path} has no rows')
@@ -81,17 +83,27 @@ def read_rows(path: str) -> list[SavedRows]:
 
 
 _COLUMNS = {
-    'labels': lambda row: int(row['label']),
-    'predictions': lambda row: int(row['prediction']),
-    'correct': lambda row: bool(int(row['correct'])),
-    'ranks': lambda row: int(row['rank'] or 0),
-    'probabilities': lambda row: _number(row['probability']),
-    'confidences': lambda row: _number(row[_OF_TOP][0]),
+    'labels': lambda row: _whole(row, 'label', lowest=-_MOST_CLASSES),  # negative after --labels_offset
+    'predictions': lambda row: _whole(row, 'prediction'),
+    'correct': lambda row: bool(_whole(row, 'correct', highest=1)),
+    'ranks': lambda row: 0 if row['rank'] in (None, '') else _whole(row, 'rank'),
+    'probabilities': lambda row: _probability(row['probability'], 'probability'),
+    'confidences': lambda row: _probability(row[_OF_TOP][0], _OF_TOP),
 }
 
 
-def _number(value: Any) -> float:
-    return np.nan if value in (None, '') else float(value)
+def _whole(row: Mapping[str, Any], name: str, lowest: int = 0, highest: int = _MOST_CLASSES) -> int:
+    value = int(row[name])
+    if not lowest <= value <= highest:
+        raise ValueError(f'{name} is {value}; must be {lowest} to {highest}')
+    return value
+
+
+def _probability(value: Any, name: str) -> float:
+    number = np.nan if value in (None, '') else float(value)
+    if not (np.isnan(number) or 0 <= number <= _ROUNDED):
+        raise ValueError(f'{name} is {number:g}; must be 0 to 1, or empty')
+    return number
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ import sys
 from typing import Any
 
 from configs import cli
-from configs.early import check_folder_place, check_place
+from configs.early import check_apart, check_folder_place, check_place
 from engine.evaluation.report.content import Content, Subject
 from engine.evaluation.report.page import write_report
-from engine.evaluation.results import print_differences, print_statistics, write_results
+from engine.evaluation.results import make_report_dir, print_differences, print_statistics, write_results
 from engine.evaluation.saved_rows import SavedRows, read_rows
 from engine.evaluation.statistics import Difference, Statistics, compare_pairs, compute
 from support.errors import InputError
@@ -30,9 +30,11 @@ def report(
     Raises:
         InputError: a file cannot be read or written.
     """
-    check_place('results_path', results_path)
+    check_place('results_path', results_path, report_dir)
     check_folder_place('report_dir', report_dir)
+    check_apart({'ROWS': path, '--results_path': results_path}, report_dir)
     files = read_rows(path)
+    make_report_dir(report_dir)
     is_comparison = len(files) > 1 and _aligned(files)
     results, statistics = [], []
     for each in files:
@@ -71,7 +73,7 @@ def _aligned(files: list[SavedRows]) -> bool:
     """Returns True; raises InputError if the files have rows of different examples."""
     for other in files[1:]:
         if other.ids != files[0].ids:
-            raise InputError(f'{files[0].path} and {other.path} have rows of different examples')
+            raise InputError(f'the rows of {files[0].path!r} and {other.path!r} are of different examples')
     return True
 
 
