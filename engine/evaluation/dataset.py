@@ -95,7 +95,9 @@ def check_classes(path: str, spec: ModelSpec, dataset: Dataset, force: bool) -> 
         InputError: the numbers of classes differ, or, without `force`, their names, or a gray net gets colour images.
     """
     here = f'{dataset.name} in {dataset.dataset_dir}'
-    subset = f'; or --class_map, if {dataset.name} has a subset of its classes' if dataset.label_names else ''
+    # With one class less, the background is more likely.
+    is_subset = dataset.label_names and dataset.num_classes < spec.num_classes - 1
+    subset = f'; or --class_map, if {dataset.name} has a subset of its classes' if is_subset else ''
     if spec.num_classes != dataset.num_classes:
         advice = f'; its labels less --labels_offset={spec.labels_offset} count here' if spec.labels_offset else ''
         raise InputError(
