@@ -118,6 +118,17 @@ def test_bootstrap_intervals_are_as_wide_as_theory_says():
     assert not compute(outcomes_of(logits, labels), (), with_intervals=False).intervals
 
 
+@pytest.mark.parametrize(('count', 'classes'), [(360, 10), (2000, 1000)])
+def test_every_interval_holds_its_value(count, classes):
+    """Of few examples for each class too, where resampling is biased by more than it spreads."""
+    found = compute(outcomes_of(*example(count, classes)), (1, 5))
+    for name, value in found.values.items():
+        low, high = found.intervals[name]
+        assert low <= value <= high, name
+        assert low >= 0.0
+        assert high <= 1.0 or name == 'cross_entropy'
+
+
 def test_mcnemar_counts_what_only_one_has_right():
     labels = np.zeros(20, int)
     predictions = [np.r_[np.zeros(15, int), np.ones(5, int)], np.r_[np.ones(3, int), np.zeros(17, int)]]

@@ -10,7 +10,6 @@ Names and definitions are scikit-learn's where it has them.
 import dataclasses
 import itertools
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -272,18 +271,26 @@ def _bins(confidences: np.ndarray) -> np.ndarray:
 
 
 def _bootstrap(counted: _Resample, values: Mapping[str, float], count: int) -> dict[str, Interval]:
-    """Returns percentile intervals of the values over resamples of the examples."""
+    """Returns intervals of the values: the spread of resamples of the examples, around the values.
+
+    Resamples repeat examples, which raises the mean of `ece`, and of precision where classes have few examples, by more
+    than the spread: intervals of the resamples themselves would not hold the value.
+    """
     random = np.random.default_rng(_SEED)
     resamples: dict[str, list[float]] = {name: [] for name in values}
     for _ in range(_RESAMPLES if count <= _MANY_EXAMPLES else _FEW_RESAMPLES):
         weights = np.bincount(random.integers(0, count, count), minlength=count).astype(np.float64)
         for name, value in counted.values(weights).items():
             resamples[name].append(value)
+    return {name: _spread_around(value, np.array(resamples[name]), name) for name, value in values.items()}
+
+
+def _spread_around(value: float, resampled: np.ndarray, name: str) -> Interval:
+    if not np.isfinite(value) or not np.isfinite(resampled).all():
+        return (np.nan, np.nan)
     tail = 50 * (1 - _CONFIDENCE)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', RuntimeWarning)  # of infinite losses
-        bounds = {name: np.percentile(found, (tail, 100 - tail)) for name, found in resamples.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    low, high = np.percentile(resampled - resampled.mean(), (tail, 100 - tail)) + value
+    return (float(max(low, 0.0)), float(high if name == 'cross_entropy' else min(high, 1.0)))
 
 
 def _class_statistics(counted: _Resample) -> list[ClassStatistics]:
