@@ -2,8 +2,8 @@
 
     net = block(build, net, 'Mixed_3b', [[('Conv2d_0a_1x1', 64)], [('MaxPool_0a_3x3',), ('Conv2d_0b_1x1', 32)]])
 
-A layer is slim's name, which ends in the size of its window, the filters of a convolution, and other arguments: the
-size where the name has another one, or Branch for branches of its own.
+A layer is a tuple: slim's name, which ends in the size of its window, the filters of a convolution, the size where the
+name has another one, and options by name. A list of layers in its place is applied in parallel and joined.
 """
 
 import re
