@@ -264,13 +264,13 @@ def test_an_evaluation_cut_short_is_made_up_for(train_digits, checked, tmp_path,
     options = {'save_interval_steps': 10, 'learning_rate': 0.1, 'seed': 3, **CHECKED}
     measure, calls = training_evaluation.measure, []
 
-    def interrupted(subjects, source, recall_at, *, should_stop):
+    def interrupted(subjects, source, recall_at, observers, should_stop):
         calls.append(source)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             while not should_stop():
                 time.sleep(0.01)
-        return measure(subjects, source, recall_at, should_stop=should_stop)
+        return measure(subjects, source, recall_at, observers, should_stop)
 
     with monkeypatch.context() as patched:
         patched.setattr(training_evaluation, 'measure', interrupted)
