@@ -1,5 +1,5 @@
 # make demo    install, train and evaluate the embedded digits: about three minutes on two cores
-# make test    install, lint, type-check, and the tests that hold every promise once: six to ten minutes
+# make test    install, lint, type-check, and the tests that hold every promise once: six to fourteen minutes
 # make test-all    all tests, exhaustive ones too: what CI runs
 # make test-avx2   all tests, limited to the instructions of an AVX2 processor as far as this one can stand in for it
 # make bench   measure beside PyTorch, Keras, onnxruntime and LiteRT, and write docs/performance.md: half an hour
