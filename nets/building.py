@@ -189,7 +189,7 @@ class Builder:
         return self._normalized(net, name, make, **options)
 
     def conv_to(self, net: keras.KerasTensor, channels: int, size: int, name: str, **options: Any) -> keras.KerasTensor:
-        """Applies a convolution to exactly so many channels, whatever the multiplier; else as `conv`."""
+        """Applies a convolution with `channels` filters, unscaled by the depth multiplier; otherwise as `conv`."""
         options['dilation_rate'] = options.pop('rate', 1)
         make = functools.partial(Conv2D, channels, size, padding='same')
         return self._normalized(net, name, make, **options)
@@ -325,12 +325,12 @@ class Builder:
         return height, width
 
     def concat(self, branches: Sequence[keras.KerasTensor], name: str = 'concat') -> keras.KerasTensor:
-        """Joins the channels of branches."""
-        return self.add(name, keras.layers.Concatenate(name=self.scoped(name), dtype=self.policy)(branches))
+        """Joins the channels of branches; not an output of its own."""
+        return keras.layers.Concatenate(name=self.scoped(name), dtype=self.policy)(branches)
 
-    def sum(self, branches: Sequence[keras.KerasTensor], name: str = 'add') -> keras.KerasTensor:
-        """Adds branches."""
-        return self.add(name, keras.layers.Add(name=self.scoped(name), dtype=self.policy)(branches))
+    def sum(self, branches: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+        """Adds branches; not an output of its own."""
+        return keras.layers.Add(name=self.scoped('add'), dtype=self.policy)(branches)
 
     def dense(self, net: keras.KerasTensor, units: int, name: str, **options: Any) -> keras.KerasTensor:
         """Applies a fully connected layer with ReLU; options as in `weights`."""

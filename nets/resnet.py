@@ -114,7 +114,7 @@ def _unit_v1(build: Builder, net: keras.KerasTensor, depth: int, stride: int, ra
     residual = build.conv(net, depth, 1, 'conv1')
     residual = _same(build, residual, depth, 3, 'conv2', stride, rate)
     residual = build.conv(residual, 4 * depth, 1, 'conv3', activation=False)
-    total = keras.layers.Add(name=build.scoped('add'), dtype=build.policy)([shortcut, residual])
+    total = build.sum([shortcut, residual])
     return build.activate(total, 'add', 'relu')
 
 
@@ -128,7 +128,7 @@ def _unit_v2(build: Builder, net: keras.KerasTensor, depth: int, stride: int, ra
     residual = build.conv(before, depth, 1, 'conv1')
     residual = _same(build, residual, depth, 3, 'conv2', stride, rate)
     residual = build.conv(residual, 4 * depth, 1, 'conv3', **linear)
-    return keras.layers.Add(name=build.scoped('add'), dtype=build.policy)([shortcut, residual])
+    return build.sum([shortcut, residual])
 
 
 def _subsample(build: Builder, net: keras.KerasTensor, stride: int) -> keras.KerasTensor:

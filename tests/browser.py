@@ -65,7 +65,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def errors(self) -> list[str]:
-        """Returns what has gone wrong in the page since it was last asked: exceptions, and what did not load."""
+        """Returns the severe messages of the browser's console since the last call: exceptions, failed loads."""
         return [entry['message'] for entry in self.driver.get_log('browser') if entry['level'] == 'SEVERE']
 
     def wait_for(self, script: str, *arguments: Any, seconds: float = 60) -> Any:

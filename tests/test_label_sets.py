@@ -76,7 +76,7 @@ def nets(tmp_path_factory) -> dict[int, Path]:
 
 
 def logits_and_labels(net: Path, name: str, folder: Path, split: str, offset: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """What a net gives for each example of a split."""
+    """Returns a net's logits, float32 [examples, classes], and the labels of a split."""
     classifier = load_classifier(str(net))
     dataset = get_dataset(name, str(folder), split, offset, classes_of_net=())
     examples = [dataset.examples.check(number) for number in range(dataset.num_examples)]

@@ -103,5 +103,5 @@ def _residual(
         mixed = join(build, net, towers)
         up = build.conv_to(mixed, net.shape[-1], 1, 'Conv2d_1x1', norm=False, activation=False)
         scaled = keras.layers.Rescaling(scale, name=build.scoped('scale'), dtype=build.policy)(up)
-        net = keras.layers.Add(name=build.scoped('add'), dtype=build.policy)([net, scaled])
+        net = build.sum([net, scaled])
         return build.activate(net, 'add', activation)

@@ -31,7 +31,7 @@ def block(build: Builder, net: keras.KerasTensor, name: str, towers: Sequence[Se
 def join(build: Builder, net: keras.KerasTensor, towers: Sequence[Sequence[Layer]]) -> keras.KerasTensor:
     """Applies towers, Branch_0 and so on, in the current scope and joins their channels."""
     outputs = [tower(build, net, f'Branch_{i}', layers) for i, layers in enumerate(towers)]
-    return keras.layers.Concatenate(name=build.scoped('concat'), dtype=build.policy)(outputs)
+    return build.concat(outputs)
 
 
 def tower(build: Builder, net: keras.KerasTensor, scope: str, layers: Sequence[Layer]) -> keras.KerasTensor:
@@ -41,7 +41,7 @@ def tower(build: Builder, net: keras.KerasTensor, scope: str, layers: Sequence[L
             if isinstance(layer, list):
                 parts = [apply(build, net, *each) for each in layer]
                 name = f'{layer[0][0]}.concat'
-                net = keras.layers.Concatenate(name=build.scoped(name), dtype=build.policy)(parts)
+                net = build.concat(parts, name)
             else:
                 net = apply(build, net, *layer)
     return net

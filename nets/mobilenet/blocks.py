@@ -157,7 +157,7 @@ def _bottleneck(
         net = _squeeze_and_excite(build, net)
     net = build.conv_to(net, channels, 1, 'project', activation=False)
     if layer.residual and layer.stride == 1 and net.shape[-1] == inputs.shape[-1]:
-        net = keras.layers.Add(name=build.scoped('add'), dtype=build.policy)([net, inputs])
+        net = build.sum([net, inputs])
     return net, {**outputs, 'output': net}
 
 

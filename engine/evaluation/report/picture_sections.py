@@ -92,7 +92,7 @@ def first_layer(draft: Draft) -> Element | None:
 
 
 def preparations(draft: Draft) -> Element | None:
-    """What preprocessing does to training images."""
+    """Returns the section with training images before and after preprocessing; None without them."""
     pictures, rows = Pictures(_ROOM_OF_PREPARATIONS), []
     for each in draft.content.preparations[:8]:
         identity = shorten(each.id, ID)
