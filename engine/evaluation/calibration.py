@@ -1,8 +1,9 @@
 """Temperature scaling: fits the temperature of a net's probabilities on a split.
 
+check_storable(subject.path)
 with keep_logits() as (kept,):
     measure([subject], source, recall_at, [kept, collector])
-    fit = calibrate(kept, collector.outcomes())
+    fitted = fit_and_store(kept, collector.outcomes(), subject, dataset, moving_averages=False)
 
 Source: Guo et al., On Calibration of Modern Neural Networks (2017): one number, which minimises the cross-entropy of
 softmax(logits / temperature). The order of the scores, and so accuracy, does not change.
@@ -11,18 +12,25 @@ softmax(logits / temperature). The order of the scores, and so accuracy, does no
 import contextlib
 import dataclasses
 import math
+import os
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import scipy.optimize
+import tensorflow as tf
 from absl import logging
 
+from configs import early
 from configs.foreign import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from datasets.dataset_factory import Dataset
+from engine.classifiers import temperature as temperatures
+from engine.classifiers.temperature import FittedTemperature
 from engine.evaluation.metrics import ScoredBatch
 from engine.evaluation.outcomes import Outcomes
 from engine.evaluation.statistics import compute
+from engine.evaluation.subject import CheckpointSubject
 from support.errors import InputError, first_line
 
 _CHUNK = 2**21  # logits in memory at a time
@@ -78,6 +86,53 @@ def keep_logits(is_wanted: bool = True) -> Iterator[list[KeptLogits]]:
         return
     with tempfile.TemporaryFile() as file:
         yield [KeptLogits(file)]
+
+
+def check_storable(prefix: str) -> None:
+    """Raises InputError, before any work, if a temperature cannot be stored beside a checkpoint."""
+    early.check_place('fit_temperature', temperatures.path_beside(prefix))
+    temperatures.load(prefix)
+
+
+def fit_and_store(
+    kept: KeptLogits, outcomes: Outcomes, subject: CheckpointSubject, dataset: Dataset, moving_averages: bool
+) -> dict[str, Any]:
+    """Fits the temperature of a checkpoint's current weights, and stores it beside the checkpoint.
+
+    Args:
+        kept: The logits.
+        outcomes: Outcomes of the same examples.
+        subject: The checkpoint.
+        dataset: The examples.
+        moving_averages: Whether the weights are the checkpoint's moving averages.
+
+    Returns:
+        The `FittedTemperature` as a dict.
+
+    Raises:
+        InputError: scores are not finite, no example has a known label, or the temperature cannot be stored.
+    """
+    not_finite = int(np.isnan(outcomes.confidences).sum())
+    if not_finite:
+        raise InputError(
+            f'--fit_temperature: {not_finite} of {len(outcomes)} examples have scores that are not finite: the '
+            f'weights of {subject.path} have diverged; name an earlier checkpoint'
+        )
+    fitted = FittedTemperature(
+        checkpoint=os.path.basename(subject.path),
+        step=subject.step,
+        moving_averages=moving_averages,
+        weights_crc32=temperatures.weights_crc32(subject.model),
+        dataset_name=dataset.name,
+        dataset_split_name=dataset.split,
+        **dataclasses.asdict(calibrate(kept, outcomes)),
+    )
+    try:
+        temperatures.store(subject.path, fitted)
+    except (OSError, tf.errors.OpError) as error:
+        path = temperatures.path_beside(subject.path)
+        raise InputError(f'--fit_temperature: {path}: {first_line(error)}') from error
+    return dataclasses.asdict(fitted)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,18 +18,16 @@ class PrecisionRecall:
 
     Classes are one against the rest. Above `MOST_CURVES` classes, counts are added over the classes, which gives the
     micro average. Examples with scores that are not finite are left out.
+
+    Attributes:
+        is_per_class: Whether there is a curve for each class, instead of one for all.
     """
 
     def __init__(self, num_classes: int, index: int = 0):
         """Takes the number of classes of the data set, and the classifier's index in the batch."""
         self._index = index
-        self._is_per_class = num_classes <= MOST_CURVES
-        self._bins = np.zeros((2, num_classes if self._is_per_class else 1, NUM_THRESHOLDS), np.int64)
-
-    @property
-    def is_per_class(self) -> bool:
-        """Whether there is a curve for each class, instead of one for all."""
-        return self._is_per_class
+        self.is_per_class = num_classes <= MOST_CURVES
+        self._bins = np.zeros((2, num_classes if self.is_per_class else 1, NUM_THRESHOLDS), np.int64)
 
     def observe(self, batch: ScoredBatch) -> None:
         """Counts a batch."""
@@ -41,7 +39,7 @@ class PrecisionRecall:
         highest = (np.clip(probabilities[finite], 0, 1) * (NUM_THRESHOLDS - 1)).astype(np.intp)
         curves = self._bins.shape[1]
         # A net may have more classes than the data set.
-        of_class = np.arange(classes) if self._is_per_class else np.zeros(classes, np.intp)
+        of_class = np.arange(classes) if self.is_per_class else np.zeros(classes, np.intp)
         for kind, chosen in enumerate((is_label[finite], ~is_label[finite])):
             chosen = chosen & (of_class < curves)
             flat = (of_class * NUM_THRESHOLDS + highest)[chosen]

@@ -5,25 +5,19 @@
 `measure` computes the metrics; this module opens checkpoints and data, and writes the results.
 """
 
-import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs import early
 from configs.evaluation import EvalConfig, EvalOutputOptions
 from engine import checkpoints
-from engine.classifiers import temperature
-from engine.classifiers.temperature import FittedTemperature, weights_crc32
 from engine.distributed import distribution, joining
 from engine.distributed.cluster import Cluster
 from engine.distributed.kernels import set_precision
 from engine.evaluation import results as outputs
-from engine.evaluation.calibration import KeptLogits, calibrate, keep_logits
+from engine.evaluation.calibration import check_storable, fit_and_store, keep_logits
 from engine.evaluation.dataset import find_dataset
 from engine.evaluation.health import Health
 from engine.evaluation.label_sets import open_label_set
@@ -111,12 +105,6 @@ def _paths(path: str, output: EvalOutputOptions, num_workers: int) -> Iterator[s
         yield from checkpoints.new_checkpoints(path, output.eval_interval_secs, output.eval_timeout_secs)
 
 
-def _check_temperatures(prefix: str) -> None:
-    """Raises InputError before any work if a temperature cannot be stored beside a checkpoint."""
-    early.check_place('fit_temperature', temperature.path_beside(prefix))
-    temperature.load(prefix)
-
-
 class _Evaluation:
     """The net, the data and the outputs of one call of the script."""
 
@@ -147,7 +135,7 @@ class _Evaluation:
                     '--fit_temperature: takes the logits of one view and of all classes; leave out --eval_crops, '
                     '--eval_scales, --class_map and --real_labels'
                 )
-            cluster.on_chief(lambda: _check_temperatures(subject.path))
+            cluster.on_chief(lambda: check_storable(subject.path))
         self._writer = SummaryWriter(
             output.eval_dir or outputs.eval_dir(folder, split, self._averages, bool(self._views)),
             required=output.eval_dir is not None,
@@ -174,7 +162,12 @@ class _Evaluation:
             observers = [*watched, collector, *observers, *kept, *([] if visuals is None else [visuals.curves])]
             (measured,) = measure(subjects, self._source, self._recall_at, observers, relabel=label_set.relabel)
             outcomes = collector.outcomes()
-            fitted = self._fit(kept, outcomes) if self._config.output.fit_temperature else None
+            fitted = None
+            if self._config.output.fit_temperature:
+                assert isinstance(subject, CheckpointSubject)  # files are refused
+                fitted = self._cluster.on_chief(
+                    lambda: fit_and_store(kept[0], outcomes, subject, dataset, self._averages)
+                )
         statistics = compute(outcomes, self._recall_at)
         results = {
             **measured,
@@ -202,36 +195,6 @@ class _Evaluation:
         for each in watched:
             self._health.report(each, results, subject.path, step=subject.step, images_seen=subject.images_seen)
         return results
-
-    def _fit(self, kept: Sequence[KeptLogits], outcomes: Outcomes) -> dict[str, Any]:
-        """Fits the temperature of the current weights on the chief, and stores it beside their checkpoint."""
-        subject, dataset = self._subject, self._label_set.dataset
-        assert isinstance(subject, CheckpointSubject)  # files are refused
-        not_finite = int(np.isnan(outcomes.confidences).sum())
-        if not_finite:
-            raise InputError(
-                f'--fit_temperature: {not_finite} of {len(outcomes)} examples have scores that are not finite: the '
-                f'weights of {subject.path} have diverged; name an earlier checkpoint'
-            )
-
-        def fit_and_store() -> dict[str, Any]:
-            fitted = FittedTemperature(
-                checkpoint=os.path.basename(subject.path),
-                step=subject.step,
-                moving_averages=self._averages,
-                weights_crc32=weights_crc32(subject.model),
-                dataset_name=dataset.name,
-                dataset_split_name=dataset.split,
-                **dataclasses.asdict(calibrate(kept[0], outcomes)),
-            )
-            try:
-                temperature.store(subject.path, fitted)
-            except (OSError, tf.errors.OpError) as error:
-                path = temperature.path_beside(subject.path)
-                raise InputError(f'--fit_temperature: {path}: {first_line(error)}') from error
-            return dataclasses.asdict(fitted)
-
-        return self._cluster.on_chief(fit_and_store)
 
     def _write_report(self, folder: str, results: Results, outcomes: Outcomes, statistics: Statistics) -> None:
         facts = {'kind': str(results['kind']), 'images per second': f'{results["images_per_second"]:.0f}'}

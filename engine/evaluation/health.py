@@ -90,7 +90,7 @@ class WatchedSubject:
 
     def observe(self, batch: ScoredBatch) -> None:
         """Counts a batch's predictions and labels."""
-        predicted, labels = batch.scores[0].argmax(axis=-1), batch.labels
+        predicted, labels = batch.predictions(0), batch.labels
         self._predicted += np.bincount(predicted, minlength=len(self._predicted))
         self._labels += np.bincount(labels, minlength=len(self._labels))
         for shift in self._right:
@@ -277,7 +277,7 @@ class _Right:
 
     def observe(self, batch: ScoredBatch) -> None:
         """Keeps a batch, bool [classifiers, examples]."""
-        self.batches.append(np.stack([scores.argmax(axis=-1) == batch.labels for scores in batch.scores]))
+        self.batches.append(np.stack([batch.are_correct(index) for index in range(len(batch.scores))]))
 
 
 def _contrast(images: np.ndarray) -> float:

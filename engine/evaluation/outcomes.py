@@ -2,7 +2,7 @@
 
 collector = Collector()
 measure([subject], source, recall_at, [collector])
-statistics.compute(collector.outcomes(), recall_at)     # or: read_outcomes('p.parquet')
+statistics.compute(collector.outcomes(), recall_at)     # or the outcomes of `saved_rows.read_rows('p.parquet')`
 """
 
 import dataclasses
