@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from nets.building import Builder, EndPoints, smallest_side
-from nets.inception.towers import NORM, STRIDED, apply, auxiliary_head, block, dense_head, join
+from nets.inception.towers import STRIDED, apply, auxiliary_head, block, dense_head, join, start, stem
 
 # (size, stride) of the unpadded windows: the stem, Mixed_6a, Mixed_7a.
 MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
@@ -43,36 +43,13 @@ _BLOCK8: list[Any] = [[('Conv2d_1x1', 192)], [('Conv2d_0a_1x1', 192), ('Conv2d_0
 def inception_resnet_v2(
     inputs: keras.KerasTensor, num_classes: int | None = 1001, *, weight_decay: float = 4e-5, **options: Any
 ) -> tuple[keras.KerasTensor, EndPoints]:
-    """Builds slim's inception_resnet_v2 with its auxiliary head, the end point AuxLogits.
+    """Builds slim's inception_resnet_v2 with its auxiliary head; biases decay as kernels do.
 
-    Args:
-        inputs: float32 [batch, height, width, channels] of a known size.
-        num_classes: Number of classes; None or 0 returns the features, without the auxiliary head.
-        weight_decay: L2 factor of the kernels and, in this net, of the biases.
-        **options: Options of `Builder`.
-
-    Returns:
-        The logits, float32 [batch, num_classes], or the features without classes; and slim's end points by name.
-
-    Raises:
-        InputError: The images are too small or of unknown size.
+    Arguments and results are those of `dense_head`, and options those of `start`; the size of the images must be known.
     """
-    build = Builder(
-        'inception_resnet_v2',
-        inputs,
-        MIN_IMAGE_SIZE,
-        weight_decay=weight_decay,
-        bias_decay=weight_decay,
-        norm=NORM,
-        **{'dropout_keep_prob': 0.8, **options},
-    )
-    net = apply(build, inputs, 'Conv2d_1a_3x3', 32, **STRIDED)
-    net = apply(build, net, 'Conv2d_2a_3x3', 32, padding='valid')
-    net = apply(build, net, 'Conv2d_2b_3x3', 64)
-    net = apply(build, net, 'MaxPool_3a_3x3', **STRIDED)
-    net = apply(build, net, 'Conv2d_3b_1x1', 80, padding='valid')
-    net = apply(build, net, 'Conv2d_4a_3x3', 192, padding='valid')
-    net = apply(build, net, 'MaxPool_5a_3x3', **STRIDED)
+    options |= {'weight_decay': weight_decay, 'bias_decay': weight_decay}
+    build = start('inception_resnet_v2', inputs, MIN_IMAGE_SIZE, **options)
+    net = stem(build, inputs)
     net = block(build, net, 'Mixed_5b', _MIXED_5B)
     for i in range(1, 11):
         net = _residual(build, net, f'Repeat.block35_{i}', _BLOCK35, 0.17)

@@ -21,6 +21,36 @@ NORM = Norm()
 STRIDED: dict[str, Any] = {'strides': 2, 'padding': 'valid'}
 
 
+def start(
+    name: str, inputs: keras.KerasTensor, smallest: int = 1, *, weight_decay: float = 4e-5, **options: Any
+) -> Builder:
+    """Returns the builder of an Inception net: normalised without gamma, with slim's weight decay and dropout.
+
+    Args:
+        name: Name of the net, for messages.
+        inputs: Images, float32 [batch, height, width, channels].
+        smallest: Smallest side of images that the net accepts, in pixels.
+        weight_decay: L2 factor of the kernels.
+        **options: Other options of `Builder`.
+
+    Raises:
+        InputError: As `Builder`.
+    """
+    options = {'dropout_keep_prob': 0.8, **options}
+    return Builder(name, inputs, smallest, norm=NORM, weight_decay=weight_decay, **options)
+
+
+def stem(build: Builder, inputs: keras.KerasTensor) -> keras.KerasTensor:
+    """Applies the layers before the first block of inception_v3 and inception_resnet_v2: 299 pixels to 35 positions."""
+    net = apply(build, inputs, 'Conv2d_1a_3x3', 32, **STRIDED)
+    net = apply(build, net, 'Conv2d_2a_3x3', 32, padding='valid')
+    net = apply(build, net, 'Conv2d_2b_3x3', 64)
+    net = apply(build, net, 'MaxPool_3a_3x3', **STRIDED)
+    net = apply(build, net, 'Conv2d_3b_1x1', 80, padding='valid')
+    net = apply(build, net, 'Conv2d_4a_3x3', 192, padding='valid')
+    return apply(build, net, 'MaxPool_5a_3x3', **STRIDED)
+
+
 def block(build: Builder, net: keras.KerasTensor, name: str, towers: Sequence[Sequence[Layer]]) -> keras.KerasTensor:
     """Applies towers, Branch_0 and so on, to `net` and joins their channels."""
     with build.scope(name):
@@ -83,16 +113,19 @@ def head(
     Args:
         build: The builder; its outputs outside blocks are end points.
         net: The features.
-        num_classes: As in the nets.
+        num_classes: Number of classes; None or 0 returns the averages.
         net_name: For messages.
         names: Of the three layers in the scope Logits.
         size: Of the window; smaller images make it smaller.
-        spatial_squeeze: As in the nets.
-        global_pool: As in the nets.
+        spatial_squeeze: Whether to return logits [batch, num_classes] instead of [batch, height, width, num_classes].
+        global_pool: Whether to average over all positions instead.
         auxiliary: Logits of an auxiliary head.
 
     Returns:
-        The logits, or the averages without classes; and the end points.
+        The logits in float32, or the averages without classes; and slim's end points by name.
+
+    Raises:
+        InputError: The images are too large to squeeze.
     """
     end_points = _outside_blocks(build)
     if auxiliary is not None:
@@ -130,7 +163,7 @@ def auxiliary_head(
 def dense_head(
     build: Builder, net: keras.KerasTensor, num_classes: int | None, auxiliary: keras.KerasTensor | None
 ) -> tuple[keras.KerasTensor, EndPoints]:
-    """Averages over all positions, drops, and applies a fully connected layer; as `head` otherwise."""
+    """Averages over all positions, drops, and applies a fully connected layer; otherwise as `head`."""
     end_points = _outside_blocks(build)
     if auxiliary is not None:
         end_points['AuxLogits'] = auxiliary

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from nets.building import Builder, EndPoints, truncated_normal
-from nets.inception.towers import NORM, Layer, apply, block, head
+from nets.building import EndPoints, truncated_normal
+from nets.inception.towers import Layer, apply, block, head, start
 
 MIN_IMAGE_SIZE = 1
 
@@ -32,37 +32,12 @@ def inception_v1(
     inputs: keras.KerasTensor,
     num_classes: int | None = 1000,
     *,
-    weight_decay: float = 4e-5,
     spatial_squeeze: bool = True,
     global_pool: bool = False,
     **options: Any,
 ) -> tuple[keras.KerasTensor, EndPoints]:
-    """Builds slim's inception_v1.
-
-    Args:
-        inputs: float32 [batch, height, width, channels].
-        num_classes: Number of classes; None or 0 returns the features.
-        weight_decay: L2 factor of the kernels.
-        spatial_squeeze: Whether to return logits [batch, num_classes] instead of [batch, height, width, num_classes].
-        global_pool: Whether to average over all positions before the logits, and not over 7x7.
-        **options: Options of `Builder`.
-
-    Returns:
-        The logits in float32, or the features without classes; and slim's end points by name.
-
-    Raises:
-        InputError: The images are too large to squeeze.
-    """
-    build = Builder(
-        'inception_v1',
-        inputs,
-        MIN_IMAGE_SIZE,
-        initializer=truncated_normal(0.01),
-        weight_decay=weight_decay,
-        norm=NORM,
-        is_fixed=False,
-        **{'dropout_keep_prob': 0.8, **options},
-    )
+    """Builds slim's inception_v1; arguments and results as those of `head`, and options of `start`."""
+    build = start('inception_v1', inputs, initializer=truncated_normal(0.01), is_fixed=False, **options)
     net = apply(build, inputs, 'Conv2d_1a_7x7', 64, strides=2)
     net = apply(build, net, 'MaxPool_2a_3x3', strides=2)
     net = apply(build, net, 'Conv2d_2b_1x1', 64)

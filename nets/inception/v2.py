@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from nets.building import Builder, EndPoints, truncated_normal
-from nets.inception.towers import NORM, Layer, apply, block, head
+from nets.building import EndPoints, truncated_normal
+from nets.inception.towers import Layer, apply, block, head, start
 
 MIN_IMAGE_SIZE = 1
 
@@ -34,39 +34,17 @@ def inception_v2(
     inputs: keras.KerasTensor,
     num_classes: int | None = 1000,
     *,
-    weight_decay: float = 4e-5,
     spatial_squeeze: bool = True,
     global_pool: bool = False,
     **options: Any,
 ) -> tuple[keras.KerasTensor, EndPoints]:
-    """Builds slim's inception_v2; its first convolution, a separable one, is not normalised and does not decay.
+    """Builds slim's inception_v2; arguments and results as those of `head`, and options of `start`.
 
-    Args:
-        inputs: float32 [batch, height, width, channels].
-        num_classes: Number of classes; None or 0 returns the features.
-        weight_decay: L2 factor of the other kernels.
-        spatial_squeeze: Whether to return logits [batch, num_classes] instead of [batch, height, width, num_classes].
-        global_pool: Whether to average over all positions before the logits, and not over 7x7.
-        **options: Options of `Builder`.
-
-    Returns:
-        The logits in float32, or the features without classes; and slim's end points by name.
-
-    Raises:
-        InputError: The images are too large to squeeze.
+    Its first convolution, a separable one, is not normalised and does not decay.
     """
-    build = Builder(
-        'inception_v2',
-        inputs,
-        MIN_IMAGE_SIZE,
-        initializer=keras.initializers.VarianceScaling,
-        weight_decay=weight_decay,
-        norm=NORM,
-        is_fixed=False,
-        **{'min_depth': 16, 'dropout_keep_prob': 0.8, **options},
-    )
-    stem = build.width(64)
-    multiplier = min(stem // inputs.shape[-1], _STEM_MULTIPLIER)
+    options = {'min_depth': 16, **options}
+    build = start('inception_v2', inputs, initializer=keras.initializers.VarianceScaling, is_fixed=False, **options)
+    multiplier = min(build.width(64) // inputs.shape[-1], _STEM_MULTIPLIER)
     net = build.separable(
         inputs, 64, 7, 'Conv2d_1a_7x7', 2, depth_multiplier=multiplier, norm=False, initializer=truncated_normal(1.0)
     )

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from nets.building import Builder, EndPoints, smallest_side, truncated_normal
-from nets.inception.towers import NORM, STRIDED, Layer, apply, block, head
+from nets.inception.towers import STRIDED, Layer, block, head, start, stem
 
 # (size, stride) of the unpadded windows: the stem, Mixed_6a, Mixed_7a, and Conv2d_2a_5x5 of the auxiliary head.
 MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
@@ -19,44 +19,24 @@ def inception_v3(
     inputs: keras.KerasTensor,
     num_classes: int | None = 1000,
     *,
-    weight_decay: float = 4e-5,
     spatial_squeeze: bool = True,
     global_pool: bool = False,
     **options: Any,
 ) -> tuple[keras.KerasTensor, EndPoints]:
     """Builds slim's inception_v3 with its auxiliary head, the end point AuxLogits.
 
-    Args:
-        inputs: float32 [batch, height, width, channels].
-        num_classes: Number of classes; None or 0 returns the features, without the auxiliary head.
-        weight_decay: L2 factor of the kernels.
-        spatial_squeeze: Whether to return logits [batch, num_classes] instead of [batch, height, width, num_classes].
-        global_pool: Whether to average over all positions before the logits, and not over 8x8.
-        **options: Options of `Builder`.
-
-    Returns:
-        The logits in float32, or the features without classes; and slim's end points by name.
-
-    Raises:
-        InputError: The images are too small, or too large to squeeze.
+    Arguments and results are those of `head`, and options those of `start`; without classes there is no auxiliary head.
     """
-    build = Builder(
+    options = {'min_depth': 16, **options}
+    build = start(
         'inception_v3',
         inputs,
         MIN_IMAGE_SIZE,
         initializer=keras.initializers.VarianceScaling,
-        weight_decay=weight_decay,
-        norm=NORM,
         is_fixed=False,
-        **{'min_depth': 16, 'dropout_keep_prob': 0.8, **options},
+        **options,
     )
-    net = apply(build, inputs, 'Conv2d_1a_3x3', 32, **STRIDED)
-    net = apply(build, net, 'Conv2d_2a_3x3', 32, padding='valid')
-    net = apply(build, net, 'Conv2d_2b_3x3', 64)
-    net = apply(build, net, 'MaxPool_3a_3x3', **STRIDED)
-    net = apply(build, net, 'Conv2d_3b_1x1', 80, padding='valid')
-    net = apply(build, net, 'Conv2d_4a_3x3', 192, padding='valid')
-    net = apply(build, net, 'MaxPool_5a_3x3', **STRIDED)
+    net = stem(build, inputs)
     net = block(build, net, 'Mixed_5b', _mixed_5(32))
     net = block(build, net, 'Mixed_5c', _mixed_5(64, ('Conv2d_0b_1x1', 'Conv_1_0c_5x5')))
     net = block(build, net, 'Mixed_5d', _mixed_5(64))

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from nets.building import Builder, EndPoints, smallest_side
-from nets.inception.towers import NORM, STRIDED, apply, auxiliary_head, block, dense_head
+from nets.building import EndPoints, smallest_side
+from nets.inception.towers import STRIDED, apply, auxiliary_head, block, dense_head, start
 
 # (size, stride) of the unpadded windows: the stem, Mixed_3a, Mixed_4a, Mixed_5a, Mixed_6a, Mixed_7a.
 MIN_IMAGE_SIZE = smallest_side([(3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2)])
@@ -78,31 +78,13 @@ _BLOCKS: list[tuple[str, list[list[Any]]]] = [
 
 
 def inception_v4(
-    inputs: keras.KerasTensor, num_classes: int | None = 1001, *, weight_decay: float = 4e-5, **options: Any
+    inputs: keras.KerasTensor, num_classes: int | None = 1001, **options: Any
 ) -> tuple[keras.KerasTensor, EndPoints]:
     """Builds slim's inception_v4 with its auxiliary head, the end point AuxLogits.
 
-    Args:
-        inputs: float32 [batch, height, width, channels] of a known size.
-        num_classes: Number of classes; None or 0 returns the features, without the auxiliary head.
-        weight_decay: L2 factor of the kernels.
-        **options: Options of `Builder`.
-
-    Returns:
-        The logits, float32 [batch, num_classes], or the features without classes; and slim's end points by name.
-
-    Raises:
-        InputError: The images are too small or of unknown size.
+    Arguments and results are those of `dense_head`, and options those of `start`; the size of the images must be known.
     """
-    build = Builder(
-        'inception_v4',
-        inputs,
-        MIN_IMAGE_SIZE,
-        initializer=keras.initializers.VarianceScaling,
-        weight_decay=weight_decay,
-        norm=NORM,
-        **{'dropout_keep_prob': 0.8, **options},
-    )
+    build = start('inception_v4', inputs, MIN_IMAGE_SIZE, initializer=keras.initializers.VarianceScaling, **options)
     net = apply(build, inputs, 'Conv2d_1a_3x3', 32, **STRIDED)
     net = apply(build, net, 'Conv2d_2a_3x3', 32, padding='valid')
     net = apply(build, net, 'Conv2d_2b_3x3', 64)

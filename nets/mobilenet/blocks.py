@@ -117,9 +117,8 @@ def mobilenet(
         channels = divisible(layer.filters * scaled)
         if isinstance(layer, Conv):
             scope = f'Conv_{convolutions}' if convolutions else 'Conv'
-            more = {} if layer.norm else {'norm': False}
-            options = {'strides': step, 'rate': of_layer, 'activation': layer.activation, **more}
-            net = build.conv_to(net, channels, layer.size, scope, **options)
+            of_conv = {'strides': step, 'rate': of_layer, 'activation': layer.activation, 'norm': layer.norm}
+            net = build.conv_to(net, channels, layer.size, scope, **of_conv)
             convolutions += 1
         else:
             scope = f'expanded_conv_{bottlenecks}' if bottlenecks else 'expanded_conv'
